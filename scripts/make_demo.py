@@ -1,0 +1,242 @@
+"""Train the demo model from scratch on scenes of pictograms.
+
+    .venv/bin/python scripts/make_demo.py            about an hour on two cores, minutes on a GPU
+    .venv/bin/python scripts/make_demo.py --resume   goes on from the last checkpoint in build/demo
+
+It answers one need: a checkout without internet has something to serve that visibly works. The network is the same
+ResNet-50 that a user's own weights run on. It is pruned while it trains (19 of 20 convolution weights become zero), so
+that its file is small enough to live in git.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from demo_scenes import CLASS_NAMES, draw_scene
+from PIL import Image
+from scores import exact_share, mean_average_precision
+from torch import nn
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "demo"
+
+SIDE = 224  # px; scenes are kept at the side at which the model serves
+TRAINING_SCENES, HELD_OUT_SCENES = 20_000, 2_000
+TRAINING_SEED, HELD_OUT_SEED = 1, 2  # scene i is drawn from the generator seeded [seed, i]
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+BATCH = 32
+PEAK_RATE, WEIGHT_DECAY = 1e-3, 0.05
+# (px a side, steps): most of the learning is done small, where a step is cheap, the last part at the serving size.
+STAGES = ((96, 1700), (128, 1400), (SIDE, 450))
+STEPS = sum(steps for _, steps in STAGES)
+PRUNE_FROM, PRUNE_UNTIL, PRUNE_EVERY = 1500, 2600, 50  # steps
+SPARSITY = 0.95  # share of the convolutions' weights that end as zero
+CHECKPOINT_EVERY = 200  # steps
+
+
+def draw_prepared(seed_and_index: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return scene ``index`` of ``seed`` as ((3, 224, 224) uint8, (20,) float32)."""
+    scene = draw_scene(np.random.default_rng(seed_and_index))
+    small = scene.image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(small).transpose(2, 0, 1), scene.target()
+
+
+def draw_set(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw a set in parallel: images (count, 3, 224, 224) uint8, targets (count, 20) float32."""
+    images = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
+    targets = torch.empty(count, len(CLASS_NAMES))
+    jobs = [(seed, index) for index in range(count)]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        drawn = tqdm(pool.imap(draw_prepared, jobs, chunksize=50), "drawing scenes", count, unit="scene")
+        for index, (image, target) in enumerate(drawn):
+            images[index] = torch.from_numpy(image.copy())
+            targets[index] = torch.from_numpy(target)
+    return images, targets
+
+
+def normalise(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Turn (n, 3, 224, 224) uint8 into the network's (n, 3, side, side) float32 input."""
+    pixels = images.float().div_(255)
+    if side != SIDE:
+        pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+    deviation = torch.tensor(IMAGENET_DEVIATION, device=images.device).view(1, 3, 1, 1)
+    return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+def stage_side(step: int) -> int:
+    """Return the side (px) at which this step trains."""
+    for side, steps in STAGES:
+        if step < steps:
+            return side
+        step -= steps
+    return SIDE
+
+
+@dataclass
+class Pruning:
+    """Gradual pruning by magnitude: which weights stay zero. ``masks``: parameter name → bool tensor of its shape.
+
+    The share of zeros follows Zhu and Gupta's cubic schedule (arXiv:1710.01878); layers are made comparable by the
+    LAMP score (Lee et al., arXiv:2010.07611): a weight's square over the sum of the squares not smaller than it.
+    """
+
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def target(self, step: int) -> float:
+        """Return the share of zeros due at that step."""
+        progress = min(1.0, max(0.0, (step - PRUNE_FROM) / (PRUNE_UNTIL - PRUNE_FROM)))
+        return SPARSITY * (1 - (1 - progress) ** 3)
+
+    def update(self, network: nn.Module, step: int) -> None:
+        """Choose anew which weights stay."""
+        prunable = {n: p for n, p in network.named_parameters() if p.ndim == 4 and p.shape[1] > 3}
+        scores = {name: lamp_scores(parameter.detach()) for name, parameter in prunable.items()}
+        every = torch.cat([score.flatten() for score in scores.values()])
+        rank = int(self.target(step) * every.numel())
+        limit = every.kthvalue(rank).values if rank else torch.tensor(-1.0)
+        self.masks = {name: score > limit for name, score in scores.items()}
+
+    @torch.no_grad()
+    def apply(self, network: nn.Module) -> None:
+        """Set the pruned weights to zero again, after the optimiser moved them."""
+        for name, mask in self.masks.items():
+            network.get_parameter(name).mul_(mask)
+
+
+def lamp_scores(weight: torch.Tensor) -> torch.Tensor:
+    """Return each weight's LAMP score, in the weight's shape."""
+    squares, order = weight.flatten().square().sort()
+    rest = squares.flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[order] = squares / rest.clamp_min(1e-30)
+    return scores.view_as(weight)
+
+
+@torch.inference_mode()
+def predict(network: nn.Module, images: torch.Tensor, side: int, device: str) -> np.ndarray:
+    """Return the logits of (n, 3, 224, 224) uint8 images as (n, 20) float32."""
+    network.eval()
+    logits = []
+    for part in images.split(100):
+        with torch.autocast(device, torch.bfloat16):
+            logits.append(network(normalise(part.to(device), side)).float().cpu())
+    network.train()
+    return torch.cat(logits).numpy()
+
+
+@dataclass
+class Run:
+    """Everything that a checkpoint keeps."""
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    pruning: Pruning
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the old one stays whole until the new one is."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "masks": self.pruning.masks,
+            "step": self.step,
+            "history": self.history,
+        }
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go back to a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.pruning.masks = state["masks"]
+        self.step, self.history = state["step"], state["history"]
+
+
+def start_run(device: str) -> Run:
+    """Return a run at step 0."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet50(num_classes=len(CLASS_NAMES), zero_init_residual=True)
+    network = network.to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, STEPS, pct_start=0.1)
+    return Run(network, optimiser, schedule, Pruning())
+
+
+def draw_batches(images: torch.Tensor, targets: torch.Tensor, run: Run, device: str) -> Iterator:
+    """Yield (images uint8, targets) from the run's step on; each step's choice depends on its number alone."""
+    for step in range(run.step, STEPS):
+        rng = np.random.default_rng([TRAINING_SEED, step])
+        chosen = torch.from_numpy(rng.integers(0, len(images), BATCH))
+        batch = images[chosen].to(device)
+        mirrored = torch.from_numpy(rng.random(BATCH) < 0.5).to(device).view(-1, 1, 1, 1)
+        yield torch.where(mirrored, batch.flip(3), batch), targets[chosen].to(device)
+
+
+def train(run: Run, device: str, checkpoint: Path) -> None:
+    """Train to the last step; every CHECKPOINT_EVERY steps score 500 held-out scenes and write a checkpoint."""
+    if run.step >= STEPS:
+        return
+    images, targets = draw_set(TRAINING_SEED, TRAINING_SCENES)
+    held_images, held_targets = draw_set(HELD_OUT_SEED, 500)
+    bar = tqdm(draw_batches(images, targets, run, device), "training", STEPS, initial=run.step, unit="step")
+    run.network.train()
+    for batch, wanted in bar:
+        side = stage_side(run.step)
+        with torch.autocast(device, torch.bfloat16):
+            logits = run.network(normalise(batch, side))
+        loss = F.binary_cross_entropy_with_logits(logits.float(), wanted)
+        run.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+        run.optimiser.step()
+        run.schedule.step()
+        if PRUNE_FROM <= run.step <= PRUNE_UNTIL and run.step % PRUNE_EVERY == 0:
+            run.pruning.update(run.network, run.step)
+        run.pruning.apply(run.network)
+        run.step += 1
+        row = {"step": run.step, "side": side, "loss": float(loss), "sparsity": run.pruning.target(run.step)}
+        if run.step % CHECKPOINT_EVERY == 0 or run.step == STEPS:
+            held_logits = predict(run.network, held_images, side, device)
+            row["map"] = mean_average_precision(held_logits, held_targets.numpy())
+            row["exact"] = exact_share(held_logits, held_targets.numpy())
+            bar.write(json.dumps({name: round(value, 4) for name, value in row.items()}))
+        run.history.append(row)
+        bar.set_postfix(side=side, loss=f"{float(loss):.3f}")
+        if "map" in row:
+            run.save(checkpoint)
+
+
+def main() -> None:
+    """Train."""
+    parser = argparse.ArgumentParser(description="Train the demo model on scenes of pictograms.")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    options = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    BUILD.mkdir(parents=True, exist_ok=True)
+    checkpoint = BUILD / "checkpoint.pth"
+    run = start_run(device)
+    if options.resume and checkpoint.exists():
+        run.load(checkpoint)
+    train(run, device, checkpoint)
+
+
+if __name__ == "__main__":
+    main()
