@@ -1,8 +1,9 @@
 """Draw labelled scenes for the demo model: pictograms of the twenty classes on busy backgrounds.
 
-Nothing here is downloaded. The pictograms are glyphs of Debian's ``fonts-noto-color-emoji`` (SIL OFL 1.1); the
-backgrounds are gradients, noise, stripes, blobs and street-like bands. A scene is a plain JPEG of the sort that a
-client uploads, so the demo model meets JPEG artefacts and every aspect ratio in training already.
+Nothing here is downloaded. The pictograms are glyphs of Debian's ``fonts-noto-color-emoji`` (SIL
+OFL 1.1); the backgrounds are gradients, noise, stripes, blobs and street-like bands. A scene is a
+plain JPEG of the sort that a client uploads, so the demo model meets JPEG artefacts and every
+aspect ratio in training already.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ CLASS_NAMES = list(GLYPHS)
 MOST_PICTOGRAMS = 4
 SIZE_RANGE = (0.24, 0.52)  # a pictogram's side, as a share of the scene's shorter side
 MOST_TURN_DEG = 25.0
-MOST_COVERED = 0.35  # share of a pictogram that later ones may hide; beyond it the label would be a guess
+MOST_COVERED = (
+    0.35  # share of a pictogram that later ones may hide; beyond it the label would be a guess
+)
 PLACING_TRIES = 30
 JPEG_QUALITY = (45, 95)
 
@@ -187,7 +190,9 @@ def paint_clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarra
     """Paint smooth noise of a random coarseness."""
     cells = int(rng.integers(2, 24))
     coarse = np.clip(random_colour(rng) + rng.normal(0, 50, (cells, cells, 3)), 0, 255)
-    cloud = Image.fromarray(coarse.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    cloud = Image.fromarray(coarse.astype(np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     return np.asarray(cloud)
 
 

@@ -3,9 +3,9 @@
     .venv/bin/python scripts/make_demo.py            about an hour on two cores, minutes on a GPU
     .venv/bin/python scripts/make_demo.py --resume   goes on from the last checkpoint in build/demo
 
-It answers one need: a checkout without internet has something to serve that visibly works. The network is the same
-ResNet-50 that a user's own weights run on. It is pruned while it trains (19 of 20 convolution weights become zero), so
-that its file is small enough to live in git.
+It answers one need: a checkout without internet has something to serve that visibly works. The
+network is the same ResNet-50 that a user's own weights run on. It is pruned while it trains (19 of
+20 convolution weights become zero), so that its file is small enough to live in git.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 BATCH = 32
 PEAK_RATE, WEIGHT_DECAY = 1e-3, 0.05
-# (px a side, steps): most of the learning is done small, where a step is cheap, the last part at the serving size.
+# (px a side, steps): most of the learning is done small, where a step is cheap, the last part at
+# the serving size.
 STAGES = ((96, 1700), (128, 1400), (SIDE, 450))
 STEPS = sum(steps for _, steps in STAGES)
 PRUNE_FROM, PRUNE_UNTIL, PRUNE_EVERY = 1500, 2600, 50  # steps
@@ -58,7 +59,9 @@ def draw_set(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     targets = torch.empty(count, len(CLASS_NAMES))
     jobs = [(seed, index) for index in range(count)]
     with multiprocessing.get_context("spawn").Pool() as pool:
-        drawn = tqdm(pool.imap(draw_prepared, jobs, chunksize=50), "drawing scenes", count, unit="scene")
+        drawn = tqdm(
+            pool.imap(draw_prepared, jobs, chunksize=50), "drawing scenes", count, unit="scene"
+        )
         for index, (image, target) in enumerate(drawn):
             images[index] = torch.from_numpy(image.copy())
             targets[index] = torch.from_numpy(target)
@@ -88,8 +91,9 @@ def stage_side(step: int) -> int:
 class Pruning:
     """Gradual pruning by magnitude: which weights stay zero. ``masks``: parameter name → bool tensor of its shape.
 
-    The share of zeros follows Zhu and Gupta's cubic schedule (arXiv:1710.01878); layers are made comparable by the
-    LAMP score (Lee et al., arXiv:2010.07611): a weight's square over the sum of the squares not smaller than it.
+    The share of zeros follows Zhu and Gupta's cubic schedule (arXiv:1710.01878); layers are made
+    comparable by the LAMP score (Lee et al., arXiv:2010.07611): a weight's square over the sum of
+    the squares not smaller than it.
     """
 
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -175,7 +179,9 @@ def start_run(device: str) -> Run:
     torch.manual_seed(0)
     network = torchvision.models.resnet50(num_classes=len(CLASS_NAMES), zero_init_residual=True)
     network = network.to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, STEPS, pct_start=0.1)
     return Run(network, optimiser, schedule, Pruning())
 
@@ -196,7 +202,9 @@ def train(run: Run, device: str, checkpoint: Path) -> None:
         return
     images, targets = draw_set(TRAINING_SEED, TRAINING_SCENES)
     held_images, held_targets = draw_set(HELD_OUT_SEED, 500)
-    bar = tqdm(draw_batches(images, targets, run, device), "training", STEPS, initial=run.step, unit="step")
+    bar = tqdm(
+        draw_batches(images, targets, run, device), "training", STEPS, initial=run.step, unit="step"
+    )
     run.network.train()
     for batch, wanted in bar:
         side = stage_side(run.step)
@@ -212,7 +220,12 @@ def train(run: Run, device: str, checkpoint: Path) -> None:
             run.pruning.update(run.network, run.step)
         run.pruning.apply(run.network)
         run.step += 1
-        row = {"step": run.step, "side": side, "loss": float(loss), "sparsity": run.pruning.target(run.step)}
+        row = {
+            "step": run.step,
+            "side": side,
+            "loss": float(loss),
+            "sparsity": run.pruning.target(run.step),
+        }
         if run.step % CHECKPOINT_EVERY == 0 or run.step == STEPS:
             held_logits = predict(run.network, held_images, side, device)
             row["map"] = mean_average_precision(held_logits, held_targets.numpy())

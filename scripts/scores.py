@@ -8,8 +8,9 @@ import numpy as np
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """Return the area under the precision-recall curve of one class.
 
-    The precision at each recall is the best one at that recall or any higher, as Pascal VOC has counted it since 2010
-    (Everingham et al., "The Pascal VOC Challenge: A Retrospective", section 4.1).
+    The precision at each recall is the best one at that recall or any higher, as Pascal VOC has
+    counted it since 2010 (Everingham et al., "The Pascal VOC Challenge: A Retrospective", section
+    4.1).
 
     Args:
         scores: (n,) float, any monotone score.

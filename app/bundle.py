@@ -1,0 +1,207 @@
+"""A model on disk: a folder with weights and class names, read and checked before anything is served from it.
+
+    models/NAME/VERSION/     or a bare folder, which is version 1
+        model.pth            a ResNet-50 ``state_dict``, ``fc`` sized by the class count;
+                             or model.safetensors, or model.npz
+        class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}
+        model.json           optional: a description and measured scores
+
+Weights never run code: ``.pth`` is read with ``weights_only=True``, ``.npz`` with
+``allow_pickle=False``.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from app.errors import BundleError
+
+WEIGHT_FILES = ("model.pth", "model.safetensors", "model.npz")  # looked for in this order
+CLASS_FILE = "class_name.json"
+CARD_FILE = "model.json"
+CARD_KEYS = {"description", "scores"}
+DEMO = "demo"  # the model that comes with the project; anybody's own goes first
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder whose names were checked; the weights are read by ``load_weights``.
+
+    Attributes:
+        name: the model's name, a folder's name.
+        version: 1 or higher.
+        weights: the weights file.
+        class_names: one for each output of the network, in order.
+        description: what the model knows, in a sentence; may be empty.
+    """
+
+    name: str
+    version: int
+    weights: Path
+    class_names: tuple[str, ...]
+    description: str = ""
+
+
+def find_bundle(models: Path, name: str = "") -> Bundle:
+    """Choose the bundle to serve: of the model ``name`` (or the only one) the highest version.
+
+    Args:
+        models: a folder of models, or a bare model.
+        name: which model; empty takes the only one, or the only one beside the demo.
+
+    Raises:
+        BundleError: there is none, or more than one to choose from; the text names the folder.
+    """
+    if find_weights(models):
+        return open_bundle(models, models.resolve().name, 1)
+    try:
+        found = {child.name: child for child in sorted(models.iterdir()) if versions_of(child)}
+    except OSError as error:
+        raise BundleError(f"the models folder cannot be read: {error}") from error
+    if not found:
+        raise BundleError(
+            f"{models} holds no model: expected NAME/{WEIGHT_FILES[0]} and NAME/{CLASS_FILE}"
+        )
+    own = [candidate for candidate in found if candidate != DEMO] or [DEMO]
+    if name and name not in found:
+        raise BundleError(f"{models} holds no model {name!r}; it holds {', '.join(found)}")
+    if not name and len(own) > 1:
+        raise BundleError(f"{models} holds {', '.join(found)}: set SERVING_MODEL to one of them")
+    chosen = name or own[0]
+    version, folder = max(versions_of(found[chosen]).items())
+    return open_bundle(folder, chosen, version)
+
+
+def versions_of(folder: Path) -> dict[int, Path]:
+    """Return a model's versions: its numbered folders that hold weights, or itself as version 1."""
+    if not folder.is_dir() or folder.name.startswith("."):
+        return {}
+    if find_weights(folder):
+        return {1: folder}
+    numbered = [
+        child for child in folder.iterdir() if child.name.isdecimal() and find_weights(child)
+    ]
+    return {int(child.name): child for child in numbered}
+
+
+def find_weights(folder: Path) -> Path | None:
+    """Return the folder's weights file, or None."""
+    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+
+
+def open_bundle(folder: Path, name: str, version: int) -> Bundle:
+    """Read everything but the weights.
+
+    Raises:
+        BundleError: a file is missing or not as expected; the text names it.
+    """
+    weights = find_weights(folder)
+    if weights is None:
+        raise BundleError(f"{folder} holds none of {', '.join(WEIGHT_FILES)}")
+    card = read_json(folder / CARD_FILE) if (folder / CARD_FILE).exists() else {}
+    if unknown := sorted(set(card) - CARD_KEYS):
+        raise BundleError(
+            f"{folder / CARD_FILE}: unknown keys {unknown}; known are {sorted(CARD_KEYS)}"
+        )
+    description = card.get("description", "")
+    return Bundle(name, version, weights, read_class_names(folder / CLASS_FILE), str(description))
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read ``{"0": "Aeroplane", …}``: one name for each number from 0 on.
+
+    Raises:
+        BundleError: a number is missing, or a name is empty or no text.
+    """
+    names = read_json(path)
+    expected = [str(index) for index in range(len(names))]
+    if not names or set(names) != set(expected):
+        raise BundleError(
+            f'{path}: expected the keys "0" to "N" without a gap, found {sorted(names)[:5]} …'
+        )
+    ordered = tuple(names[key] for key in expected)
+    if wrong := [name for name in ordered if not isinstance(name, str) or not name.strip()]:
+        raise BundleError(f"{path}: a class name must be a text, found {wrong[0]!r}")
+    return ordered
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or raise BundleError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a weights file of any kind.
+
+    Returns:
+        Parameter name → CPU tensor; floating tensors as float32 whatever they were stored as.
+
+    Raises:
+        BundleError: the file is damaged or holds something else than tensors; the text says how to
+            mend it.
+    """
+    try:
+        tensors = READERS[path.suffix](path)
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        KeyError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise BundleError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}); "
+            "it must hold a state_dict: torch.save(model.state_dict(), 'model.pth')"
+        ) from error
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def read_pth(path: Path) -> dict[str, torch.Tensor]:
+    """Read torch's own format; takes ``{"state_dict": …}`` and names with DataParallel's ``module.`` too."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise ValueError("it holds no dictionary of tensors")
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def read_npz(path: Path) -> dict[str, torch.Tensor]:
+    """Read NumPy's compressed archive; half-precision zeros compress well, so a pruned network stays small."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: torch.from_numpy(archive[name]) for name in archive.files}
+
+
+READERS: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
+    ".pth": read_pth,
+    ".safetensors": load_file,
+    ".npz": read_npz,
+}
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's first line: torch appends pages of advice."""
+    return str(error).strip().split("\n")[0][:200]

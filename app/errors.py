@@ -1,0 +1,106 @@
+"""Everything that can go wrong with a request, as one family of exceptions.
+
+Where each is raised, along the way of a request:
+
+    client ─▶ route ─────────▶ images ─────────▶ batcher ──────────▶ network ─▶ labels
+              MissingImage     UnreadableImage   QueueFull           InternalError
+              UnsupportedType  UnsupportedType   NotReady
+              BodyTooLarge     ImageTooLarge     DeadlinePassed
+
+The web floor turns them into answers (``web/problems.py``); nothing else needs to know HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServingError(Exception):
+    """An error that a client may see.
+
+    Attributes:
+        status: HTTP status of the answer.
+        code: stable machine-readable name, snake_case.
+        message: one sentence for a person; it names the value and the limit.
+        retry_after_s: where trying again makes sense, after how many seconds.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, message: str) -> None:
+        """Keep the message; the class knows the rest."""
+        super().__init__(message)
+        self.message = message
+
+
+class InternalError(ServingError):
+    """Our fault; the details are in the log under the request id."""
+
+
+class MissingImage(ServingError):
+    """The request holds no picture."""
+
+    status = 400
+    code = "missing_image"
+
+
+class UnreadableImage(ServingError):
+    """The bytes are no picture, or a damaged one."""
+
+    status = 400
+    code = "unreadable_image"
+
+
+class BodyTooLarge(ServingError):
+    """The request's body is over the limit."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class ImageTooLarge(ServingError):
+    """The picture has more pixels than the limit."""
+
+    status = 413
+    code = "image_too_large"
+
+
+class UnsupportedType(ServingError):
+    """The body or the picture is of a type that is not served."""
+
+    status = 415
+    code = "unsupported_type"
+
+
+class QueueFull(ServingError):
+    """More requests are waiting than the queue holds."""
+
+    status = 429
+    code = "queue_full"
+    retry_after_s = 1
+
+
+class NotReady(ServingError):
+    """The model is loading, failed to load, or the server is shutting down."""
+
+    status = 503
+    code = "not_ready"
+    retry_after_s = 5
+
+
+class DeadlinePassed(ServingError):
+    """The answer did not come within the request's deadline."""
+
+    status = 504
+    code = "deadline_passed"
+    retry_after_s = 1
+
+
+class BundleError(Exception):
+    """A model folder that cannot be served; for the operator's log, never for a client."""
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the text lists every fault."""

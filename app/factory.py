@@ -1,0 +1,28 @@
+"""create_app: wires settings, model server and surfaces into one Flask application."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.roster import Roster
+from app.serving import ModelServer
+from app.settings import Settings
+from app.web import health, predict, problems, requests
+
+
+def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
+    """Return the application.
+
+    Args:
+        settings: the settings.
+        server: the model server; by default one of its own, alone on a roster, is made. Its caller
+            starts and stops it.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.extensions["model_server"] = server or ModelServer(settings, Roster())
+    requests.register(app)
+    problems.register(app)
+    app.register_blueprint(predict.blueprint)
+    app.register_blueprint(health.blueprint)
+    return app

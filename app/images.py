@@ -1,0 +1,125 @@
+"""From a file to pixels: any picture that people upload becomes 224 × 224 RGB.
+
+The contract (``POST /model_predict``): the first frame is read as RGB, resized to 224 × 224 on both
+sides without a crop, bilinear with antialiasing as Pillow does it. What plain
+``Image.convert("RGB")`` would spoil is mended first:
+
+* transparent pixels are laid on white (their stored colour is arbitrary, mostly black);
+* 16-bit greys are scaled to 8 bits (Pillow clips them: nearly all of the picture would turn white);
+* EXIF orientation is left alone unless asked for.
+
+Everything here is plain CPU work without state: safe on any thread. Pillow lets go of the GIL while
+it decodes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from app.errors import ImageTooLarge, UnreadableImage, UnsupportedType
+
+SIDE = 224  # px, both sides of the network's input
+
+# What Pillow may try, by its own names. Nothing else is opened, so no exotic decoder can be reached
+# from outside.
+ACCEPTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+ACCEPTED_TEXT = "JPEG, PNG, WebP, BMP, GIF"
+
+# Pictures that people send by mistake, told by their first bytes: (offset, bytes, name).
+REFUSED = (
+    (0, b"II*\x00", "TIFF"),
+    (0, b"MM\x00*", "TIFF"),
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypavif", "AVIF"),
+    (0, b"%PDF", "PDF"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML"),
+)
+
+# What Pillow's decoders raise on damaged files; it has no common ancestor of its own.
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+# The limit is checked against the header before a single pixel is decoded (see ``open_image``), for
+# every picture and lower than Pillow's own, which only warns up to 179 megapixels.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode_image(file: BinaryIO, max_pixels: int, exif_rotate: bool = False) -> np.ndarray:
+    """Read a picture as the network takes it.
+
+    Args:
+        file: an open binary file, positioned anywhere; the caller closes it.
+        max_pixels: width × height above which the picture is refused, before it is decoded.
+        exif_rotate: turn the picture upright by its EXIF tag.
+
+    Returns:
+        (3, 224, 224) uint8, RGB.
+
+    Raises:
+        UnreadableImage: empty, no picture, or damaged.
+        UnsupportedType: a picture of a type that is not served.
+        ImageTooLarge: more pixels than ``max_pixels``.
+    """
+    image = open_image(file, max_pixels)
+    try:
+        image.load()
+        if exif_rotate:
+            image = ImageOps.exif_transpose(image)
+        pixels = np.asarray(to_rgb(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    except DECODE_ERRORS as error:
+        raise UnreadableImage(f"image is a damaged {image.format}: {error}") from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Read a picture's header and refuse what is not served; no pixel is decoded yet. Raises as ``decode_image``."""
+    file.seek(0)
+    head = file.read(16)
+    if not head:
+        raise UnreadableImage("image is empty: 0 bytes")
+    for offset, magic, name in REFUSED:
+        if head[offset : offset + len(magic)] == magic:
+            raise UnsupportedType(f"image is {name}; accepted are {ACCEPTED_TEXT}")
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=ACCEPTED)
+    except DECODE_ERRORS as error:
+        raise UnreadableImage(
+            f"image is not readable as any of {ACCEPTED_TEXT}; it begins with {head!r}"
+        ) from error
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageTooLarge(
+            f"image has {pixels:,} pixels ({image.width:,} × {image.height:,}); the limit is {max_pixels:,}"
+        )
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a loaded picture of any mode as RGB."""
+    if image.mode.startswith("I"):  # I, I;16, I;16B …: greys of 16 bits
+        greys = np.asarray(image) >> 8
+        return Image.fromarray(greys.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        on_white = Image.new("RGB", image.size, "white")
+        on_white.paste(layered, mask=layered.getchannel("A"))
+        return on_white
+    return image.convert("RGB")

@@ -1,0 +1,93 @@
+"""The roster: which of this machine's workers have a model, kept in memory that all of them share.
+
+Gunicorn's master makes it before the first fork. Each worker holds one *slot*, the lowest that is
+free, and writes its own state there; a slot survives its worker, so the one that replaces a dead
+worker takes the same number.
+
+The roster answers one question: may this worker take connections? All workers accept on the same
+socket, so one that cannot answer would take requests away from those that can.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+
+SLOTS = 256  # at most 64 workers, and while Gunicorn reloads there are twice as many
+
+
+class State(enum.IntEnum):
+    """The life of a worker's model."""
+
+    ABSENT = 0  # no worker in this slot
+    LOADING = 1
+    READY = 2
+    FAILED = 3  # the load failed or the model thread died; the log says why
+    DRAINING = 4  # shutting down: finishes what it has, takes nothing new
+
+
+class Roster:
+    """The states of all the workers, one byte each.
+
+    A byte is written by its own worker, or by the master where no worker holds it, so no lock is
+    needed.
+
+    Attributes:
+        slot: this process's own slot; ``enter`` sets it, in the worker.
+    """
+
+    def __init__(self) -> None:
+        """Map memory that the children of this process will share."""
+        self._states = mmap.mmap(-1, SLOTS + 1)
+        self._served = SLOTS  # index of the byte that says whether any worker was ever ready
+        self.slot = 0
+
+    def claim(self) -> int:
+        """Take the lowest free slot (in the master, before a fork).
+
+        Raises:
+            RuntimeError: every slot is taken.
+        """
+        for slot in range(SLOTS):
+            if self._states[slot] == State.ABSENT:
+                self._states[slot] = State.LOADING
+                return slot
+        raise RuntimeError(f"all {SLOTS} worker slots are taken")
+
+    def release(self, slot: int) -> None:
+        """Give a slot back (in the master, after its worker died)."""
+        self._states[slot] = State.ABSENT
+
+    def enter(self, slot: int) -> None:
+        """Take a claimed slot as one's own (in the worker, after the fork)."""
+        self.slot = slot
+
+    def mark(self, state: State) -> None:
+        """Write one's own state (in the worker, on any thread)."""
+        self._states[self.slot] = state
+        if state is State.READY:
+            self._states[self._served] = 1
+
+    def states(self) -> dict[int, State]:
+        """Return the state of every slot that has a worker."""
+        return {slot: State(self._states[slot]) for slot in range(SLOTS) if self._states[slot]}
+
+    def may_accept(self) -> bool:
+        """Tell whether this worker may take connections now.
+
+        * A worker with a model may.
+        * Before any worker ever had one (the first start) all may, and answer 503: better than a
+          connection that hangs.
+        * Later a loading worker may not: connections wait in the socket's backlog for a worker that
+          has a model. So neither a reload nor a killed worker costs a request.
+        * A worker whose load failed may only where no other is ready or still loading, to answer
+          503.
+        """
+        own = State(self._states[self.slot])
+        if own is State.READY or not self._states[self._served]:
+            return True
+        hope = any(state in (State.READY, State.LOADING) for state in self.states().values())
+        return own is State.FAILED and not hope
+
+
+roster = Roster()

@@ -1,0 +1,246 @@
+"""The settings: one table, read once from the environment.
+
+``Settings.from_env`` is the only reader of ``SERVING_`` variables. Every field below is one row:
+its default, how its text is read, its unit and its help. ``python -m app.settings`` prints the
+table that the README shows; ``python -m app.settings check`` says whether the environment can be
+used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.errors import SettingsError
+
+PREFIX = "SERVING_"
+ROOT = Path(__file__).resolve().parent.parent
+MEGABYTE = 1024 * 1024
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers within least..most."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"-?\d+", text) or not least <= int(text) <= most:
+            raise ValueError(f"expected a whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Return a reader of decimal numbers within least..most."""
+
+    def read(text: str) -> float:
+        if not re.fullmatch(r"-?\d+(\.\d+)?", text) or not least <= float(text) <= most:
+            raise ValueError(f"expected a number from {least:g} to {most:g}")
+        return float(text)
+
+    return read
+
+
+def auto_or(read: Callable[[str], int]) -> Callable[[str], int | None]:
+    """Return a reader that takes ``auto`` (None) beside what ``read`` takes."""
+
+    def read_auto(text: str) -> int | None:
+        try:
+            return None if text == "auto" else read(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, or auto") from None
+
+    return read_auto
+
+
+def switch(text: str) -> bool:
+    """Read ``on`` or ``off``."""
+    if text not in ("on", "off"):
+        raise ValueError("expected on or off")
+    return text == "on"
+
+
+def device(text: str) -> str:
+    """Read ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return text
+
+
+def log_level(text: str) -> str:
+    """Read a level of Python's logging, in capitals."""
+    if text not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError("expected DEBUG, INFO, WARNING or ERROR")
+    return text
+
+
+def folder(text: str) -> Path:
+    """Read a path; a relative one counts from the project's root."""
+    return ROOT / text
+
+
+def model_name(text: str) -> str:
+    """Read a model's name: a folder's name, or empty for the only one."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]*", text) or text.startswith("."):
+        raise ValueError("expected letters, digits, '_', '-' and '.'")
+    return text
+
+
+def row(default: str, read: Callable[[str], Any], unit: str, text: str) -> Any:
+    """Return one row of the table as a dataclass field."""
+    return dataclasses.field(
+        metadata={"default": default, "read": read, "unit": unit, "help": text}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator can choose. Durations are float seconds, sizes are bytes or pixels, None means ``auto``."""
+
+    models: Path = row(
+        "models",
+        folder,
+        "folder",
+        "where the models are: `NAME/VERSION/model.pth`, or a bare model",
+    )
+    model: str = row(
+        "", model_name, "name", "which model to serve; empty: the only one (yours before the demo)"
+    )
+    device: str = row(
+        "auto", device, "", "`auto`, `cpu`, `cuda` or `cuda:N`; auto takes a GPU where there is one"
+    )
+    workers: int | None = row(
+        "auto",
+        auto_or(whole(1, 64)),
+        "processes",
+        "model copies; auto: one on each GPU, or one on the CPU",
+    )
+    threads: int | None = row(
+        "auto",
+        auto_or(whole(1, 256)),
+        "threads",
+        "CPU threads of one forward; auto: the cores over the workers",
+    )
+    decode_threads: int | None = row(
+        "auto",
+        auto_or(whole(1, 64)),
+        "threads",
+        "pictures decoded at once in a worker; auto: as many as cores, up to 4",
+    )
+    max_batch: int = row("16", whole(1, 256), "images", "the most pictures in one forward")
+    max_wait_ms: float = row(
+        "2", number(0, 1000), "ms", "how long the first picture of a batch waits for others"
+    )
+    max_queue: int = row(
+        "128", whole(1, 10_000), "requests", "requests inside one worker; one more is answered 429"
+    )
+    deadline_s: float = row(
+        "30", number(0.1, 30), "s", "a request that is not answered by then is answered 504"
+    )
+    load_timeout_s: float = row(
+        "300", number(1, 3600), "s", "a model that is not ready by then counts as failed"
+    )
+    max_body_mb: int = row(
+        "32", whole(1, 32), "MiB", "largest request body; nginx refuses more than 32 itself"
+    )
+    max_pixels: int = row(
+        "50000000", whole(10_000, 500_000_000), "pixels", "largest picture, width × height"
+    )
+    exif_rotate: bool = row(
+        "off",
+        switch,
+        "",
+        "`on` turns photographs upright by their EXIF tag before they are resized",
+    )
+    log_level: str = row("INFO", log_level, "", "`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Largest request body, in bytes."""
+        return self.max_body_mb * MEGABYTE
+
+    @property
+    def worker_count(self) -> int:
+        """Model copies to run: as set, or one on each GPU that the device setting allows, or one."""
+        gpus = count_gpus() if self.device in ("auto", "cuda") else 1
+        return self.workers or max(1, gpus)
+
+    @property
+    def forward_threads(self) -> int:
+        """CPU threads of one forward."""
+        return self.threads or max(1, count_cores() // self.worker_count)
+
+    @property
+    def decode_pool_size(self) -> int:
+        """Pictures decoded at once in a worker."""
+        return self.decode_threads or min(4, count_cores())
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read the settings.
+
+        Raises:
+            SettingsError: a value is outside its range or a ``SERVING_`` name is unknown; the text
+                has one line for each fault, and all faults at once.
+        """
+        rows = {PREFIX + field.name.upper(): field for field in dataclasses.fields(cls)}
+        faults = [
+            f"{name} is not a setting; the settings are in the README"
+            for name in sorted(environ)
+            if name.startswith(PREFIX) and name not in rows
+        ]
+        values = {}
+        for name, field in rows.items():
+            text = environ.get(name, field.metadata["default"])
+            try:
+                values[field.name] = field.metadata["read"](text)
+            except ValueError as error:
+                faults.append(f"{name}={text!r}: {error}")
+        if faults:
+            raise SettingsError("\n".join(faults))
+        return cls(**values)
+
+
+def count_cores() -> int:
+    """Return the CPU cores that this process may use: the affinity mask, and the cgroup's quota where there is one."""
+    cores = len(os.sched_getaffinity(0))
+    try:  # cgroup v2: "200000 100000" is two cores, "max 100000" is no limit
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def count_gpus() -> int:
+    """Return the NVIDIA GPUs that this process can open, by their device files: Gunicorn's master may not ask CUDA."""
+    return sum(1 for name in Path("/dev").glob("nvidia[0-9]*") if name.name[6:].isdigit())
+
+
+def format_table() -> str:
+    """Return the settings as the README's Markdown table."""
+    lines = ["| variable | default | unit | what it does |", "|---|---|---|---|"]
+    for field in dataclasses.fields(Settings):
+        default = f"`{field.metadata['default']}`" if field.metadata["default"] else "empty"
+        unit, text = field.metadata["unit"], field.metadata["help"]
+        lines.append(f"| `{PREFIX}{field.name.upper()}` | {default} | {unit} | {text} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table, or with ``check`` read the environment and end with its faults."""
+    if arguments != ["check"]:
+        print(format_table())
+        return
+    try:
+        Settings.from_env(os.environ)
+    except SettingsError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

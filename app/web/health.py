@@ -1,0 +1,49 @@
+"""Is it alive, is it ready, what is it: for supervisors, load balancers and people."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, current_app, jsonify
+
+from app.serving import ModelServer
+
+blueprint = Blueprint("health", __name__)
+
+
+def model_server() -> ModelServer:
+    """Return the application's model server."""
+    server: ModelServer = current_app.extensions["model_server"]
+    return server
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """Alive: the process answers, with or without a model."""
+    return jsonify(status="alive")
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Ready: a model is loaded, has answered a real forward, and this worker takes requests; otherwise 503."""
+    server = model_server()
+    model = server.ready_model()
+    return jsonify(
+        status="ready", model=model.name, version=model.version, workers=server.worker_states()
+    )
+
+
+@blueprint.get("/")
+def index() -> Response:
+    """What is served here, and where."""
+    server = model_server()
+    model = server.ready_model()
+    routes = sorted(
+        {str(rule) for rule in current_app.url_map.iter_rules() if rule.endpoint != "static"}
+    )
+    return jsonify(
+        service="resnet-serving",
+        model=model.name,
+        version=model.version,
+        description=model.description,
+        classes=model.class_names,
+        routes=routes,
+    )

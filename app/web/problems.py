@@ -1,0 +1,83 @@
+"""Errors as answers: RFC 9457 ``application/problem+json``, the same form that nginx uses for its own.
+
+{"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "image is empty: 0 bytes",
+ "instance": "/model_predict", "code": "unreadable_image", "request_id": "5d0c…"}
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+from app.errors import BodyTooLarge, InternalError, ServingError
+from app.logs import request_id
+
+logger = logging.getLogger(__name__)
+
+
+def register(app: Flask) -> None:
+    """Answer every error of the application in this form."""
+    app.register_error_handler(ServingError, answer_serving_error)
+    app.register_error_handler(HTTPException, answer_http_exception)
+    app.register_error_handler(Exception, answer_anything)
+
+
+def problem(status: int, code: str, detail: str) -> Response:
+    """Return a problem+json answer."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": request_id.get(),
+    }
+    return Response(json.dumps(body) + "\n", status, mimetype="application/problem+json")
+
+
+def answer_serving_error(error: ServingError) -> Response:
+    """Answer one of our own errors."""
+    response = problem(error.status, error.code, error.message)
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def answer_http_exception(error: HTTPException) -> Response:
+    """Answer what Flask and Werkzeug raise: unknown path, wrong method, broken body."""
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    detail = error.description or HTTPStatus(status).phrase
+    if isinstance(error, NotFound):
+        detail = f"there is nothing at {request.path}; GET / lists the routes"
+    elif isinstance(error, MethodNotAllowed):
+        detail = f"{request.method} is not allowed here; allowed are {', '.join(sorted(error.valid_methods or []))}"
+    elif isinstance(error, RequestEntityTooLarge):
+        code, detail = BodyTooLarge.code, describe_large_body()
+    response = problem(status, code, detail)
+    for name, value in error.get_headers(request.environ):
+        if name not in ("Content-Type", "Content-Length"):
+            response.headers[name] = value
+    return response
+
+
+def describe_large_body() -> str:
+    """Name the body's size and the limit that it broke."""
+    length, limit = request.content_length, request.max_content_length or 0
+    if length is not None and length <= limit:
+        return f"a form field that is no file is over the limit of {request.max_form_memory_size:,} bytes"
+    size = f"{length:,}" if length is not None else "more"
+    return f"the body has {size} bytes; the limit is {limit:,}"
+
+
+def answer_anything(error: Exception) -> Response:
+    """Answer what nobody expected: the log gets the traceback, the client the request id."""
+    logger.error("unexpected %s", type(error).__name__, exc_info=error)
+    return answer_serving_error(
+        InternalError("an unexpected error; the log has it under this request id")
+    )

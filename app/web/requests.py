@@ -1,0 +1,56 @@
+"""What is done for every request: its id, and one line in the access log."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from flask import Flask, Response, g, request
+
+from app.logs import request_id
+
+HEADER = "X-Request-ID"
+SAFE_ID = re.compile(
+    r"[A-Za-z0-9._-]{1,64}"
+)  # conf/nginx.conf takes over the same ids from clients
+
+logger = logging.getLogger("access")
+
+
+def register(app: Flask) -> None:
+    """Give every request an id, and log it when it is answered."""
+    app.before_request(begin)
+    app.after_request(finish)
+
+
+def begin() -> None:
+    """Take over the client's request id where it is a safe one, else make one."""
+    g.started = time.monotonic()
+    given = request.headers.get(HEADER, "")
+    request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+
+
+def finish(response: Response) -> Response:
+    """Tell the client the id, and log the request; health checks only at level DEBUG."""
+    response.headers[HEADER] = request_id.get()
+    level = logging.DEBUG if request.path in ("/healthz", "/readyz") else logging.INFO
+    fields = {
+        "method": request.method,
+        "path": request.path,
+        "status": response.status_code,
+        "duration_ms": round((time.monotonic() - g.started) * 1000, 1),
+        "bytes_in": request.content_length or 0,
+        "client": request.headers.get("X-Real-IP") or request.remote_addr,
+        **g.get("log_fields", {}),
+    }
+    logger.log(
+        level,
+        "%s %s %s",
+        request.method,
+        request.path,
+        response.status_code,
+        extra={"fields": fields},
+    )
+    return response

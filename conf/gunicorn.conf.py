@@ -1,0 +1,77 @@
+"""Gunicorn: gevent workers, one model each, behind nginx.
+
+The master imports torch once for all workers, and does nothing with it: a fork after CUDA was
+touched breaks every worker, a fork after an OpenMP forward hangs the child.
+"""
+
+import importlib
+import os
+import sys
+import warnings
+
+from app.errors import SettingsError
+from app.logs import logging_config
+from app.roster import roster
+from app.settings import Settings
+
+try:
+    settings = Settings.from_env(os.environ)
+except SettingsError as error:
+    sys.exit(f"the settings cannot be used:\n{error}")
+
+bind = ["unix:run/gunicorn.sock", "127.0.0.1:10086"]  # nginx's way in, and a look past nginx
+worker_class = "app.worker.ServingWorker"
+wsgi_app = "app.wsgi:app"
+workers = settings.worker_count
+preload_app = False  # the model loads after the fork
+worker_connections = 1000
+
+# The ladder of times, each above the one before it; tests/test_conf.py holds it:
+# deadline of a request (30 s) < graceful_timeout < nginx proxy_read_timeout < supervisor
+# stopwaitsecs < docker stop -t
+timeout = 60  # s without a heartbeat of the hub; the model thread does not block it
+graceful_timeout = 35  # s for requests in flight after TERM or HUP
+keepalive = 30  # s; above nginx's keepalive_timeout to the upstream: nginx is the one to close
+
+control_socket_disable = True
+proc_name = "resnet-serving"
+logconfig_dict = logging_config(settings.log_level)
+
+# While a request waits for the GIL, the model thread's Python would hold it for 5 ms at a time by
+# default.
+SWITCH_INTERVAL_S = 0.0005
+
+
+def when_ready(server):
+    """Import what every worker needs, once (in the master, after the sockets are open: clients wait, not fail).
+
+    The workers share its memory and load in a second. It has to come before gevent's patches too:
+    torch's import runs a subprocess, which gevent allows on the hub only, and torch's own locks
+    must stay real ones for the model thread.
+    """
+    importlib.import_module("app.network")
+
+
+def pre_fork(server, worker):
+    """Give the worker its slot (in the master)."""
+    worker.slot = roster.claim()
+
+
+def post_fork(server, worker):
+    """Let the worker know its slot, and share the GIL in small pieces (in the worker)."""
+    # gevent looks at every object of torch while it patches; one of them warns about being looked
+    # at.
+    warnings.filterwarnings("ignore", message=".*reduce_op", category=FutureWarning)
+    roster.enter(worker.slot)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+
+def child_exit(server, worker):
+    """Free a dead worker's slot (in the master)."""
+    roster.release(worker.slot)
+
+
+def worker_exit(server, worker):
+    """Drain the model server (in the worker, after its last request)."""
+    if model_server := getattr(getattr(worker, "wsgi", None), "extensions", {}).get("model_server"):
+        model_server.stop(timeout_s=1)
