@@ -170,7 +170,8 @@ class Batcher:
                 ticket.outcome = InternalError(
                     "the model failed on this batch; the log has the reason"
                 )
-        self._handoff.deliver(ticket.answered for ticket in batch)
+        finally:
+            self._handoff.deliver(ticket.answered for ticket in batch)
 
     def _turn_away(self) -> None:
         """Answer whoever is still queued: nobody will compute it."""

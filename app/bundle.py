@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,17 @@ WEIGHT_FILES = ("model.pth", "model.safetensors", "model.npz")  # looked for in 
 CLASS_FILE = "class_name.json"
 CARD_FILE = "model.json"
 CARD_KEYS = {"description", "scores"}
+# What the readers raise on damaged files and on files of another kind.
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 DEMO = "demo"  # the model that comes with the project; anybody's own goes first
 
 
@@ -158,15 +170,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         tensors = READERS[path.suffix](path)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        KeyError,
-        SafetensorError,
-        pickle.UnpicklingError,
-    ) as error:
+    except READ_ERRORS as error:
         raise BundleError(
             f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}); "
             "it must hold a state_dict: torch.save(model.state_dict(), 'model.pth')"
@@ -191,7 +195,7 @@ def read_pth(path: Path) -> dict[str, torch.Tensor]:
 
 def read_npz(path: Path) -> dict[str, torch.Tensor]:
     """Read NumPy's compressed archive; half-precision zeros compress well, so a pruned network stays small."""
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return {name: torch.from_numpy(archive[name]) for name in archive.files}
 
 

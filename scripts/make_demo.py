@@ -1,7 +1,7 @@
 """Train the demo model from scratch on scenes of pictograms.
 
-    .venv/bin/python scripts/make_demo.py            about an hour on two cores, minutes on a GPU
-    .venv/bin/python scripts/make_demo.py --resume   goes on from the last checkpoint in build/demo
+    .venv/bin/python -m scripts.make_demo            about an hour on two cores
+    .venv/bin/python -m scripts.make_demo --resume   goes on from the last checkpoint in build/demo
 
 It answers one need: a checkout without internet has something to serve that visibly works. The
 network is the same ResNet-50 that a user's own weights run on. It is pruned while it trains (19 of
@@ -21,11 +21,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-from demo_scenes import CLASS_NAMES, draw_scene
 from PIL import Image
-from scores import exact_share, mean_average_precision
 from torch import nn
 from tqdm import tqdm
+
+from app.network import DEVIATION, MEAN
+from scripts.demo_bundle import (
+    measure_bundle,
+    plot_curve,
+    write_bundle,
+    write_card,
+    write_samples,
+)
+from scripts.demo_scenes import CLASS_NAMES, draw_scene
+from scripts.scores import exact_share, mean_average_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "demo"
@@ -33,7 +42,6 @@ BUILD = ROOT / "build" / "demo"
 SIDE = 224  # px; scenes are kept at the side at which the model serves
 TRAINING_SCENES, HELD_OUT_SCENES = 20_000, 2_000
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # scene i is drawn from the generator seeded [seed, i]
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 BATCH = 32
 PEAK_RATE, WEIGHT_DECAY = 1e-3, 0.05
@@ -73,8 +81,8 @@ def normalise(images: torch.Tensor, side: int) -> torch.Tensor:
     pixels = images.float().div_(255)
     if side != SIDE:
         pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
-    deviation = torch.tensor(IMAGENET_DEVIATION, device=images.device).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
+    deviation = torch.tensor(DEVIATION, device=images.device).view(1, 3, 1, 1)
     return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 
@@ -238,7 +246,7 @@ def train(run: Run, device: str, checkpoint: Path) -> None:
 
 
 def main() -> None:
-    """Train."""
+    """Train, write the bundle, measure it on scenes it has not seen, draw samples and curve."""
     parser = argparse.ArgumentParser(description="Train the demo model on scenes of pictograms.")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     options = parser.parse_args()
@@ -249,6 +257,15 @@ def main() -> None:
     if options.resume and checkpoint.exists():
         run.load(checkpoint)
     train(run, device, checkpoint)
+
+    models = ROOT / "models"
+    write_bundle(models / "demo" / "1", run.network.state_dict())
+    images, targets = draw_set(HELD_OUT_SEED, HELD_OUT_SCENES)
+    scores = measure_bundle(models, images.numpy(), targets.numpy())
+    write_card(models / "demo" / "1", scores)
+    write_samples(ROOT / "samples")
+    plot_curve(run.history, ROOT / "docs" / "demo-training.png")
+    print(json.dumps(scores, indent=1))
 
 
 if __name__ == "__main__":

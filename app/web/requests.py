@@ -23,6 +23,7 @@ def register(app: Flask) -> None:
     """Give every request an id, and log it when it is answered."""
     app.before_request(begin)
     app.after_request(finish)
+    app.teardown_request(forget)
 
 
 def begin() -> None:
@@ -54,3 +55,8 @@ def finish(response: Response) -> Response:
         extra={"fields": fields},
     )
     return response
+
+
+def forget(_error: BaseException | None) -> None:
+    """Let go of the id: the greenlet goes on with the connection's next request."""
+    request_id.set("")

@@ -1,0 +1,36 @@
+# One image in which supervisord, PID 1, keeps nginx (port 8999) and Gunicorn running. What changes
+# most often stands last, so that a change in app/ rebuilds one small layer.
+FROM python:3.11-slim-bookworm
+WORKDIR /srv
+
+# The server may write in run/ and /tmp only. run/ is open to everybody like /tmp, because a tmpfs
+# mounted over it takes over its mode, but not its owner. /tmp is the home for what CUDA caches.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends nginx \
+ && apt-get clean \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin serving \
+ && install -d -m 1777 run
+
+# Nearly all of the image is this layer, and nearly all of the layer is CUDA. The venv has no pip of
+# its own: the base image's fills it.
+ENV PATH=/opt/venv/bin:$PATH
+COPY requirements.txt .
+RUN python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --no-cache-dir -r requirements.txt
+
+COPY models models
+COPY samples samples
+COPY scripts scripts
+COPY conf conf
+COPY app app
+
+# By number, so that a cluster which forbids root can see that this is another.
+USER 10001:10001
+EXPOSE 8999
+STOPSIGNAL SIGTERM
+
+# A model has 300 s to load (SERVING_LOAD_TIMEOUT_S).
+HEALTHCHECK --start-period=300s --interval=5s --timeout=5s CMD ["scripts/ready"]
+
+CMD ["supervisord", "-c", "conf/supervisor.conf"]

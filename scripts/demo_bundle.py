@@ -1,0 +1,144 @@
+"""Write the trained demo network as a bundle, measure it, and draw the sample pictures and the training curve."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib import pyplot
+
+from app.bundle import CARD_FILE, CLASS_FILE, find_bundle
+from app.network import load_network
+from scripts.demo_scenes import CLASS_NAMES, Scene, draw_scene
+from scripts.scores import exact_share, mean_average_precision
+
+DESCRIPTION = (
+    "Demo: knows drawn pictograms of the twenty Pascal VOC classes, not photographs. "
+    "Mount your own model.pth and class_name.json for real work."
+)
+SAMPLE_SEED = 3
+# Name → what is on it, and on which backdrop.
+SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
+    "street": (("Bus", "Car", "Bicycle", "Person"), "horizon"),
+    "farm": (("Cow", "Horse", "Sheep"), "horizon"),
+    "harbour": (("Boat", "Bird"), "horizon"),
+    "airport": (("Aeroplane", "Bus", "Person"), "gradient"),
+    "station": (("Train", "Motorbike"), "stripes"),
+    "living-room": (("Sofa", "TV Monitor", "Cat"), "clouds"),
+    "kitchen": (("Dining Table", "Chair", "Bottle"), "shapes"),
+    "garden": (("Potted Plant", "Dog"), "horizon"),
+}
+
+
+def write_bundle(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Write ``model.npz`` and ``class_name.json``.
+
+    Matrices and kernels are stored in half precision, where the pruned zeros compress well; the
+    few numbers of the batch norms stay as they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        name: (tensor.half() if tensor.ndim > 1 else tensor).cpu().numpy()
+        for name, tensor in weights.items()
+    }
+    np.savez_compressed(folder / "model.npz", **arrays)
+    names = {str(index): name for index, name in enumerate(CLASS_NAMES)}
+    write_json(folder / CLASS_FILE, names)
+
+
+def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Score the bundle as it is served: fp32, in batches.
+
+    Args:
+        models: the folder of models; the demo in it is measured.
+        images: (n, 3, 224, 224) uint8 held-out scenes.
+        targets: (n, 20) 0 or 1.
+
+    Returns:
+        What ``model.json`` tells under ``scores``.
+    """
+    bundle = find_bundle(models, "demo")
+    network = load_network(bundle, "auto", slot=0, threads=torch.get_num_threads(), max_batch=50)
+    parts = [network.forward(part) for part in np.array_split(images, max(1, len(images) // 50))]
+    logits = np.concatenate(parts)
+    kernels = [tensor for tensor in np.load(bundle.weights).values() if tensor.ndim == 4]
+    zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
+    return {
+        "held_out_scenes": len(images),
+        "mean_average_precision": round(mean_average_precision(logits, targets), 4),
+        "exact_label_sets": round(exact_share(logits, targets), 4),
+        "zero_share_of_kernels": round(zeros / sum(kernel.size for kernel in kernels), 4),
+        "file_mib": round(bundle.weights.stat().st_size / 2**20, 2),
+    }
+
+
+def write_card(folder: Path, scores: dict[str, float]) -> None:
+    """Write ``model.json``."""
+    write_json(folder / CARD_FILE, {"description": DESCRIPTION, "scores": scores})
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write JSON that people read too."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def draw_sample(name: str) -> Scene:
+    """Draw a sample that shows all of its classes: the first such scene of its own row of seeds."""
+    classes, backdrop = SAMPLES[name]
+    labels = tuple(CLASS_NAMES.index(label) for label in classes)
+    row = list(SAMPLES).index(name)
+    scenes = (
+        draw_scene(np.random.default_rng([SAMPLE_SEED, row, attempt]), labels, backdrop)
+        for attempt in range(100)
+    )
+    return next(scene for scene in scenes if len(scene.labels) == len(labels))
+
+
+def write_samples(folder: Path) -> None:
+    """Write eight JPEG files and ``labels.csv``."""
+    folder.mkdir(exist_ok=True)
+    with (folder / "labels.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["image", "labels"])
+        for name in SAMPLES:
+            scene = draw_sample(name)
+            scene.image.save(folder / f"{name}.jpg", quality=90)
+            table.writerow([f"{name}.jpg", " | ".join(CLASS_NAMES[i] for i in scene.labels)])
+
+
+def plot_curve(history: list[dict[str, float]], path: Path) -> None:
+    """Plot loss, pruning and the held-out scores over the steps."""
+    mpl.use("Agg")
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(8, 6), sharex=True)
+    steps = [row["step"] for row in history]
+    above.plot(steps, [row["loss"] for row in history], color="0.7", linewidth=0.5)
+    above.plot(steps, running_mean([row["loss"] for row in history], 50), color="C0")
+    above.set(ylabel="loss (mean of 50 steps)", yscale="log")
+    scored = [row for row in history if "map" in row]
+    scored_steps = [row["step"] for row in scored]
+    below.plot(scored_steps, [row["map"] for row in scored], "o-", label="mAP")
+    below.plot(
+        scored_steps, [row["exact"] for row in scored], "o-", label="label sets exactly right"
+    )
+    below.plot(steps, [row["sparsity"] for row in history], color="0.6", label="pruned share")
+    below.set(xlabel="step", ylim=(0, 1.02))
+    below.legend(loc="lower right")
+    changes = [b["step"] for a, b in itertools.pairwise(history) if a["side"] != b["side"]]
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        for step in changes:
+            axes.axvline(step, color="0.5", linestyle=":")
+    sides = list(dict.fromkeys(int(row["side"]) for row in history))
+    above.set_title("demo model: scenes of " + ", then ".join(f"{side} px" for side in sides))
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def running_mean(values: list[float], window: int) -> list[float]:
+    """Return each value's mean with up to ``window - 1`` values before it."""
+    return [float(np.mean(values[max(0, i - window + 1) : i + 1])) for i in range(len(values))]

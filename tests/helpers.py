@@ -1,0 +1,57 @@
+"""Small things that several tests use."""
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples"
+STREET = SAMPLES / "street.jpg"
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30, what: str = "") -> None:
+    """Poll a condition, letting greenlets run meanwhile; fail if it does not come true in time."""
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, f"not within {timeout_s} s: {what or condition}"
+        gevent.sleep(0.005)
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    """Return a picture as a file's bytes."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def photo_like(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
+    """Return a smooth picture with all its channels busy."""
+    rng = np.random.default_rng(5)
+    noise = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
+    image = Image.fromarray(noise, "RGBA" if noise.shape[2] == 4 else "RGB")
+    return image.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """Return one chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_bomb(side: int = 13_000) -> bytes:
+    """Return a small PNG that claims side × side pixels (169 megapixels) and does hold them."""
+    row = zlib.compressobj(9)
+    pixels = b"".join([row.compress(bytes(1 + side // 8 + 1)) for _ in range(side)]) + row.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", pixels)
+        + png_chunk(b"IEND", b"")
+    )

@@ -1,0 +1,65 @@
+"""The contract of POST /model_predict once more, in the fewest lines: the yardstick of every test.
+
+It shares no code with ``app``: Pillow opens, torchvision's transforms prepare, an eager fp32 network
+answers. What plain ``convert("RGB")`` would spoil is defined here: transparency lies on white,
+16-bit greys are scaled.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.models import resnet50
+
+PREPARE = transforms.Compose(
+    [
+        transforms.Resize((224, 224)),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+
+
+def as_rgb(data: bytes) -> Image.Image:
+    """Return the first frame of a picture file as RGB."""
+    image = Image.open(io.BytesIO(data))
+    if image.mode == "I;16":
+        return Image.fromarray((np.asarray(image) / 256).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def load(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """Return an eager network in evaluation mode."""
+    network = resnet50(num_classes=len(weights["fc.bias"]))
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def load_npz(path: Path) -> torch.nn.Module:
+    """Return the network of a ``model.npz``."""
+    arrays = np.load(path)
+    return load(
+        {name: torch.from_numpy(arrays[name].astype(arrays[name].dtype)) for name in arrays}
+    )
+
+
+@torch.no_grad()
+def logits(network: torch.nn.Module, data: bytes) -> np.ndarray:
+    """Return the raw outputs for one picture file."""
+    return network(PREPARE(as_rgb(data)).unsqueeze(0))[0].numpy()
+
+
+def answer(network: torch.nn.Module, names: list[str], data: bytes) -> dict:
+    """Return what POST /model_predict must answer."""
+    raw = logits(network, data)
+    passed = sorted((value, name) for value, name in zip(raw, names, strict=True) if value > 0.5)
+    if not passed:
+        return {"result": "No Categories", "status": 0}
+    return {"result": [name for _, name in passed], "status": 1}

@@ -1,0 +1,230 @@
+"""The queue and the model thread, with real threads and a forward that the test holds in its hands."""
+
+from _queue import SimpleQueue
+from contextlib import contextmanager
+
+import gevent
+import numpy as np
+import pytest
+from gevent.event import Event
+
+from app.batcher import Batcher
+from app.errors import InternalError, NotReady, QueueFull
+from app.handoff import Handoff, start_native_thread
+from tests.helpers import wait_until
+
+
+def image(number: int) -> np.ndarray:
+    """Return a picture that carries its number."""
+    return np.full((3, 2, 2), number, np.uint8)
+
+
+class HeldForward:
+    """A forward that answers each picture's number doubled, when it is let go.
+
+    Attributes:
+        batches: the numbers of every batch that began, in order.
+    """
+
+    def __init__(self) -> None:
+        """Hold every forward until it is let go."""
+        self.batches: list[list[int]] = []
+        self._permits: SimpleQueue = SimpleQueue()  # native: it must block the real thread
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.batches.append([int(number) for number in images[:, 0, 0, 0]])
+        permit = self._permits.get()
+        if permit is not None:
+            raise permit
+        return images[:, 0, 0, :1].astype(np.float32) * 2
+
+    def let_go(self, times: int = 1, error: BaseException | None = None) -> None:
+        for _ in range(times):
+            self._permits.put(error)
+
+
+@contextmanager
+def running(forward, *, max_batch=8, max_wait_s=0.0, max_queue=64):
+    """Yield a batcher whose thread runs; end it afterwards."""
+    handoff, ended = Handoff(), Event()
+    batcher = Batcher(handoff, max_batch=max_batch, max_wait_s=max_wait_s, max_queue=max_queue)
+
+    def model_thread():
+        try:
+            batcher.run(forward)
+        except SystemExit:
+            pass
+        finally:
+            handoff.deliver([ended])
+
+    start_native_thread(model_thread)
+    try:
+        yield batcher
+    finally:
+        if isinstance(forward, HeldForward):
+            forward.let_go(100)
+        batcher.drain(5)
+        assert ended.wait(5), "the model thread did not end"
+        handoff.close()
+
+
+def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
+    """Submit a picture from a greenlet of its own; it returns the answer."""
+
+    def request() -> float:
+        with batcher.place():
+            return float(batcher.submit(image(number))[0])
+
+    greenlet = gevent.spawn(request)
+    gevent.sleep(0)  # until it waits
+    return greenlet
+
+
+def test_everyone_gets_the_answer_to_their_own_picture():
+    with running(lambda images: images[:, 0, 0, :1] * 2.0) as batcher:
+        requests = [ask(batcher, number) for number in range(64)]
+        assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(64)]
+
+
+def test_requests_that_wait_share_one_forward_in_the_order_of_their_arrival():
+    forward = HeldForward()
+    with running(forward, max_batch=4) as batcher:
+        requests = [ask(batcher, 0)]
+        wait_until(lambda: forward.batches)
+        requests += [ask(batcher, number) for number in range(1, 8)]
+        forward.let_go(3)
+        assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(8)]
+        assert forward.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+
+def test_a_full_batch_does_not_wait():
+    forward = HeldForward()
+    with running(forward, max_batch=2, max_wait_s=60) as batcher:
+        requests = [ask(batcher, 1), ask(batcher, 2)]
+        forward.let_go()
+        assert [request.get(timeout=5) for request in requests] == [2.0, 4.0]
+        assert forward.batches == [[1, 2]]
+        batcher._max_wait_s = 0
+
+
+def test_the_first_picture_of_a_batch_waits_for_others_but_not_longer_than_it_may():
+    forward = HeldForward()
+    forward.let_go(2)
+    with running(forward, max_batch=8, max_wait_s=0.2) as batcher:
+        together = [ask(batcher, 1), ask(batcher, 2)]
+        assert [request.get(timeout=5) for request in together] == [2.0, 4.0]
+        assert forward.batches == [[1, 2]]
+
+
+def test_a_lone_picture_is_answered_alone():
+    forward = HeldForward()
+    forward.let_go()
+    with running(forward) as batcher:
+        assert ask(batcher, 3).get(timeout=5) == 6.0
+
+
+def test_a_request_over_the_bound_is_refused_and_a_free_place_is_given_again():
+    forward = HeldForward()
+    with running(forward, max_queue=2) as batcher:
+        inside = [ask(batcher, 1), ask(batcher, 2)]
+        with (
+            pytest.raises(QueueFull, match="2 requests are waiting; the limit is 2"),
+            batcher.place(),
+        ):
+            pass
+        forward.let_go(3)
+        gevent.joinall(inside, timeout=5)
+        assert ask(batcher, 3).get(timeout=5) == 6.0
+
+
+def test_a_waiter_that_left_is_not_computed():
+    forward = HeldForward()
+    with running(forward) as batcher:
+        first = ask(batcher, 1)
+        wait_until(lambda: forward.batches)
+        left, stayed = ask(batcher, 2), ask(batcher, 3)
+        left.kill()
+        forward.let_go(2)
+        assert (first.get(timeout=5), stayed.get(timeout=5)) == (2.0, 6.0)
+        assert forward.batches == [[1], [3]]
+
+
+def test_a_batch_whose_waiters_all_left_costs_no_forward():
+    forward = HeldForward()
+    with running(forward) as batcher:
+        first = ask(batcher, 1)
+        wait_until(lambda: forward.batches)
+        ask(batcher, 2).kill()
+        forward.let_go(2)
+        first.get(timeout=5)
+        assert ask(batcher, 3).get(timeout=5) == 6.0
+        assert forward.batches == [[1], [3]]
+
+
+def test_a_failed_forward_is_told_to_its_batch_and_to_no_other(caplog):
+    forward = HeldForward()
+    with running(forward) as batcher:
+        first = ask(batcher, 1)
+        wait_until(lambda: forward.batches)
+        second = ask(batcher, 2)
+        forward.let_go(error=ValueError("cuDNN says no"))
+        with pytest.raises(InternalError, match="the log has the reason") as told:
+            first.get(timeout=5)
+        assert "cuDNN" not in str(told.value)
+        assert "cuDNN says no" in caplog.text
+        forward.let_go(2)
+        assert second.get(timeout=5) == 4.0
+        assert ask(batcher, 3).get(timeout=5) == 6.0
+
+
+def test_a_forward_that_answers_too_few_rows_is_an_error_for_the_whole_batch():
+    with running(lambda images: images[:-1, 0, 0, :1]) as batcher, pytest.raises(InternalError):
+        ask(batcher, 1).get(timeout=5)
+
+
+def test_draining_answers_what_is_inside_and_refuses_what_comes():
+    forward = HeldForward()
+    with running(forward) as batcher:
+        inside = [ask(batcher, number) for number in range(3)]
+        drained = gevent.spawn(batcher.drain, 5)
+        gevent.sleep(0)
+        with pytest.raises(NotReady, match="shutting down"), batcher.place():
+            pass
+        forward.let_go(3)
+        assert [request.get(timeout=5) for request in inside] == [0.0, 2.0, 4.0]
+        assert drained.get(timeout=5) is True
+
+
+def test_draining_says_when_it_was_not_in_time():
+    forward = HeldForward()
+    with running(forward) as batcher:
+        request = ask(batcher, 1)
+        assert batcher.drain(0.05) is False
+        forward.let_go()
+        assert request.get(timeout=5) == 2.0
+
+
+def test_when_the_model_thread_dies_nobody_is_left_waiting():
+    forward = HeldForward()
+    with running(forward) as batcher:
+        first = ask(batcher, 1)
+        wait_until(lambda: forward.batches)
+        queued = [ask(batcher, 2), ask(batcher, 3)]
+        forward.let_go(error=SystemExit())
+        for request in queued:
+            with pytest.raises(NotReady, match="stopped"):
+                request.get(timeout=5)
+        with pytest.raises(InternalError, match="no answer"):
+            first.get(timeout=5)
+
+
+def test_the_hub_goes_on_while_the_model_thread_computes():
+    forward = HeldForward()
+    with running(forward) as batcher:
+        request = ask(batcher, 1)
+        wait_until(lambda: forward.batches)
+        ticks = [gevent.sleep(0.001) for _ in range(20)]
+        assert len(ticks) == 20
+        assert not request.ready()
+        forward.let_go()
+        request.get(timeout=5)

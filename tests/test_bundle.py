@@ -1,0 +1,184 @@
+"""A model on disk: found, checked, read; and every way in which it can be wrong, told."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from app.bundle import find_bundle, load_weights, open_bundle
+from app.errors import BundleError
+from tests.helpers import ROOT
+
+NAMES = {"0": "Rust", "1": "Scab"}
+
+
+def make_bundle(folder, names=NAMES, weights=b"weights"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.pth").write_bytes(weights)
+    (folder / "class_name.json").write_text(json.dumps(names))
+    return folder
+
+
+def test_the_only_model_is_found(tmp_path):
+    make_bundle(tmp_path / "leaves" / "1")
+    bundle = find_bundle(tmp_path)
+    assert (bundle.name, bundle.version, bundle.class_names) == ("leaves", 1, ("Rust", "Scab"))
+
+
+def test_the_highest_version_is_served_by_number_not_by_name(tmp_path):
+    for version in ("1", "9", "10", "draft", ".tmp-11"):
+        make_bundle(tmp_path / "leaves" / version)
+    assert find_bundle(tmp_path).version == 10
+
+
+def test_a_bare_folder_is_version_one(tmp_path):
+    make_bundle(tmp_path / "leaves")
+    assert find_bundle(tmp_path).version == 1
+    assert find_bundle(tmp_path / "leaves").name == "leaves"
+
+
+def test_ones_own_model_goes_before_the_demo(tmp_path):
+    make_bundle(tmp_path / "demo" / "1")
+    assert find_bundle(tmp_path).name == "demo"
+    make_bundle(tmp_path / "leaves" / "1")
+    assert find_bundle(tmp_path).name == "leaves"
+    assert find_bundle(tmp_path, "demo").name == "demo"
+
+
+def test_several_models_want_a_choice(tmp_path):
+    make_bundle(tmp_path / "leaves" / "1")
+    make_bundle(tmp_path / "birds" / "1")
+    with pytest.raises(BundleError, match="holds birds, leaves: set SERVING_MODEL"):
+        find_bundle(tmp_path)
+    assert find_bundle(tmp_path, "birds").name == "birds"
+
+
+def test_a_model_that_is_not_there_is_told_with_what_is(tmp_path):
+    make_bundle(tmp_path / "leaves" / "1")
+    with pytest.raises(BundleError, match="no model 'voc'; it holds leaves"):
+        find_bundle(tmp_path, "voc")
+
+
+def test_an_empty_or_absent_folder_is_told(tmp_path):
+    with pytest.raises(BundleError, match="holds no model"):
+        find_bundle(tmp_path)
+    with pytest.raises(BundleError, match="cannot be read"):
+        find_bundle(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"0": "a", "2": "c"}, "without a gap"),
+        ({"1": "a", "2": "b"}, "without a gap"),
+        ({}, "without a gap"),
+        ({"0": "a", "1": ""}, "must be a text"),
+        ({"0": "a", "1": 7}, "must be a text"),
+        (["a", "b"], "expected a JSON object, found list"),
+    ],
+)
+def test_wrong_class_names_are_told(tmp_path, names, told):
+    make_bundle(tmp_path, names)
+    with pytest.raises(BundleError, match=told):
+        open_bundle(tmp_path, "leaves", 1)
+
+
+def test_missing_or_broken_class_names_are_told(tmp_path):
+    make_bundle(tmp_path)
+    (tmp_path / "class_name.json").write_text("{")
+    with pytest.raises(BundleError, match=r"class_name\.json"):
+        open_bundle(tmp_path, "leaves", 1)
+    (tmp_path / "class_name.json").unlink()
+    with pytest.raises(BundleError, match=r"class_name\.json"):
+        open_bundle(tmp_path, "leaves", 1)
+
+
+def test_the_card_gives_a_description_and_unknown_keys_are_told(tmp_path):
+    make_bundle(tmp_path)
+    card = tmp_path / "model.json"
+    card.write_text('{"description": "Leaves of apple trees."}')
+    assert open_bundle(tmp_path, "leaves", 1).description == "Leaves of apple trees."
+    card.write_text('{"descripton": "x"}')
+    with pytest.raises(BundleError, match="descripton"):
+        open_bundle(tmp_path, "leaves", 1)
+
+
+WEIGHTS = {"fc.weight": torch.randn(2, 4), "steps": torch.tensor(7)}
+
+
+def write_weights(path, weights=WEIGHTS):
+    if path.suffix == ".npz":
+        np.savez_compressed(path, **{name: tensor.numpy() for name, tensor in weights.items()})
+    elif path.suffix == ".safetensors":
+        save_file(weights, path)
+    else:
+        torch.save(weights, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.npz"])
+def test_weights_of_every_kind_come_back_as_they_were(tmp_path, name):
+    weights = load_weights(write_weights(tmp_path / name))
+    assert torch.equal(weights["fc.weight"], WEIGHTS["fc.weight"])
+    assert weights["steps"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.npz"])
+def test_half_precision_becomes_single(tmp_path, name):
+    halves = {"fc.weight": WEIGHTS["fc.weight"].half()}
+    assert load_weights(write_weights(tmp_path / name, halves))["fc.weight"].dtype == torch.float32
+
+
+def test_a_checkpoint_around_the_state_dict_and_data_parallels_prefix_are_understood(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in WEIGHTS.items()}}, path)
+    assert set(load_weights(path)) == set(WEIGHTS)
+
+
+class Bomb:
+    """A pickle that would run a command while it is read."""
+
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch /tmp/a-pickle-ran-this",)
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.npz"])
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, name):
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        torch.save({"fc.weight": Bomb()}, path)
+    else:
+        path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(BundleError, match="state_dict"):
+        load_weights(path)
+    from pathlib import Path
+
+    assert not Path("/tmp/a-pickle-ran-this").exists()
+
+
+def test_a_whole_pickled_module_is_refused_with_advice(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pth")
+    with pytest.raises(BundleError, match=r"torch.save\(model.state_dict\(\)"):
+        load_weights(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.npz"])
+def test_a_truncated_or_empty_file_is_refused(tmp_path, name):
+    path = write_weights(tmp_path / name)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(BundleError, match=name):
+        load_weights(path)
+    path.write_bytes(b"")
+    with pytest.raises(BundleError, match=name):
+        load_weights(path)
+
+
+def test_the_shipped_demo_can_be_opened():
+    bundle = find_bundle(ROOT / "models")
+    assert (bundle.name, len(bundle.class_names)) == ("demo", 20)
+    assert "not photographs" in bundle.description

@@ -1,0 +1,158 @@
+"""From a file to pixels, held against the independent reference."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from app.errors import ImageTooLarge, ServingError, UnreadableImage, UnsupportedType
+from app.images import decode_image
+from tests import reference
+from tests.helpers import STREET, encode, photo_like, png_bomb
+
+LIMIT = 50_000_000
+
+
+def decode(data: bytes, **options) -> np.ndarray:
+    return decode_image(io.BytesIO(data), options.pop("max_pixels", LIMIT), **options)
+
+
+def expected(data: bytes) -> np.ndarray:
+    image = reference.as_rgb(data).resize((224, 224), Image.Resampling.BILINEAR)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def grey_ramp_16_bit() -> Image.Image:
+    return Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256))
+
+
+def animated_gif() -> bytes:
+    frames = [photo_like().quantize(), Image.new("P", (60, 40))]
+    return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+PICTURES = {
+    "JPEG": encode(photo_like(), "JPEG"),
+    "JPEG, grey": encode(photo_like(mode="L"), "JPEG"),
+    "JPEG, CMYK": encode(photo_like(mode="CMYK"), "JPEG"),
+    "JPEG, progressive": encode(photo_like(300, 200), "JPEG", progressive=True),
+    "PNG": encode(photo_like(), "PNG"),
+    "PNG, grey": encode(photo_like(mode="L"), "PNG"),
+    "PNG, black and white": encode(photo_like(mode="1"), "PNG"),
+    "PNG, palette": encode(photo_like().quantize(16), "PNG"),
+    "PNG, palette with a transparent colour": encode(
+        photo_like().quantize(16), "PNG", transparency=3
+    ),
+    "PNG, grey with alpha": encode(photo_like(mode="LA"), "PNG"),
+    "PNG, alpha": encode(photo_like(mode="RGBA"), "PNG"),
+    "PNG, 16-bit grey": encode(grey_ramp_16_bit(), "PNG"),
+    "WebP": encode(photo_like(), "WEBP"),
+    "WebP, alpha": encode(photo_like(mode="RGBA"), "WEBP", lossless=True),
+    "BMP": encode(photo_like(), "BMP"),
+    "GIF": encode(photo_like().quantize(), "GIF"),
+    "GIF, animated": animated_gif(),
+    "one pixel": encode(photo_like(1, 1), "PNG"),
+    "a thin line": encode(photo_like(2000, 1), "PNG"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_of_any_kind_is_read_as_the_reference_reads_it(name):
+    pixels = decode(PICTURES[name])
+    assert pixels.shape == (3, 224, 224)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags["C_CONTIGUOUS"]
+    difference = np.abs(pixels.astype(int) - expected(PICTURES[name]).astype(int))
+    assert difference.max() <= (1 if "alpha" in name else 0)
+
+
+def test_photographs_are_read_exactly_as_the_reference_reads_them(photos):
+    for photo in photos:
+        data = photo.read_bytes()
+        assert np.array_equal(decode(data), expected(data)), photo.name
+
+
+def test_transparent_pixels_become_white():
+    hidden_red = Image.new("RGBA", (10, 10), (255, 0, 0, 0))
+    assert (decode(encode(hidden_red, "PNG")) == 255).all()
+
+
+def test_a_16_bit_ramp_keeps_its_middle_grey():
+    assert 120 < decode(encode(grey_ramp_16_bit(), "PNG")).mean() < 135
+
+
+def test_exif_orientation_is_left_alone_unless_asked_for():
+    upright = photo_like(60, 40)
+    turned = encode(upright, "PNG", exif=exif_orientation(6))  # 6: turn by 90° to see it upright
+    assert np.array_equal(decode(turned), expected(encode(upright, "PNG")))
+    rotated = upright.transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(decode(turned, exif_rotate=True), expected(encode(rotated, "PNG")))
+
+
+def exif_orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def test_an_empty_file_is_told():
+    with pytest.raises(UnreadableImage, match="0 bytes"):
+        decode(b"")
+
+
+def test_a_text_file_is_told_with_its_first_bytes():
+    with pytest.raises(UnreadableImage, match="hello"):
+        decode(b"hello, I am no picture")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_truncated_jpeg_is_refused(share):
+    data = STREET.read_bytes()
+    with pytest.raises(UnreadableImage, match="JPEG"):
+        decode(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"II*\x00", "TIFF"),
+        (b"\x00\x00\x00\x18ftypheic", "HEIC"),
+        (b"\x00\x00\x00\x18ftypavif", "AVIF"),
+        (b"%PDF-1.7", "PDF"),
+        (b"<svg xmlns=", "SVG"),
+    ],
+)
+def test_a_picture_of_a_type_that_is_not_served_is_named(head, name):
+    with pytest.raises(UnsupportedType, match=f"image is {name}; accepted are JPEG, PNG"):
+        decode(head + bytes(100))
+
+
+def test_a_picture_over_the_limit_is_refused_by_its_header_alone():
+    with pytest.raises(ImageTooLarge, match=r"169,000,000 pixels .* limit is 50,000,000"):
+        decode(png_bomb())
+
+
+def test_a_picture_at_the_limit_is_served():
+    assert decode(encode(photo_like(100, 100), "PNG"), max_pixels=10_000).shape == (3, 224, 224)
+    with pytest.raises(ImageTooLarge, match=r"10,100 pixels \(101 × 100\)"):
+        decode(encode(photo_like(101, 100), "PNG"), max_pixels=10_000)
+
+
+@hypothesis_settings(max_examples=400, deadline=None)
+@given(
+    name=st.sampled_from(sorted(PICTURES)),
+    edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=12),
+    keep=st.floats(0.05, 1),
+)
+def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(name, edits, keep):
+    data = bytearray(PICTURES[name])
+    for position, value in edits:
+        data[position % len(data)] = value
+    try:
+        assert decode(bytes(data[: max(1, int(len(data) * keep))])).shape == (3, 224, 224)
+    except ServingError as error:
+        assert error.status in (400, 413, 415)

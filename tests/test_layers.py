@@ -1,0 +1,83 @@
+"""The law of the house, read from the imports themselves (see app/__init__.py)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+APP = ROOT / "app"
+GROUND = {"settings", "errors", "logs", "roster"}
+CONCURRENCY = {"batcher", "handoff"}
+NUMERICS = {"images", "bundle", "network"}
+FLOORS: dict[str, int] = {
+    **dict.fromkeys(GROUND, 0),
+    **dict.fromkeys(CONCURRENCY | NUMERICS, 1),
+    "serving": 2,
+    "web": 3,
+    "factory": 4,
+    "wsgi": 5,
+    "worker": 5,
+}
+# Inside a floor: who may call whom. Everything else on one floor keeps apart.
+NEIGHBOURS = {("batcher", "handoff"), ("network", "bundle"), ("network", "images")}
+NEIGHBOURS |= {("settings", "errors")}
+
+TORCH = {"torch", "torchvision"}
+FORBIDDEN = {
+    **{name: TORCH | {"flask", "gevent", "gunicorn"} for name in GROUND},
+    **{name: TORCH | {"flask"} for name in CONCURRENCY},
+    **{name: {"threading", "queue", "gevent", "flask", "concurrent"} for name in NUMERICS},
+    "web": TORCH | {"gevent"},
+    "factory": TORCH,
+}
+MODULES = sorted(APP.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """Return the module's name in FLOORS."""
+    return path.relative_to(APP).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Return every module that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(APP)))
+def test_a_module_imports_only_from_floors_below_its_own(path):
+    here = room(path)
+    if here == "__init__":
+        assert not imported(path) - {"__future__"}, "app/__init__.py imports nothing"
+        return
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "app" or len(parts) < 2:
+            continue
+        there = parts[1]
+        if there == here or (here, there) in NEIGHBOURS:
+            continue
+        assert FLOORS[there] < FLOORS[here], f"{here} (floor {FLOORS[here]}) imports {there}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(APP)))
+def test_a_room_keeps_out_what_does_not_belong_there(path):
+    packages = {name.split(".")[0] for name in imported(path)}
+    assert not packages & FORBIDDEN.get(room(path), set())
+
+
+def test_every_module_has_a_floor():
+    assert {room(path) for path in MODULES} - {"__init__"} == set(FLOORS)
+
+
+def test_nobody_imports_the_roof():
+    for path in MODULES:
+        assert not {"app.wsgi", "app.worker"} & imported(path), path

@@ -1,0 +1,79 @@
+"""The roster: who may take connections."""
+
+import os
+
+import pytest
+
+from app.roster import SLOTS, Roster, State
+
+
+def worker(roster, state):
+    """Claim a slot and put it into a state; return a view of the roster as that worker has it."""
+    view = Roster.__new__(Roster)
+    view.__dict__.update(roster.__dict__)
+    view.enter(roster.claim())
+    view.mark(state)
+    return view
+
+
+def test_a_worker_with_a_model_accepts():
+    assert worker(Roster(), State.READY).may_accept()
+
+
+def test_at_the_first_start_loading_workers_accept_so_that_clients_are_told():
+    roster = Roster()
+    assert worker(roster, State.LOADING).may_accept()
+    assert worker(roster, State.FAILED).may_accept()
+
+
+def test_beside_a_worker_with_a_model_loading_and_failed_ones_do_not_accept():
+    roster = Roster()
+    loading, failed = worker(roster, State.LOADING), worker(roster, State.FAILED)
+    worker(roster, State.READY)
+    assert not loading.may_accept()
+    assert not failed.may_accept()
+
+
+def test_after_the_last_ready_worker_died_its_successor_lets_connections_wait():
+    roster = Roster()
+    dead = worker(roster, State.READY)
+    roster.release(dead.slot)
+    successor = worker(roster, State.LOADING)
+    assert successor.slot == dead.slot
+    assert not successor.may_accept()
+
+
+def test_where_every_load_failed_the_failed_accept_and_tell():
+    roster = Roster()
+    roster.release(worker(roster, State.READY).slot)
+    failed, loading = worker(roster, State.FAILED), worker(roster, State.LOADING)
+    assert not failed.may_accept()
+    loading.mark(State.FAILED)
+    assert failed.may_accept()
+
+
+def test_slots_are_given_out_from_the_lowest_and_again():
+    roster = Roster()
+    assert [roster.claim() for _ in range(3)] == [0, 1, 2]
+    roster.release(1)
+    assert roster.claim() == 1
+
+
+def test_a_full_roster_says_so():
+    roster = Roster()
+    for _ in range(SLOTS):
+        roster.claim()
+    with pytest.raises(RuntimeError, match="256"):
+        roster.claim()
+
+
+def test_a_child_process_writes_what_its_parent_reads():
+    roster = Roster()
+    slot = roster.claim()
+    child = os.fork()
+    if child == 0:
+        roster.enter(slot)
+        roster.mark(State.READY)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert roster.states() == {slot: State.READY}

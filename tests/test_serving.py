@@ -1,0 +1,192 @@
+"""ModelServer: from loading over serving to draining, with a network that the test holds in its hands."""
+
+import io
+import logging
+from _queue import SimpleQueue
+
+import gevent
+import numpy as np
+import pytest
+
+from app.errors import BundleError, DeadlinePassed, NotReady, UnreadableImage
+from app.roster import Roster, State
+from app.serving import Model, ModelServer, Prediction
+from tests.helpers import STREET, wait_until
+
+NAMES = ("Ant", "Bee", "Cat")
+
+
+def forward(images: np.ndarray) -> np.ndarray:
+    """Answer the same to every picture: Ant fails, Bee and Cat pass."""
+    return np.tile(np.float32([0.5, 3.0, 1.0]), (len(images), 1))
+
+
+def model(forward=forward) -> Model:
+    return Model("insects", 2, NAMES, "cpu", "", forward)
+
+
+@pytest.fixture
+def serve(settings):
+    """Return a maker of started model servers; all are stopped afterwards."""
+    started = []
+
+    def start(load=lambda settings, slot: model(), **rows) -> ModelServer:
+        roster = Roster()
+        roster.enter(roster.claim())
+        server = ModelServer(settings(**rows), roster, load)
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop(timeout_s=2)
+
+
+def is_ready(server):
+    return server.state is State.READY
+
+
+def street():
+    return io.BytesIO(STREET.read_bytes())
+
+
+def test_labels_pass_strictly_above_the_threshold_by_rising_logit():
+    assert Prediction(np.float32([0.5, 3.0, 1.0]), NAMES).labels() == ["Cat", "Bee"]
+    assert Prediction(np.float32([0.5001, 3.0, 1.0]), NAMES).labels() == ["Ant", "Cat", "Bee"]
+    assert Prediction(np.float32([0, -1, 0.5]), NAMES).labels() == []
+    assert Prediction(np.float32([np.nan, 1, np.nan]), NAMES).labels() == ["Bee"]
+
+
+def test_a_picture_is_answered(serve):
+    server = serve()
+    wait_until(lambda: is_ready(server))
+    assert server.classify(street()).labels() == ["Cat", "Bee"]
+    assert server.worker_states() == {0: "ready"}
+
+
+def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
+    gate = SimpleQueue()
+
+    def load(settings, slot):
+        gate.get()
+        return model()
+
+    server = serve(load)
+    assert server.worker_states() == {0: "loading"}
+    with pytest.raises(NotReady, match="loading"):
+        server.classify(street())
+    gate.put(None)
+    wait_until(lambda: is_ready(server))
+
+
+def test_a_failed_load_is_one_clear_line_and_hides_paths_from_clients(serve, caplog):
+    def load(settings, slot):
+        raise BundleError("/srv/models/x/model.pth is damaged")
+
+    server = serve(load)
+    wait_until(lambda: server.state is State.FAILED)
+    errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert [record.getMessage() for record in errors] == [
+        "the model cannot be served: /srv/models/x/model.pth is damaged"
+    ]
+    with pytest.raises(NotReady, match=r"^the model cannot be served$"):
+        server.classify(street())
+
+
+def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, caplog):
+    def load(settings, slot):
+        raise ZeroDivisionError("surprise")
+
+    server = serve(load)
+    wait_until(lambda: server.state is State.FAILED)
+    assert "Traceback" in caplog.text
+    assert "surprise" in caplog.text
+
+
+def test_a_load_that_hangs_counts_as_failed_after_its_time(serve):
+    gate = SimpleQueue()
+
+    def load(settings, slot):
+        gate.get()
+        return model()
+
+    server = serve(load, load_timeout_s="1")
+    wait_until(lambda: server.state is State.FAILED, timeout_s=5)
+    with pytest.raises(NotReady, match="did not load in time"):
+        server.ready_model()
+    gate.put(None)  # it comes through after all
+    wait_until(lambda: is_ready(server))
+
+
+def test_a_request_ends_at_its_deadline(serve):
+    gate = SimpleQueue()
+
+    def held(images):
+        gate.get()
+        return forward(images)
+
+    server = serve(lambda settings, slot: model(held), deadline_s="0.2")
+    wait_until(lambda: is_ready(server))
+    with pytest.raises(DeadlinePassed, match=r"within 0\.2 s"):
+        server.classify(street())
+    gate.put(None)
+    gate.put(None)
+    assert server.classify(street()).labels() == ["Cat", "Bee"]
+
+
+def test_a_corrupt_image_does_not_disturb_its_neighbours(serve):
+    server = serve()
+    wait_until(lambda: is_ready(server))
+    data = STREET.read_bytes()
+    good = [gevent.spawn(server.classify, io.BytesIO(data)) for _ in range(6)]
+    bad = [gevent.spawn(server.classify, io.BytesIO(data[:900])) for _ in range(3)]
+    for request in good:
+        assert request.get(timeout=10).labels() == ["Cat", "Bee"]
+    for request in bad:
+        with pytest.raises(UnreadableImage):
+            request.get(timeout=10)
+
+
+def test_a_place_is_free_again_after_a_request_of_any_outcome(serve):
+    server = serve(max_queue="1")
+    wait_until(lambda: is_ready(server))
+    for _ in range(3):
+        with pytest.raises(UnreadableImage):
+            server.classify(io.BytesIO(b"text"))
+        assert server.classify(street()).labels()
+
+
+def test_stopping_answers_what_is_inside_and_refuses_what_comes(serve):
+    gate = SimpleQueue()
+
+    def held(images):
+        gate.get()
+        return forward(images)
+
+    server = serve(lambda settings, slot: model(held))
+    wait_until(lambda: is_ready(server))
+    inside = gevent.spawn(server.classify, street())
+    gevent.sleep(0.05)
+    stopping = gevent.spawn(server.stop, 5)
+    gevent.sleep(0)
+    with pytest.raises(NotReady, match="draining"):
+        server.classify(street())
+    gate.put(None)
+    assert inside.get(timeout=5).labels() == ["Cat", "Bee"]
+    stopping.get(timeout=5)
+
+
+def test_a_server_can_be_stopped_while_it_loads(serve):
+    gate = SimpleQueue()
+
+    def load(settings, slot):
+        gate.get()
+        return model()
+
+    server = serve(load)
+    server.stop(timeout_s=1)
+    assert server.state is State.DRAINING
+    gate.put(None)
+    wait_until(lambda: server.model is not None)
+    assert server.state is State.DRAINING

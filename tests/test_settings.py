@@ -1,0 +1,100 @@
+"""Settings: one table, read strictly."""
+
+import dataclasses
+
+import pytest
+
+from app.errors import SettingsError
+from app.settings import PREFIX, Settings, count_cores, format_table
+from tests.helpers import ROOT
+
+
+def test_an_empty_environment_gives_the_defaults():
+    settings = Settings.from_env({"PATH": "/bin"})
+    assert settings.max_batch == 16
+    assert settings.models == ROOT / "models"
+    assert settings.workers is None
+    assert settings.exif_rotate is False
+
+
+def test_values_are_read_in_their_types():
+    settings = Settings.from_env(
+        {
+            "SERVING_WORKERS": "3",
+            "SERVING_MAX_WAIT_MS": "2.5",
+            "SERVING_EXIF_ROTATE": "on",
+            "SERVING_MODELS": "/srv/models",
+            "SERVING_DEVICE": "cuda:1",
+        }
+    )
+    assert (settings.workers, settings.max_wait_ms, settings.exif_rotate) == (3, 2.5, True)
+    assert str(settings.models) == "/srv/models"
+    assert settings.worker_count == 3
+
+
+def test_all_faults_are_told_at_once_with_name_value_and_limit():
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env(
+            {"SERVING_MAX_BATCH": "0", "SERVING_DEVICE": "tpu", "SERVING_TYPO": "1", "HOME": "/"}
+        )
+    text = str(caught.value)
+    assert "SERVING_TYPO is not a setting" in text
+    assert "SERVING_MAX_BATCH='0': expected a whole number from 1 to 256" in text
+    assert "SERVING_DEVICE='tpu': expected auto, cpu, cuda or cuda:N" in text
+    assert len(text.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WORKERS", "many"),
+        ("WORKERS", "65"),
+        ("WORKERS", ""),
+        ("MAX_WAIT_MS", "-1"),
+        ("MAX_WAIT_MS", "nan"),
+        ("DEADLINE_S", "31"),
+        ("MAX_BODY_MB", "33"),
+        ("EXIF_ROTATE", "yes"),
+        ("LOG_LEVEL", "debug"),
+        ("MODEL", "../etc"),
+        ("MODEL", ".hidden"),
+        ("DEVICE", "cuda:x"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(name, value):
+    with pytest.raises(SettingsError, match=f"SERVING_{name}="):
+        Settings.from_env({PREFIX + name: value})
+
+
+def test_a_worker_count_of_auto_is_one_without_gpus(monkeypatch):
+    monkeypatch.setattr("app.settings.count_gpus", lambda: 0)
+    assert Settings.from_env({}).worker_count == 1
+
+
+def test_a_worker_count_of_auto_is_one_for_each_gpu_unless_the_device_says_otherwise(monkeypatch):
+    monkeypatch.setattr("app.settings.count_gpus", lambda: 4)
+    assert Settings.from_env({}).worker_count == 4
+    assert Settings.from_env({"SERVING_DEVICE": "cpu"}).worker_count == 1
+    assert Settings.from_env({"SERVING_DEVICE": "cuda:2"}).worker_count == 1
+
+
+def test_the_workers_share_the_cores(monkeypatch):
+    monkeypatch.setattr("app.settings.count_cores", lambda: 8)
+    assert Settings.from_env({"SERVING_WORKERS": "3"}).forward_threads == 2
+    assert Settings.from_env({"SERVING_WORKERS": "16"}).forward_threads == 1
+
+
+def test_cores_are_at_least_one():
+    assert count_cores() >= 1
+
+
+def test_the_table_has_a_row_with_help_for_every_setting():
+    table = format_table()
+    for field in dataclasses.fields(Settings):
+        assert f"| `{PREFIX}{field.name.upper()}` |" in table
+        assert len(field.metadata["help"]) > 10
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings.from_env({}).max_batch = 3

@@ -1,0 +1,233 @@
+"""The surfaces through Flask's own client: every answer, without a network."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from app.errors import BundleError
+from app.factory import create_app
+from app.roster import Roster, State
+from app.serving import Model, ModelServer
+from tests.helpers import STREET, encode, photo_like, wait_until
+
+
+def bright_or_not(images: np.ndarray) -> np.ndarray:
+    """Answer by the picture's mean: bright, dark, both (grey) or none (black)."""
+    means = images.mean(axis=(1, 2, 3))
+    table = {0: (0, 0), 1: (0, 5), 2: (2, 1), 3: (5, 0)}
+    return np.float32([table[int(mean) // 64] for mean in means])
+
+
+@pytest.fixture
+def client_of(settings):
+    """Return a maker of clients whose server is ready (or failed, where its load raises)."""
+    servers = []
+
+    def make(load=None, **rows):
+        chosen = settings(**rows)
+        model = Model(
+            "light", 4, ("Bright", "Dark"), "cpu", "Tells bright from dark.", bright_or_not
+        )
+        roster = Roster()
+        roster.enter(roster.claim())
+        server = ModelServer(chosen, roster, load or (lambda settings, slot: model))
+        servers.append(server)
+        server.start()
+        wait_until(lambda: server.state is not State.LOADING)
+        return create_app(chosen, server).test_client()
+
+    yield make
+    for server in servers:
+        server.stop(timeout_s=2)
+
+
+@pytest.fixture
+def client(client_of):
+    return client_of()
+
+
+def post(client, data: bytes, name="picture.png", field="image", **options):
+    return client.post("/model_predict", data={field: (io.BytesIO(data), name)}, **options)
+
+
+def post_large(client, part_head: str, size: int):
+    """Post a form with one large part; Werkzeug's own encoder would leave a temporary file open."""
+    head = f'--X\r\nContent-Disposition: form-data; name="image"{part_head}\r\n\r\n'
+    body = head.encode() + bytes(size) + b"\r\n--X--\r\n"
+    kind = "multipart/form-data; boundary=X"
+    return client.post("/model_predict", data=body, content_type=kind)
+
+
+def grey(level: int) -> bytes:
+    return encode(photo_like().point(lambda _: level), "PNG")
+
+
+def check_problem(response, status: int, code: str) -> str:
+    """Assert that an answer is a problem of that kind; return its detail."""
+    assert response.status_code == status, response.text
+    assert response.content_type == "application/problem+json"
+    body = json.loads(response.text)
+    assert body["status"] == status
+    assert body["code"] == code
+    assert body["type"] == "about:blank"
+    assert body["instance"] == response.request.path
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    return body["detail"]
+
+
+def test_labels_come_by_rising_output(client):
+    response = post(client, grey(150))
+    assert response.status_code == 200
+    assert response.content_type == "application/json"
+    assert response.json == {"result": ["Dark", "Bright"], "status": 1}
+
+
+def test_one_label_is_a_list_too(client):
+    assert post(client, grey(255)).json == {"result": ["Bright"], "status": 1}
+
+
+def test_no_label_is_said_in_words(client):
+    assert post(client, grey(0)).json == {"result": "No Categories", "status": 0}
+
+
+def test_the_file_name_and_its_type_do_not_matter(client):
+    assert post(client, grey(255), "../../etc/passwd").json["status"] == 1
+    assert post(client, grey(255), "x.txt").json["status"] == 1
+
+
+def test_a_missing_field_is_told_with_what_there_is(client):
+    detail = check_problem(post(client, grey(0), field="file"), 400, "missing_image")
+    assert detail == "the form has no file field 'image'; it has file"
+
+
+def test_an_empty_form_is_told(client):
+    response = client.post("/model_predict", data={}, content_type="multipart/form-data")
+    assert "no field at all" in check_problem(response, 400, "missing_image")
+
+
+def test_text_in_the_field_is_told_with_the_way_out(client):
+    response = client.post(
+        "/model_predict", data={"image": "picture.jpg"}, content_type="multipart/form-data"
+    )
+    assert "-F image=@picture.jpg" in check_problem(response, 400, "missing_image")
+
+
+def test_an_empty_file_is_told(client):
+    assert "0 bytes" in check_problem(post(client, b""), 400, "unreadable_image")
+
+
+def test_a_text_file_is_told(client):
+    check_problem(post(client, b"I am no picture"), 400, "unreadable_image")
+
+
+def test_a_truncated_jpeg_is_told(client):
+    data = STREET.read_bytes()
+    check_problem(post(client, data[: len(data) // 2]), 400, "unreadable_image")
+
+
+def test_too_many_pixels_are_told_with_the_limit(client_of):
+    client = client_of(max_pixels="10000")
+    data = encode(photo_like(200, 100), "PNG")
+    detail = check_problem(post(client, data), 413, "image_too_large")
+    assert "20,000 pixels (200 × 100); the limit is 10,000" in detail
+
+
+def test_a_body_over_the_limit_is_told_with_both_numbers(client_of):
+    response = post_large(client_of(max_body_mb="1"), '; filename="x.png"', 2_000_000)
+    detail = check_problem(response, 413, "body_too_large")
+    assert "the limit is 1,048,576" in detail
+    assert "2,000," in detail
+
+
+def test_a_long_form_field_is_told(client):
+    response = post_large(client, "", 600_000)
+    assert "500,000" in check_problem(response, 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "body", [{"json": {"image": "x"}}, {"data": b"raw", "content_type": "image/png"}]
+)
+def test_a_body_that_is_no_form_is_told(client, body):
+    detail = check_problem(client.post("/model_predict", **body), 415, "unsupported_type")
+    assert "multipart/form-data" in detail
+
+
+def test_a_tiff_is_told_with_what_is_accepted(client):
+    detail = check_problem(post(client, b"II*\x00" + bytes(50)), 415, "unsupported_type")
+    assert "image is TIFF; accepted are JPEG" in detail
+
+
+def test_a_wrong_method_is_told_with_the_right_one(client):
+    response = client.get("/model_predict")
+    assert "POST" in check_problem(response, 405, "method_not_allowed")
+    assert "POST" in response.headers["Allow"]
+
+
+def test_an_unknown_path_is_told(client):
+    assert "/model_predikt" in check_problem(client.post("/model_predikt"), 404, "not_found")
+
+
+def test_a_full_queue_is_told_with_when_to_come_again(client):
+    server = client.application.extensions["model_server"]
+    server._batcher._max_queue = 0
+    response = post(client, grey(0))
+    assert "the limit is 0" in check_problem(response, 429, "queue_full")
+    assert response.headers["Retry-After"] == "1"
+
+
+def test_while_there_is_no_model_it_is_alive_but_not_ready(client_of):
+    def fail(settings, slot):
+        raise BundleError("/secret/path is damaged")
+
+    client = client_of(fail)
+    assert client.get("/healthz").json == {"status": "alive"}
+    for response in (client.get("/readyz"), post(client, grey(0)), client.get("/")):
+        detail = check_problem(response, 503, "not_ready")
+        assert "/secret" not in detail
+        assert response.headers["Retry-After"] == "5"
+
+
+def test_ready_says_which_model_and_which_workers(client):
+    assert client.get("/readyz").json == {
+        "status": "ready",
+        "model": "light",
+        "version": 4,
+        "workers": {"0": "ready"},
+    }
+
+
+def test_the_root_tells_what_is_served_and_where(client):
+    answer = client.get("/").json
+    assert answer["classes"] == ["Bright", "Dark"]
+    assert answer["description"] == "Tells bright from dark."
+    assert answer["routes"] == ["/", "/healthz", "/model_predict", "/readyz"]
+
+
+def test_an_unexpected_error_tells_the_client_the_id_and_the_log_the_rest(client, caplog):
+    server = client.application.extensions["model_server"]
+    server.classify = lambda file: 1 / 0
+    detail = check_problem(post(client, grey(0)), 500, "internal_error")
+    assert "division" not in detail
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_safe_request_id_is_kept_and_any_other_replaced(client):
+    kept = client.get("/healthz", headers={"X-Request-ID": "order-66.a_b"})
+    assert kept.headers["X-Request-ID"] == "order-66.a_b"
+    for unsafe in ("a b", "x" * 65, '"}{', ""):
+        given = client.get("/healthz", headers={"X-Request-ID": unsafe}).headers["X-Request-ID"]
+        assert given != unsafe
+        assert len(given) == 32
+
+
+def test_a_request_is_one_line_in_the_access_log(client, caplog):
+    caplog.set_level("INFO")
+    response = post(client, grey(150))
+    client.get("/healthz")
+    (line,) = [record for record in caplog.records if record.name == "access"]
+    assert line.fields["status"] == 200
+    assert line.fields["labels"] == 2
+    assert line.fields["bytes_in"] == response.request.content_length
+    assert line.fields["duration_ms"] >= 0
