@@ -19,7 +19,7 @@ from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from app.batcher import Batcher, Forward
-from app.errors import BundleError, DeadlinePassed, NotReady
+from app.errors import BundleError, DeadlinePassed, NotReady, ServingError
 from app.handoff import Handoff, start_native_thread
 from app.images import decode_image
 from app.roster import Roster, State
@@ -144,11 +144,18 @@ class ModelServer:
             f"no answer within {settings.deadline_s:g} s, the limit of a request"
         )
         with gevent.Timeout(settings.deadline_s, too_late), self._batcher.place():
-            image = self._decoders.apply(
-                decode_image, (file, settings.max_pixels, settings.exif_rotate)
-            )
+            image = self._decoders.apply(self._decode, (file,))
+            if isinstance(image, ServingError):
+                raise image
             logits = self._batcher.submit(image)
         return Prediction(logits, model.class_names)
+
+    def _decode(self, file: BinaryIO) -> np.ndarray | ServingError:
+        """Decode in the native pool; an error is returned, because gevent prints what a pool raises."""
+        try:
+            return decode_image(file, self._settings.max_pixels, self._settings.exif_rotate)
+        except ServingError as error:
+            return error
 
     def ready_model(self) -> Model:
         """Return the model.

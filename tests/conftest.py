@@ -1,5 +1,6 @@
 """Fixtures: settings, photographs, the demo network, and the whole server as an operator runs it."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from app.settings import Settings
 from tests import reference
 from tests.helpers import ROOT
+from tests.server import Server
 
 DEMO = ROOT / "models" / "demo" / "1"
 
@@ -29,6 +31,12 @@ def demo_network():
 
 
 @pytest.fixture(scope="session")
+def class_names() -> list[str]:
+    """Return the demo model's class names, in the order of its outputs."""
+    return list(json.loads((DEMO / "class_name.json").read_text()).values())
+
+
+@pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """Return real photographs: a folder named by PHOTOS, or ../shared/photos.
 
@@ -40,3 +48,26 @@ def photos() -> list[Path]:
         pytest.skip(f"no photographs in {folder}; set PHOTOS to a folder of JPEG files")
     assert found, f"CI needs photographs in {folder}"
     return found
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """Return the whole server with the demo model, ready; tests that disturb it start their own."""
+    live = Server(tmp_path_factory.mktemp("server")).start().wait_ready()
+    yield live
+    live.remove()
+
+
+@pytest.fixture
+def start_server(tmp_path_factory):
+    """Return a maker of servers with settings of their own; all are stopped afterwards."""
+    started = []
+
+    def start(**rows: str) -> Server:
+        live = Server(tmp_path_factory.mktemp("server"), **rows)
+        started.append(live)
+        return live.start()
+
+    yield start
+    for live in started:
+        live.remove()

@@ -1,6 +1,7 @@
 """Small things that several tests use."""
 
 import io
+import json
 import struct
 import time
 import zlib
@@ -55,3 +56,13 @@ def png_bomb(side: int = 13_000) -> bytes:
         + png_chunk(b"IDAT", pixels)
         + png_chunk(b"IEND", b"")
     )
+
+
+def check_problem(response, status: int, code: str) -> str:
+    """Assert that an answer (Flask's or requests') is a problem of that kind; return its detail."""
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    body = json.loads(response.text)
+    assert (body["type"], body["status"], body["code"]) == ("about:blank", status, code)
+    assert body["request_id"] == response.headers["X-Request-ID"]
+    return body["detail"]

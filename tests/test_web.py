@@ -10,7 +10,7 @@ from app.errors import BundleError
 from app.factory import create_app
 from app.roster import Roster, State
 from app.serving import Model, ModelServer
-from tests.helpers import STREET, encode, photo_like, wait_until
+from tests.helpers import STREET, check_problem, encode, photo_like, wait_until
 
 
 def bright_or_not(images: np.ndarray) -> np.ndarray:
@@ -62,19 +62,6 @@ def post_large(client, part_head: str, size: int):
 
 def grey(level: int) -> bytes:
     return encode(photo_like().point(lambda _: level), "PNG")
-
-
-def check_problem(response, status: int, code: str) -> str:
-    """Assert that an answer is a problem of that kind; return its detail."""
-    assert response.status_code == status, response.text
-    assert response.content_type == "application/problem+json"
-    body = json.loads(response.text)
-    assert body["status"] == status
-    assert body["code"] == code
-    assert body["type"] == "about:blank"
-    assert body["instance"] == response.request.path
-    assert body["request_id"] == response.headers["X-Request-ID"]
-    return body["detail"]
 
 
 def test_labels_come_by_rising_output(client):
@@ -166,7 +153,9 @@ def test_a_wrong_method_is_told_with_the_right_one(client):
 
 
 def test_an_unknown_path_is_told(client):
-    assert "/model_predikt" in check_problem(client.post("/model_predikt"), 404, "not_found")
+    response = client.post("/model_predikt")
+    assert "/model_predikt" in check_problem(response, 404, "not_found")
+    assert json.loads(response.text)["instance"] == "/model_predikt"
 
 
 def test_a_full_queue_is_told_with_when_to_come_again(client):

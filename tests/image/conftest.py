@@ -1,0 +1,143 @@
+"""Containers of the built image, run by the real Docker client as an operator would. IMAGE names another image."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+IMAGE = os.environ.get("IMAGE", "resnet-serving")
+# The distribution's client before any other: it is the one that belongs to the engine.
+DOCKER = shutil.which("docker", path=f"/usr/bin:{os.environ['PATH']}") or "docker"
+POLL_S = 0.2  # a look into a container from outside is a process of its own: not too many of them
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run the Docker client and return what it printed, standard error too."""
+    done = subprocess.run(
+        [DOCKER, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 or not check, done.stdout
+    return done.stdout
+
+
+class Container:
+    """A container of the image, its port 8999 published on a free port of this machine."""
+
+    def __init__(self, name: str, *options: str) -> None:
+        """Start it; whoever does removes it by its name."""
+        self.name = name
+        docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::8999", *options, IMAGE)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the server; another port after each start."""
+        host, port = docker("port", self.name, "8999").strip().rsplit(":", 1)
+        return host, int(port)
+
+    @property
+    def url(self) -> str:
+        """Where the server answers."""
+        return "http://{}:{}".format(*self.address)
+
+    def classify(self, picture: Path) -> requests.Response:
+        """Send a picture as anybody would."""
+        with picture.open("rb") as file:
+            return requests.post(f"{self.url}/model_predict", files={"image": file}, timeout=60)
+
+    def state(self) -> dict:
+        """Return what Docker knows: Running, ExitCode, Health and so on."""
+        return json.loads(docker("inspect", "--format", "{{json .State}}", self.name))
+
+    def execute(self, *command: str) -> str:
+        """Run a command inside."""
+        return docker("exec", self.name, *command, check=False)
+
+    def supervisorctl(self, *arguments: str) -> str:
+        """Run supervisorctl inside."""
+        return self.execute("supervisorctl", "-c", "conf/supervisor.conf", *arguments)
+
+    def log(self) -> str:
+        """Return what it has printed since its first start."""
+        return docker("logs", self.name)
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        docker("stop", "-t", "60", self.name)
+
+    def kill(self) -> None:
+        """End it like a power cut."""
+        docker("kill", self.name)
+
+    def start(self) -> None:
+        """Start it again after a stop or a kill."""
+        docker("start", self.name)
+
+    def wait_until(self, condition: Callable[[], object], what: str, timeout_s: float = 90) -> None:
+        """Poll a condition; fail with the container's log if it does not come true in time."""
+        until = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < until, f"not within {timeout_s} s: {what}\n{self.log()}"
+            time.sleep(POLL_S)
+
+    def wait_until_healthy(self) -> None:
+        """Wait for Docker's own word for it."""
+        self.wait_until(lambda: self.state()["Health"]["Status"] == "healthy", "healthy")
+
+    def is_ready(self) -> bool:
+        """Ask the server itself; Docker notices a change only at its next check."""
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+
+@contextmanager
+def removed_afterwards(*options: str) -> Iterator[Container]:
+    """Run a container and remove it whatever happens; where a test fails, pytest shows its log."""
+    name = f"resnet-serving-test-{uuid.uuid4().hex[:8]}"
+    try:
+        container = Container(name, *options)
+        yield container
+        print(container.log())
+    finally:
+        docker("rm", "--force", "--volumes", name, check=False)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Container]]:
+    """Return a function that runs a container with the given options of ``docker run``."""
+    with ExitStack() as stack:
+        yield lambda *options: stack.enter_context(removed_afterwards(*options))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Container]:
+    """Return a healthy server that may do nothing but serve: no capability, nothing to write on but two tmpfs."""
+    options = (
+        "--read-only --tmpfs /srv/run --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
+    )
+    with removed_afterwards(*options.split()) as container:
+        container.wait_until_healthy()
+        yield container
+
+
+@pytest.fixture(scope="session")
+def operated() -> Iterator[Container]:
+    """Return a server run without any option, for what an operator does to it; each test leaves it healthy."""
+    with removed_afterwards() as container:
+        container.wait_until_healthy()
+        yield container

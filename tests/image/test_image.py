@@ -1,0 +1,205 @@
+"""The built image: what runs in it and as whom, what comes out of its port, and how it starts, stops and fails."""
+
+import csv
+import http.client
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+import torch
+from torchvision.models import resnet50
+
+from tests.helpers import SAMPLES, STREET
+
+# An own model of seven classes. Its last layer sees nothing, so that its outputs are known whatever
+# the picture; 0.5 does not pass, 0.6 does.
+OUTPUTS = {"Fig": 2, "Plum": -1, "Pear": 0.5, "Lime": 0.6, "Kiwi": 1, "Date": 0, "Nut": -3}
+PASSING = ["Lime", "Kiwi", "Fig"]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Return a models folder that holds one bare model of one's own: weights and class names, no more."""
+    folder = tmp_path_factory.mktemp("models")
+    own = folder / "fruit"
+    own.mkdir()
+    folder.chmod(0o755)  # the server is another user
+    network = resnet50(num_classes=len(OUTPUTS))
+    torch.nn.init.zeros_(network.fc.weight)
+    network.fc.bias.data = torch.tensor(list(OUTPUTS.values()), dtype=torch.float32)
+    torch.save(network.state_dict(), own / "model.pth")
+    (own / "class_name.json").write_text(json.dumps(dict(enumerate(OUTPUTS))))
+    return folder
+
+
+def begin_post(url):
+    """Send a request but for its last byte. The server has accepted it: it says "100 Continue".
+
+    Returns:
+        The connection, and the byte to send.
+    """
+    request = requests.Request("POST", url, files={"image": STREET.read_bytes()}).prepare()
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    connection.putrequest("POST", address.path)
+    for name, value in {**request.headers, "Expect": "100-continue"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    assert connection.sock.recv(1024).startswith(b"HTTP/1.1 100 ")
+    connection.send(request.body[:-1])
+    return connection, request.body[-1:]
+
+
+# What runs
+
+
+def test_supervisord_is_pid_1(server):
+    assert "supervisord\0-c\0conf/supervisor.conf" in server.execute("cat", "/proc/1/cmdline")
+
+
+def test_no_process_runs_as_root(server):
+    lines = server.execute("sh", "-c", "cat /proc/[0-9]*/status 2>/dev/null").splitlines()
+    users = [line.split()[1:] for line in lines if line.startswith("Uid:")]
+    assert len(users) > 5
+    assert {user for row in users for user in row} == {"10001"}
+
+
+def test_nothing_of_the_server_can_be_written_by_the_server(operated):
+    writable = operated.execute("find", "/srv", "/opt", "-writable", "-not", "-path", "/srv/run*")
+    assert writable == ""
+
+
+# What comes out
+
+
+def test_every_sample_gets_its_labels(server):
+    rows = list(csv.DictReader((SAMPLES / "labels.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows
+    for row in rows:
+        response = server.classify(SAMPLES / row["image"])
+        assert response.status_code == 200
+        answer = response.json()
+        assert answer == {"result": answer["result"], "status": 1}
+        assert set(answer["result"]) == set(row["labels"].split(" | ")), row["image"]
+
+
+def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
+    request_id = server.classify(STREET).headers["X-Request-ID"]
+
+    def lines_of_the_request():
+        lines = [json.loads(line) for line in server.log().splitlines()]
+        return [line for line in lines if line.get("request_id") == request_id]
+
+    server.wait_until(lines_of_the_request, "a line with the request's id")
+    assert [line["status"] for line in lines_of_the_request()] == [200]
+
+
+@pytest.mark.parametrize("mounted, name", [(".", "fruit"), ("fruit", "models")])
+def test_an_own_model_needs_its_weights_and_its_class_names_only(run, models, mounted, name):
+    server = run("--volume", f"{(models / mounted).resolve()}:/srv/models:ro")
+    server.wait_until_healthy()
+    assert requests.get(server.url, timeout=10).json()["model"] == name
+    assert server.classify(STREET).json() == {"result": PASSING, "status": 1}
+
+
+# What an operator does
+
+
+def test_supervisorctl_shows_both_programs_running(operated):
+    programs = dict(line.split()[:2] for line in operated.supervisorctl("status").splitlines())
+    assert programs["nginx"] == programs["gunicorn"] == "RUNNING"
+
+
+def test_supervisorctl_tails_a_log(operated):
+    assert "model ready" in operated.supervisorctl("tail", "gunicorn")
+
+
+def test_supervisorctl_stops_starts_and_restarts(operated):
+    operated.supervisorctl("stop", "gunicorn")
+    assert "STOPPED" in operated.supervisorctl("status", "gunicorn")
+    refused = operated.classify(STREET)
+    assert refused.status_code == 502
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    operated.supervisorctl("start", "gunicorn")
+    operated.wait_until(operated.is_ready, "ready after the start")
+    operated.supervisorctl("restart", "all")
+    operated.wait_until(operated.is_ready, "ready after the restart")
+    assert operated.classify(STREET).status_code == 200
+
+
+def test_a_hup_changes_the_workers_and_loses_no_request(operated):
+    loads = operated.log().count("model ready")
+    operated.supervisorctl("signal", "HUP", "gunicorn")
+    statuses = []
+
+    def is_loaded_anew():
+        statuses.append(operated.classify(STREET).status_code)
+        return operated.log().count("model ready") > loads
+
+    operated.wait_until(is_loaded_anew, "new workers")
+    assert set(statuses) == {200}
+
+
+# How it ends
+
+
+def test_a_stop_waits_for_the_requests_that_were_accepted(run):
+    server = run()
+    server.wait_until_healthy()
+    requests_in_flight = [begin_post(f"{server.url}/model_predict") for _ in range(4)]
+    with ThreadPoolExecutor() as pool:
+        stopped = pool.submit(server.stop)
+        server.wait_until(lambda: not server.is_ready(), "no new connection")
+        for connection, last_byte in requests_in_flight:
+            connection.send(last_byte)
+        assert [connection.getresponse().status for connection, _ in requests_in_flight] == [
+            200
+        ] * 4
+        stopped.result()
+    assert server.state()["ExitCode"] == 0
+    assert "Shutting down: Master" in server.log()  # the log is whole to its end
+
+
+def test_a_stop_under_load_loses_no_request(run):
+    server = run()
+    server.wait_until_healthy()
+    url, picture = f"{server.url}/model_predict", STREET.read_bytes()
+    outcomes = []  # (when it was begun, its status or None where there was no answer)
+
+    def post_until_refused():
+        while not outcomes or outcomes[-1][1]:
+            begun = time.monotonic()
+            try:
+                status = requests.post(url, files={"image": picture}, timeout=60).status_code
+            except requests.ConnectionError:
+                status = None
+            outcomes.append((begun, status))
+
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(6):
+            pool.submit(post_until_refused)
+        server.wait_until(lambda: len(outcomes) > 12, "load")
+        stopped_at = time.monotonic()
+        server.stop()
+    assert {status for begun, status in outcomes if begun < stopped_at} == {200}
+    assert {status for _, status in outcomes} == {200, None}
+    assert server.state()["ExitCode"] == 0
+
+
+def test_a_killed_container_starts_again_without_repeating_its_log(run):
+    server = run()
+    server.wait_until_healthy()
+    server.kill()
+    server.start()
+    server.wait_until(server.is_ready, "ready again")
+    assert server.log().count("Starting gunicorn") == 2
+
+
+def test_a_program_that_cannot_run_ends_the_container_and_the_log_says_why(run):
+    server = run("--env", "SERVING_DEVICE=nonsense")
+    server.wait_until(lambda: not server.state()["Running"], "the end of the container")
+    assert "SERVING_DEVICE='nonsense': expected auto, cpu, cuda or cuda:N" in server.log()
+    assert "gunicorn cannot be kept running" in server.log()

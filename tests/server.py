@@ -1,0 +1,148 @@
+"""The whole server as an operator runs it: supervisord, nginx and Gunicorn, on ports of its own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import requests
+
+from tests.helpers import ROOT, wait_until
+
+LINKED = (".venv", "app", "samples", "requirements.txt")
+COPIED = ("conf", "scripts")  # with other ports
+READY_WITHIN_S = 90
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """supervisord with the project's own configuration, in a folder of its own.
+
+    Configuration and scripts are copied with other ports; everything else is the project's own.
+
+    Attributes:
+        folder: where it runs; ``folder/run`` has its logs and sockets.
+        url: the way through nginx.
+        direct_url: the way past nginx.
+    """
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Lay out the folder; ``settings`` are environment variables without their prefix."""
+        self.folder = folder
+        for name in LINKED:
+            (folder / name).symlink_to(ROOT / name)
+        (folder / "run").mkdir()
+        port, direct_port = free_port(), free_port()
+        for path in [path for name in COPIED for path in (ROOT / name).iterdir() if path.is_file()]:
+            copy = folder / path.relative_to(ROOT)
+            copy.parent.mkdir(exist_ok=True)
+            text = path.read_text().replace("10086", str(direct_port))
+            copy.write_text(text.replace("8999", str(port)))
+            copy.chmod(path.stat().st_mode)
+        self.url = f"http://127.0.0.1:{port}"
+        self.direct_url = f"http://127.0.0.1:{direct_port}"
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("SERVING_")
+        }
+        self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
+        self.environment |= {f"SERVING_{name.upper()}": value for name, value in settings.items()}
+        self.process: subprocess.Popen | None = None
+
+    def start(
+        self, command: Sequence[str] = ("supervisord", "-c", "conf/supervisor.conf")
+    ) -> "Server":
+        """Start supervisord; it is not ready yet."""
+        if command[0] == "supervisord" and os.getuid() == 0:
+            command = [*command, "--user", "root"]
+        with (self.folder / "run" / "console").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log
+            )
+        return self
+
+    def wait_ready(self, workers: int = 1) -> "Server":
+        """Wait until that many workers have a model."""
+        try:
+            wait_until(lambda: self.ready_workers() >= workers, READY_WITHIN_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.console()[-4000:]}") from error
+        return self
+
+    def ready_workers(self) -> int:
+        """Return how many workers have a model."""
+        states = self.readiness().get("workers", {})
+        return sum(state == "ready" for state in states.values())
+
+    def readiness(self) -> dict:
+        """Return what /readyz answers, or nothing where there is no answer."""
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=30).json()
+        except (requests.RequestException, ValueError):
+            return {}
+
+    def predict(self, data: bytes, **options) -> requests.Response:
+        """Post a picture through nginx."""
+        options = {"timeout": 60} | options
+        return requests.post(f"{self.url}/model_predict", files={"image": data}, **options)
+
+    def control(self, *words: str) -> subprocess.CompletedProcess:
+        """Run supervisorctl as an operator would."""
+        return subprocess.run(
+            ["supervisorctl", "-c", "conf/supervisor.conf", *words],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def console(self) -> str:
+        """Return what the terminal shows."""
+        return (self.folder / "run" / "console").read_text(errors="replace")
+
+    def log(self, name: str) -> str:
+        """Return a log's text."""
+        path = self.folder / "run" / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def log_lines(self, name: str = "gunicorn") -> list[dict]:
+        """Return a log's JSON lines."""
+        lines = self.log(name).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def worker_pids(self) -> list[int]:
+        """Return the Gunicorn workers' process ids: the children of the program that runs."""
+        master = self.control("pid", "gunicorn").stdout.strip()
+        children = Path(f"/proc/{master}/task/{master}/children").read_text()
+        return [int(pid) for pid in children.split()]
+
+    def kill_worker(self, pid: int) -> None:
+        """Kill a worker as the kernel would when memory runs out."""
+        os.kill(pid, signal.SIGKILL)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Stop as Ctrl-C does, or as ``docker stop`` with SIGTERM; return the exit status."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        status = self.process.wait(timeout=90)
+        self.process = None
+        return status
+
+    def remove(self) -> None:
+        """Stop and delete the folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,147 @@
+"""The configuration files: real programs accept them, and the numbers that they share fit together."""
+
+import configparser
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gunicorn.config import Config
+
+from app.settings import Settings
+from tests.helpers import ROOT
+
+HOOKS = {"when_ready", "pre_fork", "post_fork", "child_exit", "worker_exit"}
+OWN_NAMES = {"settings", "SWITCH_INTERVAL_S"}
+
+
+@pytest.fixture(scope="module")
+def gunicorn():
+    """Return what gunicorn.conf.py sets."""
+    values = runpy.run_path(str(ROOT / "conf" / "gunicorn.conf.py"))
+    return {name: value for name, value in values.items() if not name.startswith("__")}
+
+
+@pytest.fixture(scope="module")
+def supervisor():
+    config = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=None)
+    config.read(ROOT / "conf" / "supervisor.conf")
+    return config
+
+
+@pytest.fixture(scope="module")
+def nginx():
+    return (ROOT / "conf" / "nginx.conf").read_text()
+
+
+def seconds(nginx_text: str, name: str) -> float:
+    return float(re.search(rf"^\s*{name} (\d+)s;", nginx_text, re.MULTILINE)[1])
+
+
+def test_every_name_in_gunicorns_file_is_one_that_gunicorn_knows(gunicorn):
+    known = set(Config().settings)
+    modules_and_classes = {n for n, v in gunicorn.items() if isinstance(v, type | type(os))}
+    imported = {"roster", "logging_config", *modules_and_classes}
+    assert set(gunicorn) - imported - OWN_NAMES <= known
+    assert set(gunicorn) >= HOOKS
+
+
+def test_gunicorn_accepts_its_file():
+    command = [sys.executable, "-m", "gunicorn", "--check-config", "-c", "conf/gunicorn.conf.py"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_model_loads_after_the_fork(gunicorn):
+    assert gunicorn["preload_app"] is False
+    assert gunicorn["control_socket_disable"] is True
+
+
+def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads():
+    """A fork after CUDA or after an OpenMP region breaks the workers."""
+    probe = (
+        "import runpy, threading;"
+        "conf = runpy.run_path('conf/gunicorn.conf.py');"
+        "conf['when_ready'](None);"
+        "import torch;"
+        "assert not torch.cuda.is_initialized();"
+        "assert threading.active_count() == 1, threading.enumerate()"
+    )
+    command = [sys.executable, "-W", "error", "-c", probe]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_nginx_accepts_its_file(tmp_path):
+    environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
+    result = subprocess.run(
+        ["scripts/run-nginx", "-t"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "syntax is ok" in result.stderr, result.stderr
+    assert "warn" not in result.stderr
+
+
+def test_times_form_a_ladder(gunicorn, supervisor, nginx):
+    """A request may end by its own deadline, then by a graceful stop, and only then by force."""
+    deadline = float(Settings.from_env({}).deadline_s)
+    graceful = gunicorn["graceful_timeout"]
+    proxy = seconds(nginx, "proxy_read_timeout")
+    stop = min(
+        supervisor.getint(f"program:{name}", "stopwaitsecs") for name in ("gunicorn", "nginx")
+    )
+    assert deadline < graceful < proxy < stop
+    assert seconds(nginx, "proxy_next_upstream_timeout") == proxy
+    assert f"no answer within {proxy:g} s" in nginx
+    readme = (ROOT / "README.md").read_text()
+    docker_stop = int(re.search(r"docker stop -t (\d+)", readme)[1])
+    assert docker_stop >= 2 * stop, "nginx stops first, gunicorn after it"
+
+
+def test_nginx_is_the_one_to_close_idle_connections(gunicorn, nginx):
+    upstream = nginx[nginx.index("upstream gunicorn") :]
+    assert seconds(upstream, "keepalive_timeout") < gunicorn["keepalive"]
+
+
+def test_nginx_and_the_application_agree_on_the_largest_body(nginx):
+    limit = Settings.from_env({}).max_body_bytes
+    megabytes = int(re.search(r"client_max_body_size (\d+)m;", nginx)[1])
+    assert megabytes * 1024 * 1024 >= limit
+    assert f"the limit is {megabytes * 1024 * 1024:,}" in nginx
+
+
+def test_a_request_is_tried_three_times_on_the_same_socket(nginx):
+    assert nginx.count("server unix:run/gunicorn.sock max_fails=0;") == 3
+    assert "proxy_next_upstream error timeout non_idempotent;" in nginx
+
+
+def test_nginx_drains_before_gunicorn(supervisor):
+    """Supervisord stops programs in the reverse order of their priority."""
+    priority = {
+        name: supervisor.getint(name, "priority")
+        for name in supervisor
+        if ":" in name
+        if name != "rpcinterface:supervisor"
+    }
+    order = sorted(priority, key=priority.get, reverse=True)
+    assert order.index("program:nginx") < order.index("program:gunicorn")
+    assert order[-1] == "program:logs"
+    assert supervisor.get("program:nginx", "stopsignal") == "QUIT"
+
+
+def test_request_ids_are_safe_by_the_same_rule_in_nginx_and_in_the_application(nginx):
+    from app.web.requests import SAFE_ID
+
+    assert f'"~^{SAFE_ID.pattern}$" $http_x_request_id;' in nginx
+
+
+def test_ports_are_the_same_everywhere():
+    for path in ("conf/nginx.conf", "scripts/serve", "scripts/ready", "Dockerfile", "README.md"):
+        assert "8999" in Path(ROOT / path).read_text(), path

@@ -1,0 +1,136 @@
+"""The demo model: what its card says is measured again, on scenes drawn here and now."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from app.bundle import find_bundle
+from app.network import load_network
+from scripts.demo_bundle import SAMPLES as SAMPLE_SCENES
+from scripts.demo_bundle import measure_bundle, write_bundle
+from scripts.demo_scenes import CLASS_NAMES, draw_scene
+from scripts.make_demo import HELD_OUT_SEED, SIDE, Pruning, draw_prepared, lamp_scores
+from scripts.scores import average_precision, exact_share, mean_average_precision
+from tests.conftest import DEMO
+from tests.helpers import ROOT, SAMPLES
+
+VOC = [
+    "Aeroplane",
+    "Bicycle",
+    "Bird",
+    "Boat",
+    "Bottle",
+    "Bus",
+    "Car",
+    "Cat",
+    "Chair",
+    "Cow",
+    "Dining Table",
+    "Dog",
+    "Horse",
+    "Motorbike",
+    "Person",
+    "Potted Plant",
+    "Sheep",
+    "Sofa",
+    "Train",
+    "TV Monitor",
+]
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    """Return the first 400 held-out scenes: images and targets."""
+    drawn = [draw_prepared((HELD_OUT_SEED, index)) for index in range(400)]
+    return np.stack([image for image, _ in drawn]), np.stack([target for _, target in drawn])
+
+
+def test_the_classes_are_vocs_twenty_in_their_order():
+    assert CLASS_NAMES == VOC
+    assert list(find_bundle(ROOT / "models").class_names) == VOC
+
+
+def test_the_card_promises_what_the_project_asks_for():
+    scores = json.loads((DEMO / "model.json").read_text())["scores"]
+    assert scores["held_out_scenes"] == 2000
+    assert scores["mean_average_precision"] >= 0.97
+    assert scores["exact_label_sets"] >= 0.85
+
+
+def test_the_card_is_true(held_out):
+    promised = json.loads((DEMO / "model.json").read_text())["scores"]
+    measured = measure_bundle(ROOT / "models", *held_out)
+    assert measured["mean_average_precision"] >= 0.97
+    assert measured["exact_label_sets"] >= 0.85
+    for name in ("mean_average_precision", "exact_label_sets"):
+        assert measured[name] == pytest.approx(promised[name], abs=0.04)
+    assert measured["zero_share_of_kernels"] == promised["zero_share_of_kernels"]
+
+
+def test_the_demo_fits_into_git():
+    assert sum(path.stat().st_size for path in DEMO.iterdir()) <= 12 * 2**20
+
+
+def test_a_seed_names_a_scene():
+    first, again = (draw_scene(np.random.default_rng([7, 7])) for _ in range(2))
+    assert first.labels == again.labels
+    assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
+    assert draw_scene(np.random.default_rng([7, 8])).image.size != first.image.size
+
+
+def test_a_scene_holds_one_to_four_pictograms_and_its_target_says_which():
+    for index in range(30):
+        scene = draw_scene(np.random.default_rng([9, index]))
+        assert 1 <= len(scene.labels) <= 4
+        assert list(np.flatnonzero(scene.target())) == list(scene.labels)
+
+
+def test_eight_samples_lie_ready_with_their_labels():
+    rows = (SAMPLES / "labels.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {f"{name}.jpg" for name in SAMPLE_SCENES}
+    assert all((SAMPLES / row.split(",")[0]).exists() for row in rows)
+    assert len(rows) == 8
+
+
+def test_average_precision_agrees_with_a_ranking_worked_out_by_hand():
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    targets = np.array([1, 0, 1, 0])
+    assert average_precision(scores, targets) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision(scores, np.array([0, 0, 0, 1])) == pytest.approx(1 / 4)
+    assert np.isnan(average_precision(scores, np.zeros(4)))
+    both = np.stack([targets, np.zeros(4)], axis=1)
+    assert mean_average_precision(np.stack([scores, scores], axis=1), both) == pytest.approx(5 / 6)
+
+
+def test_a_label_set_counts_only_where_it_is_exactly_right():
+    logits = np.array([[0.6, 0.4], [0.6, 0.6], [0.5, 0.6]])
+    assert exact_share(logits, np.array([[1, 0], [1, 0], [0, 1]])) == pytest.approx(2 / 3)
+
+
+def test_pruning_reaches_its_share_and_keeps_the_largest_weights():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 16, 3))
+    pruning = Pruning()
+    pruning.update(network, step=10**9)
+    pruning.apply(network)
+    weights = torch.cat([module.weight.flatten() for module in network])
+    assert (weights == 0).float().mean() == pytest.approx(0.95, abs=0.001)
+    scores = lamp_scores(torch.tensor([3.0, -1.0, 2.0]))
+    assert scores.tolist() == pytest.approx([1.0, 1 / 14, 4 / 13])
+
+
+def test_what_is_written_as_a_bundle_serves_the_same(tmp_path):
+    from torchvision.models import resnet50
+
+    torch.manual_seed(0)
+    network = resnet50(num_classes=len(CLASS_NAMES)).eval()
+    write_bundle(tmp_path / "demo" / "1", network.state_dict())
+    served = load_network(find_bundle(tmp_path), "cpu", slot=0, threads=2, max_batch=1)
+    black = served.forward(np.zeros((1, 3, SIDE, SIDE), np.uint8))[0]
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    with torch.no_grad():
+        expected = network(-mean / deviation * torch.ones(1, 3, SIDE, SIDE))[0].numpy()
+    assert np.abs(black - expected).max() < 0.05 * np.abs(expected).max(), "half precision on disk"

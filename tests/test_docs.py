@@ -1,0 +1,98 @@
+"""The README is true: its commands run, its tables are those of the code."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from app import errors
+from app.factory import create_app
+from app.settings import Settings, format_table
+from tests.conftest import DEMO
+from tests.helpers import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()
+]
+CURL_LINES = [line for line in COMMANDS if line.startswith("curl")]
+
+
+def run(server, line: str) -> subprocess.CompletedProcess:
+    line = line.replace("http://localhost:8999", server.url)
+    return subprocess.run(
+        line, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("line", CURL_LINES)
+def test_every_curl_line_works_as_pasted(server, line):
+    result = run(server, f"{line} -sS --fail")
+    assert result.returncode == 0, result.stderr
+    assert isinstance(json.loads(result.stdout), dict)
+
+
+def test_the_first_curl_line_gets_the_answer_that_is_shown(server):
+    shown = next(block for kind, block in BLOCKS if kind == "json")
+    assert json.loads(run(server, CURL_LINES[0]).stdout) == json.loads(shown)
+
+
+def test_the_line_that_serve_prints_is_the_readmes_first():
+    assert CURL_LINES[0].partition("http")[0] in (ROOT / "scripts" / "ready").read_text()
+
+
+def test_the_settings_table_is_the_codes():
+    shown = re.search(r"<!-- settings.*?-->\n(.*?)\n<!-- end of settings -->", README, re.DOTALL)
+    assert shown[1] == format_table(), "python -m app.settings prints the right one"
+
+
+def test_the_routes_are_the_codes():
+    app = create_app(Settings.from_env({}))
+    real = {
+        (str(rule), method)
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+    assert set(re.findall(r"^\| `(/[^`]*)` \| (\w+) \|", README, re.MULTILINE)) == real
+
+
+def test_the_errors_are_the_codes():
+    family = [
+        error
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.ServingError)
+    ]
+    real = {(str(error.status), error.code) for error in family}
+    rows = re.findall(r"^\| ([\d, ]+) \| `(\w+)` \|", README, re.MULTILINE)
+    shown = {(status, code) for statuses, code in rows for status in statuses.split(", ")}
+    of_http_itself = {("404", "not_found"), ("405", "method_not_allowed"), ("502", "not_ready")}
+    assert shown == real | of_http_itself
+
+
+def test_the_demos_figures_are_the_cards():
+    scores = json.loads((DEMO / "model.json").read_text())["scores"]
+    text = " ".join(README.split())
+    assert f"On {scores['held_out_scenes']:,} held-out scenes" in text
+    assert f"mean average precision of {scores['mean_average_precision']:.3f}" in text
+    assert f"gets {scores['exact_label_sets'] * 100:.1f} % of the label sets" in text
+    assert f"file weighs {scores['file_mib']:.1f} MB" in text
+
+
+def test_every_file_that_is_named_exists():
+    for name in re.findall(r"(?:scripts|samples|app|conf|docs|tests)/[\w./-]+\w", README):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_supervisorctl_line_is_one_that_supervisorctl_takes(server):
+    for line in COMMANDS:
+        if line.startswith("supervisorctl"):
+            verb = line.split()[3]
+            assert f"{verb} " in server.control("help", verb).stdout, line
+
+
+def test_the_changelog_is_there_for_operators():
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()

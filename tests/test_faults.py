@@ -1,0 +1,275 @@
+"""What an operator does and what goes wrong, with requests under way: nothing may be lost."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.conftest import DEMO
+from tests.helpers import STREET, check_problem, wait_until
+
+CLIENTS = 8
+
+
+class Load:
+    """Clients that post without a pause, each one after the other's answer.
+
+    Attributes:
+        answers: (status, body) of every request that ended, whatever came.
+    """
+
+    def __init__(self, server):
+        """Prepare clients of that server."""
+        self.answers: list[tuple[object, str]] = []
+        self._server = server
+        self._going = threading.Event()
+
+    def _client(self) -> None:
+        data = STREET.read_bytes()
+        while self._going.is_set():
+            try:
+                response = self._server.predict(data)
+                self.answers.append((response.status_code, response.text))
+            except requests.RequestException as error:
+                self.answers.append((type(error).__name__, str(error)))
+
+    @contextmanager
+    def running(self):
+        """Run the clients while the block runs; each finishes its request."""
+        self._going.set()
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            ended = [pool.submit(self._client) for _ in range(CLIENTS)]
+            try:
+                yield
+            finally:
+                self._going.clear()
+        for client in ended:
+            client.result()
+
+    def wait_for_more(self, count: int = 3 * CLIENTS) -> None:
+        """Wait until that many further requests have ended."""
+        goal = len(self.answers) + count
+        wait_until(lambda: len(self.answers) >= goal, 60, f"{count} more answers")
+
+    def check_nothing_lost(self) -> None:
+        """Assert that every request got the right answer."""
+        right = self._server.predict(STREET.read_bytes()).text
+        lost = [answer for answer in self.answers if answer != (200, right)]
+        assert not lost, f"{len(lost)} of {len(self.answers)} lost: {lost[:3]}"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_killing_a_worker_under_load_loses_no_request(start_server, workers):
+    server = start_server(workers=workers).wait_ready(int(workers))
+    load = Load(server)
+    with load.running():
+        for _ in range(3):
+            load.wait_for_more()
+            victim = server.worker_pids()[0]
+            server.kill_worker(victim)
+            wait_until(lambda gone=victim: gone not in server.worker_pids(), 30)
+            server.wait_ready(int(workers))
+        load.wait_for_more()
+    load.check_nothing_lost()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_reload_under_load_loses_no_request(start_server, workers):
+    server = start_server(workers=workers).wait_ready(int(workers))
+    load = Load(server)
+    with load.running():
+        for _ in range(2):
+            load.wait_for_more()
+            before = set(server.worker_pids())
+            assert server.control("signal", "HUP", "gunicorn").returncode == 0
+            wait_until(lambda old=before: not old & set(server.worker_pids()), 60, "new workers")
+            server.wait_ready(int(workers))
+        load.wait_for_more()
+    load.check_nothing_lost()
+
+
+def test_stopping_answers_what_is_in_flight(start_server):
+    server = start_server(max_batch="1").wait_ready()
+    data = STREET.read_bytes()
+    server.predict(data)
+    with ThreadPoolExecutor(12) as pool:
+        requests_in_flight = [pool.submit(server.predict, data) for _ in range(12)]
+        wait_until(lambda: any(request.done() for request in requests_in_flight))
+        assert server.stop(signal.SIGTERM) == 0
+        statuses = [request.result().status_code for request in requests_in_flight]
+    assert statuses == [200] * 12
+
+
+def copy_demo(folder):
+    """Return a folder of models with a copy of the demo in it, to be damaged."""
+    shutil.copytree(DEMO, folder / "pictograms" / "1")
+    return folder
+
+
+def test_a_failed_load_does_not_take_the_other_workers_down(start_server, tmp_path):
+    models = copy_demo(tmp_path)
+    server = start_server(workers="2", models=str(models)).wait_ready(2)
+    weights = models / "pictograms" / "1" / "model.npz"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+
+    server.kill_worker(server.worker_pids()[0])
+    wait_until(lambda: "failed" in server.readiness().get("workers", {}).values(), 60)
+    load = Load(server)
+    with load.running():
+        load.wait_for_more(60)
+    load.check_nothing_lost()
+    errors = [line["message"] for line in server.log_lines() if line["level"] == "ERROR"]
+    told = [message for message in errors if "the model cannot be served" in message]
+    assert len(told) == 1
+    assert "model.npz cannot be read as weights" in told[0]
+
+    weights.write_bytes(whole)
+    server.control("signal", "HUP", "gunicorn")
+    wait_until(lambda: set(server.readiness().get("workers", {}).values()) == {"ready"}, 60)
+
+
+def test_a_server_that_cannot_load_says_so_and_recovers_with_a_reload(start_server, tmp_path):
+    models = copy_demo(tmp_path)
+    names = models / "pictograms" / "1" / "class_name.json"
+    right = names.read_text()
+    names.write_text(json.dumps({"0": "Only one"}))
+    server = start_server(models=str(models))
+    wait_until(lambda: "the model cannot be served" in server.log("gunicorn"), 60)
+
+    assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
+    response = requests.get(f"{server.url}/readyz", timeout=10)
+    check_problem(response, 503, "not_ready")
+    response = server.predict(STREET.read_bytes())
+    assert check_problem(response, 503, "not_ready") == "the model cannot be served"
+    assert int(response.headers["Retry-After"]) >= 1
+    (line,) = [line for line in server.log_lines() if line["level"] == "ERROR"]
+    assert "20 outputs, but class_name.json names 1 classes" in line["message"]
+    assert "RUNNING" in server.control("status", "gunicorn").stdout
+
+    names.write_text(right)
+    server.control("signal", "HUP", "gunicorn")
+    server.wait_ready()
+    assert server.predict(STREET.read_bytes()).status_code == 200
+
+
+def test_while_the_model_loads_the_server_is_alive_and_says_when_to_come_again(start_server):
+    server = start_server()
+
+    def is_alive():
+        try:
+            return requests.get(f"{server.url}/healthz", timeout=30).status_code == 200
+        except requests.RequestException:
+            return False
+
+    wait_until(is_alive, 60)
+    response = server.predict(STREET.read_bytes())
+    assert check_problem(response, 503, "not_ready") == "the model is loading"
+    assert response.headers["Retry-After"] == "5"
+    check_problem(requests.get(f"{server.url}/readyz", timeout=30), 503, "not_ready")
+    server.wait_ready()
+    assert server.predict(STREET.read_bytes()).status_code == 200
+
+
+def test_a_program_that_cannot_be_kept_running_ends_everything_and_is_named(start_server):
+    server = start_server(device="tpu")
+    server.process.wait(timeout=60)
+    console = server.console()
+    assert "SERVING_DEVICE='tpu': expected auto, cpu, cuda or cuda:N" in console
+    assert "gunicorn cannot be kept running" in console
+
+
+def test_supervisorctl_controls_the_programs(start_server):
+    server = start_server().wait_ready()
+    status = server.control("status").stdout
+    for program in ("gunicorn", "nginx"):
+        assert re.search(rf"^{program} +RUNNING", status, re.MULTILINE), status
+    assert "model ready" in server.control("tail", "-5000", "gunicorn").stdout
+
+    assert "stopped" in server.control("stop", "gunicorn").stdout
+    response = server.predict(STREET.read_bytes())
+    assert "restarting" in check_problem(response, 502, "not_ready")
+    assert response.headers["Retry-After"] == "5"
+    assert "started" in server.control("start", "gunicorn").stdout
+    server.wait_ready()
+
+    assert "started" in server.control("restart", "all").stdout
+    server.wait_ready()
+    assert server.predict(STREET.read_bytes()).status_code == 200
+
+
+def test_scripts_serve_shows_the_way_stops_at_ctrl_c_and_starts_again(start_server, tmp_path):
+    server = start_server()
+    server.stop()
+    for attempt in range(2):
+        (server.folder / "run" / "console").write_text("")
+        began = time.monotonic()
+        server.start(["scripts/serve"])
+        wait_until(lambda: "Ctrl-C stops everything" in server.console(), 90, "the banner")
+        assert attempt == 0 or time.monotonic() - began < 60, "a second start takes seconds"
+
+        (line,) = [line for line in server.console().splitlines() if line.startswith("    curl")]
+        pasted = os.popen(f"cd {server.folder} && {line} -s")
+        assert json.loads(pasted.read())["status"] == 1
+        pasted.close()
+
+        second = start_again(server)
+        assert second.returncode == 1
+        assert "running already" in second.stderr
+
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 20
+        assert processes_of(server) == []
+
+
+def start_again(server) -> subprocess.CompletedProcess:
+    """Run scripts/serve where it cannot serve, and return what it said."""
+    return subprocess.run(
+        ["scripts/serve"],
+        cwd=server.folder,
+        env=server.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def processes_of(server) -> list[str]:
+    """Return the command lines of processes that still run in the server's folder."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and os.readlink(f"/proc/{entry}/cwd") == str(server.folder):
+                command = Path(f"/proc/{entry}/cmdline").read_text()
+                found.append(command.replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+def test_scripts_serve_names_a_wrong_setting_and_a_taken_port(start_server):
+    server = start_server()
+    server.stop()
+    server.environment["SERVING_WORKERS"] = "lots"
+    refused = start_again(server)
+    assert refused.returncode == 1
+    assert "SERVING_WORKERS='lots': expected a whole number from 1 to 64, or auto" in refused.stderr
+
+    del server.environment["SERVING_WORKERS"]
+    with socket.create_server(("127.0.0.1", int(server.url.rpartition(":")[2]))):
+        refused = start_again(server)
+    assert refused.returncode == 1
+    assert "is taken by another program" in refused.stderr

@@ -1,0 +1,28 @@
+"""The tests of the two threads once more, under gevent's monkey-patching, as in a Gunicorn worker."""
+
+import subprocess
+import sys
+
+from tests.helpers import ROOT
+
+TESTS = ["tests/test_batcher.py", "tests/test_serving.py", "tests/test_web.py"]
+PROGRAM = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:threadexception", *sys.argv[1:]]))
+"""
+
+
+def test_the_threads_meet_under_monkey_patching_too():
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *TESTS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+    assert " passed" in result.stdout

@@ -1,0 +1,183 @@
+"""Real requests through nginx to the whole server, as clients send them."""
+
+import csv
+import socket
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from tests import reference
+from tests.helpers import SAMPLES, STREET, check_problem, encode, photo_like, png_bomb
+
+
+def test_every_sample_shows_its_labels(server):
+    with (SAMPLES / "labels.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    for row in rows:
+        answer = server.predict((SAMPLES / row["image"]).read_bytes()).json()
+        assert set(answer["result"]) == set(row["labels"].split(" | ")), row["image"]
+
+
+def test_every_sample_and_photograph_is_answered_as_the_reference_says(
+    server, demo_network, class_names, photos
+):
+    paths = [*sorted(SAMPLES.glob("*.jpg")), *photos]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda path: server.predict(path.read_bytes()), paths))
+    for path, response in zip(paths, answers, strict=True):
+        assert response.status_code == 200, path.name
+        assert response.headers["Content-Type"] == "application/json"
+        expected = reference.answer(demo_network, class_names, path.read_bytes())
+        assert response.json() == expected, path.name
+
+
+def test_the_way_past_nginx_answers_the_same(server):
+    data = STREET.read_bytes()
+    direct = requests.post(f"{server.direct_url}/model_predict", files={"image": data}, timeout=30)
+    assert direct.json() == server.predict(data).json()
+
+
+BAD_REQUESTS = {
+    "no field": ({"files": {"file": b"x"}}, 400, "missing_image", "it has file"),
+    "text in the field": ({"files": {"image": (None, "x")}}, 400, "missing_image", "holds text"),
+    "an empty file": ({"files": {"image": b""}}, 400, "unreadable_image", "0 bytes"),
+    "a text file": ({"files": {"image": b"hello"}}, 400, "unreadable_image", "hello"),
+    "a truncated JPEG": (
+        {"files": {"image": STREET.read_bytes()[:4000]}},
+        400,
+        "unreadable_image",
+        "damaged JPEG",
+    ),
+    "169 megapixels": (
+        {"files": {"image": png_bomb()}},
+        413,
+        "image_too_large",
+        "169,000,000 pixels (13,000 × 13,000); the limit is 50,000,000",
+    ),
+    "60 MB": (
+        {"files": {"image": bytes(60_000_000)}},
+        413,
+        "body_too_large",
+        "the limit is 33,554,432",
+    ),
+    "JSON": ({"json": {"image": "x"}}, 415, "unsupported_type", "application/json"),
+    "HEIC": (
+        {"files": {"image": b"\0\0\0\x18ftypheic" + bytes(99)}},
+        415,
+        "unsupported_type",
+        "HEIC",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_bad_input_is_told_at_once_and_disturbs_no_neighbour(server, name):
+    options, status, code, told = BAD_REQUESTS[name]
+    data = STREET.read_bytes()
+    with ThreadPoolExecutor(9) as pool:
+        good = [pool.submit(server.predict, data) for _ in range(6)]
+        url = f"{server.url}/model_predict"
+        bad = [pool.submit(requests.post, url, timeout=30, **options) for _ in range(3)]
+        for request in bad:
+            assert told in check_problem(request.result(), status, code)
+        for request in good:
+            assert request.result().json()["status"] == 1
+
+
+def test_bad_input_leaves_no_memory_behind(server):
+    """Bombs and large bodies are refused before they are decoded: the workers' peak hardly moves."""
+    (pid,) = server.worker_pids()
+
+    def peak_mib() -> float:
+        with open(f"/proc/{pid}/status") as status:
+            return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+    server.predict(STREET.read_bytes())
+    before = peak_mib()
+    bomb = png_bomb()
+    with ThreadPoolExecutor(4) as pool:
+        statuses = {r.status_code for r in pool.map(server.predict, [bomb] * 16)}
+    assert statuses == {413}
+    assert peak_mib() - before < 60
+
+
+def test_a_wrong_method_and_an_unknown_path_are_told(server):
+    response = requests.get(f"{server.url}/model_predict", timeout=30)
+    check_problem(response, 405, "method_not_allowed")
+    assert "POST" in response.headers["Allow"]
+    check_problem(requests.post(f"{server.url}/nowhere", timeout=30), 404, "not_found")
+
+
+def test_a_request_that_is_no_http_is_told_in_the_same_form(server):
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        answer = raw.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert "application/problem+json" in answer
+    assert '"code":"bad_request"' in answer
+
+
+def test_a_large_body_is_refused_before_it_is_sent(server):
+    """A client that asks first (Expect: 100-continue), as curl does, sends nothing in vain."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(
+            b"POST /model_predict HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n"
+            b"Content-Type: multipart/form-data; boundary=X\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert raw.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
+def test_pictures_of_every_kind_are_served(server, demo_network, class_names, kind):
+    data = encode(photo_like(300, 200), kind)
+    expected = reference.answer(demo_network, class_names, data)
+    assert server.predict(data).json() == expected
+
+
+def test_the_clients_request_id_is_in_the_answer_and_in_the_log(server):
+    response = server.predict(STREET.read_bytes(), headers={"X-Request-ID": "order-4711"})
+    assert response.headers["X-Request-ID"] == "order-4711"
+    lines = [line for line in server.log_lines() if line.get("request_id") == "order-4711"]
+    assert [(line["logger"], line["status"]) for line in lines] == [("access", 200)]
+
+
+def test_a_refusal_by_nginx_has_a_request_id_and_a_log_line(server):
+    response = server.predict(bytes(40_000_000))
+    request_id = response.headers["X-Request-ID"]
+    (line,) = [line for line in server.log_lines("nginx") if line["request_id"] == request_id]
+    assert line["status"] == 413
+
+
+def test_every_line_of_the_application_log_is_json(server):
+    server.predict(b"text")
+    lines = [line for line in server.log("gunicorn").splitlines() if line.strip()]
+    assert [line for line in lines if not line.startswith("{")] == []
+
+
+def test_32_clients_at_once_wait_alike(server):
+    """Requests are answered in the order of their arrival: nobody is served late for others' sake."""
+    data = STREET.read_bytes()
+    rounds, clients = 4, 32
+
+    def client(_: int) -> list[float]:
+        waits = []
+        with requests.Session() as session:
+            for _ in range(rounds):
+                began = time.monotonic()
+                url = f"{server.url}/model_predict"
+                assert session.post(url, files={"image": data}, timeout=60).status_code == 200
+                waits.append(time.monotonic() - began)
+        return waits
+
+    with ThreadPoolExecutor(clients) as pool:
+        waits = list(pool.map(client, range(clients)))
+    totals = [sum(own) for own in waits]
+    assert max(totals) / min(totals) < 1.5, sorted(totals)
+    steady = [wait for own in waits for wait in own[1:-1]]
+    assert max(steady) < 1.5 * statistics.median(steady), sorted(steady)
