@@ -30,7 +30,7 @@ USER 10001:10001
 EXPOSE 8999
 STOPSIGNAL SIGTERM
 
-# A model has 300 s to load (SERVING_LOAD_TIMEOUT_S).
-HEALTHCHECK --start-period=300s --interval=5s --timeout=5s CMD ["scripts/ready"]
+# A model has 300 s to load by default (SERVING_LOAD_TIMEOUT_S).
+HEALTHCHECK --start-period=300s --interval=10s --timeout=5s CMD ["scripts/ready"]
 
 CMD ["supervisord", "-c", "conf/supervisor.conf"]

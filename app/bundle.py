@@ -74,9 +74,9 @@ def find_bundle(models: Path, name: str = "") -> Bundle:
     Raises:
         BundleError: there is none, or more than one to choose from; the text names the folder.
     """
-    if find_weights(models):
-        return open_bundle(models, models.resolve().name, 1)
     try:
+        if find_weights(models):
+            return open_bundle(models, models.resolve().name, 1)
         found = {child.name: child for child in sorted(models.iterdir()) if versions_of(child)}
     except OSError as error:
         raise BundleError(f"the models folder cannot be read: {error}") from error

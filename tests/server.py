@@ -98,8 +98,12 @@ class Server:
 
     def control(self, *words: str) -> subprocess.CompletedProcess:
         """Run supervisorctl as an operator would."""
+        return self.run("supervisorctl", "-c", "conf/supervisor.conf", *words)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess:
+        """Run a command in the server's folder and return what it said."""
         return subprocess.run(
-            ["supervisorctl", "-c", "conf/supervisor.conf", *words],
+            command,
             cwd=self.folder,
             env=self.environment,
             capture_output=True,

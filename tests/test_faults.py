@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -224,7 +223,7 @@ def test_scripts_serve_shows_the_way_stops_at_ctrl_c_and_starts_again(start_serv
         assert json.loads(pasted.read())["status"] == 1
         pasted.close()
 
-        second = start_again(server)
+        second = server.run("scripts/serve")
         assert second.returncode == 1
         assert "running already" in second.stderr
 
@@ -232,19 +231,6 @@ def test_scripts_serve_shows_the_way_stops_at_ctrl_c_and_starts_again(start_serv
         assert server.stop() == 0
         assert time.monotonic() - began < 20
         assert processes_of(server) == []
-
-
-def start_again(server) -> subprocess.CompletedProcess:
-    """Run scripts/serve where it cannot serve, and return what it said."""
-    return subprocess.run(
-        ["scripts/serve"],
-        cwd=server.folder,
-        env=server.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def processes_of(server) -> list[str]:
@@ -264,12 +250,12 @@ def test_scripts_serve_names_a_wrong_setting_and_a_taken_port(start_server):
     server = start_server()
     server.stop()
     server.environment["SERVING_WORKERS"] = "lots"
-    refused = start_again(server)
+    refused = server.run("scripts/serve")
     assert refused.returncode == 1
     assert "SERVING_WORKERS='lots': expected a whole number from 1 to 64, or auto" in refused.stderr
 
     del server.environment["SERVING_WORKERS"]
     with socket.create_server(("127.0.0.1", int(server.url.rpartition(":")[2]))):
-        refused = start_again(server)
+        refused = server.run("scripts/serve")
     assert refused.returncode == 1
     assert "is taken by another program" in refused.stderr

@@ -1,1 +1,13 @@
-"""The surfaces: one Flask blueprint for each dialect of HTTP. They talk to ModelServer and never import torch."""
+"""The surfaces: one Flask blueprint for each dialect of HTTP. They talk to ModelServer, never to torch."""
+
+from __future__ import annotations
+
+from flask import current_app
+
+from app.serving import ModelServer
+
+
+def model_server() -> ModelServer:
+    """Return the running application's model server."""
+    server: ModelServer = current_app.extensions["model_server"]
+    return server

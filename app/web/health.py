@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, jsonify
 
-from app.serving import ModelServer
+from app.web import model_server
 
 blueprint = Blueprint("health", __name__)
-
-
-def model_server() -> ModelServer:
-    """Return the application's model server."""
-    server: ModelServer = current_app.extensions["model_server"]
-    return server
 
 
 @blueprint.get("/healthz")

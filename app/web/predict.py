@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import BinaryIO, cast
 
-from flask import Blueprint, Response, current_app, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
 from app.errors import MissingImage, UnsupportedType
-from app.serving import ModelServer
+from app.web import model_server
 
 FIELD = "image"
 FORM = "multipart/form-data"
@@ -18,8 +18,7 @@ blueprint = Blueprint("predict", __name__)
 @blueprint.post("/model_predict")
 def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
-    server: ModelServer = current_app.extensions["model_server"]
-    labels = server.classify(read_image_field()).labels()
+    labels = model_server().classify(read_image_field()).labels()
     g.log_fields = {"labels": len(labels)}
     return jsonify(result=labels or "No Categories", status=int(bool(labels)))
 

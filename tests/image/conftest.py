@@ -43,15 +43,9 @@ class Container:
         docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::8999", *options, IMAGE)
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of the server; another port after each start."""
-        host, port = docker("port", self.name, "8999").strip().rsplit(":", 1)
-        return host, int(port)
-
-    @property
     def url(self) -> str:
-        """Where the server answers."""
-        return "http://{}:{}".format(*self.address)
+        """Where the server answers; a start may change the port."""
+        return f"http://{docker('port', self.name, '8999').strip()}"
 
     def classify(self, picture: Path) -> requests.Response:
         """Send a picture as anybody would."""
@@ -94,14 +88,18 @@ class Container:
             time.sleep(POLL_S)
 
     def wait_until_healthy(self) -> None:
-        """Wait for Docker's own word for it."""
+        """Wait for Docker's word, which comes with one of its regular looks."""
         self.wait_until(lambda: self.state()["Health"]["Status"] == "healthy", "healthy")
 
+    def wait_until_ready(self) -> None:
+        """Wait for the server's own word."""
+        self.wait_until(self.is_ready, "ready")
+
     def is_ready(self) -> bool:
-        """Ask the server itself; Docker notices a change only at its next check."""
+        """Ask the server."""
         try:
             return requests.get(f"{self.url}/readyz", timeout=10).ok
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
 
@@ -137,7 +135,7 @@ def server() -> Iterator[Container]:
 
 @pytest.fixture(scope="session")
 def operated() -> Iterator[Container]:
-    """Return a server run without any option, for what an operator does to it; each test leaves it healthy."""
+    """Return a server run without any option, for what an operator does to it; each test leaves it ready."""
     with removed_afterwards() as container:
-        container.wait_until_healthy()
+        container.wait_until_ready()
         yield container

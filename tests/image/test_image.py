@@ -67,7 +67,7 @@ def test_no_process_runs_as_root(server):
     assert {user for row in users for user in row} == {"10001"}
 
 
-def test_nothing_of_the_server_can_be_written_by_the_server(operated):
+def test_the_server_cannot_change_its_own_files(operated):
     writable = operated.execute("find", "/srv", "/opt", "-writable", "-not", "-path", "/srv/run*")
     assert writable == ""
 
@@ -100,7 +100,7 @@ def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
 @pytest.mark.parametrize("mounted, name", [(".", "fruit"), ("fruit", "models")])
 def test_an_own_model_needs_its_weights_and_its_class_names_only(run, models, mounted, name):
     server = run("--volume", f"{(models / mounted).resolve()}:/srv/models:ro")
-    server.wait_until_healthy()
+    server.wait_until_ready()
     assert requests.get(server.url, timeout=10).json()["model"] == name
     assert server.classify(STREET).json() == {"result": PASSING, "status": 1}
 
@@ -124,20 +124,22 @@ def test_supervisorctl_stops_starts_and_restarts(operated):
     assert refused.status_code == 502
     assert refused.headers["Content-Type"] == "application/problem+json"
     operated.supervisorctl("start", "gunicorn")
-    operated.wait_until(operated.is_ready, "ready after the start")
+    operated.wait_until_ready()
     operated.supervisorctl("restart", "all")
-    operated.wait_until(operated.is_ready, "ready after the restart")
+    operated.wait_until_ready()
     assert operated.classify(STREET).status_code == 200
 
 
 def test_a_hup_changes_the_workers_and_loses_no_request(operated):
-    loads = operated.log().count("model ready")
+    def count_loads():
+        return int(operated.execute("grep", "-c", "model ready", "run/gunicorn.log"))
+
+    loads, statuses = count_loads(), []
     operated.supervisorctl("signal", "HUP", "gunicorn")
-    statuses = []
 
     def is_loaded_anew():
         statuses.append(operated.classify(STREET).status_code)
-        return operated.log().count("model ready") > loads
+        return count_loads() > loads
 
     operated.wait_until(is_loaded_anew, "new workers")
     assert set(statuses) == {200}
@@ -148,16 +150,15 @@ def test_a_hup_changes_the_workers_and_loses_no_request(operated):
 
 def test_a_stop_waits_for_the_requests_that_were_accepted(run):
     server = run()
-    server.wait_until_healthy()
+    server.wait_until_ready()
     requests_in_flight = [begin_post(f"{server.url}/model_predict") for _ in range(4)]
     with ThreadPoolExecutor() as pool:
         stopped = pool.submit(server.stop)
         server.wait_until(lambda: not server.is_ready(), "no new connection")
         for connection, last_byte in requests_in_flight:
             connection.send(last_byte)
-        assert [connection.getresponse().status for connection, _ in requests_in_flight] == [
-            200
-        ] * 4
+        answers = [connection.getresponse() for connection, _ in requests_in_flight]
+        assert [answer.status for answer in answers] == [200] * 4
         stopped.result()
     assert server.state()["ExitCode"] == 0
     assert "Shutting down: Master" in server.log()  # the log is whole to its end
@@ -165,7 +166,7 @@ def test_a_stop_waits_for_the_requests_that_were_accepted(run):
 
 def test_a_stop_under_load_loses_no_request(run):
     server = run()
-    server.wait_until_healthy()
+    server.wait_until_ready()
     url, picture = f"{server.url}/model_predict", STREET.read_bytes()
     outcomes = []  # (when it was begun, its status or None where there was no answer)
 
@@ -191,10 +192,10 @@ def test_a_stop_under_load_loses_no_request(run):
 
 def test_a_killed_container_starts_again_without_repeating_its_log(run):
     server = run()
-    server.wait_until_healthy()
+    server.wait_until_ready()
     server.kill()
     server.start()
-    server.wait_until(server.is_ready, "ready again")
+    server.wait_until_ready()
     assert server.log().count("Starting gunicorn") == 2
 
 
