@@ -14,6 +14,9 @@ from torchvision.models import resnet50
 
 from tests.helpers import SAMPLES, STREET
 
+# requests leaves the sockets open for a while that a stopping server has reset.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
 # An own model of seven classes. Its last layer sees nothing, so that its outputs are known whatever
 # the picture; 0.5 does not pass, 0.6 does.
 OUTPUTS = {"Fig": 2, "Plum": -1, "Pear": 0.5, "Lime": 0.6, "Kiwi": 1, "Date": 0, "Nut": -3}
