@@ -40,6 +40,9 @@ PICTURES = {
     "JPEG, grey": encode(photo_like(mode="L"), "JPEG"),
     "JPEG, CMYK": encode(photo_like(mode="CMYK"), "JPEG"),
     "JPEG, progressive": encode(photo_like(300, 200), "JPEG", progressive=True),
+    "JPEG of several pictures, as phones make them": encode(
+        photo_like(), "MPO", save_all=True, append_images=[photo_like(30, 20)]
+    ),
     "PNG": encode(photo_like(), "PNG"),
     "PNG, grey": encode(photo_like(mode="L"), "PNG"),
     "PNG, black and white": encode(photo_like(mode="1"), "PNG"),
@@ -55,6 +58,9 @@ PICTURES = {
     "BMP": encode(photo_like(), "BMP"),
     "GIF": encode(photo_like().quantize(), "GIF"),
     "GIF, animated": animated_gif(),
+    "WebP, animated": encode(
+        photo_like(), "WEBP", save_all=True, append_images=[photo_like(mode="L")]
+    ),
     "one pixel": encode(photo_like(1, 1), "PNG"),
     "a thin line": encode(photo_like(2000, 1), "PNG"),
 }
