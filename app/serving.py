@@ -93,11 +93,20 @@ class ModelServer:
         settings: Settings,
         roster: Roster,
         load: Callable[[Settings, int], Model] = load_model,
+        on_death: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare a server; nothing is loaded before ``start``."""
+        """Prepare a server; nothing is loaded before ``start``.
+
+        Args:
+            settings: the settings.
+            roster: where this process has its slot.
+            load: loads the model, on the model thread.
+            on_death: called on the model thread when it ends after it was ready, unasked.
+        """
         self._settings = settings
         self._roster = roster
         self._load = load
+        self._on_death = on_death
         self._handoff = Handoff()
         self._batcher = Batcher(
             self._handoff,
@@ -204,6 +213,9 @@ class ModelServer:
             logger.exception("the model thread died")
             self._fail("the model has stopped", repr(error))
         finally:
+            if self.state is State.READY:
+                self._fail("the model has stopped", "its thread ended without being asked to")
+                self._on_death()
             self._handoff.deliver([self._ended])
 
     def _announce(self, model: Model, load_s: float) -> None:

@@ -10,6 +10,8 @@ from app.serving import ModelServer
 from app.settings import Settings
 
 settings = Settings.from_env(os.environ)
-server = ModelServer(settings, roster)
+# A worker whose model thread has died is of no use: it ends at once, Gunicorn replaces it, and nginx
+# tries its requests again with the others.
+server = ModelServer(settings, roster, on_death=lambda: os._exit(1))
 app = create_app(settings, server)
 server.start()

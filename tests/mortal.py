@@ -1,0 +1,24 @@
+"""An application whose model thread dies of a white picture: a fault that a real network has no way to cause."""
+
+import os
+
+import numpy as np
+
+from app.factory import create_app
+from app.roster import roster
+from app.serving import Model, ModelServer
+from app.settings import Settings
+
+
+def forward(images: np.ndarray) -> np.ndarray:
+    """Answer, or end the thread where a picture is white."""
+    if (images == 255).all(axis=(1, 2, 3)).any():
+        raise SystemExit
+    return np.ones((len(images), 1), np.float32)
+
+
+settings = Settings.from_env({})
+model = Model("mortal", 1, ("Alive",), "cpu", "", forward)
+server = ModelServer(settings, roster, lambda settings, slot: model, lambda: os._exit(1))
+app = create_app(settings, server)
+server.start()
