@@ -117,14 +117,24 @@ class Server:
         return (self.folder / "run" / "console").read_text(errors="replace")
 
     def log(self, name: str) -> str:
-        """Return a log's text."""
+        """Return a log's complete lines; the last one may still be on its way."""
         path = self.folder / "run" / f"{name}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        text = path.read_text(errors="replace") if path.exists() else ""
+        return text[: text.rfind("\n") + 1]
 
     def log_lines(self, name: str = "gunicorn") -> list[dict]:
         """Return a log's JSON lines."""
         lines = self.log(name).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def lines_of(self, request_id: str, name: str = "gunicorn") -> list[dict]:
+        """Return a request's lines in a log; they come a moment after its answer."""
+
+        def found() -> list[dict]:
+            return [line for line in self.log_lines(name) if line.get("request_id") == request_id]
+
+        wait_until(found, 10, f"a line of {request_id} in {name}.log")
+        return found()
 
     def worker_pids(self) -> list[int]:
         """Return the Gunicorn workers' process ids: the children of the program that runs."""

@@ -143,14 +143,13 @@ def test_pictures_of_every_kind_are_served(server, demo_network, class_names, ki
 def test_the_clients_request_id_is_in_the_answer_and_in_the_log(server):
     response = server.predict(STREET.read_bytes(), headers={"X-Request-ID": "order-4711"})
     assert response.headers["X-Request-ID"] == "order-4711"
-    lines = [line for line in server.log_lines() if line.get("request_id") == "order-4711"]
+    lines = server.lines_of("order-4711")
     assert [(line["logger"], line["status"]) for line in lines] == [("access", 200)]
 
 
 def test_a_refusal_by_nginx_has_a_request_id_and_a_log_line(server):
     response = server.predict(bytes(40_000_000))
-    request_id = response.headers["X-Request-ID"]
-    (line,) = [line for line in server.log_lines("nginx") if line["request_id"] == request_id]
+    (line,) = server.lines_of(response.headers["X-Request-ID"], "nginx")
     assert line["status"] == 413
 
 
