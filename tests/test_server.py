@@ -141,9 +141,9 @@ def test_pictures_of_every_kind_are_served(server, demo_network, class_names, ki
 
 
 def test_the_clients_request_id_is_in_the_answer_and_in_the_log(server):
-    response = server.predict(STREET.read_bytes(), headers={"X-Request-ID": "order-4711"})
-    assert response.headers["X-Request-ID"] == "order-4711"
-    lines = server.lines_of("order-4711")
+    response = server.predict(STREET.read_bytes(), headers={"X-Request-ID": "from-a-test"})
+    assert response.headers["X-Request-ID"] == "from-a-test"
+    lines = server.lines_of("from-a-test")
     assert [(line["logger"], line["status"]) for line in lines] == [("access", 200)]
 
 
