@@ -75,3 +75,6 @@ def worker_exit(server, worker):
     """Drain the model server (in the worker, after its last request)."""
     if model_server := getattr(getattr(worker, "wsgi", None), "extensions", {}).get("model_server"):
         model_server.stop(timeout_s=1)
+        # A model thread that still loads would make the interpreter's own end abort (SIGABRT).
+        sys.stdout.flush()
+        os._exit(0)

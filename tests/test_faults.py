@@ -258,3 +258,13 @@ def test_scripts_serve_names_a_wrong_setting_and_a_taken_port(start_server):
         refused = server.run("scripts/serve")
     assert refused.returncode == 1
     assert "is taken by another program" in refused.stderr
+
+
+def test_stopping_while_the_model_loads_is_quiet(start_server):
+    server = start_server()
+    wait_until(lambda: "Booting worker" in server.log("gunicorn"), 60)
+    assert server.stop() == 0
+    log = server.log("gunicorn")
+    assert "Shutting down: Master" in log
+    assert "SIGABRT" not in log
+    assert "terminate called" not in log
