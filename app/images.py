@@ -15,6 +15,7 @@ it decodes.
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from typing import BinaryIO
 
@@ -59,6 +60,12 @@ DECODE_ERRORS = (
 # The limit is checked against the header before a single pixel is decoded (see ``open_image``), for
 # every picture and lower than Pillow's own, which only warns up to 179 megapixels.
 Image.MAX_IMAGE_PIXELS = None
+
+# Pillow imports its decoders when it first meets a file that it does not know. That must not happen
+# on a decode thread: under gevent two threads that import the same module can wait for ever.
+Image.init()
+# What Pillow warns of in odd files would stand between the JSON lines of the log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode_image(file: BinaryIO, max_pixels: int, exif_rotate: bool = False) -> np.ndarray:

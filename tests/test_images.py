@@ -1,6 +1,8 @@
 """From a file to pixels, held against the independent reference."""
 
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from app.errors import ImageTooLarge, ServingError, UnreadableImage, UnsupportedType
 from app.images import decode_image
 from tests import reference
-from tests.helpers import STREET, encode, photo_like, png_bomb
+from tests.helpers import ROOT, STREET, encode, photo_like, png_bomb
 
 LIMIT = 50_000_000
 
@@ -148,6 +150,7 @@ def test_a_picture_at_the_limit_is_served():
         decode(encode(photo_like(101, 100), "PNG"), max_pixels=10_000)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis_settings(max_examples=400, deadline=None)
 @given(
     name=st.sampled_from(sorted(PICTURES)),
@@ -162,3 +165,26 @@ def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(name, e
         assert decode(bytes(data[: max(1, int(len(data) * keep))])).shape == (3, 224, 224)
     except ServingError as error:
         assert error.status in (400, 413, 415)
+
+
+def test_decoding_imports_nothing_more(tmp_path):
+    """Two decode threads that import the same module under gevent's patches can wait for ever."""
+    for index, data in enumerate([b"hello", STREET.read_bytes(), *PICTURES.values()]):
+        (tmp_path / str(index)).write_bytes(data)
+    probe = (
+        "import pathlib, sys\n"
+        "import app.factory\n"
+        "from app.images import decode_image\n"
+        "from app.errors import ServingError\n"
+        "before = set(sys.modules)\n"
+        "for path in pathlib.Path(sys.argv[1]).iterdir():\n"
+        "    try:\n"
+        "        decode_image(path.open('rb'), 10**9, exif_rotate=True)\n"
+        "    except ServingError:\n"
+        "        pass\n"
+        "new = set(sys.modules) - before\n"
+        "assert not new, new\n"
+    )
+    command = [sys.executable, "-c", probe, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
