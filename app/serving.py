@@ -213,7 +213,7 @@ class ModelServer:
             logger.exception("the model thread died")
             self._fail("the model has stopped", repr(error))
         finally:
-            if self.state is State.READY:
+            if self.model is not None and self.state is not State.DRAINING:
                 self._fail("the model has stopped", "its thread ended without being asked to")
                 self._on_death()
             self._handoff.deliver([self._ended])

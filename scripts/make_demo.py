@@ -25,6 +25,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from app.images import SIDE  # scenes are kept at the side at which the model serves
 from app.network import DEVIATION, MEAN
 from scripts.demo_bundle import (
     measure_bundle,
@@ -39,7 +40,6 @@ from scripts.scores import exact_share, mean_average_precision
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "demo"
 
-SIDE = 224  # px; scenes are kept at the side at which the model serves
 TRAINING_SCENES, HELD_OUT_SCENES = 20_000, 2_000
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # scene i is drawn from the generator seeded [seed, i]
 

@@ -36,7 +36,7 @@ def photo_like(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Im
     """Return a smooth picture with all its channels busy."""
     rng = np.random.default_rng(5)
     noise = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
-    image = Image.fromarray(noise, "RGBA" if noise.shape[2] == 4 else "RGB")
+    image = Image.fromarray(noise, "RGBA")
     return image.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
