@@ -4,17 +4,22 @@ The house, from the roof down. A module imports only from floors below its own;
 ``tests/test_layers.py`` holds that law.
 
     ROOF     wsgi, worker       the application built from the environment; Gunicorn's worker around it
+             probe, optimize    programs of their own: measure one worker; earn reduced precisions
     FLOOR 4  factory            create_app(settings): wires everything
     FLOOR 3  web/*              surfaces: Flask blueprints, problem+json; never import torch
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
-             images, bundle, network   numerics: file to pixels to logits; no threads, no gevent
-    GROUND   settings, errors, logs, roster   no torch, no Flask
+             sizing             how many workers fit; measured by the probe
+             engines/*          numerics: pixels to logits on a device; no threads, no gevent
+             conversion, quantisation   what only programs that end soon may import
+             network, weights   the network as torch knows it
+             images, bundle, optimized, precision   files: pictures, models, what was derived from them
+    GROUND   settings, errors, logs, roster, machine   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 
     route → images.decode_image (native thread pool) → batcher.submit (bounded queue, deadline)
-          → network.forward (the model thread: one forward for many requests) → labels → JSON
+          → engine.forward (the model thread: one forward for many requests) → labels → JSON
 
 This file imports nothing: Gunicorn's master reads ``app.settings`` and must never touch CUDA or run
 a forward, because a fork after CUDA was touched breaks every worker, and a fork after an OpenMP

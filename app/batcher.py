@@ -8,7 +8,12 @@ What holds at all times:
     a request takes a place before it costs anything, and there are ``max_queue`` of them;
     requests are answered in the order in which they were submitted;
     a waiter is answered exactly once, or gave up by itself and is skipped when the batch is cut;
+    a client that has hung up is noticed when the batch is cut, and costs no forward;
     an error of one forward reaches the waiters of that batch and no other, and the loop goes on.
+
+A free engine takes what is queued and begins. It waits for nothing but pictures that are being
+decoded at that moment, and for those at most ``max_wait_s`` after the first of the batch came: a lone
+client never waits, a crowd fills the batches while the engine is busy with the one before.
 """
 
 from __future__ import annotations
@@ -16,17 +21,26 @@ from __future__ import annotations
 import logging
 import time
 from _queue import Empty, SimpleQueue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from gevent.event import Event
 
-from app.errors import InternalError, NotReady, QueueFull, ServingError
+from app.errors import (
+    ClientGone,
+    DeviceLost,
+    InternalError,
+    NotReady,
+    OutOfMemory,
+    QueueFull,
+    ServingError,
+)
 from app.handoff import Handoff
 
-Forward = Callable[[np.ndarray], np.ndarray]  # (n, 3, 224, 224) uint8 → (n, classes) float32
+# n pictures, each (3, 224, 224) uint8 → (n, classes) float32
+Forward = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 UNANSWERED = InternalError("the model gave no answer")
 
@@ -39,6 +53,7 @@ class Ticket:
 
     Attributes:
         image: (3, 224, 224) uint8.
+        is_gone: tells whether the client has hung up; asked on the model thread.
         submitted: when it was queued, monotonic seconds.
         answered: set, on the hub, once ``outcome`` is there.
         abandoned: the waiter has left (deadline or hang-up); nobody wants the answer.
@@ -46,32 +61,36 @@ class Ticket:
     """
 
     image: np.ndarray
+    is_gone: Callable[[], bool]
     submitted: float = field(default_factory=time.monotonic)
     answered: Event = field(default_factory=Event)
     abandoned: bool = False
     outcome: np.ndarray | ServingError = UNANSWERED
 
 
+def is_never_gone() -> bool:
+    """Stand for a client that cannot hang up."""
+    return False
+
+
 class Batcher:
     """Collects pictures into batches and runs them through a network, one batch at a time."""
 
-    def __init__(
-        self, handoff: Handoff, *, max_batch: int, max_wait_s: float, max_queue: int
-    ) -> None:
+    def __init__(self, handoff: Handoff, *, max_wait_s: float, max_queue: int) -> None:
         """Make an empty batcher (on the hub).
 
         Args:
             handoff: brings the answers back.
-            max_batch: the most pictures in one forward.
-            max_wait_s: how long the first picture of a batch waits for others to join.
+            max_wait_s: how long the first picture of a batch waits for those that are being decoded.
             max_queue: the most requests inside, from ``place`` to the answer.
         """
         self._handoff = handoff
-        self._max_batch = max_batch
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
-        self._inside = 0
+        self._inside = 0  # requests that hold a place
+        self._submitted = 0  # those of them that have queued their picture
+        self._in_hand: list[Ticket] = []  # the batch that the model thread works on
         self._closing = False
         self._idle = Event()
         self._idle.set()
@@ -99,24 +118,29 @@ class Batcher:
             if not self._inside:
                 self._idle.set()
 
-    def submit(self, image: np.ndarray) -> np.ndarray:
+    def submit(self, image: np.ndarray, is_gone: Callable[[], bool] = is_never_gone) -> np.ndarray:
         """Queue a picture and wait for its answer; the caller's timeout bounds the wait.
 
         Args:
             image: (3, 224, 224) uint8.
+            is_gone: tells whether the client has hung up; safe on any thread.
 
         Returns:
             (classes,) float32 logits.
 
         Raises:
             InternalError: the forward failed.
+            OutOfMemory: the device has no room for this picture alone.
+            ClientGone: the client had hung up before its turn came.
             NotReady: the model thread has ended.
         """
-        ticket = Ticket(image)
+        ticket = Ticket(image, is_gone)
+        self._submitted += 1
         self._queue.put(ticket)
         try:
             ticket.answered.wait()
         finally:
+            self._submitted -= 1
             ticket.abandoned = True
         if isinstance(ticket.outcome, ServingError):
             raise ticket.outcome
@@ -131,54 +155,85 @@ class Batcher:
 
     # On the model thread
 
-    def run(self, forward: Forward) -> None:
-        """Answer batches until ``drain``; whatever ends it, no waiter is left behind."""
-        try:
-            while (batch := self._cut_batch()) is not None:
-                if batch:
-                    self._answer(batch, forward)
-        finally:
-            self._turn_away()
+    def run(self, forward: Forward, max_batch: int) -> None:
+        """Answer batches of at most ``max_batch`` pictures until ``drain``; then call ``turn_away``.
 
-    def _cut_batch(self) -> list[Ticket] | None:
-        """Wait for the next batch; None ends the loop, an empty list means that every waiter had left."""
-        first = self._queue.get()
-        if first is None:
-            return None
-        batch = [first]
-        cut_at = first.submitted + self._max_wait_s
-        while len(batch) < self._max_batch:
+        Raises:
+            DeviceLost: the forward cannot be used any more; the batch in hand is not answered yet.
+        """
+        while self._cut_batch(max_batch):
+            if self._in_hand:
+                self._answer(self._in_hand, forward)
+
+    def turn_away(self) -> None:
+        """Answer whoever is left: nobody will compute it."""
+        left = [ticket for ticket in self._in_hand if ticket.outcome is UNANSWERED]
+        while not self._queue.empty():
+            ticket = self._queue.get()
+            if ticket is not None:
+                left.append(ticket)
+        for ticket in left:
+            ticket.outcome = NotReady("the model has stopped")
+        self._handoff.deliver([ticket.answered for ticket in left])
+
+    def _cut_batch(self, max_batch: int) -> bool:
+        """Wait for the next batch and take it in hand; False ends the loop. It may come out empty."""
+        self._in_hand = batch = []
+        ticket = self._queue.get()
+        while ticket is not None:
+            if self._is_wanted(ticket):
+                batch.append(ticket)
+            if len(batch) >= max_batch:
+                return True
             try:
-                ticket = self._queue.get(timeout=max(0.0, cut_at - time.monotonic()))
+                ticket = self._next_ticket(batch)
             except Empty:
-                break
-            if ticket is None:
-                self._queue.put(None)  # this batch first, the end after it
-                break
-            batch.append(ticket)
-        return [ticket for ticket in batch if not ticket.abandoned]
+                return True
+        if batch:
+            self._queue.put(None)  # this batch first, the end after it
+        return bool(batch)
+
+    def _next_ticket(self, batch: list[Ticket]) -> Ticket | None:
+        """Return what joins the batch, at once or soon. Raises Empty where the batch should go."""
+        try:
+            return self._queue.get_nowait()
+        except Empty:
+            left_s = batch[0].submitted + self._max_wait_s - time.monotonic() if batch else 0
+            being_decoded = self._inside - self._submitted
+            if left_s <= 0 or being_decoded <= 0:
+                raise
+        return self._queue.get(timeout=left_s)
+
+    def _is_wanted(self, ticket: Ticket) -> bool:
+        """Tell whether anybody waits for this answer; let go of a client that has hung up."""
+        if ticket.abandoned:
+            return False
+        if not ticket.is_gone():
+            return True
+        ticket.outcome = ClientGone("the client has hung up")
+        self._handoff.deliver([ticket.answered])
+        return False
 
     def _answer(self, batch: list[Ticket], forward: Forward) -> None:
         """Run one forward and hand every waiter its row, or the error."""
         try:
-            logits = forward(np.stack([ticket.image for ticket in batch]))
+            logits = forward([ticket.image for ticket in batch])
             for ticket, row in zip(batch, logits, strict=True):
                 ticket.outcome = row
+        except OutOfMemory as error:
+            logger.warning("%s", error.message, extra={"fields": {"batch": len(batch)}})
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._answer(batch[:middle], forward)
+                self._answer(batch[middle:], forward)
+                return
+            batch[0].outcome = error
+        except DeviceLost:
+            raise
         except Exception:
             logger.exception("forward failed", extra={"fields": {"batch": len(batch)}})
             for ticket in batch:
                 ticket.outcome = InternalError(
                     "the model failed on this batch; the log has the reason"
                 )
-        finally:
-            self._handoff.deliver(ticket.answered for ticket in batch)
-
-    def _turn_away(self) -> None:
-        """Answer whoever is still queued: nobody will compute it."""
-        left = []
-        while not self._queue.empty():
-            ticket = self._queue.get()
-            if ticket is not None:
-                ticket.outcome = NotReady("the model has stopped")
-                left.append(ticket.answered)
-        self._handoff.deliver(left)
+        self._handoff.deliver([ticket.answered for ticket in batch])

@@ -5,25 +5,20 @@
                              or model.safetensors, or model.npz
         class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}
         model.json           optional: a description and measured scores
+    calibration/         optional: pictures of the kind that will come, for ``scripts/optimize``
+    precision.json       written by ``scripts/optimize``: how far each precision was found to agree
+    optimized/           what was derived from the weights (``app/optimized.py``); may be deleted
 
-Weights never run code: ``.pth`` is read with ``weights_only=True``, ``.npz`` with
-``allow_pickle=False``.
+Nothing here needs torch: ``app/weights.py`` reads the tensors.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import pickle
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from app.errors import BundleError
 
@@ -31,23 +26,12 @@ WEIGHT_FILES = ("model.pth", "model.safetensors", "model.npz")  # looked for in 
 CLASS_FILE = "class_name.json"
 CARD_FILE = "model.json"
 CARD_KEYS = {"description", "scores"}
-# What the readers raise on damaged files and on files of another kind.
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
 DEMO = "demo"  # the model that comes with the project; anybody's own goes first
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model folder whose names were checked; the weights are read by ``load_weights``.
+    """A model folder whose names were checked; ``app/weights.py`` reads its weights.
 
     Attributes:
         name: the model's name, a folder's name.
@@ -62,6 +46,23 @@ class Bundle:
     weights: Path
     class_names: tuple[str, ...]
     description: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The version's folder."""
+        return self.weights.parent
+
+    def content_hash(self) -> str:
+        """Return what tells these weights from all others: 16 hexadecimal digits of the file's SHA-256.
+
+        Raises:
+            BundleError: the file cannot be read.
+        """
+        try:
+            with self.weights.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as error:
+            raise BundleError(f"{self.weights}: {error}") from error
 
 
 def find_bundle(models: Path, name: str = "") -> Bundle:
@@ -156,56 +157,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BundleError(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a weights file of any kind.
-
-    Returns:
-        Parameter name → CPU tensor; floating tensors as float32 whatever they were stored as.
-
-    Raises:
-        BundleError: the file is damaged or holds something else than tensors; the text says how to
-            mend it.
-    """
-    try:
-        tensors = READERS[path.suffix](path)
-    except READ_ERRORS as error:
-        raise BundleError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}); "
-            "it must hold a state_dict: torch.save(model.state_dict(), 'model.pth')"
-        ) from error
-    return {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in tensors.items()
-    }
-
-
-def read_pth(path: Path) -> dict[str, torch.Tensor]:
-    """Read torch's own format; takes ``{"state_dict": …}`` and names with DataParallel's ``module.`` too."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
-    if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
-        raise ValueError("it holds no dictionary of tensors")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def read_npz(path: Path) -> dict[str, torch.Tensor]:
-    """Read NumPy's compressed archive; half-precision zeros compress well, so a pruned network stays small."""
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return {name: torch.from_numpy(archive[name]) for name in archive.files}
-
-
-READERS: dict[str, Callable[[Path], dict[str, torch.Tensor]]] = {
-    ".pth": read_pth,
-    ".safetensors": load_file,
-    ".npz": read_npz,
-}
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's first line: torch appends pages of advice."""
-    return str(error).strip().split("\n")[0][:200]

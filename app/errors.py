@@ -90,6 +90,21 @@ class NotReady(ServingError):
     retry_after_s = 5
 
 
+class OutOfMemory(ServingError):
+    """The device has no room for a batch of this size; a smaller one may fit."""
+
+    status = 503
+    code = "out_of_memory"
+    retry_after_s = 1
+
+
+class ClientGone(ServingError):
+    """The client hung up before its turn came; nobody reads this answer (499 is nginx's number for it)."""
+
+    status = 499
+    code = "client_gone"
+
+
 class DeadlinePassed(ServingError):
     """The answer did not come within the request's deadline."""
 
@@ -102,5 +117,14 @@ class BundleError(Exception):
     """A model folder that cannot be served; for the operator's log, never for a client."""
 
 
+class DeviceLost(Exception):
+    """The device failed in a way that only a new process mends; the worker ends and is replaced."""
+
+
 class SettingsError(Exception):
     """Settings that cannot be used; the text lists every fault."""
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's first line, at most 200 characters: torch appends pages of advice."""
+    return str(error).strip().split("\n")[0][:200]

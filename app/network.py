@@ -1,18 +1,18 @@
-"""From pixels to logits: ResNet-50 on one device.
+"""The network as a torch module, built from a bundle: what every engine starts from.
 
-Runs on the model thread only; torch keeps gradient mode and CUDA's current device for each thread
-apart.
+It takes pixels as they come from ``images`` and answers logits, so the normalisation is decided in
+this one place and every engine carries it on the device.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
+from torch import nn
 from torchvision.models import resnet50
 
-from app.bundle import Bundle, first_line, load_weights
+from app.bundle import Bundle
 from app.errors import BundleError
-from app.images import SIDE
+from app.weights import load_weights
 
 # ImageNet's statistics, RGB in 0..1: what torchvision's pretrained networks were trained with
 # (torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms).
@@ -20,101 +20,42 @@ MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 
-class Network:
-    """A loaded network that answers batches."""
+class PixelNetwork(nn.Module):
+    """A classifier that takes pixels: (n, 3, 224, 224) in 0..255 → (n, classes) logits."""
 
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        """Build the network, read the weights and move them to the device.
+    scale: torch.Tensor
+    shift: torch.Tensor
 
-        Raises:
-            BundleError: the weights do not fit ResNet-50 with the bundle's class count.
-        """
-        weights = load_weights(bundle.weights)
-        check_class_count(bundle, weights)
-        module = resnet50(weights=None, num_classes=len(bundle.class_names))
-        try:
-            module.load_state_dict(weights)
-        except RuntimeError as error:
-            detail = " ".join(str(error).split())[:300]
-            raise BundleError(f"{bundle.weights} does not fit ResNet-50: {detail}") from error
-        self._module = module.eval().to(device)
-        self._device = device
-        self.device = str(device)
-        self._mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
-        self._deviation = torch.tensor(DEVIATION, device=device).view(1, 3, 1, 1)
+    def __init__(self, classifier: nn.Module, outputs: int) -> None:
+        """Put the normalisation in front: x / 255, less the mean, over the deviation, as one scale and one shift."""
+        super().__init__()
+        mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
+        self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-mean / deviation).view(1, 3, 1, 1))
+        self.classifier = classifier
+        self.outputs = outputs
 
-    @torch.inference_mode()
-    def forward(self, images: np.ndarray) -> np.ndarray:
-        """Answer one batch.
-
-        Args:
-            images: (n, 3, 224, 224) uint8, RGB, n ≥ 1.
-
-        Returns:
-            (n, classes) float32 logits.
-        """
-        pixels = torch.from_numpy(images).to(self._device).float().div_(255)
-        logits = self._module((pixels - self._mean) / self._deviation)
-        answer: np.ndarray = logits.float().cpu().numpy()
-        return answer
-
-    def warm_up(self, max_batch: int) -> None:
-        """Run the smallest and the largest batch once, so that no client pays for the first allocation.
-
-        Raises:
-            BundleError: an output is not finite, so the weights are unusable.
-        """
-        for size in {1, max_batch}:
-            logits = self.forward(np.zeros((size, 3, SIDE, SIDE), np.uint8))
-            if not np.isfinite(logits).all():
-                raise BundleError("the network answers NaN or infinity to a black picture")
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Answer a batch; integers are brought to the weights' own type."""
+        images = pixels.to(self.scale.dtype) * self.scale + self.shift
+        logits: torch.Tensor = self.classifier(images)
+        return logits
 
 
-def check_class_count(bundle: Bundle, weights: dict[str, torch.Tensor]) -> None:
-    """Compare the weights' last layer with the class names."""
-    last = weights.get("fc.weight")
-    if last is not None and last.shape[0] != len(bundle.class_names):
-        raise BundleError(
-            f"{bundle.weights} has {last.shape[0]} outputs, but class_name.json names {len(bundle.class_names)} classes"
-        )
-
-
-def choose_device(wanted: str, slot: int) -> torch.device:
-    """Return the device for a worker: ``auto`` and ``cuda`` take the GPUs in turn by the worker's slot.
+def build_network(bundle: Bundle) -> PixelNetwork:
+    """Build the network on the CPU in fp32, in evaluation mode, with the bundle's weights.
 
     Raises:
-        BundleError: a GPU was asked for that is not there.
+        BundleError: the weights cannot be read, or do not fit ResNet-50.
     """
-    gpus = torch.cuda.device_count() if wanted != "cpu" else 0
-    if wanted == "cpu" or (wanted == "auto" and not gpus):
-        return torch.device("cpu")
-    index = int(wanted.partition(":")[2] or slot % max(1, gpus))
-    if index >= gpus:
-        raise BundleError(f"SERVING_DEVICE={wanted}: there are {gpus} usable GPUs here")
-    return torch.device("cuda", index)
-
-
-def load_network(
-    bundle: Bundle, wanted_device: str, slot: int, threads: int, max_batch: int
-) -> Network:
-    """Load and warm up a network on the calling thread; it is ready to answer when this returns.
-
-    Args:
-        bundle: what to load.
-        wanted_device: the device setting.
-        slot: the worker's slot.
-        threads: CPU threads of one forward.
-        max_batch: the largest batch that will come.
-
-    Raises:
-        BundleError: the bundle cannot be served; the text says why.
-    """
-    torch.set_num_threads(threads)
+    weights = load_weights(bundle.weights)
+    # As many outputs as the weights have: that they fit the class names is checked for every engine
+    # alike (app/engines).
+    outputs = weights.get("fc.weight", torch.empty(len(bundle.class_names))).shape[0]
+    classifier = resnet50(weights=None, num_classes=outputs)
     try:
-        network = Network(bundle, choose_device(wanted_device, slot))
-        network.warm_up(max_batch)
-    except torch.OutOfMemoryError as error:
-        raise BundleError(
-            f"not enough GPU memory for {bundle.name}: {first_line(error)}"
-        ) from error
-    return network
+        classifier.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise BundleError(f"{bundle.weights} does not fit ResNet-50: {detail}") from error
+    return PixelNetwork(classifier, outputs).eval()

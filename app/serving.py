@@ -18,12 +18,14 @@ import numpy as np
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-from app.batcher import Batcher, Forward
+from app.batcher import Batcher, Forward, is_never_gone
+from app.engines import load_engine
 from app.errors import BundleError, DeadlinePassed, NotReady, ServingError
 from app.handoff import Handoff, start_native_thread
 from app.images import decode_image
 from app.roster import Roster, State
 from app.settings import Settings
+from app.sizing import current_plan, room_on_device
 
 LOGIT_THRESHOLD = 0.5  # a class passes where its raw output is above this, strictly
 
@@ -37,8 +39,11 @@ class Model:
     name: str
     version: int
     class_names: tuple[str, ...]
-    device: str
     description: str
+    device: str
+    engine: str
+    precision: str
+    max_batch: int
     forward: Forward
 
 
@@ -58,26 +63,27 @@ class Prediction:
 def load_model(settings: Settings, slot: int) -> Model:
     """Load the settings' model for the worker in ``slot``, on the calling thread.
 
-    What needs torch is imported here and not above: the surfaces, their tests and ``app.settings``
-    do without.
+    The plan says what and how; the workers of one plan all serve the same version.
 
     Raises:
         BundleError: there is no model to serve, or it cannot be served.
     """
-    from app.bundle import find_bundle  # noqa: PLC0415
-    from app.network import load_network  # noqa: PLC0415
-
-    bundle = find_bundle(settings.models, settings.model)
-    network = load_network(
-        bundle, settings.device, slot, settings.forward_threads, settings.max_batch
-    )
+    plan = current_plan(settings)
+    if plan.optimized is None:
+        raise BundleError(plan.failure)
+    bundle, choice = plan.optimized.bundle, plan.choice(slot)
+    with room_on_device(plan, choice, settings):
+        engine = load_engine(choice, plan.optimized)
     return Model(
         bundle.name,
         bundle.version,
         bundle.class_names,
-        network.device,
         bundle.description,
-        network.forward,
+        choice.device,
+        choice.engine,
+        choice.precision,
+        choice.max_batch,
+        engine.forward,
     )
 
 
@@ -110,7 +116,6 @@ class ModelServer:
         self._handoff = Handoff()
         self._batcher = Batcher(
             self._handoff,
-            max_batch=settings.max_batch,
             max_wait_s=settings.max_wait_ms / 1000,
             max_queue=settings.max_queue,
         )
@@ -138,11 +143,12 @@ class ModelServer:
         self._watchdog.kill()
         self._decoders.kill()
 
-    def classify(self, file: BinaryIO) -> Prediction:
+    def classify(self, file: BinaryIO, is_gone: Callable[[], bool] = is_never_gone) -> Prediction:
         """Answer one picture.
 
         Args:
             file: the uploaded file, open in binary mode.
+            is_gone: tells whether the client has hung up; safe on any thread.
 
         Raises:
             ServingError: any of them; see ``errors``.
@@ -156,7 +162,7 @@ class ModelServer:
             image = self._decoders.apply(self._decode, (file,))
             if isinstance(image, ServingError):
                 raise image
-            logits = self._batcher.submit(image)
+            logits = self._batcher.submit(image, is_gone)
         return Prediction(logits, model.class_names)
 
     def _decode(self, file: BinaryIO) -> np.ndarray | ServingError:
@@ -206,7 +212,7 @@ class ModelServer:
             started = time.monotonic()
             model = self._load(self._settings, self._roster.slot)
             self._announce(model, time.monotonic() - started)
-            self._batcher.run(model.forward)
+            self._batcher.run(model.forward, model.max_batch)
         except BundleError as error:
             self._fail("the model cannot be served", str(error))
         except Exception as error:
@@ -215,7 +221,8 @@ class ModelServer:
         finally:
             if self.model is not None and self.state is not State.DRAINING:
                 self._fail("the model has stopped", "its thread ended without being asked to")
-                self._on_death()
+                self._on_death()  # before anybody is turned away: nginx tries them again elsewhere
+            self._batcher.turn_away()
             self._handoff.deliver([self._ended])
 
     def _announce(self, model: Model, load_s: float) -> None:
@@ -229,6 +236,9 @@ class ModelServer:
             "version": model.version,
             "classes": len(model.class_names),
             "device": model.device,
+            "engine": model.engine,
+            "precision": model.precision,
+            "max_batch": model.max_batch,
             "load_s": round(load_s, 2),
             "description": model.description,
         }

@@ -60,9 +60,7 @@ def auto_or(read: Callable[[str], int]) -> Callable[[str], int | None]:
 
 def switch(text: str) -> bool:
     """Read ``on`` or ``off``."""
-    if text not in ("on", "off"):
-        raise ValueError("expected on or off")
-    return text == "on"
+    return one_of("on", "off")(text) == "on"
 
 
 def device(text: str) -> str:
@@ -72,11 +70,15 @@ def device(text: str) -> str:
     return text
 
 
-def log_level(text: str) -> str:
-    """Read a level of Python's logging, in capitals."""
-    if text not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-        raise ValueError("expected DEBUG, INFO, WARNING or ERROR")
-    return text
+def one_of(*words: str) -> Callable[[str], str]:
+    """Return a reader of one of some words."""
+
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"expected {', '.join(words[:-1])} or {words[-1]}")
+        return text
+
+    return read
 
 
 def folder(text: str) -> Path:
@@ -100,7 +102,7 @@ def row(default: str, read: Callable[[str], Any], unit: str, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """What an operator can choose. Durations are float seconds, sizes are bytes or pixels, None means ``auto``."""
+    """What an operator can choose. None means ``auto``; ``environ`` is what it was read from, for child processes."""
 
     models: Path = row(
         "models",
@@ -118,7 +120,7 @@ class Settings:
         "auto",
         auto_or(whole(1, 64)),
         "processes",
-        "model copies; auto: one on each GPU, or one on the CPU",
+        "model copies; auto: as many as memory holds and the cores are worth (`scripts/plan-workers`)",
     )
     threads: int | None = row(
         "auto",
@@ -132,9 +134,32 @@ class Settings:
         "threads",
         "pictures decoded at once in a worker; auto: as many as cores, up to 4",
     )
-    max_batch: int = row("16", whole(1, 256), "images", "the most pictures in one forward")
+    engine: str = row(
+        "auto",
+        one_of("auto", "openvino", "eager"),
+        "",
+        "what runs on the CPU; auto: OpenVINO, or eager torch where it cannot",
+    )
+    precision: str = row(
+        "auto",
+        one_of("auto", "fp32", "bf16", "fp16", "int8"),
+        "",
+        "auto: the fastest that `scripts/optimize` found to agree with fp32",
+    )
+    insist: bool = row(
+        "off", switch, "", "`on` serves a precision that was not found to agree with fp32"
+    )
+    max_batch: int | None = row(
+        "auto",
+        auto_or(whole(1, 256)),
+        "images",
+        "the most pictures in one forward; auto: 8 on the CPU, 64 on a GPU",
+    )
     max_wait_ms: float = row(
-        "2", number(0, 1000), "ms", "how long the first picture of a batch waits for others"
+        "2",
+        number(0, 1000),
+        "ms",
+        "how long a batch waits for pictures that are being decoded; never for others",
     )
     max_queue: int = row(
         "128", whole(1, 10_000), "requests", "requests inside one worker; one more is answered 429"
@@ -151,29 +176,33 @@ class Settings:
     max_pixels: int = row(
         "50000000", whole(10_000, 500_000_000), "pixels", "largest picture, width × height"
     )
+    memory_reserve_percent: int = row(
+        "10", whole(0, 90), "%", "memory of the host and of each GPU that workers leave free"
+    )
+    cache: Path = row(
+        "run/cache",
+        folder,
+        "folder",
+        "for converted models where the models folder cannot be written",
+    )
     exif_rotate: bool = row(
         "off",
         switch,
         "",
         "`on` turns photographs upright by their EXIF tag before they are resized",
     )
-    log_level: str = row("INFO", log_level, "", "`DEBUG`, `INFO`, `WARNING` or `ERROR`")
+    log_level: str = row(
+        "INFO",
+        one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+        "",
+        "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
+    )
+    environ: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def max_body_bytes(self) -> int:
         """Largest request body, in bytes."""
         return self.max_body_mb * MEGABYTE
-
-    @property
-    def worker_count(self) -> int:
-        """Model copies to run: as set, or one on each GPU that the device setting allows, or one."""
-        gpus = count_gpus() if self.device in ("auto", "cuda") else 1
-        return self.workers or max(1, gpus)
-
-    @property
-    def forward_threads(self) -> int:
-        """CPU threads of one forward."""
-        return self.threads or max(1, count_cores() // self.worker_count)
 
     @property
     def decode_pool_size(self) -> int:
@@ -188,7 +217,7 @@ class Settings:
             SettingsError: a value is outside its range or a ``SERVING_`` name is unknown; the text
                 has one line for each fault, and all faults at once.
         """
-        rows = {PREFIX + field.name.upper(): field for field in dataclasses.fields(cls)}
+        rows = {PREFIX + field.name.upper(): field for field in table_rows()}
         faults = [
             f"{name} is not a setting; the settings are in the README"
             for name in sorted(environ)
@@ -203,7 +232,13 @@ class Settings:
                 faults.append(f"{name}={text!r}: {error}")
         if faults:
             raise SettingsError("\n".join(faults))
-        return cls(**values)
+        given = {name: text for name, text in environ.items() if name in rows}
+        return cls(**values, environ=given)
+
+
+def table_rows() -> list[dataclasses.Field[Any]]:
+    """Return the fields that are rows of the table."""
+    return [field for field in dataclasses.fields(Settings) if field.metadata]
 
 
 def count_cores() -> int:
@@ -216,15 +251,10 @@ def count_cores() -> int:
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
-def count_gpus() -> int:
-    """Return the NVIDIA GPUs that this process can open, by their device files: Gunicorn's master may not ask CUDA."""
-    return sum(1 for name in Path("/dev").glob("nvidia[0-9]*") if name.name[6:].isdigit())
-
-
 def format_table() -> str:
     """Return the settings as the README's Markdown table."""
     lines = ["| variable | default | unit | what it does |", "|---|---|---|---|"]
-    for field in dataclasses.fields(Settings):
+    for field in table_rows():
         default = f"`{field.metadata['default']}`" if field.metadata["default"] else "empty"
         unit, text = field.metadata["unit"], field.metadata["help"]
         lines.append(f"| `{PREFIX}{field.name.upper()}` | {default} | {unit} | {text} |")

@@ -1,10 +1,12 @@
 """Gunicorn: gevent workers, one model each, behind nginx.
 
-The master imports torch once for all workers, and does nothing with it: a fork after CUDA was
-touched breaks every worker, a fork after an OpenMP forward hangs the child.
+The master plans the workers (``app/sizing.py``) and imports their engine once for all of them, but
+does nothing with it: a fork after CUDA was touched breaks every worker, a fork after an OpenMP
+forward hangs the child. This file is read again on a reload, while the old workers serve.
 """
 
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -13,7 +15,9 @@ from app.errors import SettingsError
 from app.logs import logging_config
 from app.roster import roster
 from app.settings import Settings
+from app.sizing import adopt_plan
 
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts the GPUs
 try:
     settings = Settings.from_env(os.environ)
 except SettingsError as error:
@@ -22,7 +26,8 @@ except SettingsError as error:
 bind = ["unix:run/gunicorn.sock", "127.0.0.1:10086"]  # nginx's way in, and a look past nginx
 worker_class = "app.worker.ServingWorker"
 wsgi_app = "app.wsgi:app"
-workers = settings.worker_count
+plan = adopt_plan(settings)
+workers = len(plan.choices)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
 
@@ -43,13 +48,29 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 def when_ready(server):
-    """Import what every worker needs, once (in the master, after the sockets are open: clients wait, not fail).
+    """Tell the plan and import the engine (in the master, after the sockets are open: clients wait, not fail)."""
+    tell_plan()
 
-    The workers share its memory and load in a second. It has to come before gevent's patches too:
-    torch's import runs a subprocess, which gevent allows on the hub only, and torch's own locks
-    must stay real ones for the model thread.
+
+def on_reload(server):
+    """Tell the new plan (in the master, before the new workers are forked)."""
+    tell_plan()
+
+
+def tell_plan():
+    """Log the plan with its reasons, and import the engine that it names.
+
+    The workers share the import's memory and load in less than a second. It has to come before
+    gevent's patches too: torch's import runs a subprocess, which gevent allows on the hub only, and
+    an engine's locks must stay real ones for the model thread.
     """
-    importlib.import_module("app.network")
+    logger = logging.getLogger("plan")
+    for what, text in plan.lines:
+        logger.info("%s: %s", what, text)
+    if plan.warning:
+        logger.warning("%s", plan.warning)
+    if not plan.failure:
+        importlib.import_module(f"app.engines.{plan.choices[0].engine}")
 
 
 def pre_fork(server, worker):

@@ -13,7 +13,7 @@ import torch
 from matplotlib import pyplot
 
 from app.bundle import CARD_FILE, CLASS_FILE, find_bundle
-from app.network import load_network
+from app.engines.eager import EagerEngine
 from scripts.demo_scenes import CLASS_NAMES, Scene, draw_scene
 from scripts.scores import exact_share, mean_average_precision
 
@@ -23,6 +23,7 @@ DESCRIPTION = (
 )
 # The samples are for trying out, not for measuring: with this seed the demo reads all eight.
 SAMPLE_SEED = 6
+CALIBRATION_SEED, CALIBRATION_SCENES = 3, 200
 # Name → what is on it, and on which backdrop.
 SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "street": (("Bus", "Car", "Bicycle", "Person"), "horizon"),
@@ -64,7 +65,7 @@ def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dic
         What ``model.json`` tells under ``scores``.
     """
     bundle = find_bundle(models, "demo")
-    network = load_network(bundle, "auto", slot=0, threads=torch.get_num_threads(), max_batch=50)
+    network = EagerEngine(bundle, torch.get_num_threads())
     parts = [network.forward(part) for part in np.array_split(images, max(1, len(images) // 50))]
     logits = np.concatenate(parts)
     kernels = [tensor for tensor in np.load(bundle.weights).values() if tensor.ndim == 4]
@@ -110,6 +111,14 @@ def write_samples(folder: Path) -> None:
             scene = draw_sample(name)
             scene.image.save(folder / f"{name}.jpg", quality=90)
             table.writerow([f"{name}.jpg", " | ".join(CLASS_NAMES[i] for i in scene.labels)])
+
+
+def write_calibration(folder: Path) -> None:
+    """Write the pictures that ``scripts/optimize`` calibrates and measures with: scenes of a seed of their own."""
+    folder.mkdir(exist_ok=True)
+    for index in range(CALIBRATION_SCENES):
+        scene = draw_scene(np.random.default_rng([CALIBRATION_SEED, index]))
+        scene.image.save(folder / f"{index:03}.jpg", quality=80)
 
 
 def plot_curve(history: list[dict[str, float]], path: Path) -> None:

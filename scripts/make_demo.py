@@ -31,6 +31,7 @@ from scripts.demo_bundle import (
     measure_bundle,
     plot_curve,
     write_bundle,
+    write_calibration,
     write_card,
     write_samples,
 )
@@ -264,6 +265,7 @@ def main() -> None:
     scores = measure_bundle(models, images.numpy(), targets.numpy())
     write_card(models / "demo" / "1", scores)
     write_samples(ROOT / "samples")
+    write_calibration(models / "demo" / "1" / "calibration")
     plot_curve(run.history, ROOT / "docs" / "demo-training.png")
     print(json.dumps(scores, indent=1))
 

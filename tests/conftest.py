@@ -52,8 +52,8 @@ def photos() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """Return the whole server with the demo model, ready; tests that disturb it start their own."""
-    live = Server(tmp_path_factory.mktemp("server")).start().wait_ready()
+    """Return the whole server with the demo model in fp32, ready; tests that disturb it start their own."""
+    live = Server(tmp_path_factory.mktemp("server"), precision="fp32").start().wait_ready()
     yield live
     live.remove()
 

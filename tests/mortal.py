@@ -10,15 +10,15 @@ from app.serving import Model, ModelServer
 from app.settings import Settings
 
 
-def forward(images: np.ndarray) -> np.ndarray:
+def forward(images: list[np.ndarray]) -> np.ndarray:
     """Answer, or end the thread where a picture is white."""
-    if (images == 255).all(axis=(1, 2, 3)).any():
+    if any((image == 255).all() for image in images):
         raise SystemExit
     return np.ones((len(images), 1), np.float32)
 
 
 settings = Settings.from_env({})
-model = Model("mortal", 1, ("Alive",), "cpu", "", forward)
+model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, forward)
 server = ModelServer(settings, roster, lambda settings, slot: model, lambda: os._exit(1))
 app = create_app(settings, server)
 server.start()

@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 
 from app.batcher import Batcher
-from app.errors import InternalError, NotReady, QueueFull
+from app.errors import ClientGone, DeviceLost, InternalError, NotReady, OutOfMemory, QueueFull
 from app.handoff import Handoff, start_native_thread
 from tests.helpers import wait_until
 
@@ -17,6 +17,11 @@ from tests.helpers import wait_until
 def image(number: int) -> np.ndarray:
     """Return a picture that carries its number."""
     return np.full((3, 2, 2), number, np.uint8)
+
+
+def double(images):
+    """Answer each picture's number doubled."""
+    return np.stack(images)[:, 0, 0, :1] * 2.0
 
 
 class HeldForward:
@@ -31,12 +36,12 @@ class HeldForward:
         self.batches: list[list[int]] = []
         self._permits: SimpleQueue = SimpleQueue()  # native: it must block the real thread
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        self.batches.append([int(number) for number in images[:, 0, 0, 0]])
+    def __call__(self, images: list[np.ndarray]) -> np.ndarray:
+        self.batches.append([int(image[0, 0, 0]) for image in images])
         permit = self._permits.get()
         if permit is not None:
             raise permit
-        return images[:, 0, 0, :1].astype(np.float32) * 2
+        return double(images)
 
     def let_go(self, times: int = 1, error: BaseException | None = None) -> None:
         for _ in range(times):
@@ -47,14 +52,15 @@ class HeldForward:
 def running(forward, *, max_batch=8, max_wait_s=0.0, max_queue=64):
     """Yield a batcher whose thread runs; end it afterwards."""
     handoff, ended = Handoff(), Event()
-    batcher = Batcher(handoff, max_batch=max_batch, max_wait_s=max_wait_s, max_queue=max_queue)
+    batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue)
 
     def model_thread():
         try:
-            batcher.run(forward)
-        except SystemExit:
+            batcher.run(forward, max_batch)
+        except (SystemExit, DeviceLost):
             pass
         finally:
+            batcher.turn_away()
             handoff.deliver([ended])
 
     start_native_thread(model_thread)
@@ -81,7 +87,7 @@ def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
 
 
 def test_everyone_gets_the_answer_to_their_own_picture():
-    with running(lambda images: images[:, 0, 0, :1] * 2.0) as batcher:
+    with running(double) as batcher:
         requests = [ask(batcher, number) for number in range(64)]
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(64)]
 
@@ -99,28 +105,90 @@ def test_requests_that_wait_share_one_forward_in_the_order_of_their_arrival():
 
 def test_a_full_batch_does_not_wait():
     forward = HeldForward()
-    with running(forward, max_batch=2, max_wait_s=60) as batcher:
+    forward.let_go()
+    with running(forward, max_batch=2, max_wait_s=60) as batcher, batcher.place():
         requests = [ask(batcher, 1), ask(batcher, 2)]
-        forward.let_go()
         assert [request.get(timeout=5) for request in requests] == [2.0, 4.0]
         assert forward.batches == [[1, 2]]
-        batcher._max_wait_s = 0
 
 
-def test_the_first_picture_of_a_batch_waits_for_others_but_not_longer_than_it_may():
+def test_a_lone_picture_waits_for_nobody():
     forward = HeldForward()
-    forward.let_go(2)
-    with running(forward, max_batch=8, max_wait_s=0.2) as batcher:
-        together = [ask(batcher, 1), ask(batcher, 2)]
-        assert [request.get(timeout=5) for request in together] == [2.0, 4.0]
+    forward.let_go()
+    with running(forward, max_wait_s=60) as batcher:
+        assert ask(batcher, 3).get(timeout=5) == 6.0
+
+
+def test_a_batch_waits_for_a_picture_that_is_being_decoded():
+    forward = HeldForward()
+    forward.let_go()
+    with running(forward, max_wait_s=60) as batcher:
+        with batcher.place():  # the second request, on its way
+            first = ask(batcher, 1)
+            gevent.sleep(0.05)
+            assert not forward.batches
+            assert batcher.submit(image(2))[0] == 4.0
+        assert first.get(timeout=5) == 2.0
         assert forward.batches == [[1, 2]]
 
 
-def test_a_lone_picture_is_answered_alone():
+def test_a_batch_waits_for_a_decoder_no_longer_than_it_may():
     forward = HeldForward()
     forward.let_go()
+    with running(forward, max_wait_s=0.05) as batcher, batcher.place():
+        assert ask(batcher, 1).get(timeout=5) == 2.0
+        assert forward.batches == [[1]]
+
+
+def test_a_client_that_has_hung_up_is_not_computed_and_gives_its_place_back():
+    forward = HeldForward()
+    with running(forward, max_queue=3) as batcher:
+        first = ask(batcher, 1)
+        wait_until(lambda: forward.batches)
+
+        def request():
+            with batcher.place():
+                batcher.submit(image(2), is_gone=lambda: True)
+
+        gone, stayed = gevent.spawn(request), ask(batcher, 3)
+        forward.let_go(2)
+        with pytest.raises(ClientGone):
+            gone.get(timeout=5)
+        assert (first.get(timeout=5), stayed.get(timeout=5)) == (2.0, 6.0)
+        assert forward.batches == [[1], [3]]
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(caplog):
+    sizes = []
+
+    def forward(images):
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise OutOfMemory("the GPU is out of memory: 3 is too many")
+        return double(images)
+
+    with running(forward, max_batch=8, max_wait_s=60) as batcher, batcher.place():
+        requests = [ask(batcher, number) for number in range(8)]
+        assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(8)]
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+    assert "the GPU is out of memory: 3 is too many" in caplog.text
+
+
+def test_a_single_picture_that_does_not_fit_is_told_and_the_next_is_tried():
+    forward = HeldForward()
     with running(forward) as batcher:
-        assert ask(batcher, 3).get(timeout=5) == 6.0
+        forward.let_go(error=OutOfMemory("the GPU is out of memory"))
+        with pytest.raises(OutOfMemory):
+            ask(batcher, 1).get(timeout=5)
+        forward.let_go()
+        assert ask(batcher, 2).get(timeout=5) == 4.0
+
+
+def test_a_lost_device_ends_the_loop_before_anybody_is_answered():
+    forward = HeldForward()
+    forward.let_go(error=DeviceLost("an illegal memory access was encountered"))
+    with running(forward) as batcher, pytest.raises(NotReady, match="stopped"):  # by turn_away
+        ask(batcher, 1).get(timeout=5)
 
 
 def test_a_request_over_the_bound_is_refused_and_a_free_place_is_given_again():
@@ -178,7 +246,7 @@ def test_a_failed_forward_is_told_to_its_batch_and_to_no_other(caplog):
 
 
 def test_a_forward_that_answers_too_few_rows_is_an_error_for_the_whole_batch():
-    with running(lambda images: images[:-1, 0, 0, :1]) as batcher, pytest.raises(InternalError):
+    with running(lambda images: double(images)[:-1]) as batcher, pytest.raises(InternalError):
         ask(batcher, 1).get(timeout=5)
 
 
@@ -211,11 +279,9 @@ def test_when_the_model_thread_dies_nobody_is_left_waiting():
         wait_until(lambda: forward.batches)
         queued = [ask(batcher, 2), ask(batcher, 3)]
         forward.let_go(error=SystemExit())
-        for request in queued:
+        for request in [first, *queued]:
             with pytest.raises(NotReady, match="stopped"):
                 request.get(timeout=5)
-        with pytest.raises(InternalError, match="no answer"):
-            first.get(timeout=5)
 
 
 def test_the_hub_goes_on_while_the_model_thread_computes():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.bundle import find_bundle, load_weights, open_bundle
+from app.bundle import find_bundle, open_bundle
 from app.errors import BundleError
+from app.weights import load_weights
 from tests.helpers import ROOT
 
 NAMES = {"0": "Rust", "1": "Scab"}

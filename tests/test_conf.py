@@ -14,8 +14,8 @@ from gunicorn.config import Config
 from app.settings import Settings
 from tests.helpers import ROOT
 
-HOOKS = {"when_ready", "pre_fork", "post_fork", "child_exit", "worker_exit"}
-OWN_NAMES = {"settings", "SWITCH_INTERVAL_S"}
+HOOKS = {"when_ready", "on_reload", "pre_fork", "post_fork", "child_exit", "worker_exit"}
+OWN_NAMES = {"settings", "plan", "tell_plan", "SWITCH_INTERVAL_S"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def seconds(nginx_text: str, name: str) -> float:
 def test_every_name_in_gunicorns_file_is_one_that_gunicorn_knows(gunicorn):
     known = set(Config().settings)
     modules_and_classes = {n for n, v in gunicorn.items() if isinstance(v, type | type(os))}
-    imported = {"roster", "logging_config", *modules_and_classes}
+    imported = {"roster", "logging_config", "adopt_plan", *modules_and_classes}
     assert set(gunicorn) - imported - OWN_NAMES <= known
     assert set(gunicorn) >= HOOKS
 
@@ -60,18 +60,23 @@ def test_the_model_loads_after_the_fork(gunicorn):
     assert gunicorn["control_socket_disable"] is True
 
 
-def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads():
+@pytest.mark.parametrize("engine", ["openvino", "eager"])
+def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads(engine):
     """A fork after CUDA or after an OpenMP region breaks the workers."""
     probe = (
         "import runpy, threading;"
         "conf = runpy.run_path('conf/gunicorn.conf.py');"
         "conf['when_ready'](None);"
-        "import torch;"
+        "import sys, torch;"
         "assert not torch.cuda.is_initialized();"
+        "assert f'app.engines.{conf[\"plan\"].choices[0].engine}' in sys.modules;"
         "assert threading.active_count() == 1, threading.enumerate()"
     )
     command = [sys.executable, "-W", "error", "-c", probe]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {"SERVING_ENGINE": engine, "SERVING_PRECISION": "fp32"}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
 
 

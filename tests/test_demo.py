@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.bundle import find_bundle
-from app.network import load_network
+from app.engines.eager import EagerEngine
 from scripts.demo_bundle import SAMPLES as SAMPLE_SCENES
 from scripts.demo_bundle import measure_bundle, write_bundle
 from scripts.demo_scenes import CLASS_NAMES, draw_scene
@@ -127,7 +127,7 @@ def test_what_is_written_as_a_bundle_serves_the_same(tmp_path):
     torch.manual_seed(0)
     network = resnet50(num_classes=len(CLASS_NAMES)).eval()
     write_bundle(tmp_path / "demo" / "1", network.state_dict())
-    served = load_network(find_bundle(tmp_path), "cpu", slot=0, threads=2, max_batch=1)
+    served = EagerEngine(find_bundle(tmp_path), threads=2)
     black = served.forward(np.zeros((1, 3, SIDE, SIDE), np.uint8))[0]
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

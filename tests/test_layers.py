@@ -1,6 +1,9 @@
 """The law of the house, read from the imports themselves (see app/__init__.py)."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,27 +11,34 @@ import pytest
 from tests.helpers import ROOT
 
 APP = ROOT / "app"
-GROUND = {"settings", "errors", "logs", "roster"}
+GROUND = {"settings", "errors", "logs", "roster", "machine"}
 CONCURRENCY = {"batcher", "handoff"}
-NUMERICS = {"images", "bundle", "network"}
+FILES = {"images", "bundle", "optimized", "precision"}
+TENSORS = {"weights", "network"}
+OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
+NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
+ROOF = {"wsgi", "worker", "probe", "optimize"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
-    **dict.fromkeys(CONCURRENCY | NUMERICS, 1),
+    **dict.fromkeys(CONCURRENCY | NUMERICS | {"sizing"}, 1),
     "serving": 2,
     "web": 3,
     "factory": 4,
-    "wsgi": 5,
-    "worker": 5,
+    **dict.fromkeys(ROOF, 5),
 }
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
-NEIGHBOURS = {("batcher", "handoff"), ("network", "bundle"), ("network", "images")}
-NEIGHBOURS |= {("settings", "errors")}
+NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
+NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
+NEIGHBOURS |= {("engines", there) for there in FILES | {"network"}}
+NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network", "engines"}}
+NEIGHBOURS |= {("sizing", there) for there in FILES | {"engines"}}
 
 TORCH = {"torch", "torchvision"}
 FORBIDDEN = {
     **{name: TORCH | {"flask", "gevent", "gunicorn"} for name in GROUND},
     **{name: TORCH | {"flask"} for name in CONCURRENCY},
     **{name: {"threading", "queue", "gevent", "flask", "concurrent"} for name in NUMERICS},
+    **{name: TORCH | {"threading", "queue", "gevent", "flask"} for name in FILES | {"sizing"}},
     "web": TORCH | {"gevent"},
     "factory": TORCH,
 }
@@ -80,4 +90,18 @@ def test_every_module_has_a_floor():
 
 def test_nobody_imports_the_roof():
     for path in MODULES:
-        assert not {"app.wsgi", "app.worker"} & imported(path), path
+        assert not {f"app.{name}" for name in ROOF} & imported(path), path
+
+
+def test_a_worker_on_the_cpu_imports_no_torch():
+    """Its imports in one process, as far as they go before an engine is chosen, and OpenVINO's after it."""
+    program = (
+        "import sys, app.wsgi, app.worker, app.engines.openvino;"
+        "assert not {'torch', 'torchvision', 'nncf', 'openvino_telemetry.main'} & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"SERVING_MODELS": "samples"}  # holds no model: nothing is loaded
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -16,13 +16,13 @@ from tests.helpers import STREET, wait_until
 NAMES = ("Ant", "Bee", "Cat")
 
 
-def forward(images: np.ndarray) -> np.ndarray:
+def forward(images: list[np.ndarray]) -> np.ndarray:
     """Answer the same to every picture: Ant fails, Bee and Cat pass."""
     return np.tile(np.float32([0.5, 3.0, 1.0]), (len(images), 1))
 
 
 def model(forward=forward) -> Model:
-    return Model("insects", 2, NAMES, "cpu", "", forward)
+    return Model("insects", 2, NAMES, "", "cpu", "eager", "fp32", 16, forward)
 
 
 @pytest.fixture

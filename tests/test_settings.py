@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 
 from app.errors import SettingsError
-from app.settings import PREFIX, Settings, count_cores, format_table
+from app.settings import PREFIX, Settings, count_cores, format_table, table_rows
 from tests.helpers import ROOT
 
 
 def test_an_empty_environment_gives_the_defaults():
     settings = Settings.from_env({"PATH": "/bin"})
-    assert settings.max_batch == 16
+    assert settings.max_queue == 128
+    assert settings.max_batch is None
     assert settings.models == ROOT / "models"
     assert settings.workers is None
     assert settings.exif_rotate is False
@@ -29,7 +30,7 @@ def test_values_are_read_in_their_types():
     )
     assert (settings.workers, settings.max_wait_ms, settings.exif_rotate) == (3, 2.5, True)
     assert str(settings.models) == "/srv/models"
-    assert settings.worker_count == 3
+    assert settings.environ["SERVING_WORKERS"] == "3"
 
 
 def test_all_faults_are_told_at_once_with_name_value_and_limit():
@@ -59,29 +60,14 @@ def test_all_faults_are_told_at_once_with_name_value_and_limit():
         ("MODEL", "../etc"),
         ("MODEL", ".hidden"),
         ("DEVICE", "cuda:x"),
+        ("PRECISION", "int4"),
+        ("ENGINE", "onnx"),
+        ("MEMORY_RESERVE_PERCENT", "95"),
     ],
 )
 def test_a_value_outside_its_range_is_refused(name, value):
     with pytest.raises(SettingsError, match=f"SERVING_{name}="):
         Settings.from_env({PREFIX + name: value})
-
-
-def test_a_worker_count_of_auto_is_one_without_gpus(monkeypatch):
-    monkeypatch.setattr("app.settings.count_gpus", lambda: 0)
-    assert Settings.from_env({}).worker_count == 1
-
-
-def test_a_worker_count_of_auto_is_one_for_each_gpu_unless_the_device_says_otherwise(monkeypatch):
-    monkeypatch.setattr("app.settings.count_gpus", lambda: 4)
-    assert Settings.from_env({}).worker_count == 4
-    assert Settings.from_env({"SERVING_DEVICE": "cpu"}).worker_count == 1
-    assert Settings.from_env({"SERVING_DEVICE": "cuda:2"}).worker_count == 1
-
-
-def test_the_workers_share_the_cores(monkeypatch):
-    monkeypatch.setattr("app.settings.count_cores", lambda: 8)
-    assert Settings.from_env({"SERVING_WORKERS": "3"}).forward_threads == 2
-    assert Settings.from_env({"SERVING_WORKERS": "16"}).forward_threads == 1
 
 
 def test_cores_are_at_least_one():
@@ -90,7 +76,7 @@ def test_cores_are_at_least_one():
 
 def test_the_table_has_a_row_with_help_for_every_setting():
     table = format_table()
-    for field in dataclasses.fields(Settings):
+    for field in table_rows():
         assert f"| `{PREFIX}{field.name.upper()}` |" in table
         assert len(field.metadata["help"]) > 10
 

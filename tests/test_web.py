@@ -13,9 +13,9 @@ from app.serving import Model, ModelServer
 from tests.helpers import STREET, check_problem, encode, photo_like, wait_until
 
 
-def bright_or_not(images: np.ndarray) -> np.ndarray:
+def bright_or_not(images: list[np.ndarray]) -> np.ndarray:
     """Answer by the picture's mean: bright, dark, both (grey) or none (black)."""
-    means = images.mean(axis=(1, 2, 3))
+    means = np.stack(images).mean(axis=(1, 2, 3))
     table = {0: (0, 0), 1: (0, 5), 2: (2, 1), 3: (5, 0)}
     return np.float32([table[int(mean) // 64] for mean in means])
 
@@ -27,9 +27,8 @@ def client_of(settings):
 
     def make(load=None, **rows):
         chosen = settings(**rows)
-        model = Model(
-            "light", 4, ("Bright", "Dark"), "cpu", "Tells bright from dark.", bright_or_not
-        )
+        names, told = ("Bright", "Dark"), "Tells bright from dark."
+        model = Model("light", 4, names, told, "cpu", "eager", "fp32", 16, bright_or_not)
         roster = Roster()
         roster.enter(roster.claim())
         server = ModelServer(chosen, roster, load or (lambda settings, slot: model))

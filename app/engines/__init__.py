@@ -1,0 +1,105 @@
+"""Engines: what runs a network on a device, behind one small interface.
+
+    openvino   CPU, fp32, bf16 or int8; reads the network that ``app/conversion.py`` made of the bundle
+    eager      CPU, fp32, torch as it is: where OpenVINO cannot run a network
+    cuda       NVIDIA GPUs, fp32 or fp16: one CUDA graph for each batch size
+
+Each is imported where it is chosen and nowhere else, so a worker on the CPU never imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from app.bundle import Bundle
+from app.errors import BundleError
+from app.images import SIDE
+from app.optimized import Optimized
+
+ENGINES = ("openvino", "eager", "cuda")
+
+
+class Engine(Protocol):
+    """A loaded network. Made and used on one thread, the model thread."""
+
+    device: str
+    precision: str
+
+    def forward(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Answer one batch in one native call that lets go of the GIL.
+
+        Args:
+            images: n pictures, each (3, 224, 224) uint8, RGB; 1 ≤ n ≤ the largest batch it was
+                loaded for.
+
+        Returns:
+            (n, classes) float32 logits, the caller's own.
+
+        Raises:
+            OutOfMemory: the device has no room for a batch of this size.
+            DeviceLost: the device cannot be used by this process any more.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which engine runs where, and how.
+
+    Attributes:
+        engine: one of ``ENGINES``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        device: ``cpu`` or ``cuda:N``.
+        threads: CPU threads of one forward.
+        max_batch: the largest batch that will come.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    threads: int
+    max_batch: int
+
+
+def load_engine(choice: Choice, optimized: Optimized) -> Engine:
+    """Load and warm up an engine on the calling thread; it is ready to answer when this returns.
+
+    Raises:
+        BundleError: the bundle cannot be served this way; the text says why.
+    """
+    engine = open_engine(choice, optimized)
+    # The smallest and the largest batch once, so that no client pays for the first allocation.
+    for size in sorted({1, choice.max_batch}):
+        logits = engine.forward([np.zeros((3, SIDE, SIDE), np.uint8)] * size)
+        check_class_count(optimized.bundle, logits.shape[1])
+        if not np.isfinite(logits).all():
+            raise BundleError("the network answers NaN or infinity to a black picture")
+    return engine
+
+
+def check_class_count(bundle: Bundle, outputs: int) -> None:
+    """Compare a network's outputs with the class names. Raises BundleError."""
+    if outputs != len(bundle.class_names):
+        raise BundleError(
+            f"{bundle.weights} has {outputs} outputs, "
+            f"but class_name.json names {len(bundle.class_names)} classes"
+        )
+
+
+def open_engine(choice: Choice, optimized: Optimized) -> Engine:
+    """Load an engine without running it."""
+    if choice.engine == "openvino":
+        from app.engines.openvino import OpenVinoEngine  # noqa: PLC0415
+
+        return OpenVinoEngine(optimized, choice.precision, choice.threads)
+    if choice.engine == "eager":
+        from app.engines.eager import EagerEngine  # noqa: PLC0415
+
+        return EagerEngine(optimized.bundle, choice.threads)
+    from app.engines.cuda import CudaEngine  # noqa: PLC0415
+
+    return CudaEngine(optimized.bundle, choice.device, choice.precision, choice.max_batch)

@@ -1,0 +1,30 @@
+"""torch on the CPU, as it is: the fall-back, and the reference that reduced precisions are measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from app.bundle import Bundle
+from app.network import build_network
+from app.precision import FP32
+
+
+class EagerEngine:
+    """The network as torch runs it without any preparation, in fp32."""
+
+    device = "cpu"
+    precision = FP32
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Build the network. Raises BundleError as ``build_network`` does."""
+        torch.set_num_threads(threads)
+        self._network = build_network(bundle)
+
+    @torch.inference_mode()
+    def forward(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Answer one batch; see ``Engine.forward``. Not one native call: the layers' Python runs in between."""
+        logits: np.ndarray = self._network(torch.from_numpy(np.stack(images))).numpy()
+        return logits

@@ -1,0 +1,107 @@
+"""The machine: the host's memory, with its container's limit, the GPUs and the processor."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import pynvml
+
+GIB = 1 << 30
+CGROUP = Path("/sys/fs/cgroup")  # version 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a memory."""
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU; ``index`` as CUDA counts those that it may see. Sizes in bytes."""
+
+    index: int
+    name: str
+    driver: str
+    free: int
+    total: int
+
+
+def read_host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> Memory:
+    """Return the host's memory, or its container's where that is less.
+
+    The page cache counts as free, in the container too: the kernel gives it up.
+    """
+    rows = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+    free, total = (int(rows[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    try:
+        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
+        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        stat = dict(
+            line.split()
+            for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
+    except (OSError, ValueError):  # no cgroup, or "max": no limit
+        return Memory(free, total)
+    return Memory(min(free, limit - used + int(stat["inactive_file"])), min(total, limit))
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def process_memory() -> int:
+    """Return this process's own bytes of host memory: its share of what it maps (PSS)."""
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    return next(
+        int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
+    )
+
+
+def list_gpus() -> list[Gpu]:
+    """Return the GPUs that CUDA may see, from NVML: it makes no CUDA context. Empty where there is no driver.
+
+    CUDA has to count as NVML does: ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` (conf/gunicorn.conf.py and
+    app/probe.py set it).
+    """
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        gpus = []
+        for index, handle in enumerate(visible_handles()):
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            name = pynvml.nvmlDeviceGetName(handle)
+            gpus.append(Gpu(index, name, driver, memory.free, memory.total))
+        return gpus
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def visible_handles() -> list[object]:
+    """Return NVML's handles in CUDA's order: ``CUDA_VISIBLE_DEVICES`` chooses by number or by UUID."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+    handles = []
+    for name in filter(None, (part.strip() for part in visible.split(","))):
+        try:
+            by_number = name.isdecimal()
+            handles.append(
+                pynvml.nvmlDeviceGetHandleByIndex(int(name))
+                if by_number
+                else pynvml.nvmlDeviceGetHandleByUUID(name)
+            )
+        except pynvml.NVMLError:
+            break  # CUDA too stops at the first that it does not know
+    return handles

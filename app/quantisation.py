@@ -1,0 +1,50 @@
+"""int8 for OpenVINO by NNCF, from calibration pictures. Needs requirements-optimize.txt; offline only.
+
+Weights and activations become 8-bit integers; the ranges of the activations are what the pictures
+show.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import app.engines.openvino  # noqa: F401  # isort: skip  (before OpenVINO's own import: see there)
+import nncf
+import numpy as np
+import openvino
+from nncf.quantization.advanced_parameters import OverflowFix
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+from app.optimized import Optimized
+from app.precision import FP32
+
+# Measured with the demo model, on 1,000 scenes that the calibration had not seen, share of label
+# sets that agree with fp32 (mean deviation of a logit): NNCF's defaults 98.3 % (0.061), without the
+# overflow fix 99.0 % (0.067), with ranges from smallest to largest as well 99.3 % (0.043).
+# The overflow fix halves the first layer's range, for processors without VNNI, whose sums saturate;
+# int8 is served on processors with it only.
+PARAMETERS = nncf.AdvancedQuantizationParameters(
+    overflow_fix=OverflowFix.DISABLE,
+    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+)
+
+
+def quantise(optimized: Optimized, images: np.ndarray) -> Path:
+    """Make the int8 network of a converted bundle; return its path. Takes some 20 s on two cores.
+
+    Args:
+        optimized: has the fp32 network.
+        images: (n, 3, 224, 224) uint8, pictures of the kind that will come.
+    """
+    nncf.set_log_level(logging.ERROR)
+    quantised = nncf.quantize(
+        openvino.Core().read_model(optimized.find_network(FP32)),
+        nncf.Dataset([image[None] for image in images]),
+        subset_size=len(images),
+        preset=nncf.QuantizationPreset.PERFORMANCE,
+        advanced_parameters=PARAMETERS,
+    )
+    return optimized.add_network(
+        "int8", lambda path: openvino.save_model(quantised, path, compress_to_fp16=False)
+    )

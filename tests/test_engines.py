@@ -1,0 +1,186 @@
+"""From pixels to logits: every engine held against the independent reference."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from app.bundle import find_bundle
+from app.conversion import ConversionError, convert_bundle
+from app.engines import Choice, load_engine
+from app.engines import openvino as vino
+from app.engines.cuda import batch_sizes, prepare_network
+from app.errors import BundleError
+from app.images import decode_image
+from app.network import build_network
+from app.optimized import Optimized
+from tests import reference
+from tests.helpers import ROOT, SAMPLES
+
+MAX_BATCH = 8
+# A GPU where there is one: in fp32 it has to agree as the others do.
+GPU = [("cuda", "cuda:0")] if torch.cuda.is_available() else []
+FP32_ENGINES = [("openvino", "cpu"), ("eager", "cpu"), *GPU]
+
+
+def load(models, cache, engine="eager", device="cpu", precision="fp32"):
+    """Load a bundle's engine, converted where the engine wants that."""
+    optimized = Optimized(find_bundle(models), cache)
+    if engine == "openvino":
+        convert_bundle(optimized)
+    return load_engine(Choice(engine, precision, device, 2, MAX_BATCH), optimized)
+
+
+def write_model(folder, weights, class_count):
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(weights, folder / "model.pth")
+    names = {str(index): f"class {index}" for index in range(class_count)}
+    (folder / "class_name.json").write_text(json.dumps(names))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_weights():
+    torch.manual_seed(1)
+    return resnet50(num_classes=3).state_dict()
+
+
+@pytest.fixture(scope="module", params=FP32_ENGINES, ids=lambda param: param[0])
+def demo(request, tmp_path_factory):
+    return load(ROOT / "models", tmp_path_factory.mktemp("cache"), *request.param)
+
+
+def pixels(data):
+    return decode_image(io.BytesIO(data), 10**9)
+
+
+def test_samples_and_photographs_get_the_references_logits(demo, demo_network, photos):
+    for path in [*sorted(SAMPLES.glob("*.jpg")), *photos]:
+        data = path.read_bytes()
+        ours = demo.forward([pixels(data)])[0]
+        assert np.abs(ours - reference.logits(demo_network, data)).max() < 1e-3, path.name
+
+
+def test_a_picture_gets_the_same_logits_alone_and_in_a_batch_of_any_size(demo):
+    images = [pixels(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    alone = np.concatenate([demo.forward([image]) for image in images])
+    assert alone.dtype == np.float32
+    for size in range(1, MAX_BATCH + 1):
+        together = demo.forward(images[:size])
+        assert together.shape == (size, 20)
+        assert np.abs(together - alone[:size]).max() < 1e-3
+
+
+def test_an_answer_belongs_to_the_caller(demo):
+    images = [np.full((3, 224, 224), level, np.uint8) for level in (0, 255)]
+    first = demo.forward(images[:1])
+    before = first.copy()
+    demo.forward(images[1:])
+    assert (first == before).all()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "eager"])
+def test_a_model_of_ones_own_serves_with_any_class_count(tmp_path, own_weights, engine):
+    own = load(write_model(tmp_path / "own", own_weights, 3), tmp_path / "cache", engine)
+    data = (SAMPLES / "farm.jpg").read_bytes()
+    expected = reference.logits(reference.load(own_weights), data)
+    assert np.abs(own.forward([pixels(data)])[0] - expected).max() < 1e-3
+
+
+def test_bf16_gives_nearly_the_same(tmp_path, demo_network):
+    """Runs on every x86 processor, by emulation where it has no bf16."""
+    engine = load(ROOT / "models", tmp_path, "openvino", precision="bf16")
+    for path in sorted(SAMPLES.glob("*.jpg")):
+        expected = reference.logits(demo_network, path.read_bytes())
+        assert np.abs(engine.forward([pixels(path.read_bytes())])[0] - expected).max() < 0.5
+
+
+@pytest.mark.parametrize("engine", ["openvino", "eager"])
+def test_a_wrong_class_count_is_told_with_both_numbers(tmp_path, own_weights, engine):
+    write_model(tmp_path / "own", own_weights, 4)
+    with pytest.raises(BundleError, match=r"3 outputs, but class_name.json names 4 classes"):
+        load(tmp_path, tmp_path / "cache", engine)
+
+
+def test_weights_of_another_network_are_told(tmp_path):
+    write_model(tmp_path / "own", {"conv.weight": torch.zeros(1)}, 3)
+    with pytest.raises(BundleError, match=r"does not fit ResNet-50: .*Missing key.*conv1\.weight"):
+        load(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "eager"])
+def test_weights_that_answer_nan_are_told(tmp_path, own_weights, engine):
+    broken = {name: tensor.clone() for name, tensor in own_weights.items()}
+    broken["fc.bias"][1] = float("nan")
+    write_model(tmp_path / "own", broken, 3)
+    with pytest.raises(BundleError, match="NaN"):
+        load(tmp_path, tmp_path / "cache", engine)
+
+
+def test_a_bundle_is_converted_once_and_again_for_other_weights(tmp_path, own_weights):
+    bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
+    first = convert_bundle(Optimized(bundle, tmp_path / "cache"))
+    written = first.stat().st_mtime_ns
+    assert convert_bundle(Optimized(bundle, tmp_path / "cache")) == first
+    assert first.stat().st_mtime_ns == written
+    write_model(tmp_path / "own", {**own_weights, "fc.bias": torch.ones(3)}, 3)
+    assert convert_bundle(Optimized(bundle, tmp_path / "cache")) != first
+
+
+def test_a_network_that_openvino_cannot_convert_is_told_as_that(tmp_path, own_weights, monkeypatch):
+    def refuse(*_, **__):
+        raise RuntimeError("No translator found for aten::unheard_of\nand more")
+
+    monkeypatch.setattr("openvino.convert_model", refuse)
+    bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
+    with pytest.raises(ConversionError, match=r"OpenVINO cannot convert .*aten::unheard_of$"):
+        convert_bundle(Optimized(bundle, tmp_path / "cache"))
+
+
+def test_a_damaged_network_is_told(tmp_path, own_weights):
+    bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
+    optimized = Optimized(bundle, tmp_path / "cache")
+    optimized.add_network(
+        "fp32", lambda path: [part(path).write_text("no network") for part in PARTS]
+    )
+    with pytest.raises(BundleError, match="OpenVINO cannot read"):
+        load_engine(Choice("openvino", "fp32", "cpu", 1, 1), optimized)
+
+
+PARTS = [lambda path: path, lambda path: path.with_suffix(".bin")]
+
+
+def test_a_missing_network_is_told(tmp_path, own_weights):
+    bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
+    with pytest.raises(BundleError, match="there is no int8 network"):
+        load_engine(Choice("openvino", "int8", "cpu", 1, 1), Optimized(bundle, tmp_path / "cache"))
+
+
+def test_what_the_processor_lacks_is_told(tmp_path, own_weights, monkeypatch):
+    monkeypatch.setattr(vino, "INSTRUCTIONS", {"fp32": (), "bf16": ("amx_x",), "int8": ()})
+    bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
+    usable = vino.usable_precisions(Optimized(bundle, tmp_path / "cache"))
+    assert usable["fp32"] == ""
+    assert usable["bf16"] == "the processor has none of amx_x"
+    assert "there is no int8 network" in usable["int8"]
+
+
+def test_folding_the_batch_norms_changes_nothing_but_rounding():
+    bundle = find_bundle(ROOT / "models")
+    plain, folded = build_network(bundle), prepare_network(build_network(bundle), torch.float32)
+    assert not [part for part in folded.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(plain(images), folded(images), atol=1e-3)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 16, 20, 64, 100, 256])
+def test_a_batch_of_any_size_has_a_graph_that_is_at_most_half_empty(most):
+    sizes = batch_sizes(most)
+    assert sizes[0] == 1
+    assert sizes[-1] == most
+    for count in range(1, most + 1):
+        assert min(size for size in sizes if size >= count) < 2 * count
