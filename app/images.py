@@ -129,4 +129,4 @@ def to_rgb(image: Image.Image) -> Image.Image:
         on_white = Image.new("RGB", image.size, "white")
         on_white.paste(layered, mask=layered.getchannel("A"))
         return on_white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy

@@ -14,7 +14,7 @@ import requests
 
 from tests.helpers import ROOT, wait_until
 
-LINKED = (".venv", "app", "samples", "requirements.txt")
+LINKED = (".venv", "app", "samples", "requirements.txt", "requirements-optimize.txt")
 COPIED = ("conf", "scripts")  # with other ports
 READY_WITHIN_S = 90
 

@@ -51,8 +51,8 @@ def post(client, data: bytes, name="picture.png", field="image", **options):
     return client.post("/model_predict", data={field: (io.BytesIO(data), name)}, **options)
 
 
-def post_large(client, part_head: str, size: int):
-    """Post a form with one large part; Werkzeug's own encoder would leave a temporary file open."""
+def post_part(client, part_head: str, size: int):
+    """Post a form with one part of zeros; Werkzeug's own encoder would leave a temporary file open."""
     head = f'--X\r\nContent-Disposition: form-data; name="image"{part_head}\r\n\r\n'
     body = head.encode() + bytes(size) + b"\r\n--X--\r\n"
     kind = "multipart/form-data; boundary=X"
@@ -101,7 +101,8 @@ def test_text_in_the_field_is_told_with_the_way_out(client):
 
 
 def test_an_empty_file_is_told(client):
-    assert "0 bytes" in check_problem(post(client, b""), 400, "unreadable_image")
+    response = post_part(client, '; filename="x.png"', 0)  # as curl sends it
+    assert "0 bytes" in check_problem(response, 400, "unreadable_image")
 
 
 def test_a_text_file_is_told(client):
@@ -121,15 +122,44 @@ def test_too_many_pixels_are_told_with_the_limit(client_of):
 
 
 def test_a_body_over_the_limit_is_told_with_both_numbers(client_of):
-    response = post_large(client_of(max_body_mb="1"), '; filename="x.png"', 2_000_000)
+    response = post_part(client_of(max_body_mb="1"), '; filename="x.png"', 2_000_000)
     detail = check_problem(response, 413, "body_too_large")
     assert "the limit is 1,048,576" in detail
     assert "2,000," in detail
 
 
-def test_a_long_form_field_is_told(client):
-    response = post_large(client, "", 600_000)
-    assert "500,000" in check_problem(response, 413, "body_too_large")
+def test_a_long_text_in_the_field_is_told(client):
+    response = post_part(client, "", 600_000)
+    assert "holds text, not a file" in check_problem(response, 400, "missing_image")
+
+
+@pytest.mark.parametrize(
+    "body", [b"--X\r\nContent-Disp", b"no boundary at all", b"--X\r\n\x00: \r\n\r\nx\r\n--X--\r\n"]
+)
+def test_a_damaged_form_is_told(client, body):
+    kind = "multipart/form-data; boundary=X"
+    response = client.post("/model_predict", data=body, content_type=kind)
+    check_problem(response, 400, "missing_image")
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary="])
+def test_a_form_without_a_boundary_is_told(client, kind):
+    response = client.post("/model_predict", data=b"--X\r\n", headers={"Content-Type": kind})
+    check_problem(response, 400, "missing_image")
+
+
+def test_a_form_of_very_many_fields_is_told(client):
+    field = b'--X\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
+    kind = "multipart/form-data; boundary=X"
+    response = client.post("/model_predict", data=field * 200 + b"--X--\r\n", content_type=kind)
+    assert "over 100 fields" in check_problem(response, 400, "missing_image")
+
+
+def test_a_file_comes_through_whatever_bytes_it_holds(client):
+    """Carriage returns and what looks like a boundary are the hard cases of a multipart parser."""
+    picture = grey(255)
+    for comment in (b"\r\n--Y", b"\r\n--", b"\r", b"\r\n--X-not", bytes(range(256)) * 40):
+        assert post(client, picture + comment).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -195,7 +225,7 @@ def test_the_root_tells_what_is_served_and_where(client):
 
 def test_an_unexpected_error_tells_the_client_the_id_and_the_log_the_rest(client, caplog):
     server = client.application.extensions["model_server"]
-    server.classify = lambda file: 1 / 0
+    server.classify = lambda file, is_gone: 1 / 0
     detail = check_problem(post(client, grey(0)), 500, "internal_error")
     assert "division" not in detail
     assert "ZeroDivisionError" in caplog.text

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, cast
+import io
+from typing import BinaryIO
 
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify
 
-from app.errors import MissingImage, UnsupportedType
+from app.errors import MissingImage
 from app.web import model_server
+from app.web.clients import watch_client
+from app.web.forms import read_form
 
 FIELD = "image"
-FORM = "multipart/form-data"
 
 blueprint = Blueprint("predict", __name__)
 
@@ -18,7 +20,7 @@ blueprint = Blueprint("predict", __name__)
 @blueprint.post("/model_predict")
 def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
-    labels = model_server().classify(read_image_field()).labels()
+    labels = model_server().classify(read_image_field(), watch_client()).labels()
     g.log_fields = {"labels": len(labels)}
     return jsonify(result=labels or "No Categories", status=int(bool(labels)))
 
@@ -27,18 +29,17 @@ def read_image_field() -> BinaryIO:
     """Return the uploaded file.
 
     Raises:
-        UnsupportedType: the body is no multipart form.
+        ServingError: as ``read_form``.
         MissingImage: the form has no file under the name ``image``.
     """
-    if request.mimetype != FORM:
-        found = f"{request.mimetype!r}" if request.mimetype else "no content type"
-        raise UnsupportedType(f"expected {FORM} with a file in the field {FIELD!r}, found {found}")
-    upload = request.files.get(FIELD)
-    if upload is not None:
-        return cast(BinaryIO, upload.stream)
-    if FIELD in request.form:
+    parts = read_form()
+    named = [part for part in parts if part.name == FIELD]
+    file = next((part for part in named if part.is_file), None)
+    if file is not None:
+        return io.BytesIO(file.data)
+    if named:
         raise MissingImage(
             f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
         )
-    names = ", ".join(sorted({*request.files, *request.form})) or "no field at all"
+    names = ", ".join(sorted({part.name for part in parts})) or "no field at all"
     raise MissingImage(f"the form has no file field {FIELD!r}; it has {names}")

@@ -30,7 +30,7 @@ def problem(status: int, code: str, detail: str) -> Response:
     """Return a problem+json answer."""
     body = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": "Client Closed Request" if status == 499 else HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "instance": request.path,
@@ -69,8 +69,6 @@ def answer_http_exception(error: HTTPException) -> Response:
 def describe_large_body() -> str:
     """Name the body's size and the limit that it broke."""
     length, limit = request.content_length, request.max_content_length or 0
-    if length is not None and length <= limit:
-        return f"a form field that is no file is over the limit of {request.max_form_memory_size:,} bytes"
     size = f"{length:,}" if length is not None else "more"
     return f"the body has {size} bytes; the limit is {limit:,}"
 

@@ -1,0 +1,160 @@
+"""Measure: rounds in which every contender is started, loaded and stopped in turn."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from app.machine import list_gpus, processor
+from app.settings import ROOT, count_cores
+from scripts.bench.contenders import CONTENDERS, Contender
+from scripts.bench.load import measure
+from scripts.bench.overload import measure_overload
+from scripts.bench.report import plot_report, print_report
+from scripts.demo_scenes import draw_scene
+
+BARE = ("bare-fp32", "bare-bf16", "bare-int8")
+WARM_UP_S = 2
+PICTURES = 24
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__)
+    names = [*BARE, *(contender.name for contender in CONTENDERS)]
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="NAME",
+        help=f"who takes part: {', '.join(names)}",
+    )
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8, help="each measurement")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder of JPEG files; default: drawn, 500 × 375"
+    )
+    parser.add_argument(
+        "--overload",
+        type=float,
+        metavar="TIMES",
+        help="then send ours that many times what it can do, at random (Poisson) times",
+    )
+    parser.add_argument(
+        "--poisson",
+        type=float,
+        metavar="P99_MS",
+        help="then look for the highest Poisson rate whose p99 stays below",
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "benchmark")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the rounds, then print the table and write JSON and plot."""
+    options = parse_arguments()
+    options.out.mkdir(parents=True, exist_ok=True)
+    pictures = options.pictures or draw_pictures(Path(tempfile.mkdtemp(prefix="pictures-")))
+    first = sorted(pictures.glob("*.jpg"))[0]
+    chosen = [contender for contender in CONTENDERS if contender.name in options.contenders]
+    installed = [contender for contender in chosen if is_installed(contender)]
+    for contender in chosen:
+        if contender not in installed:
+            print(
+                f"{contender.name} is not installed (requirements-bench.txt): left out",
+                file=sys.stderr,
+            )
+    bare = [name for name in BARE if name in options.contenders]
+
+    results: dict[str, list[dict]] = {name: [] for name in [*bare, *(c.name for c in installed)]}
+    steps = options.rounds * (len(bare) + len(installed) * len(options.clients))
+    with tqdm(total=steps, unit="measurement", file=sys.stderr) as progress:
+        for _ in range(options.rounds):
+            for name in bare:
+                progress.set_description(name)
+                results[name].append(run_bare(name, options.seconds))
+                progress.update()
+            for contender in installed:
+                progress.set_description(contender.name)
+                results[contender.name].append(
+                    run_round(contender, first, pictures, options, progress)
+                )
+
+    report = {
+        "machine": {
+            "processor": processor(),
+            "cores": count_cores(),
+            "gpus": [gpu.name for gpu in list_gpus()],
+        },
+        "command": f"scripts/benchmark {' '.join(sys.argv[1:])}".strip(),
+        "results": results,
+    }
+    for name in [
+        name for name in results if name.startswith("ours-") and not name.endswith("model")
+    ]:
+        if options.overload or options.poisson:
+            best = max(s["requests_per_s"] for r in results[name] for s in r["samples"])
+            contender = next(c for c in installed if c.name == name)
+            with contender.start(first) as running:
+                report[f"open-loop {name}"] = measure_overload(running.url, pictures, best, options)
+    (options.out / "benchmark.json").write_text(json.dumps(report, indent=1) + "\n")
+    plot_report(report, options.out / "benchmark.png")
+    print_report(report)
+    print(f"\nwritten to {options.out}/benchmark.json and .png")
+
+
+def run_bare(name: str, seconds: float) -> dict:
+    """Measure an engine in a process of its own."""
+    command = [sys.executable, "-m", "scripts.bench.bare", name.removeprefix("bare-"), str(seconds)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def run_round(
+    contender: Contender, first: Path, pictures: Path, options: argparse.Namespace, progress: tqdm
+) -> dict:
+    """Start a contender, warm it up, measure it under every number of clients, stop it."""
+    with contender.start(first) as running:
+        measure(running.url, running.pid, pictures, max(options.clients), WARM_UP_S)
+        samples = []
+        for clients in options.clients:
+            samples.append(
+                asdict(measure(running.url, running.pid, pictures, clients, options.seconds))
+            )
+            progress.update()
+        return {"ready_s": running.ready_s, "samples": samples}
+
+
+def draw_pictures(folder: Path) -> Path:
+    """Draw scenes with the detail of photographs: 500 × 375, some 100 kB."""
+    for index in range(PICTURES):
+        rng = np.random.default_rng([9, index])
+        scene = draw_scene(rng).image.resize((500, 375))
+        noisy = np.asarray(scene, np.float32) + rng.normal(0, 9, (375, 500, 1))
+        image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        image.save(folder / f"{index:02}.jpg", quality=92)
+    return folder
+
+
+def is_installed(contender: Contender) -> bool:
+    """Tell whether .venv-bench has what a contender needs."""
+    if not contender.needs:
+        return True
+    found = (ROOT / ".venv-bench").glob(f"lib/python3*/site-packages/{contender.needs}")
+    return next(found, None) is not None or importlib.util.find_spec(contender.needs) is not None
+
+
+if __name__ == "__main__":
+    main()

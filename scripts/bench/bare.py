@@ -1,0 +1,45 @@
+"""An engine without a server around it: ``python -m scripts.bench.bare PRECISION SECONDS`` prints JSON."""
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+from app.engines import load_engine
+from app.settings import Settings
+from app.sizing import make_plan
+
+
+def main(precision: str, seconds: float) -> None:
+    """Measure batches of 1, 2, 4 … up to the served size, on all cores: images/s and ms a batch."""
+    settings = Settings.from_env(
+        {**os.environ, "SERVING_PRECISION": precision, "SERVING_WORKERS": "1"}
+    )
+    plan = make_plan(settings)
+    if plan.optimized is None:
+        sys.exit(plan.failure)
+    engine = load_engine(plan.choices[0], plan.optimized)
+    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= plan.choices[0].max_batch]
+    rng = np.random.default_rng(0)
+    speeds = {}
+    for size in sizes:
+        batch = list(rng.integers(0, 256, (size, 3, 224, 224), np.uint8))
+        engine.forward(batch)
+        times = []
+        until = time.monotonic() + seconds / len(sizes)
+        while time.monotonic() < until or len(times) < 3:
+            started = time.perf_counter()
+            engine.forward(batch)
+            times.append(time.perf_counter() - started)
+        speeds[size] = size / float(np.mean(times))
+        if size == 1:
+            lone_ms = float(np.median(times)) * 1000
+    print(
+        json.dumps({"requests_per_s": max(speeds.values()), "lone_ms": lone_ms, "by_batch": speeds})
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

@@ -1,0 +1,111 @@
+"""What came out: medians over the rounds, ratios with their spread, a table and a plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot
+
+CROWD = 32  # clients at which contenders are compared
+# (what, over what): served throughput as a share, or as times a peer's.
+RATIOS = [
+    ("ours-fp32", "bare-fp32"),
+    ("ours-bf16", "bare-bf16"),
+    ("ours-int8", "bare-int8"),
+    *(
+        (f"ours-{precision}", other)
+        for precision in ("fp32", "bf16", "int8")
+        for other in ("usual-as-typed", "usual-one-thread", "mosec", "litserve")
+    ),
+    ("ours-no-model", "usual-no-model"),
+    ("ours-no-model", "mosec-no-model"),
+]
+
+
+def print_report(report: dict) -> None:
+    """Print every contender's medians, then the ratios."""
+    results = report["results"]
+    print(
+        f"\n{report['machine']['processor']}, {report['machine']['cores']} cores   {report['command']}"
+    )
+    print("\nmedians of the rounds (least–most); memory is PSS, shared pages counted once\n")
+    for name, rounds in results.items():
+        if name.startswith("bare"):
+            speeds = [one["requests_per_s"] for one in rounds]
+            lone = [one["lone_ms"] for one in rounds]
+            print(
+                f"{name:18}{spread(speeds):>22} images/s at its best batch; batch of one {spread(lone)} ms"
+            )
+    head = f"{'':18}{'clients':>8}{'requests/s':>22}{'p50':>9}{'p95':>9}{'p99 ms':>9}{'errors':>8}{'CPU ms':>8}{'MiB':>7}{'ready s':>9}"
+    print(f"\n{head}")
+    for name, rounds in results.items():
+        if name.startswith("bare"):
+            continue
+        for index, first in enumerate(rounds[0]["samples"]):
+            samples = [one["samples"][index] for one in rounds]
+            middle = {key: float(np.median([s[key] for s in samples])) for key in first}
+            print(
+                f"{name:18}{first['clients']:>8}{spread([s['requests_per_s'] for s in samples]):>22}"
+                f"{middle['p50_ms']:>9.1f}{middle['p95_ms']:>9.1f}{middle['p99_ms']:>9.1f}"
+                f"{sum(s['errors'] for s in samples):>8}{middle['cpu_s_per_request'] * 1000:>8.1f}"
+                f"{middle['pss_mib']:>7.0f}{np.median([one['ready_s'] for one in rounds]):>9.1f}"
+            )
+    print(f"\nratios within a round, at {CROWD} clients")
+    for what, over in RATIOS:
+        if what in results and over in results:
+            pairs = zip(results[what], results[over], strict=True)
+            ratios = [throughput(one) / throughput(other) for one, other in pairs]
+            print(f"{what:>18} / {over:18}{spread(ratios, 2):>22}")
+    for name in ("fp32", "bf16", "int8"):
+        if f"ours-{name}" in results and f"bare-{name}" in results:
+            pairs = zip(results[f"ours-{name}"], results[f"bare-{name}"], strict=True)
+            extra = [one["samples"][0]["p50_ms"] - bare["lone_ms"] for one, bare in pairs]
+            fair = [
+                at(one, CROWD)["p99_ms"] / at(one, CROWD)["p50_ms"]
+                for one in results[f"ours-{name}"]
+            ]
+            print(
+                f"ours-{name}: a lone client waits {spread(extra)} ms more than the bare forward; "
+                f"p99 / p50 at {CROWD} clients {spread(fair, 2)}"
+            )
+    for name, found in report.items():
+        if name.startswith("open-loop"):
+            print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in found.items()))
+
+
+def plot_report(report: dict, path: Path) -> None:
+    """Draw throughput over clients, a line for each contender, the bare engines as levels."""
+    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    for name, rounds in report["results"].items():
+        if name.startswith("bare"):
+            level = float(np.median([one["requests_per_s"] for one in rounds]))
+            axes.axhline(level, color="0.7", linestyle=":", linewidth=1)
+            axes.annotate(name, (1, level), fontsize=8, color="0.4", va="bottom")
+        elif not name.endswith("no-model"):
+            clients = [sample["clients"] for sample in rounds[0]["samples"]]
+            lines = np.array([[s["requests_per_s"] for s in one["samples"]] for one in rounds])
+            axes.plot(clients, np.median(lines, axis=0), marker="o", label=name)
+            axes.fill_between(clients, lines.min(axis=0), lines.max(axis=0), alpha=0.2)
+    axes.set(
+        xlabel="clients", ylabel="requests/s", xscale="log", title="Throughput, 500 × 375 JPEG"
+    )
+    axes.set_xticks([1, 8, 32, 64], ["1", "8", "32", "64"])
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def throughput(one: dict) -> float:
+    """Return requests/s of one round: a bare engine's best, or a server's under the crowd."""
+    return one["requests_per_s"] if "requests_per_s" in one else at(one, CROWD)["requests_per_s"]
+
+
+def at(one: dict, clients: int) -> dict:
+    """Return a round's sample under that many clients (or the largest that was measured)."""
+    return next((s for s in one["samples"] if s["clients"] == clients), one["samples"][-1])
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """Return the median with the least and the most."""
+    return f"{np.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
