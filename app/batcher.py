@@ -1,8 +1,8 @@
 """One forward for many requests: a bounded queue in front of the model thread.
 
-Two threads meet here. The *hub* (gevent's thread) runs ``place``, ``submit``, ``stop``; the *model
-thread* runs ``run``. They share one queue, C's own ``SimpleQueue``: it blocks a real thread without
-the GIL, and gevent does not patch it.
+Two kinds of threads meet here. The *hub* (gevent's thread) runs ``place``, ``submit``, ``drain``; each
+*model thread* runs ``run``, one for each lane of the engine. They share one queue, C's own
+``SimpleQueue``: it blocks a real thread without the GIL, and gevent does not patch it.
 
 What holds at all times:
     a request takes a place before it costs anything, and there are ``max_queue`` of them;
@@ -14,6 +14,9 @@ What holds at all times:
 A free engine takes what is queued and begins. It waits for nothing but pictures that are being
 decoded at that moment, and for those at most ``max_wait_s`` after the first of the batch came: a lone
 client never waits, a crowd fills the batches while the engine is busy with the one before.
+
+Where the engine has lanes, as many requests as lanes make a crowd: each lane then takes its share.
+Fewer are answered one batch at a time by the whole device.
 """
 
 from __future__ import annotations
@@ -90,7 +93,7 @@ class Batcher:
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
         self._inside = 0  # requests that hold a place
         self._submitted = 0  # those of them that have queued their picture
-        self._in_hand: list[Ticket] = []  # the batch that the model thread works on
+        self._in_hand: list[list[Ticket]] = []  # the batch that each lane works on
         self._closing = False
         self._idle = Event()
         self._idle.set()
@@ -155,19 +158,31 @@ class Batcher:
 
     # On the model thread
 
-    def run(self, forward: Forward, max_batch: int) -> None:
-        """Answer batches of at most ``max_batch`` pictures until ``drain``; then call ``turn_away``.
+    def open_lanes(self, lanes: int) -> None:
+        """Say how many threads will call ``run``, before the first does."""
+        self._in_hand = [[] for _ in range(lanes)]
+
+    def run(self, lane: int, forward: Forward, forward_in_lane: Forward, max_batch: int) -> None:
+        """Answer batches until ``drain``; once every lane has ended, call ``turn_away``.
+
+        Args:
+            lane: which of the lanes this thread is, from 0.
+            forward: runs one batch with the whole device.
+            forward_in_lane: runs one beside the other lanes.
+            max_batch: the most pictures in one forward.
 
         Raises:
             DeviceLost: the forward cannot be used any more; the batch in hand is not answered yet.
         """
-        while self._cut_batch(max_batch):
-            if self._in_hand:
-                self._answer(self._in_hand, forward)
+        lanes = len(self._in_hand)
+        while self._cut_batch(lane, max_batch):
+            if batch := self._in_hand[lane]:
+                self._answer(batch, forward_in_lane if self._inside >= lanes else forward)
 
     def turn_away(self) -> None:
         """Answer whoever is left: nobody will compute it."""
-        left = [ticket for ticket in self._in_hand if ticket.outcome is UNANSWERED]
+        batches = (ticket for batch in self._in_hand for ticket in batch)
+        left = [ticket for ticket in batches if ticket.outcome is UNANSWERED]
         while not self._queue.empty():
             ticket = self._queue.get()
             if ticket is not None:
@@ -176,21 +191,22 @@ class Batcher:
             ticket.outcome = NotReady("the model has stopped")
         self._handoff.deliver([ticket.answered for ticket in left])
 
-    def _cut_batch(self, max_batch: int) -> bool:
-        """Wait for the next batch and take it in hand; False ends the loop. It may come out empty."""
-        self._in_hand = batch = []
+    def _cut_batch(self, lane: int, max_batch: int) -> bool:
+        """Wait for the lane's next batch and take it in hand; False ends the loop. It may come out empty."""
+        self._in_hand[lane] = batch = []
         ticket = self._queue.get()
+        lanes = len(self._in_hand)
+        share = max_batch if lanes == 1 else min(max_batch, -(-self._inside // lanes))  # rounded up
         while ticket is not None:
             if self._is_wanted(ticket):
                 batch.append(ticket)
-            if len(batch) >= max_batch:
+            if len(batch) >= share:
                 return True
             try:
                 ticket = self._next_ticket(batch)
             except Empty:
                 return True
-        if batch:
-            self._queue.put(None)  # this batch first, the end after it
+        self._queue.put(None)  # for the other lanes, and for this one after its last batch
         return bool(batch)
 
     def _next_ticket(self, batch: list[Ticket]) -> Ticket | None:

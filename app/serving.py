@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from _queue import SimpleQueue
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO
 
 import gevent
@@ -45,6 +48,7 @@ class Model:
     precision: str
     max_batch: int
     forward: Forward
+    lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def load_model(settings: Settings, slot: int) -> Model:
         choice.precision,
         choice.max_batch,
         engine.forward,
+        tuple(partial(engine.forward_in_lane, lane) for lane in range(engine.lanes)),
     )
 
 
@@ -120,6 +125,8 @@ class ModelServer:
             max_queue=settings.max_queue,
         )
         self._decoders = ThreadPool(settings.decode_pool_size)
+        self._open_lanes = 1
+        self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item for each lane that did
         self._ended = Event()
         self._watchdog = gevent.Greenlet()
         self._failure = ""
@@ -204,15 +211,34 @@ class ModelServer:
         self._enter(State.FAILED)
         logger.error("%s: %s", reason, detail)
 
-    # On the model thread
+    # On the model threads
 
     def _run_model(self) -> None:
-        """Load, then answer batches. Whatever goes wrong is logged and makes the worker unready, never silent."""
-        try:
+        """Load, start the other lanes, then answer batches in the first (on the first model thread)."""
+        with self._nothing_silent():
             started = time.monotonic()
             model = self._load(self._settings, self._roster.slot)
+            self._open_lanes = max(1, len(model.lanes))
+            self._batcher.open_lanes(self._open_lanes)
             self._announce(model, time.monotonic() - started)
-            self._batcher.run(model.forward, model.max_batch)
+            for lane in range(1, self._open_lanes):
+                start_native_thread(partial(self._run_lane, model, lane))
+            self._answer_batches(model, 0)
+
+    def _run_lane(self, model: Model, lane: int) -> None:
+        """Answer batches in one of the other lanes (on a model thread of its own)."""
+        with self._nothing_silent():
+            self._answer_batches(model, lane)
+
+    def _answer_batches(self, model: Model, lane: int) -> None:
+        in_lane = model.lanes[lane] if model.lanes else model.forward
+        self._batcher.run(lane, model.forward, in_lane, model.max_batch)
+
+    @contextmanager
+    def _nothing_silent(self) -> Iterator[None]:
+        """Log whatever ends a model thread; it makes the worker unready, and unless it was asked for, ends it."""
+        try:
+            yield
         except BundleError as error:
             self._fail("the model cannot be served", str(error))
         except Exception as error:
@@ -222,8 +248,10 @@ class ModelServer:
             if self.model is not None and self.state is not State.DRAINING:
                 self._fail("the model has stopped", "its thread ended without being asked to")
                 self._on_death()  # before anybody is turned away: nginx tries them again elsewhere
-            self._batcher.turn_away()
-            self._handoff.deliver([self._ended])
+            self._lanes_ended.put(None)
+            if self._lanes_ended.qsize() >= self._open_lanes:
+                self._batcher.turn_away()
+                self._handoff.deliver([self._ended])
 
     def _announce(self, model: Model, load_s: float) -> None:
         """Make the model available."""

@@ -2,6 +2,7 @@
 
 from _queue import SimpleQueue
 from contextlib import contextmanager
+from functools import partial
 
 import gevent
 import numpy as np
@@ -49,26 +50,34 @@ class HeldForward:
 
 
 @contextmanager
-def running(forward, *, max_batch=8, max_wait_s=0.0, max_queue=64):
+def running(forward, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
     """Yield a batcher whose thread runs; end it afterwards."""
     handoff, ended = Handoff(), Event()
     batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue)
 
-    def model_thread():
+    lanes = len(in_lanes) or 1
+    batcher.open_lanes(lanes)
+    ended_lanes: SimpleQueue = SimpleQueue()
+
+    def model_thread(lane):
         try:
-            batcher.run(forward, max_batch)
+            batcher.run(lane, forward, in_lanes[lane] if in_lanes else forward, max_batch)
         except (SystemExit, DeviceLost):
             pass
         finally:
-            batcher.turn_away()
-            handoff.deliver([ended])
+            ended_lanes.put(lane)
+            if ended_lanes.qsize() == lanes:
+                batcher.turn_away()
+                handoff.deliver([ended])
 
-    start_native_thread(model_thread)
+    for lane in range(lanes):
+        start_native_thread(partial(model_thread, lane))
     try:
         yield batcher
     finally:
-        if isinstance(forward, HeldForward):
-            forward.let_go(100)
+        for held in (forward, *in_lanes):
+            if isinstance(held, HeldForward):
+                held.let_go(100)
         batcher.drain(5)
         assert ended.wait(5), "the model thread did not end"
         handoff.close()
@@ -156,6 +165,30 @@ def test_a_client_that_has_hung_up_is_not_computed_and_gives_its_place_back():
             gone.get(timeout=5)
         assert (first.get(timeout=5), stayed.get(timeout=5)) == (2.0, 6.0)
         assert forward.batches == [[1], [3]]
+
+
+def test_a_lone_picture_gets_the_whole_device_and_a_crowd_is_dealt_out_to_the_lanes():
+    whole, lanes = HeldForward(), [HeldForward(), HeldForward()]
+    with running(whole, in_lanes=lanes) as batcher:
+        whole.let_go()
+        assert ask(batcher, 1).get(timeout=5) == 2.0
+        assert whole.batches == [[1]]
+        with batcher.place(), batcher.place(), batcher.place():  # three more are on their way
+            crowd = [ask(batcher, number) for number in range(2, 7)]
+            wait_until(lambda: lanes[0].batches and lanes[1].batches)
+        for lane in lanes:
+            lane.let_go(5)
+        assert [request.get(timeout=5) for request in crowd] == [n * 2.0 for n in range(2, 7)]
+        done = [batch for lane in lanes for batch in lane.batches]
+        assert sorted(number for batch in done for number in batch) == [2, 3, 4, 5, 6]
+        assert max(len(batch) for batch in done) <= 4  # half of those inside, rounded up
+        assert whole.batches == [[1]]
+
+
+def test_every_lane_ends_when_the_batcher_drains():
+    with running(double, in_lanes=[double] * 4) as batcher:
+        requests = [ask(batcher, number) for number in range(32)]
+        assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(32)]
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(caplog):

@@ -74,6 +74,13 @@ def test_a_picture_gets_the_same_logits_alone_and_in_a_batch_of_any_size(demo):
         assert np.abs(together - alone[:size]).max() < 1e-3
 
 
+def test_a_lane_answers_as_the_whole_device_does(demo):
+    images = [pixels(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    expected = demo.forward(images)
+    for lane in range(demo.lanes):
+        assert np.abs(demo.forward_in_lane(lane, images) - expected).max() < 1e-3
+
+
 def test_an_answer_belongs_to_the_caller(demo):
     images = [np.full((3, 224, 224), level, np.uint8) for level in (0, 255)]
     first = demo.forward(images[:1])

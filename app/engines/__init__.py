@@ -24,13 +24,31 @@ ENGINES = ("openvino", "eager", "cuda")
 
 
 class Engine(Protocol):
-    """A loaded network. Made and used on one thread, the model thread."""
+    """A loaded network.
+
+    A crowd and a lone client want different things of the same cores. A lone picture is answered
+    soonest by all of them together (``forward``); many pictures are answered fastest where each core
+    works alone, since cores that wait for each other after every layer waste what a decode thread
+    takes from one of them (``forward_in_lane``, as many at once as there are lanes).
+
+    Attributes:
+        device: ``cpu`` or ``cuda:N``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        lanes: forwards that may run at once, each on a thread of its own; 1 where the device is one.
+    """
 
     device: str
     precision: str
+    lanes: int
+
+    def forward_in_lane(self, lane: int, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Answer one batch beside the other lanes, as ``forward`` does; a lane is used by one thread at a time."""
+        ...
 
     def forward(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Answer one batch in one native call that lets go of the GIL.
+        """Answer one batch with the whole device, in one native call that lets go of the GIL.
+
+        Safe on any thread; where two call at once the second waits.
 
         Args:
             images: n pictures, each (3, 224, 224) uint8, RGB; 1 ≤ n ≤ the largest batch it was
@@ -74,10 +92,12 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
     engine = open_engine(choice, optimized)
     # The smallest and the largest batch once, so that no client pays for the first allocation.
     for size in sorted({1, choice.max_batch}):
-        logits = engine.forward([np.zeros((3, SIDE, SIDE), np.uint8)] * size)
-        check_class_count(optimized.bundle, logits.shape[1])
-        if not np.isfinite(logits).all():
-            raise BundleError("the network answers NaN or infinity to a black picture")
+        black = [np.zeros((3, SIDE, SIDE), np.uint8)] * size
+        lanes = [engine.forward_in_lane(lane, black) for lane in range(engine.lanes)]
+        for logits in (engine.forward(black), *lanes):
+            check_class_count(optimized.bundle, logits.shape[1])
+            if not np.isfinite(logits).all():
+                raise BundleError("the network answers NaN or infinity to a black picture")
     return engine
 
 

@@ -29,6 +29,8 @@ WARM_UP_RUNS = (
 class CudaEngine:
     """The network on one GPU; batch norms folded into convolutions, channels last."""
 
+    lanes = 1
+
     def __init__(self, bundle: Bundle, device: str, precision: str, max_batch: int) -> None:
         """Build the network and capture its graphs, the largest first: they share its memory.
 
@@ -66,6 +68,10 @@ class CudaEngine:
                 self._done.record()
             self._done.synchronize()
         return self._logits_view[:count].copy()
+
+    def forward_in_lane(self, lane: int, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Answer one batch; a GPU is one lane."""
+        return self.forward(images)
 
     def _capture(self, sizes: list[int], classes: int) -> None:
         """Capture a graph for each size; leave out the sizes that memory does not allow, but the smallest."""

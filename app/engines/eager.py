@@ -17,6 +17,7 @@ class EagerEngine:
 
     device = "cpu"
     precision = FP32
+    lanes = 1
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Build the network. Raises BundleError as ``build_network`` does."""
@@ -28,3 +29,7 @@ class EagerEngine:
         """Answer one batch; see ``Engine.forward``. Not one native call: the layers' Python runs in between."""
         logits: np.ndarray = self._network(torch.from_numpy(np.stack(images))).numpy()
         return logits
+
+    def forward_in_lane(self, lane: int, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Answer one batch; there is one lane only."""
+        return self.forward(images)
