@@ -100,6 +100,13 @@ class Batcher:
 
     # On the hub
 
+    def check_room(self) -> None:
+        """Raise what ``place`` would raise now."""
+        if self._closing:
+            raise NotReady("the server is shutting down")
+        if self._inside >= self._max_queue:
+            raise QueueFull(f"{self._inside} requests are waiting; the limit is {self._max_queue}")
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """Hold one of the ``max_queue`` places while a request is decoded, queued and computed.
@@ -108,10 +115,7 @@ class Batcher:
             QueueFull: all places are taken.
             NotReady: the server is shutting down.
         """
-        if self._closing:
-            raise NotReady("the server is shutting down")
-        if self._inside >= self._max_queue:
-            raise QueueFull(f"{self._inside} requests are waiting; the limit is {self._max_queue}")
+        self.check_room()
         self._inside += 1
         self._idle.clear()
         try:

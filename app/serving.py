@@ -150,6 +150,16 @@ class ModelServer:
         self._watchdog.kill()
         self._decoders.kill()
 
+    def check_room(self) -> None:
+        """Refuse a request that would be refused anyway, before its body is read.
+
+        Raises:
+            NotReady: there is no model, or not any more.
+            QueueFull: ``max_queue`` requests are inside.
+        """
+        self.ready_model()
+        self._batcher.check_room()
+
     def classify(self, file: BinaryIO, is_gone: Callable[[], bool] = is_never_gone) -> Prediction:
         """Answer one picture.
 

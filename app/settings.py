@@ -153,7 +153,7 @@ class Settings:
         "auto",
         auto_or(whole(1, 256)),
         "images",
-        "the most pictures in one forward; auto: 8 on the CPU, 64 on a GPU",
+        "the most pictures in one forward; auto: 4 on the CPU, 64 on a GPU",
     )
     max_wait_ms: float = row(
         "2",

@@ -323,10 +323,11 @@ def deal_out(workers: int, devices: Sequence[str], rooms: Sequence[int]) -> list
 def default_batch(device: str) -> int:
     """Return the largest batch where none is set: the smallest at which the device's speed stops to grow.
 
-    On the CPU measured with ``scripts/benchmark`` (docs/performance.md); for GPUs from NVIDIA's
-    published ResNet-50 figures (DeepLearningExamples: nearly flat above 64).
+    On the CPU measured with ``scripts/benchmark`` (docs/performance.md): a lane gains nothing above
+    four, and larger batches only make clients wait for each other. For GPUs from NVIDIA's published
+    ResNet-50 figures (DeepLearningExamples: nearly flat above 64).
     """
-    return 8 if device == "cpu" else 64
+    return 4 if device == "cpu" else 64
 
 
 def planned_threads(settings: Settings) -> int:

@@ -5,12 +5,13 @@ import socket
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from tests import reference
-from tests.helpers import SAMPLES, STREET, check_problem, encode, photo_like, png_bomb
+from tests.helpers import SAMPLES, STREET, check_problem, encode, photo_like, png_bomb, wait_until
 
 
 def test_every_sample_shows_its_labels(server):
@@ -157,6 +158,30 @@ def test_every_line_of_the_application_log_is_json(server):
     server.predict(b"text")
     lines = [line for line in server.log("gunicorn").splitlines() if line.strip()]
     assert [line for line in lines if not line.startswith("{")] == []
+
+
+def test_a_client_that_hangs_up_while_it_waits_is_not_computed(server):
+    """Its place in the queue is given back when its turn comes; the log says so with nginx's own number."""
+    picture = STREET.read_bytes()
+    body = (
+        b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+        + picture
+        + b"\r\n--X--\r\n"
+    )
+    head = (
+        "POST /model_predict HTTP/1.1\r\nHost: x\r\nX-Request-ID: impatient-1\r\n"
+        f"Content-Type: multipart/form-data; boundary=X\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    address = urlsplit(server.url)
+    with ThreadPoolExecutor(24) as pool:
+        patient = [pool.submit(server.predict, picture) for _ in range(24)]
+        wait_until(lambda: any(answer.done() for answer in patient))  # the others are in the queue
+        with socket.create_connection((address.hostname, address.port)) as client:
+            client.sendall(head.encode() + body)
+            time.sleep(0.1)  # long enough to be queued, too short to be answered
+        assert {answer.result().status_code for answer in patient} == {200}
+    (line,) = server.lines_of("impatient-1")
+    assert line["status"] == 499
 
 
 def test_32_clients_at_once_wait_alike(server):

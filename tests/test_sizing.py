@@ -90,7 +90,7 @@ def test_on_a_reload_what_the_old_workers_hold_counts_as_free(machine, settings)
 def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, workers, threads):
     machine(cores=cores)
     plan = fit_workers(settings(), DEMO, ON_CPU, [])
-    assert plan.choices == (Choice("openvino", "bf16", "cpu", threads, 8),) * workers
+    assert plan.choices == (Choice("openvino", "bf16", "cpu", threads, 4),) * workers
 
 
 def test_on_the_cpu_memory_is_a_limit_too(machine, settings):

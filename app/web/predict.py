@@ -20,7 +20,9 @@ blueprint = Blueprint("predict", __name__)
 @blueprint.post("/model_predict")
 def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
-    labels = model_server().classify(read_image_field(), watch_client()).labels()
+    server = model_server()
+    server.check_room()
+    labels = server.classify(read_image_field(), watch_client()).labels()
     g.log_fields = {"labels": len(labels)}
     return jsonify(result=labels or "No Categories", status=int(bool(labels)))
 

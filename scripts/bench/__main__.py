@@ -42,7 +42,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 64])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=8, help="each measurement")
+    parser.add_argument("--seconds", type=float, default=15, help="each measurement")
     parser.add_argument(
         "--pictures", type=Path, help="folder of JPEG files; default: drawn, 500 × 375"
     )

@@ -37,8 +37,8 @@ def print_report(report: dict) -> None:
             print(
                 f"{name:18}{spread(speeds):>22} images/s at its best batch; batch of one {spread(lone)} ms"
             )
-    head = f"{'':18}{'clients':>8}{'requests/s':>22}{'p50':>9}{'p95':>9}{'p99 ms':>9}{'errors':>8}{'CPU ms':>8}{'MiB':>7}{'ready s':>9}"
-    print(f"\n{head}")
+    head = f"{'':18}{'clients':>8}{'requests/s':>22}{'p50':>9}{'p95':>9}{'p99 ms':>9}"
+    print(f"\n{head}{'errors':>8}{'CPU ms':>8}{'MiB':>7}{'ready s':>9}")
     for name, rounds in results.items():
         if name.startswith("bare"):
             continue
