@@ -1,6 +1,6 @@
 # One image in which supervisord, PID 1, keeps nginx (port 8999) and Gunicorn running. What changes
 # most often stands last, so that a change in app/ rebuilds one small layer.
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS server
 WORKDIR /srv
 
 # The server may write in run/ and /tmp only. run/ is open to everybody like /tmp, because a tmpfs
@@ -19,7 +19,18 @@ COPY requirements.txt .
 RUN python -m venv --without-pip /opt/venv \
  && pip --python /opt/venv/bin/python install --no-cache-dir -r requirements.txt
 
+# The demo's reduced precisions are made and measured here, with packages that the server does not
+# need. What is measured is true for the processor that builds; another that lacks bf16 or VNNI does
+# not use it.
+FROM server AS optimized
+COPY requirements-optimize.txt .
+RUN pip --python /opt/venv/bin/python install --no-cache-dir -r requirements-optimize.txt
 COPY models models
+COPY app app
+RUN python -m app.optimize
+
+FROM server
+COPY --from=optimized /srv/models models
 COPY samples samples
 COPY scripts scripts
 COPY conf conf

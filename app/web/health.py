@@ -39,5 +39,8 @@ def index() -> Response:
         version=model.version,
         description=model.description,
         classes=model.class_names,
+        device=model.device,
+        engine=model.engine,
+        precision=model.precision,
         routes=routes,
     )

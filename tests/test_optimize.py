@@ -1,0 +1,81 @@
+"""scripts/optimize: a precision earns its place on the demo's own pictures, and a server then uses it."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from app import optimize as program
+from app.bundle import find_bundle
+from app.engines import openvino as vino
+from app.errors import BundleError
+from app.optimize import measure_agreement, optimize, read_pictures
+from app.optimized import Optimized
+from app.precision import read_report
+from app.sizing import make_plan
+from tests.conftest import DEMO
+from tests.helpers import ROOT, SAMPLES
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Return a folder of models with the demo as it comes, nothing derived from it yet."""
+    folder = tmp_path_factory.mktemp("models")
+    left_out = shutil.ignore_patterns("optimized", "precision.json")
+    shutil.copytree(DEMO, folder / "demo" / "1", ignore=left_out)
+    return folder
+
+
+def test_reduced_precisions_are_made_measured_and_then_served(models, settings):
+    chosen = settings(models=str(models), device="cpu")
+    report, path = optimize(chosen, None)
+    assert path == models / "demo" / "1" / "precision.json"
+    optimized = Optimized(find_bundle(models), chosen.cache)
+    assert read_report(path, optimized.weights_hash) == report
+    rows = {row.precision: row for row in report.measurements}
+    usable = {name for name, reason in vino.usable_precisions(optimized).items() if not reason}
+    assert set(rows) == usable
+    assert report.pictures == 200
+    assert rows["fp32"].agreement == 1.0
+    assert rows["fp32"].max_deviation < 1e-3
+    for row in report.measurements:
+        assert row.agreement >= 0.99, row
+        assert row.images_per_s > 0
+    assert optimized.find_network("int8").with_suffix(".bin").stat().st_size < 30e6
+    plan = make_plan(chosen)
+    fastest = max(report.measurements, key=lambda row: row.images_per_s)
+    assert plan.choices[0].precision == fastest.precision
+
+
+def test_the_report_that_comes_with_the_demo_is_about_its_weights():
+    report = read_report(DEMO / "precision.json", find_bundle(ROOT / "models").content_hash())
+    assert {row.precision for row in report.measurements} == {"fp32", "bf16", "int8"}
+
+
+def test_too_few_pictures_are_told_with_the_number_and_the_way_out(settings, tmp_path, capsys):
+    with pytest.raises(BundleError, match=r"holds 8 pictures; at least 100 .*--pictures FOLDER"):
+        read_pictures(SAMPLES, settings())
+    assert "left out" in capsys.readouterr().err  # labels.csv is no picture
+    with pytest.raises(BundleError, match="holds 0 pictures"):
+        read_pictures(tmp_path / "absent", settings())
+
+
+def test_agreement_counts_whole_label_sets():
+    reference = np.float32([[1, 0], [1, 1], [0, 0], [0.4, 0]])
+    logits = np.float32([[2, 0.5], [1, 0.4], [0, 0], [0.6, 0]])
+    assert measure_agreement(logits, reference) == 0.5
+    assert measure_agreement(reference, reference) == 1.0
+
+
+def test_the_command_tells_what_is_missing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", program.__name__, "--pictures", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"{tmp_path} holds 0 pictures")
