@@ -60,6 +60,8 @@ def measure(settings: Settings) -> dict[str, object]:
     report = read_report(optimized.report_path(), optimized.weights_hash)
     kind = device.partition(":")[0]
     precision, reason = choose_precision(report, kind, usable, settings.precision, settings.insist)
+    if kind == "cpu" and settings.device == "auto" and list_gpus():
+        reason += "; there is a GPU, but torch cannot use it: is its driver too old?"
     max_batch = settings.max_batch or default_batch(kind)
     choice = Choice(engine, precision, device, planned_threads(settings), max_batch)
     before = free_on(device)

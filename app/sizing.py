@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -143,7 +143,8 @@ def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
         if unconvertible:
             measured["reason"] = f"{unconvertible}; {measured['reason']}"
     footprint = Footprint(**measured)  # type: ignore[arg-type]
-    optimized.add_footprint(key, measured)
+    with suppress(BundleError):  # nowhere to keep it: then it is measured at every start
+        optimized.add_footprint(key, measured)
     return footprint
 
 
