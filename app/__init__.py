@@ -9,7 +9,7 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 3  web/*              surfaces: Flask blueprints, problem+json; never import torch
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
-             sizing             how many workers fit; measured by the probe
+             sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import
              network, weights   the network as torch knows it

@@ -25,6 +25,7 @@ from PIL import Image, ImageOps
 from app.errors import ImageTooLarge, UnreadableImage, UnsupportedType
 
 SIDE = 224  # px, both sides of the network's input
+SCALED_SIDE = 2 * SIDE  # px; what is left to the resize still averages two by two pixels at least
 
 # What Pillow may try, by its own names. Nothing else is opened, so no exotic decoder can be reached
 # from outside.
@@ -68,13 +69,18 @@ Image.init()
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def decode_image(file: BinaryIO, max_pixels: int, exif_rotate: bool = False) -> np.ndarray:
+def decode_image(
+    file: BinaryIO, max_pixels: int, exif_rotate: bool = False, scaled: bool = False
+) -> np.ndarray:
     """Read a picture as the network takes it.
 
     Args:
         file: an open binary file, positioned anywhere; the caller closes it.
         max_pixels: width × height above which the picture is refused, before it is decoded.
         exif_rotate: turn the picture upright by its EXIF tag.
+        scaled: decode a large JPEG at a half, a quarter or an eighth of its size, but never below
+            ``SCALED_SIDE``: a fifth of the time for 1600 × 1200. Pixels then differ from the
+            contract's by 0.5 of 255 in the mean and 13 at most.
 
     Returns:
         (3, 224, 224) uint8, RGB.
@@ -86,6 +92,8 @@ def decode_image(file: BinaryIO, max_pixels: int, exif_rotate: bool = False) -> 
     """
     image = open_image(file, max_pixels)
     try:
+        if scaled:
+            image.draft(None, (SCALED_SIDE, SCALED_SIDE))  # does nothing for other types than JPEG
         image.load()
         if exif_rotate:
             image = ImageOps.exif_transpose(image)

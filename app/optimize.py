@@ -18,6 +18,7 @@ from app.bundle import find_bundle
 from app.conversion import convert_bundle
 from app.engines import Choice, Engine, load_engine
 from app.errors import BundleError, ServingError, SettingsError
+from app.footprint import default_batch
 from app.images import decode_image
 from app.machine import list_gpus, processor
 from app.optimized import Optimized
@@ -25,7 +26,6 @@ from app.precision import FP32, Measurement, Report
 from app.quantisation import quantise
 from app.serving import LOGIT_THRESHOLD
 from app.settings import Settings, count_cores
-from app.sizing import default_batch
 
 MIN_PICTURES = 100  # with fewer, one picture would be more than the 1 % that may differ
 SPEED_ROUNDS = 5
@@ -43,7 +43,9 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     """
     bundle = find_bundle(settings.models, settings.model)
     optimized = Optimized(bundle, settings.cache)
-    images = read_pictures(pictures or bundle.folder / "calibration", settings)
+    folder = pictures or bundle.folder / "calibration"
+    images = read_pictures(folder, settings)
+    scaled = read_pictures(folder, settings, scaled=True)  # as reduced precisions are served
     say(f"{bundle.name}, version {bundle.version}: converting")
     convert_bundle(optimized)
     say(f"fp32 reference (eager torch) on {len(images)} pictures")
@@ -54,7 +56,8 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     rows = []
     for engine, precision, device in candidates(optimized):
         say(f"measuring {precision} on {device}")
-        row = measure(optimized, (engine, precision, device), images, reference)
+        served = images if precision == FP32 else scaled
+        row = measure(optimized, (engine, precision, device), served, reference)
         say(f"  {row.agreement:.2%} of the label sets, {row.images_per_s:.0f} images/s")
         rows.append(row)
     report = Report(optimized.weights_hash, len(images), tuple(rows))
@@ -131,8 +134,8 @@ def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
     return np.concatenate([engine.forward(list(images[start : start + batch])) for start in starts])
 
 
-def read_pictures(folder: Path, settings: Settings) -> np.ndarray:
-    """Return every picture of a folder: (n, 3, 224, 224) uint8.
+def read_pictures(folder: Path, settings: Settings, scaled: bool = False) -> np.ndarray:
+    """Return every picture of a folder: (n, 3, 224, 224) uint8, large ones decoded ``scaled`` or exactly.
 
     Raises:
         BundleError: there are too few; the text says what is needed.
@@ -142,9 +145,12 @@ def read_pictures(folder: Path, settings: Settings) -> np.ndarray:
         if path.is_file():
             try:
                 with path.open("rb") as file:
-                    images.append(decode_image(file, settings.max_pixels, settings.exif_rotate))
+                    images.append(
+                        decode_image(file, settings.max_pixels, settings.exif_rotate, scaled)
+                    )
             except ServingError as error:
-                say(f"left out {path}: {error.message}")
+                if not scaled:
+                    say(f"left out {path}: {error.message}")
     if len(images) < MIN_PICTURES:
         raise BundleError(
             f"{folder} holds {len(images)} pictures; at least {MIN_PICTURES} of the kind that will "

@@ -3,7 +3,7 @@
     models/NAME/VERSION/optimized/HASH/     HASH is the weights' own: other weights, another folder
         fp32.xml, fp32.bin                  the network as OpenVINO reads it
         int8.xml, int8.bin                  the same, quantised by ``scripts/optimize``
-        footprints.json                     what one worker was found to need (``app/sizing.py``)
+        footprints.json                     what one worker was found to need (``app/footprint.py``)
 
 Where the models folder cannot be written (a read-only mount), the same lies under the cache folder.
 All of it may be deleted; what is missing is made again.

@@ -18,21 +18,13 @@ import numpy as np
 from app.bundle import find_bundle
 from app.engines import Choice, load_engine
 from app.errors import BundleError, first_line
+from app.footprint import MEASURE, PREPARE, UNPREPARED, Footprint, default_batch, planned_threads
 from app.images import SIDE
 from app.machine import list_gpus, process_memory
 from app.optimized import Optimized
 from app.precision import FP32, choose_precision, read_report
 from app.settings import Settings
-from app.sizing import (
-    MEASURE,
-    PREPARE,
-    UNPREPARED,
-    Footprint,
-    default_batch,
-    free_on,
-    planned_threads,
-    usable_gpus,
-)
+from app.sizing import free_on, usable_gpus
 
 
 def prepare(settings: Settings) -> dict[str, object]:

@@ -26,6 +26,7 @@ from app.engines import load_engine
 from app.errors import BundleError, DeadlinePassed, NotReady, ServingError
 from app.handoff import Handoff, start_native_thread
 from app.images import decode_image
+from app.precision import FP32
 from app.roster import Roster, State
 from app.settings import Settings
 from app.sizing import current_plan, room_on_device
@@ -184,10 +185,19 @@ class ModelServer:
 
     def _decode(self, file: BinaryIO) -> np.ndarray | ServingError:
         """Decode in the native pool; an error is returned, because gevent prints what a pool raises."""
+        settings = self._settings
         try:
-            return decode_image(file, self._settings.max_pixels, self._settings.exif_rotate)
+            return decode_image(
+                file, settings.max_pixels, settings.exif_rotate, self._decode_scaled()
+            )
         except ServingError as error:
             return error
+
+    def _decode_scaled(self) -> bool:
+        """Tell whether large pictures are decoded at a fraction of their size: in fp32 they are exact."""
+        if self._settings.decode != "auto":
+            return self._settings.decode == "scaled"
+        return self.model is not None and self.model.precision != FP32
 
     def ready_model(self) -> Model:
         """Return the model.

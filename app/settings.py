@@ -161,6 +161,12 @@ class Settings:
         "ms",
         "how long a batch waits for pictures that are being decoded; never for others",
     )
+    decode: str = row(
+        "auto",
+        one_of("auto", "exact", "scaled"),
+        "",
+        "`scaled` decodes large JPEGs at a fraction of their size; auto: with a reduced precision",
+    )
     max_queue: int = row(
         "128", whole(1, 10_000), "requests", "requests inside one worker; one more is answered 429"
     )

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import resnet50
 
 from app.bundle import find_bundle
@@ -18,7 +19,7 @@ from app.images import decode_image
 from app.network import build_network
 from app.optimized import Optimized
 from tests import reference
-from tests.helpers import ROOT, SAMPLES
+from tests.helpers import ROOT, SAMPLES, encode
 
 MAX_BATCH = 8
 # A GPU where there is one: in fp32 it has to agree as the others do.
@@ -87,6 +88,22 @@ def test_an_answer_belongs_to_the_caller(demo):
     before = first.copy()
     demo.forward(images[1:])
     assert (first == before).all()
+
+
+def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(demo):
+    """Forty scenes as a large camera would have taken them; the gate of a reduced precision is 99 %."""
+    scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))[:40]
+    kept = 0
+    for path in scenes:
+        scene = Image.open(path)
+        data = encode(scene.resize((scene.width * 5, scene.height * 5)), "JPEG", quality=90)
+        exact, scaled = (
+            decode_image(io.BytesIO(data), 10**9, scaled=scaled) for scaled in (False, True)
+        )
+        assert (exact != scaled).any()
+        passing = demo.forward([exact, scaled]) > 0.5
+        kept += bool((passing[0] == passing[1]).all())
+    assert kept / len(scenes) >= 0.99
 
 
 @pytest.mark.parametrize("engine", ["openvino", "eager"])

@@ -107,6 +107,24 @@ def exif_orientation(value: int) -> Image.Exif:
     return exif
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_decoded_at_a_fraction_of_its_size_is_nearly_the_same(mode):
+    data = encode(photo_like(2000, 1500, "RGB").convert(mode), "JPEG", quality=90)
+    difference = np.abs(decode(data, scaled=True).astype(int) - expected(data))
+    assert difference.mean() < 1
+    assert difference.max() < 16
+
+
+def test_a_jpeg_that_is_not_large_is_decoded_exactly_either_way(photos):
+    for data in [STREET.read_bytes(), *(path.read_bytes() for path in photos[:8])]:
+        assert (decode(data, scaled=True) == expected(data)).all()
+
+
+def test_other_types_are_decoded_exactly_either_way():
+    data = encode(photo_like(2000, 1500), "PNG")
+    assert (decode(data, scaled=True) == expected(data)).all()
+
+
 def test_an_empty_file_is_told():
     with pytest.raises(UnreadableImage, match="0 bytes"):
         decode(b"")

@@ -17,10 +17,11 @@ FILES = {"images", "bundle", "optimized", "precision"}
 TENSORS = {"weights", "network"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
+SIZING = {"sizing", "footprint"}
 ROOF = {"wsgi", "worker", "probe", "optimize"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
-    **dict.fromkeys(CONCURRENCY | NUMERICS | {"sizing"}, 1),
+    **dict.fromkeys(CONCURRENCY | NUMERICS | SIZING, 1),
     "serving": 2,
     "web": 3,
     "factory": 4,
@@ -31,14 +32,15 @@ NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bun
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("engines", there) for there in FILES | {"network"}}
 NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network", "engines"}}
-NEIGHBOURS |= {("sizing", there) for there in FILES | {"engines"}}
+NEIGHBOURS |= {(here, there) for here in SIZING for there in FILES | {"engines"}}
+NEIGHBOURS |= {("sizing", "footprint")}
 
 TORCH = {"torch", "torchvision"}
 FORBIDDEN = {
     **{name: TORCH | {"flask", "gevent", "gunicorn"} for name in GROUND},
     **{name: TORCH | {"flask"} for name in CONCURRENCY},
     **{name: {"threading", "queue", "gevent", "flask", "concurrent"} for name in NUMERICS},
-    **{name: TORCH | {"threading", "queue", "gevent", "flask"} for name in FILES | {"sizing"}},
+    **{name: TORCH | {"threading", "queue", "gevent", "flask"} for name in FILES | SIZING},
     "web": TORCH | {"gevent"},
     "factory": TORCH,
 }

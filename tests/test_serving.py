@@ -1,5 +1,6 @@
 """ModelServer: from loading over serving to draining, with a network that the test holds in its hands."""
 
+import dataclasses
 import io
 import logging
 from _queue import SimpleQueue
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 
 from app.errors import BundleError, DeadlinePassed, NotReady, UnreadableImage
+from app.images import decode_image
 from app.roster import Roster, State
 from app.serving import Model, ModelServer, Prediction
-from tests.helpers import STREET, wait_until
+from tests.helpers import STREET, encode, photo_like, wait_until
 
 NAMES = ("Ant", "Bee", "Cat")
 
@@ -63,6 +65,34 @@ def test_a_picture_is_answered(serve):
     wait_until(lambda: is_ready(server))
     assert server.classify(street()).labels() == ["Cat", "Bee"]
     assert server.worker_states() == {0: "ready"}
+
+
+@pytest.mark.parametrize(
+    ("precision", "setting", "scaled"),
+    [
+        ("fp32", "auto", False),
+        ("bf16", "auto", True),
+        ("bf16", "exact", False),
+        ("fp32", "scaled", True),
+    ],
+)
+def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_scaled_in_less_unless_set(
+    serve, precision, setting, scaled
+):
+    seen = []
+
+    def forward_and_see(images):
+        seen.extend(images)
+        return forward(images)
+
+    server = serve(
+        lambda *_: dataclasses.replace(model(forward_and_see), precision=precision), decode=setting
+    )
+    wait_until(lambda: is_ready(server))
+    data = encode(photo_like(1800, 1000), "JPEG")
+    server.classify(io.BytesIO(data))
+    assert (seen[0] == decode_image(io.BytesIO(data), 10**9, scaled=scaled)).all()
+    assert (seen[0] != decode_image(io.BytesIO(data), 10**9, scaled=not scaled)).any()
 
 
 def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):

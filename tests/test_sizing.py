@@ -7,13 +7,14 @@ import sys
 
 import pytest
 
-from app import sizing
+from app import footprint, sizing
 from app.bundle import find_bundle
 from app.engines import Choice
 from app.errors import BundleError
+from app.footprint import Footprint
 from app.machine import GIB, Gpu, Memory
 from app.optimized import Optimized
-from app.sizing import Footprint, Plan, current_plan, deal_out, fit_workers, make_plan
+from app.sizing import Plan, current_plan, deal_out, fit_workers, make_plan
 from tests.helpers import ROOT
 
 DEMO = Optimized(find_bundle(ROOT / "models"), ROOT / "run" / "cache")
@@ -149,7 +150,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     def fail(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(sizing, "run_probe", fail)
+    monkeypatch.setattr(footprint, "run_probe", fail)
     assert make_plan(chosen).choices == plan.choices
     assert current_plan(chosen).choices == plan.choices
 
@@ -169,18 +170,18 @@ def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
 
 
 def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settings, monkeypatch):
-    real = sizing.run_probe
+    real = footprint.run_probe
     asked = []
 
     def run_probe(task, serving):
         asked.append((task, serving.get("SERVING_ENGINE", "auto")))
-        if task == sizing.PREPARE:
+        if task == footprint.PREPARE:
             return {"unconvertible": "OpenVINO cannot convert it"}
-        return sizing.UNPREPARED if len(asked) == 1 else real(task, serving)
+        return footprint.UNPREPARED if len(asked) == 1 else real(task, serving)
 
-    monkeypatch.setattr(sizing, "run_probe", run_probe)
-    monkeypatch.setattr(sizing.Optimized, "read_footprints", lambda self: {})
-    monkeypatch.setattr(sizing.Optimized, "add_footprint", lambda *_: None)
+    monkeypatch.setattr(footprint, "run_probe", run_probe)
+    monkeypatch.setattr(footprint.Optimized, "read_footprints", lambda self: {})
+    monkeypatch.setattr(footprint.Optimized, "add_footprint", lambda *_: None)
     plan = make_plan(settings(device="cpu"))
     assert asked == [("measure", "auto"), ("prepare", "auto"), ("measure", "eager")]
     assert plan.choices[0].engine == "eager"
@@ -197,7 +198,7 @@ def make_plan_failure(settings, monkeypatch, asked):
 def test_a_probe_that_dies_is_told_with_its_last_words(settings, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(BundleError, match=r"the probe \(measure\) ended with 1: without a word"):
-        sizing.run_probe("measure", {})
+        footprint.run_probe("measure", {})
 
 
 def test_plan_workers_prints_the_plan_with_its_reasons():

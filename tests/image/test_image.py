@@ -89,6 +89,16 @@ def test_every_sample_gets_its_labels(server):
         assert set(answer["result"]) == set(row["labels"].split(" | ")), row["image"]
 
 
+def test_the_demos_reduced_precisions_were_earned_while_the_image_was_built(server):
+    report = json.loads(server.execute("cat", "models/demo/1/precision.json"))
+    agreement = {row["precision"]: row["agreement"] for row in report["measurements"]}
+    assert agreement["fp32"] == 1.0
+    served = requests.get(server.url, timeout=10).json()
+    assert agreement[served["precision"]] >= 0.99
+    assert served["engine"] == "openvino"
+    assert f"openvino, {served['precision']}: " in server.execute("scripts/plan-workers")
+
+
 def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
     request_id = server.classify(STREET).headers["X-Request-ID"]
 

@@ -1,0 +1,142 @@
+"""What one worker needs, measured and remembered.
+
+A throw-away process (``app/probe.py``) loads one worker's model and reports what it took. That is kept
+with the bundle, by everything that it depends on, so it is measured once for a machine, model and
+precision. Nothing here touches CUDA or imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from app.errors import BundleError
+from app.machine import list_gpus, processor
+from app.optimized import Optimized
+from app.precision import read_report
+from app.settings import Settings, count_cores
+
+PREPARE, MEASURE = "prepare", "measure"  # what app/probe.py does
+# Its answer where OpenVINO's network is to be made first.
+UNPREPARED: dict[str, object] = {"unprepared": True}
+PROBE_TIMEOUT_S = 300
+CORES_PER_CPU_WORKER = 4  # one worker's Python keeps up with the forwards of four cores
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one worker needs, and how it would run.
+
+    Attributes:
+        engine: the engine that was chosen.
+        precision: the precision that was chosen.
+        device: ``cpu`` or ``cuda``.
+        reason: why this precision.
+        host_bytes: host memory of one worker at its largest batch.
+        device_bytes: the same on the GPU, with CUDA's context; 0 on the CPU.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    reason: str
+    host_bytes: int
+    device_bytes: int = 0
+
+
+def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
+    """Return what one worker needs: as measured before under the same conditions, or measured now.
+
+    Raises:
+        BundleError: the bundle cannot be served; the text says why.
+    """
+    key = footprint_key(settings, optimized)
+    if known := optimized.read_footprints().get(key):
+        return Footprint(**known)
+    measured = run_probe(MEASURE, settings.environ)
+    if measured == UNPREPARED:
+        unconvertible = run_probe(PREPARE, settings.environ)["unconvertible"]
+        if unconvertible and settings.engine == "openvino":
+            raise BundleError(str(unconvertible))
+        fallback = {"SERVING_ENGINE": "eager"} if unconvertible else {}
+        measured = run_probe(MEASURE, {**settings.environ, **fallback})
+        if unconvertible:
+            measured["reason"] = f"{unconvertible}; {measured['reason']}"
+    footprint = Footprint(**measured)  # type: ignore[arg-type]
+    with suppress(BundleError):  # nowhere to keep it: then it is measured at every start
+        optimized.add_footprint(key, measured)
+    return footprint
+
+
+def footprint_key(settings: Settings, optimized: Optimized) -> str:
+    """Return what a footprint depends on, as one line."""
+    report = read_report(optimized.report_path(), optimized.weights_hash)
+    conditions = {
+        "engine": settings.engine,
+        "device": settings.device,
+        "precision": settings.precision,
+        "insist": settings.insist,
+        "max_batch": settings.max_batch,
+        "threads": planned_threads(settings),
+        "report": str(report),
+        "processor": processor(),
+        "gpus": [(gpu.name, gpu.driver) for gpu in list_gpus()],
+        "versions": [version("openvino"), version("torch")],
+    }
+    return json.dumps(conditions, sort_keys=True)
+
+
+def run_probe(task: str, serving: Mapping[str, str]) -> dict[str, object]:
+    """Run the throw-away process with these ``SERVING_`` variables and return what it reports.
+
+    Raises:
+        BundleError: what it reports as its failure, or that it died.
+    """
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "app.probe", task],
+            cwd=Path(__file__).parent.parent,
+            env=environment | dict(serving),
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(f"the probe ({task}) took longer than {PROBE_TIMEOUT_S} s") from error
+    try:
+        report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        last_words = (done.stderr.strip() or "without a word").splitlines()[-1]
+        raise BundleError(
+            f"the probe ({task}) ended with {done.returncode}: {last_words}"
+        ) from error
+    if failure := report.get("failure"):
+        raise BundleError(str(failure))
+    return report
+
+
+def default_batch(device: str) -> int:
+    """Return the largest batch where none is set: the smallest at which the device's speed stops to grow.
+
+    On the CPU measured with ``scripts/benchmark`` (docs/performance.md): a lane gains nothing above
+    four, and larger batches only make clients wait for each other. For GPUs from NVIDIA's published
+    ResNet-50 figures (DeepLearningExamples: nearly flat above 64).
+    """
+    return 4 if device == "cpu" else 64
+
+
+def planned_threads(settings: Settings) -> int:
+    """Return the threads that a CPU worker will have where memory is no limit: what the probe measures with."""
+    cores = count_cores()
+    return settings.threads or max(
+        1, cores // (settings.workers or max(1, cores // CORES_PER_CPU_WORKER))
+    )
