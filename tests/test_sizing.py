@@ -139,6 +139,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     models.mkdir(parents=True)
     for name in ("model.npz", "class_name.json"):
         (models / name).symlink_to(ROOT / "models" / "demo" / "1" / name)
+    monkeypatch.setattr(sizing, "_adopted", None)  # another test may have read gunicorn.conf.py
     chosen = settings(models=str(models), device="cpu")
     plan = make_plan(chosen)
     assert not plan.failure
