@@ -13,13 +13,10 @@ import json
 import os
 import sys
 
-import numpy as np
-
 from app.bundle import find_bundle
 from app.engines import Choice, load_engine
 from app.errors import BundleError, first_line
 from app.footprint import MEASURE, PREPARE, UNPREPARED, Footprint, default_batch, planned_threads
-from app.images import SIDE
 from app.machine import list_gpus, process_memory
 from app.optimized import Optimized
 from app.precision import FP32, choose_precision, read_report
@@ -57,11 +54,11 @@ def measure(settings: Settings) -> dict[str, object]:
     max_batch = settings.max_batch or default_batch(kind)
     choice = Choice(engine, precision, device, planned_threads(settings), max_batch)
     before = free_on(device)
-    loaded = load_engine(choice, optimized)
-    loaded.forward([np.zeros((3, SIDE, SIDE), np.uint8)] * max_batch)
+    loaded = load_engine(choice, optimized)  # held, and warmed up with the largest batch
     footprint = Footprint(
         engine, precision, kind, reason, process_memory(), device_bytes=before - free_on(device)
     )
+    del loaded
     return dataclasses.asdict(footprint)
 
 

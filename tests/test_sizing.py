@@ -1,6 +1,5 @@
 """How many workers fit: the sums by hand, the measuring with real processes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -220,4 +219,4 @@ def test_plan_workers_prints_the_plan_with_its_reasons():
         "plan",
     ]
     assert "demo, version 1" in shown
-    assert json.dumps(shown)
+    assert int(shown.splitlines()[-1].split()[1]) >= 1
