@@ -136,7 +136,9 @@ def default_batch(device: str) -> int:
 
 def planned_threads(settings: Settings) -> int:
     """Return the threads that a CPU worker will have where memory is no limit: what the probe measures with."""
-    cores = count_cores()
-    return settings.threads or max(
-        1, cores // (settings.workers or max(1, cores // CORES_PER_CPU_WORKER))
-    )
+    return share_cores(settings, settings.workers or max(1, count_cores() // CORES_PER_CPU_WORKER))
+
+
+def share_cores(settings: Settings, workers: int) -> int:
+    """Return the threads of one worker among so many."""
+    return settings.threads or max(1, count_cores() // workers)

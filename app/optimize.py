@@ -45,7 +45,7 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     optimized = Optimized(bundle, settings.cache)
     folder = pictures or bundle.folder / "calibration"
     images = read_pictures(folder, settings)
-    scaled = read_pictures(folder, settings, scaled=True)  # as reduced precisions are served
+    fast = read_pictures(folder, settings, fast=True)  # as reduced precisions are served
     say(f"{bundle.name}, version {bundle.version}: converting")
     convert_bundle(optimized)
     say(f"fp32 reference (eager torch) on {len(images)} pictures")
@@ -56,7 +56,7 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     rows = []
     for engine, precision, device in candidates(optimized):
         say(f"measuring {precision} on {device}")
-        served = images if precision == FP32 else scaled
+        served = images if precision == FP32 else fast
         row = measure(optimized, (engine, precision, device), served, reference)
         say(f"  {row.agreement:.2%} of the label sets, {row.images_per_s:.0f} images/s")
         rows.append(row)
@@ -134,8 +134,8 @@ def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
     return np.concatenate([engine.forward(list(images[start : start + batch])) for start in starts])
 
 
-def read_pictures(folder: Path, settings: Settings, scaled: bool = False) -> np.ndarray:
-    """Return every picture of a folder: (n, 3, 224, 224) uint8, large ones decoded ``scaled`` or exactly.
+def read_pictures(folder: Path, settings: Settings, fast: bool = False) -> np.ndarray:
+    """Return every picture of a folder: (n, 3, 224, 224) uint8, decoded ``fast`` or exactly.
 
     Raises:
         BundleError: there are too few; the text says what is needed.
@@ -146,10 +146,10 @@ def read_pictures(folder: Path, settings: Settings, scaled: bool = False) -> np.
             try:
                 with path.open("rb") as file:
                     images.append(
-                        decode_image(file, settings.max_pixels, settings.exif_rotate, scaled)
+                        decode_image(file, settings.max_pixels, settings.exif_rotate, fast)
                     )
             except ServingError as error:
-                if not scaled:
+                if not fast:
                     say(f"left out {path}: {error.message}")
     if len(images) < MIN_PICTURES:
         raise BundleError(

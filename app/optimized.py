@@ -62,10 +62,14 @@ class Optimized:
 
     def add_report(self, text: str) -> Path:
         """Keep the precision report: in the bundle, or in the cache where the bundle cannot be written."""
-        for home in (self.bundle.folder, self._cache):
+        cached = self._cache / REPORT_FILE
+        for path in (self.bundle.folder / REPORT_FILE, cached):
             try:
-                (home / REPORT_FILE).write_text(text, encoding="utf-8")
-                return home / REPORT_FILE
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+                if path != cached:
+                    cached.unlink(missing_ok=True)  # an older one, which would go first
+                return path
             except OSError:
                 continue
         raise BundleError(f"neither {self.bundle.folder} nor {self._cache} can be written")

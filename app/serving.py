@@ -188,15 +188,15 @@ class ModelServer:
         settings = self._settings
         try:
             return decode_image(
-                file, settings.max_pixels, settings.exif_rotate, self._decode_scaled()
+                file, settings.max_pixels, settings.exif_rotate, self._decode_fast()
             )
         except ServingError as error:
             return error
 
-    def _decode_scaled(self) -> bool:
-        """Tell whether large pictures are decoded at a fraction of their size: in fp32 they are exact."""
+    def _decode_fast(self) -> bool:
+        """Tell whether pictures may be decoded nearly: in fp32 they are exact."""
         if self._settings.decode != "auto":
-            return self._settings.decode == "scaled"
+            return self._settings.decode == "fast"
         return self.model is not None and self.model.precision != FP32
 
     def ready_model(self) -> Model:

@@ -163,9 +163,9 @@ class Settings:
     )
     decode: str = row(
         "auto",
-        one_of("auto", "exact", "scaled"),
+        one_of("auto", "exact", "fast"),
         "",
-        "`scaled` decodes large JPEGs at a fraction of their size; auto: with a reduced precision",
+        "`exact` as the reference, `fast` within 1 of 255, large JPEGs less; auto: fast where precision is reduced",
     )
     max_queue: int = row(
         "128", whole(1, 10_000), "requests", "requests inside one worker; one more is answered 429"

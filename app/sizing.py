@@ -20,7 +20,13 @@ from dataclasses import dataclass
 from app.bundle import find_bundle
 from app.engines import Choice
 from app.errors import BundleError
-from app.footprint import CORES_PER_CPU_WORKER, Footprint, default_batch, find_footprint
+from app.footprint import (
+    CORES_PER_CPU_WORKER,
+    Footprint,
+    default_batch,
+    find_footprint,
+    share_cores,
+)
 from app.machine import GIB, Gpu, list_gpus, read_host_memory
 from app.optimized import Optimized
 from app.precision import FP32
@@ -134,7 +140,7 @@ def fit_workers(
         if gpus
         else ["cpu"] * workers
     )
-    threads = settings.threads or max(1, count_cores() // workers)
+    threads = share_cores(settings, workers)
     max_batch = settings.max_batch or default_batch(footprint.device)
     warning = ""
     if settings.workers and workers < settings.workers:

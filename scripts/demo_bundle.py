@@ -23,7 +23,7 @@ DESCRIPTION = (
 )
 # The samples are for trying out, not for measuring: with this seed the demo reads all eight.
 SAMPLE_SEED = 6
-CALIBRATION_SEED, CALIBRATION_SCENES = 3, 200
+CALIBRATION_SEED, CALIBRATION_SCENES = 3, 500
 # Name → what is on it, and on which backdrop.
 SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "street": (("Bus", "Car", "Bicycle", "Person"), "horizon"),

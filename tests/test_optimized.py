@@ -85,3 +85,17 @@ def test_footprints_are_kept_by_their_conditions_and_survive_damage(bundle, tmp_
     assert set(json.loads(path.read_text())) == {"at batch 8", "at batch 16"}
     path.write_text("{")
     assert optimized.read_footprints() == {}
+
+
+def test_a_report_goes_to_the_cache_where_the_bundle_cannot_be_written_and_a_newer_one_replaces_it(
+    bundle, tmp_path
+):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    in_the_way = bundle.folder / "precision.json"
+    in_the_way.mkdir()
+    cached = optimized.add_report("older")
+    assert cached == optimized.report_path()
+    assert cached.is_relative_to(tmp_path / "cache")
+    in_the_way.rmdir()
+    assert optimized.add_report("newer") == in_the_way == optimized.report_path()
+    assert in_the_way.read_text() == "newer"

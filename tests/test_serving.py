@@ -68,16 +68,16 @@ def test_a_picture_is_answered(serve):
 
 
 @pytest.mark.parametrize(
-    ("precision", "setting", "scaled"),
+    ("precision", "setting", "fast"),
     [
         ("fp32", "auto", False),
         ("bf16", "auto", True),
         ("bf16", "exact", False),
-        ("fp32", "scaled", True),
+        ("fp32", "fast", True),
     ],
 )
-def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_scaled_in_less_unless_set(
-    serve, precision, setting, scaled
+def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
+    serve, precision, setting, fast
 ):
     seen = []
 
@@ -91,8 +91,8 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_scaled_in_less_unless_set(
     wait_until(lambda: is_ready(server))
     data = encode(photo_like(1800, 1000), "JPEG")
     server.classify(io.BytesIO(data))
-    assert (seen[0] == decode_image(io.BytesIO(data), 10**9, scaled=scaled)).all()
-    assert (seen[0] != decode_image(io.BytesIO(data), 10**9, scaled=not scaled)).any()
+    assert (seen[0] == decode_image(io.BytesIO(data), 10**9, fast=fast)).all()
+    assert (seen[0] != decode_image(io.BytesIO(data), 10**9, fast=not fast)).any()
 
 
 def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):

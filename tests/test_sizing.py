@@ -30,7 +30,8 @@ def machine(monkeypatch):
     """Return a maker of machines: cores and free host memory."""
 
     def make(cores=16, free_gib=60.0):
-        monkeypatch.setattr(sizing, "count_cores", lambda: cores)
+        for module in (sizing, footprint):
+            monkeypatch.setattr(module, "count_cores", lambda: cores)
         memory = Memory(int(free_gib * GIB), 64 * GIB)
         monkeypatch.setattr(sizing, "read_host_memory", lambda: memory)
 
