@@ -93,7 +93,7 @@ def test_an_answer_belongs_to_the_caller(demo):
 def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(tmp_path):
     """The calibration scenes as a large camera would have taken them; the gate is that of a precision."""
     engine = load(ROOT / "models", tmp_path, "openvino")
-    scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))
+    scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))[:200]
     kept = 0
     for path in scenes:
         scene = Image.open(path)
