@@ -5,10 +5,13 @@ The house, from the roof down. A module imports only from floors below its own;
 
     ROOF     wsgi, worker       the application built from the environment; Gunicorn's worker around it
              probe, optimize    programs of their own: measure one worker; earn reduced precisions
+             follow, publish    look for new versions; put one in place
     FLOOR 4  factory            create_app(settings): wires everything
     FLOOR 3  web/*              surfaces: Flask blueprints, problem+json; never import torch
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
+             servable, versions a loaded version with its threads; which are live, and how they change
+             repository, lineup which versions are wanted; which were checked and are to be served
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import

@@ -6,6 +6,7 @@
         class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}
         model.json           optional: a description and measured scores
     calibration/         optional: pictures of the kind that will come, for ``scripts/optimize``
+    SHA256SUMS           optional: as sha256sum writes it; what it names must be as it says
     precision.json       written by ``scripts/optimize``: how far each precision was found to agree
     optimized/           what was derived from the weights (``app/optimized.py``); may be deleted
 
@@ -22,6 +23,7 @@ from typing import Any
 
 from app.errors import BundleError
 
+SUMS_FILE = "SHA256SUMS"
 WEIGHT_FILES = ("model.pth", "model.safetensors", "model.npz")  # looked for in this order
 CLASS_FILE = "class_name.json"
 CARD_FILE = "model.json"
@@ -66,18 +68,28 @@ class Bundle:
 
 
 def find_bundle(models: Path, name: str = "") -> Bundle:
-    """Choose the bundle to serve: of the model ``name`` (or the only one) the highest version.
+    """Open the highest version of the model that ``find_model`` chooses; raises as that does."""
+    chosen, folder = find_model(models, name)
+    version, folder = max(versions_of(folder).items())
+    return open_bundle(folder, chosen, version)
+
+
+def find_model(models: Path, name: str = "") -> tuple[str, Path]:
+    """Choose the model to serve: the one called ``name``, or the only one.
 
     Args:
         models: a folder of models, or a bare model.
         name: which model; empty takes the only one, or the only one beside the demo.
+
+    Returns:
+        Its name and its folder.
 
     Raises:
         BundleError: there is none, or more than one to choose from; the text names the folder.
     """
     try:
         if find_weights(models):
-            return open_bundle(models, models.resolve().name, 1)
+            return models.resolve().name, models
         found = {child.name: child for child in sorted(models.iterdir()) if versions_of(child)}
     except OSError as error:
         raise BundleError(f"the models folder cannot be read: {error}") from error
@@ -91,20 +103,23 @@ def find_bundle(models: Path, name: str = "") -> Bundle:
     if not name and len(own) > 1:
         raise BundleError(f"{models} holds {', '.join(found)}: set SERVING_MODEL to one of them")
     chosen = name or own[0]
-    version, folder = max(versions_of(found[chosen]).items())
-    return open_bundle(folder, chosen, version)
+    return chosen, found[chosen]
 
 
 def versions_of(folder: Path) -> dict[int, Path]:
-    """Return a model's versions: its numbered folders that hold weights, or itself as version 1."""
+    """Return a model's versions: its numbered folders that hold weights, and itself as version 1 where it does.
+
+    Leading zeros are allowed; all other names are somebody's own affair, a draft's above all.
+    """
     if not folder.is_dir() or folder.name.startswith("."):
         return {}
-    if find_weights(folder):
-        return {1: folder}
     numbered = [
-        child for child in folder.iterdir() if child.name.isdecimal() and find_weights(child)
+        child
+        for child in sorted(folder.iterdir())
+        if child.name.isdecimal() and int(child.name) and find_weights(child)
     ]
-    return {int(child.name): child for child in numbered}
+    itself = {1: folder} if find_weights(folder) else {}
+    return itself | {int(child.name): child for child in numbered}
 
 
 def find_weights(folder: Path) -> Path | None:
@@ -128,6 +143,34 @@ def open_bundle(folder: Path, name: str, version: int) -> Bundle:
         )
     description = card.get("description", "")
     return Bundle(name, version, weights, read_class_names(folder / CLASS_FILE), str(description))
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the files with ``SHA256SUMS``, where there is one: a copy may have broken off, a disk may rot.
+
+    Raises:
+        BundleError: a file is missing or is another one; the text names it.
+    """
+    sums = folder / SUMS_FILE
+    try:
+        for line in sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []:
+            expected, _, name = line.partition("  ")
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != expected:
+                raise BundleError(f"{folder / name} is not what {SUMS_FILE} says: {found[:16]} …")
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{sums}: {error}") from error
+
+
+def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` over the files that a version is made of; what is derived or added later stays out."""
+    lines = []
+    for name in (*WEIGHT_FILES, CLASS_FILE, CARD_FILE):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

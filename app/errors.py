@@ -53,6 +53,13 @@ class UnreadableImage(ServingError):
     code = "unreadable_image"
 
 
+class UnknownModel(ServingError):
+    """The request names a model, a version or a label that is not served."""
+
+    status = 404
+    code = "unknown_model"
+
+
 class BodyTooLarge(ServingError):
     """The request's body is over the limit."""
 

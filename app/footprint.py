@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from app.bundle import Bundle
 from app.errors import BundleError
 from app.machine import list_gpus, processor
 from app.optimized import Optimized
@@ -60,13 +61,14 @@ def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
     key = footprint_key(settings, optimized)
     if known := optimized.read_footprints().get(key):
         return Footprint(**known)
-    measured = run_probe(MEASURE, settings.environ)
+    bundle = optimized.bundle
+    measured = run_probe(MEASURE, bundle, settings.environ)
     if measured == UNPREPARED:
-        unconvertible = run_probe(PREPARE, settings.environ)["unconvertible"]
+        unconvertible = run_probe(PREPARE, bundle, settings.environ)["unconvertible"]
         if unconvertible and settings.engine == "openvino":
             raise BundleError(str(unconvertible))
         fallback = {"SERVING_ENGINE": "eager"} if unconvertible else {}
-        measured = run_probe(MEASURE, {**settings.environ, **fallback})
+        measured = run_probe(MEASURE, bundle, {**settings.environ, **fallback})
         if unconvertible:
             measured["reason"] = f"{unconvertible}; {measured['reason']}"
     footprint = Footprint(**measured)  # type: ignore[arg-type]
@@ -93,8 +95,8 @@ def footprint_key(settings: Settings, optimized: Optimized) -> str:
     return json.dumps(conditions, sort_keys=True)
 
 
-def run_probe(task: str, serving: Mapping[str, str]) -> dict[str, object]:
-    """Run the throw-away process with these ``SERVING_`` variables and return what it reports.
+def run_probe(task: str, bundle: Bundle, serving: Mapping[str, str]) -> dict[str, object]:
+    """Run the throw-away process on a bundle with these ``SERVING_`` variables and return what it reports.
 
     Raises:
         BundleError: what it reports as its failure, or that it died.
@@ -102,7 +104,15 @@ def run_probe(task: str, serving: Mapping[str, str]) -> dict[str, object]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
     try:
         done = subprocess.run(  # noqa: S603
-            [sys.executable, "-m", "app.probe", task],
+            [
+                sys.executable,
+                "-m",
+                "app.probe",
+                task,
+                bundle.folder.resolve(),
+                bundle.name,
+                str(bundle.version),
+            ],
             cwd=Path(__file__).parent.parent,
             env=environment | dict(serving),
             capture_output=True,

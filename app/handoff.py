@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from gevent.event import Event
 from gevent.hub import get_hub
@@ -19,27 +20,32 @@ _start_native_thread = get_original("_thread", "start_new_thread")
 
 
 class Handoff:
-    """Wakes greenlets from another thread.
+    """Wakes greenlets, and calls functions on the hub, from another thread.
 
-    Made on the hub's thread; every greenlet that waits must live on that thread. ``deliver`` is
-    safe on any thread.
+    Made on the hub's thread; every greenlet that waits must live on that thread. ``deliver`` and
+    ``call`` are safe on any thread.
     """
 
     def __init__(self) -> None:
         """Start watching on the current thread's hub."""
-        self._done: deque[Event] = deque()  # append and popleft are atomic
+        self._calls: deque[Callable[[], Any]] = deque()  # append and popleft are atomic
         self._wakeup = get_hub().loop.async_()
-        self._wakeup.start(self._wake_waiters)
+        self._wakeup.start(self._run_calls)
 
     def deliver(self, events: Iterable[Event]) -> None:
         """Set the events, from any thread."""
-        self._done.extend(events)
+        self._calls.extend(event.set for event in events)
         self._wakeup.send()
 
-    def _wake_waiters(self) -> None:
-        """Set what was delivered (on the hub)."""
-        while self._done:
-            self._done.popleft().set()
+    def call(self, function: Callable[[], Any]) -> None:
+        """Have a function called on the hub, soon; it must not wait. From any thread."""
+        self._calls.append(function)
+        self._wakeup.send()
+
+    def _run_calls(self) -> None:
+        """Call what was handed over (on the hub)."""
+        while self._calls:
+            self._calls.popleft()()
 
     def close(self) -> None:
         """Stop watching (on the hub's thread); nothing may be delivered afterwards."""

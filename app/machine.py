@@ -1,9 +1,12 @@
-"""The machine: the host's memory, with its container's limit, the GPUs and the processor."""
+"""The machine: the host's memory, with its container's limit, the GPUs, the processor, locks between processes."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,3 +108,12 @@ def visible_handles() -> list[object]:
         except pynvml.NVMLError:
             break  # CUDA too stops at the first that it does not know
     return handles
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes know by its file; waits (the whole thread) until it is free."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends
+        yield

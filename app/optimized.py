@@ -28,14 +28,19 @@ FORMAT = 1  # part of the folder's name; raised when the files of an older versi
 class Optimized:
     """The derived files of one bundle. Files appear whole or not at all, whoever writes at the same time."""
 
-    def __init__(self, bundle: Bundle, cache: Path) -> None:
+    def __init__(self, bundle: Bundle, cache: Path, weights_hash: str = "") -> None:
         """Find the folders; ``cache`` is the second choice.
+
+        Args:
+            bundle: whose files they are.
+            cache: the folder to use where the bundle's cannot be written.
+            weights_hash: the bundle's content hash where it is known; it takes reading the weights.
 
         Raises:
             BundleError: the weights cannot be read.
         """
         self.bundle = bundle
-        self.weights_hash = bundle.content_hash()
+        self.weights_hash = weights_hash or bundle.content_hash()
         key = f"{self.weights_hash}-{FORMAT}"
         self._beside = bundle.folder / "optimized" / key
         self._cache = cache / key

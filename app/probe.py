@@ -1,4 +1,6 @@
-"""The throw-away process that prepares a bundle and measures one worker: ``python -m app.probe TASK``.
+"""The throw-away process that prepares a bundle and measures one worker.
+
+    python -m app.probe TASK FOLDER NAME VERSION
 
 ``prepare`` converts the bundle for OpenVINO where that is missing (it needs torch and a gigabyte,
 which end with the process). ``measure`` loads what a worker loads and reports what it takes (``Footprint``). The last
@@ -12,8 +14,9 @@ import dataclasses
 import json
 import os
 import sys
+from pathlib import Path
 
-from app.bundle import find_bundle
+from app.bundle import Bundle, open_bundle
 from app.engines import Choice, load_engine
 from app.errors import BundleError, first_line
 from app.footprint import MEASURE, PREPARE, UNPREPARED, Footprint, default_batch, planned_threads
@@ -24,11 +27,10 @@ from app.settings import Settings
 from app.sizing import free_on, usable_gpus
 
 
-def prepare(settings: Settings) -> dict[str, object]:
+def prepare(settings: Settings, bundle: Bundle) -> dict[str, object]:
     """Convert the bundle for OpenVINO; say why where that cannot be done. Raises BundleError."""
     from app.conversion import ConversionError, convert_bundle  # noqa: PLC0415
 
-    bundle = find_bundle(settings.models, settings.model)
     try:
         convert_bundle(Optimized(bundle, settings.cache))
     except ConversionError as error:
@@ -36,11 +38,10 @@ def prepare(settings: Settings) -> dict[str, object]:
     return {"unconvertible": ""}
 
 
-def measure(settings: Settings) -> dict[str, object]:
+def measure(settings: Settings, bundle: Bundle) -> dict[str, object]:
     """Load one worker's model, run its largest batch and report what that took. Raises BundleError."""
     import app.factory  # noqa: PLC0415, F401  (its memory is a worker's too)
 
-    bundle = find_bundle(settings.models, settings.model)
     optimized = Optimized(bundle, settings.cache)
     engine, device = choose_engine(settings)
     if engine == "openvino" and optimized.find_network(FP32) is None:
@@ -93,11 +94,12 @@ def usable_precisions(engine: str, optimized: Optimized) -> dict[str, str]:
     return {FP32: ""}
 
 
-def main(task: str) -> None:
+def main(task: str, folder: str, name: str, version: str) -> None:
     """Do the task and report it."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     try:
-        report = {PREPARE: prepare, MEASURE: measure}[task](Settings.from_env(os.environ))
+        bundle = open_bundle(Path(folder), name, int(version))
+        report = {PREPARE: prepare, MEASURE: measure}[task](Settings.from_env(os.environ), bundle)
     except BundleError as error:
         report = {"failure": str(error)}
     except MemoryError as error:
@@ -106,4 +108,4 @@ def main(task: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -11,8 +11,12 @@ socket, so one that cannot answer would take requests away from those that can.
 from __future__ import annotations
 
 import enum
+import json
 import mmap
+import struct
 
+NOTE_BYTES = 16 * 1024  # what one worker may tell the others
+SIZE = struct.Struct("I")
 SLOTS = 256  # at most 64 workers, and while Gunicorn reloads there are twice as many
 
 
@@ -27,10 +31,10 @@ class State(enum.IntEnum):
 
 
 class Roster:
-    """The states of all the workers, one byte each.
+    """The states of all the workers, one byte each, and a note of each: which versions it has live.
 
-    A byte is written by its own worker, or by the master where no worker holds it, so no lock is
-    needed.
+    A byte or a note is written by its own worker, or by the master where no worker holds it, so no
+    lock is needed.
 
     Attributes:
         slot: this process's own slot; ``enter`` sets it, in the worker.
@@ -39,6 +43,7 @@ class Roster:
     def __init__(self) -> None:
         """Map memory that the children of this process will share."""
         self._states = mmap.mmap(-1, SLOTS + 1)
+        self._notes = mmap.mmap(-1, SLOTS * NOTE_BYTES)  # untouched pages cost no memory
         self._served = SLOTS  # index of the byte that says whether any worker was ever ready
         self.slot = 0
 
@@ -57,6 +62,7 @@ class Roster:
     def release(self, slot: int) -> None:
         """Give a slot back (in the master, after its worker died)."""
         self._states[slot] = State.ABSENT
+        self._write(slot, b"")
 
     def enter(self, slot: int) -> None:
         """Take a claimed slot as one's own (in the worker, after the fork)."""
@@ -67,6 +73,32 @@ class Roster:
         self._states[self.slot] = state
         if state is State.READY:
             self._states[self._served] = 1
+
+    def tell(self, note: object) -> None:
+        """Write one's own note for the others (in the worker); anything that JSON can hold, up to ``NOTE_BYTES``."""
+        text = json.dumps(note).encode()
+        self._write(self.slot, text if len(text) <= NOTE_BYTES - SIZE.size else b"")
+
+    def notes(self) -> dict[int, object]:
+        """Return the note of every slot that has one."""
+        found = {}
+        for slot in self.states():
+            begin = slot * NOTE_BYTES
+            (size,) = SIZE.unpack_from(self._notes, begin)
+            try:
+                found[slot] = json.loads(
+                    self._notes[begin + SIZE.size : begin + SIZE.size + size] or b"null"
+                )
+            except ValueError:  # it is being written
+                found[slot] = None
+        return {slot: note for slot, note in found.items() if note is not None}
+
+    def _write(self, slot: int, text: bytes) -> None:
+        """Write a note; its size last, so that a reader finds no half of it but where two writes follow at once."""
+        begin = slot * NOTE_BYTES
+        SIZE.pack_into(self._notes, begin, 0)
+        self._notes[begin + SIZE.size : begin + SIZE.size + len(text)] = text
+        SIZE.pack_into(self._notes, begin, len(text))
 
     def states(self) -> dict[int, State]:
         """Return the state of every slot that has a worker."""

@@ -93,6 +93,13 @@ def model_name(text: str) -> str:
     return text
 
 
+def versions(text: str) -> str:
+    """Read a version policy; ``app/repository.py`` knows what it means."""
+    if not re.fullmatch(r"latest:[1-9]\d{0,2}|all|[1-9]\d{0,17}(,[1-9]\d{0,17})*", text):
+        raise ValueError("expected latest:N, all, or version numbers such as 3,4")
+    return text
+
+
 def row(default: str, read: Callable[[str], Any], unit: str, text: str) -> Any:
     """Return one row of the table as a dataclass field."""
     return dataclasses.field(
@@ -112,6 +119,18 @@ class Settings:
     )
     model: str = row(
         "", model_name, "name", "which model to serve; empty: the only one (yours before the demo)"
+    )
+    versions: str = row(
+        "latest:1",
+        versions,
+        "",
+        "which versions to serve: `latest:N`, `all`, or numbers such as `3,4`",
+    )
+    poll_s: float = row(
+        "1",
+        number(0, 3600),
+        "s",
+        "how often the models folder is looked at for new versions; 0: only on a reload",
     )
     device: str = row(
         "auto", device, "", "`auto`, `cpu`, `cuda` or `cuda:N`; auto takes a GPU where there is one"

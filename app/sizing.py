@@ -8,28 +8,24 @@ Gunicorn's master makes the plan before it forks: nothing here touches CUDA or i
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from app.bundle import find_bundle
 from app.engines import Choice
 from app.errors import BundleError
 from app.footprint import (
     CORES_PER_CPU_WORKER,
     Footprint,
     default_batch,
-    find_footprint,
     share_cores,
 )
-from app.machine import GIB, Gpu, list_gpus, read_host_memory
-from app.optimized import Optimized
-from app.precision import FP32
+from app.lineup import Curator, Lineup, LineupFile
+from app.machine import GIB, Gpu, hold_lock, list_gpus, read_host_memory
 from app.settings import Settings, count_cores
 
 CORES_PER_GPU_WORKER = 2  # one for a worker's Python, one for its decode threads
@@ -37,47 +33,49 @@ MEMORY_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
+class Seat:
+    """Where one worker runs: ``cpu`` or ``cuda:N``, and its CPU threads for one forward."""
+
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """The workers to start.
 
     Attributes:
-        choices: one for each worker, in the order of their slots.
-        optimized: what they serve, as its weights were when the plan was made; None where there is
-            nothing to serve.
+        seats: one for each worker, in the order of their slots.
+        lineup: what they serve at first.
         lines: (what, text) rows of the table that gives the reasons.
         warning: empty, or what an operator should know at once.
-        failure: empty, or why no worker can serve; the workers start all the same and answer 503.
-        footprint: what was measured.
     """
 
-    choices: tuple[Choice, ...]
-    optimized: Optimized | None = None
+    seats: tuple[Seat, ...]
+    lineup: Lineup
     lines: tuple[tuple[str, str], ...] = ()
     warning: str = ""
-    failure: str = ""
-    footprint: Footprint | None = None
 
-    def choice(self, slot: int) -> Choice:
-        """Return how the worker in a slot runs; a slot outlives its worker, so its replacement runs the same way."""
-        return self.choices[slot % len(self.choices)]
+    def seat(self, slot: int) -> Seat:
+        """Return the seat of a slot; a slot outlives its worker, so its replacement runs the same way."""
+        return self.seats[slot % len(self.seats)]
 
 
-def make_plan(settings: Settings, before: Plan | None = None) -> Plan:
-    """Plan the workers; measures first where this was not measured yet (seconds, in processes of its own).
+def make_plan(settings: Settings, lineup: Lineup, before: Plan | None = None) -> Plan:
+    """Plan the workers that serve a lineup.
 
     Args:
         settings: the settings.
+        lineup: what each worker serves.
         before: the plan whose workers run now and will leave: what they hold counts as free.
     """
+    # Where nothing can be served yet, what comes may need the GPUs.
+    on_gpu = not lineup.entries or any(e.footprint.device == "cuda" for e in lineup.entries)
     try:
-        bundle = find_bundle(settings.models, settings.model)
-        optimized = Optimized(bundle, settings.cache)
-        footprint = find_footprint(settings, optimized)
-        gpus = usable_gpus(settings.device) if footprint.device == "cuda" else []
-    except BundleError as error:
-        choice = Choice("eager", FP32, "cpu", 1, settings.max_batch or 1)
-        return Plan((choice,) * (settings.workers or 1), failure=str(error))
-    return fit_workers(settings, optimized, footprint, gpus, before)
+        gpus = usable_gpus(settings.device) if on_gpu and settings.device != "cpu" else []
+    except BundleError:  # the lineup says so too: nothing could be measured
+        gpus = []
+    return fit_workers(settings, lineup, gpus, before)
 
 
 # The master adopts a plan before it forks; its workers find it here.
@@ -85,15 +83,36 @@ _adopted: Plan | None = None
 
 
 def adopt_plan(settings: Settings) -> Plan:
-    """Make the plan that this process and its children follow (again on a reload)."""
+    """Look at the models folder, write the lineup, and make the plan that this process and its children follow."""
     global _adopted  # noqa: PLW0603
-    _adopted = make_plan(settings, before=_adopted)
+    lineup = Curator(settings, _adopted.lineup if _adopted else None).look()
+    LineupFile(settings).write(lineup)
+    _adopted = make_plan(settings, lineup, before=_adopted)
     return _adopted
 
 
 def current_plan(settings: Settings) -> Plan:
     """Return the adopted plan, or make one where no master did."""
-    return _adopted or make_plan(settings)
+    return _adopted or make_plan(settings, Curator(settings).look())
+
+
+def follow_lineup(settings: Settings) -> Callable[[], Lineup]:
+    """Return what reads the lineup as it is now: from its file, or as it was planned where that cannot be read."""
+    file = LineupFile(settings)
+    return lambda: file.read() or current_plan(settings).lineup
+
+
+def choose_how(settings: Settings, seat: Seat, footprint: Footprint) -> Choice:
+    """Return how a version runs in a seat.
+
+    Raises:
+        BundleError: it was measured on a GPU and the seat is none: Gunicorn has to be reloaded.
+    """
+    if footprint.device == "cuda" and seat.device == "cpu":
+        raise BundleError("it needs a GPU and this worker was started without: reload Gunicorn")
+    device = seat.device if footprint.device == "cuda" else "cpu"
+    max_batch = settings.max_batch or default_batch(footprint.device)
+    return Choice(footprint.engine, footprint.precision, device, seat.threads, max_batch)
 
 
 def usable_gpus(wanted: str) -> list[Gpu]:
@@ -108,25 +127,22 @@ def usable_gpus(wanted: str) -> list[Gpu]:
 
 
 def fit_workers(
-    settings: Settings,
-    optimized: Optimized,
-    footprint: Footprint,
-    gpus: Sequence[Gpu],
-    before: Plan | None = None,
+    settings: Settings, lineup: Lineup, gpus: Sequence[Gpu], before: Plan | None = None
 ) -> Plan:
-    """Return the plan for a measured footprint and what is free now."""
-    lines = [
-        ("model", f"{optimized.bundle.name}, version {optimized.bundle.version}"),
-        ("engine", f"{footprint.engine}, {footprint.precision}: {footprint.reason}"),
-    ]
+    """Return the plan for what was measured and what is free now."""
+    lines = []
+    for entry in lineup.entries:
+        measured = entry.footprint
+        lines.append(("model", f"{entry.name}, version {entry.version}"))
+        lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
     host = read_host_memory()
-    held = len(before.choices) * before.footprint.host_bytes if before and before.footprint else 0
-    host_room, text = count_room(host.free + held, host.total, footprint.host_bytes, settings)
+    each, held = host_need(lineup), len(before.seats) * host_need(before.lineup) if before else 0
+    host_room, text = count_room(host.free + held, host.total, each, settings)
     lines.append(("host", text))
     rooms = []
     for gpu in gpus:
-        held = held_on(f"cuda:{gpu.index}", before)
-        room, text = count_room(gpu.free + held, gpu.total, footprint.device_bytes, settings)
+        free = gpu.free + held_on(f"cuda:{gpu.index}", before)
+        room, text = count_room(free, gpu.total, device_need(lineup), settings)
         rooms.append(room)
         lines.append((f"GPU {gpu.index}", f"{gpu.name}: {text}"))
     by_cores = count_cores() // (CORES_PER_GPU_WORKER if gpus else CORES_PER_CPU_WORKER)
@@ -135,13 +151,9 @@ def fit_workers(
     room = min(host_room, sum(rooms)) if gpus else host_room
     wanted = settings.workers or max(1, len(gpus), by_cores)
     workers = max(1, min(wanted, room))
-    devices = (
-        deal_out(workers, [f"cuda:{gpu.index}" for gpu in gpus], rooms)
-        if gpus
-        else ["cpu"] * workers
-    )
-    threads = share_cores(settings, workers)
-    max_batch = settings.max_batch or default_batch(footprint.device)
+    devices = ["cpu"] * workers
+    if gpus:
+        devices = deal_out(workers, [f"cuda:{gpu.index}" for gpu in gpus], rooms)
     warning = ""
     if settings.workers and workers < settings.workers:
         warning = (
@@ -149,34 +161,49 @@ def fit_workers(
         )
     elif room < 1:
         warning = "memory is short for even one worker; it starts and may wait for its memory"
+    threads = share_cores(settings, workers)
     on = ", ".join(
         f"{len(list(group))} on {name}" for name, group in itertools.groupby(sorted(devices))
     )
+    max_batch = settings.max_batch or default_batch("cuda" if gpus else "cpu")
     lines.append(("plan", f"{count(workers)}: {on}; {threads} threads, batches up to {max_batch}"))
-    choices = [
-        Choice(footprint.engine, footprint.precision, device, threads, max_batch)
-        for device in devices
-    ]
-    return Plan(tuple(choices), optimized, tuple(lines), warning, footprint=footprint)
+    seats = tuple(Seat(device, threads) for device in devices)
+    return Plan(seats, lineup, tuple(lines), warning)
+
+
+def host_need(lineup: Lineup) -> int:
+    """Return the host memory in bytes that one worker needs for a lineup; counts what its models share for each."""
+    return sum(entry.footprint.host_bytes for entry in lineup.entries)
+
+
+def device_need(lineup: Lineup) -> int:
+    """Return the GPU memory in bytes that one worker needs for a lineup."""
+    return sum(entry.footprint.device_bytes for entry in lineup.entries)
+
+
+def has_room(settings: Settings, device: str, footprint: Footprint) -> bool:
+    """Tell whether one more version fits beside what is loaded now, the reserve left free."""
+    host = read_host_memory()
+    if not count_room(host.free, host.total, footprint.host_bytes, settings)[0]:
+        return False
+    gpus = [gpu for gpu in list_gpus() if device == f"cuda:{gpu.index}"]
+    return all(count_room(gpu.free, gpu.total, footprint.device_bytes, settings)[0] for gpu in gpus)
 
 
 @contextmanager
-def room_on_device(plan: Plan, choice: Choice, settings: Settings) -> Iterator[None]:
-    """Hold a GPU while a worker loads onto it, once its memory is free; on the CPU do nothing.
+def room_on_device(settings: Settings, device: str, needed: int) -> Iterator[None]:
+    """Hold a GPU while a worker loads onto it, once ``needed`` bytes are free; on the CPU do nothing.
 
     On a reload the old workers still hold their memory when the new ones start. One worker loads at a
     time, or several would count the same free bytes. Waits as long as a load may take, then lets the
     load try.
     """
-    if choice.device == "cpu" or plan.footprint is None:
+    if device == "cpu":
         yield
         return
-    settings.cache.mkdir(parents=True, exist_ok=True)
-    with (settings.cache / f"{choice.device}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends
+    with hold_lock(settings.cache / f"{device}.lock"):
         until = time.monotonic() + settings.load_timeout_s
-        needed = plan.footprint.device_bytes
-        while free_on(choice.device) < needed and time.monotonic() < until:
+        while free_on(device) < needed and time.monotonic() < until:
             time.sleep(MEMORY_POLL_S)
         yield
 
@@ -200,9 +227,9 @@ def count_room(free: int, total: int, each: int, settings: Settings) -> tuple[in
 
 def held_on(device: str, before: Plan | None) -> int:
     """Return the bytes that the workers of an earlier plan hold on a GPU."""
-    if before is None or before.footprint is None:
+    if before is None:
         return 0
-    return before.footprint.device_bytes * sum(choice.device == device for choice in before.choices)
+    return device_need(before.lineup) * sum(seat.device == device for seat in before.seats)
 
 
 def deal_out(workers: int, devices: Sequence[str], rooms: Sequence[int]) -> list[str]:
@@ -225,13 +252,15 @@ def count(workers: int) -> str:
 def main() -> None:
     """Print the plan for the environment's settings, with its reasons."""
     settings = Settings.from_env(os.environ)
-    plan = make_plan(settings)
+    plan = make_plan(settings, Curator(settings).look())
     for what, text in plan.lines:
         print(f"{what:8}{text}")
     if plan.warning:
         print(f"warning {plan.warning}")
-    if plan.failure:
-        sys.exit(f"no worker can serve: {plan.failure}")
+    for refusal in plan.lineup.refusals:
+        print(f"refused {refusal.name}, version {refusal.version}: {refusal.reason}")
+    if plan.lineup.failure:
+        sys.exit(f"no worker can serve: {plan.lineup.failure}")
 
 
 if __name__ == "__main__":

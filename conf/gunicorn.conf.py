@@ -27,7 +27,7 @@ bind = ["unix:run/gunicorn.sock", "127.0.0.1:10086"]  # nginx's way in, and a lo
 worker_class = "app.worker.ServingWorker"
 wsgi_app = "app.wsgi:app"
 plan = adopt_plan(settings)
-workers = len(plan.choices)
+workers = len(plan.seats)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
 
@@ -69,8 +69,10 @@ def tell_plan():
         logger.info("%s: %s", what, text)
     if plan.warning:
         logger.warning("%s", plan.warning)
-    if not plan.failure:
-        importlib.import_module(f"app.engines.{plan.choices[0].engine}")
+    for refusal in plan.lineup.refusals:
+        logger.error("%s, version %s: %s", refusal.name, refusal.version, refusal.reason)
+    for engine in {entry.footprint.engine for entry in plan.lineup.entries}:
+        importlib.import_module(f"app.engines.{engine}")
 
 
 def pre_fork(server, worker):

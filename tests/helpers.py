@@ -12,9 +12,23 @@ import gevent
 import numpy as np
 from PIL import Image
 
+from app.footprint import Footprint
+from app.lineup import Entry, Lineup
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 STREET = SAMPLES / "street.jpg"
+
+
+def make_entry(name: str = "insects", version: int = 2, weights: str = "a") -> Entry:
+    """Return an entry of a lineup; nothing lies behind it."""
+    footprint = Footprint("eager", "fp32", "cpu", "asked for", 1000)
+    return Entry(name, version, "nowhere", weights, footprint)
+
+
+def make_lineup(*entries: Entry, **rest: object) -> Lineup:
+    """Return a lineup of some entries; the first one's model is the default."""
+    return Lineup(entries[0].name if entries else "", entries, **rest)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30, what: str = "") -> None:

@@ -6,8 +6,10 @@ import numpy as np
 
 from app.factory import create_app
 from app.roster import roster
-from app.serving import Model, ModelServer
+from app.servable import Model
+from app.serving import ModelServer
 from app.settings import Settings
+from tests.helpers import make_entry, make_lineup
 
 
 def forward(images: list[np.ndarray]) -> np.ndarray:
@@ -19,6 +21,7 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
 
 settings = Settings.from_env({})
 model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, forward)
-server = ModelServer(settings, roster, lambda settings, slot: model, lambda: os._exit(1))
+lineup = make_lineup(make_entry("mortal", 1))
+server = ModelServer(settings, roster, lambda: lineup, lambda *_: model, lambda: os._exit(1))
 app = create_app(settings, server)
 server.start()

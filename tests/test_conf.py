@@ -69,7 +69,8 @@ def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads(engine)
         "conf['when_ready'](None);"
         "import sys, torch;"
         "assert not torch.cuda.is_initialized();"
-        "assert f'app.engines.{conf[\"plan\"].choices[0].engine}' in sys.modules;"
+        'engine = conf["plan"].lineup.entries[0].footprint.engine;'
+        "assert f'app.engines.{engine}' in sys.modules;"
         "assert threading.active_count() == 1, threading.enumerate()"
     )
     command = [sys.executable, "-W", "error", "-c", probe]

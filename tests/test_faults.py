@@ -5,10 +5,8 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,55 +14,7 @@ import requests
 
 from tests.conftest import DEMO
 from tests.helpers import STREET, check_problem, wait_until
-
-CLIENTS = 8
-
-
-class Load:
-    """Clients that post without a pause, each one after the other's answer.
-
-    Attributes:
-        answers: (status, body) of every request that ended, whatever came.
-    """
-
-    def __init__(self, server):
-        """Prepare clients of that server."""
-        self.answers: list[tuple[object, str]] = []
-        self._server = server
-        self._going = threading.Event()
-
-    def _client(self) -> None:
-        data = STREET.read_bytes()
-        while self._going.is_set():
-            try:
-                response = self._server.predict(data)
-                self.answers.append((response.status_code, response.text))
-            except requests.RequestException as error:
-                self.answers.append((type(error).__name__, str(error)))
-
-    @contextmanager
-    def running(self):
-        """Run the clients while the block runs; each finishes its request."""
-        self._going.set()
-        with ThreadPoolExecutor(CLIENTS) as pool:
-            ended = [pool.submit(self._client) for _ in range(CLIENTS)]
-            try:
-                yield
-            finally:
-                self._going.clear()
-        for client in ended:
-            client.result()
-
-    def wait_for_more(self, count: int = 3 * CLIENTS) -> None:
-        """Wait until that many further requests have ended."""
-        goal = len(self.answers) + count
-        wait_until(lambda: len(self.answers) >= goal, 60, f"{count} more answers")
-
-    def check_nothing_lost(self) -> None:
-        """Assert that every request got the right answer."""
-        right = self._server.predict(STREET.read_bytes()).text
-        lost = [answer for answer in self.answers if answer != (200, right)]
-        assert not lost, f"{len(lost)} of {len(self.answers)} lost: {lost[:3]}"
+from tests.load import Load
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -12,16 +12,17 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "roster", "machine"}
-CONCURRENCY = {"batcher", "handoff"}
+CONCURRENCY = {"batcher", "handoff", "servable", "versions"}
 FILES = {"images", "bundle", "optimized", "precision"}
 TENSORS = {"weights", "network"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 SIZING = {"sizing", "footprint"}
-ROOF = {"wsgi", "worker", "probe", "optimize"}
+REPOSITORY = {"repository", "lineup"}
+ROOF = {"wsgi", "worker", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
-    **dict.fromkeys(CONCURRENCY | NUMERICS | SIZING, 1),
+    **dict.fromkeys(CONCURRENCY | NUMERICS | SIZING | REPOSITORY, 1),
     "serving": 2,
     "web": 3,
     "factory": 4,
@@ -33,14 +34,21 @@ NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "w
 NEIGHBOURS |= {("engines", there) for there in FILES | {"network"}}
 NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network", "engines"}}
 NEIGHBOURS |= {(here, there) for here in SIZING for there in FILES | {"engines"}}
-NEIGHBOURS |= {("sizing", "footprint")}
+NEIGHBOURS |= {("sizing", "footprint"), ("sizing", "lineup"), ("lineup", "footprint")}
+NEIGHBOURS |= {("lineup", "repository"), ("repository", "bundle")}
+NEIGHBOURS |= {("lineup", there) for there in ("bundle", "optimized", "precision")}
+NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff")}
+NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}
 FORBIDDEN = {
     **{name: TORCH | {"flask", "gevent", "gunicorn"} for name in GROUND},
     **{name: TORCH | {"flask"} for name in CONCURRENCY},
     **{name: {"threading", "queue", "gevent", "flask", "concurrent"} for name in NUMERICS},
-    **{name: TORCH | {"threading", "queue", "gevent", "flask"} for name in FILES | SIZING},
+    **{
+        name: TORCH | {"threading", "queue", "gevent", "flask"}
+        for name in FILES | SIZING | REPOSITORY
+    },
     "web": TORCH | {"gevent"},
     "factory": TORCH,
 }

@@ -12,8 +12,9 @@ import pytest
 from app.errors import BundleError, DeadlinePassed, NotReady, UnreadableImage
 from app.images import decode_image
 from app.roster import Roster, State
-from app.serving import Model, ModelServer, Prediction
-from tests.helpers import STREET, encode, photo_like, wait_until
+from app.servable import Model
+from app.serving import ModelServer, Prediction
+from tests.helpers import STREET, encode, make_entry, make_lineup, photo_like, wait_until
 
 NAMES = ("Ant", "Bee", "Cat")
 
@@ -32,10 +33,11 @@ def serve(settings):
     """Return a maker of started model servers; all are stopped afterwards."""
     started = []
 
-    def start(load=lambda settings, slot: model(), **rows) -> ModelServer:
+    def start(load=lambda *_: model(), **rows) -> ModelServer:
         roster = Roster()
         roster.enter(roster.claim())
-        server = ModelServer(settings(**rows), roster, load)
+        lineup = make_lineup(make_entry())
+        server = ModelServer(settings(**rows), roster, lambda: lineup, load)
         server.start()
         started.append(server)
         return server
@@ -54,10 +56,10 @@ def street():
 
 
 def test_labels_pass_strictly_above_the_threshold_by_rising_logit():
-    assert Prediction(np.float32([0.5, 3.0, 1.0]), NAMES).labels() == ["Cat", "Bee"]
-    assert Prediction(np.float32([0.5001, 3.0, 1.0]), NAMES).labels() == ["Ant", "Cat", "Bee"]
-    assert Prediction(np.float32([0, -1, 0.5]), NAMES).labels() == []
-    assert Prediction(np.float32([np.nan, 1, np.nan]), NAMES).labels() == ["Bee"]
+    assert Prediction(np.float32([0.5, 3.0, 1.0]), model()).labels() == ["Cat", "Bee"]
+    assert Prediction(np.float32([0.5001, 3.0, 1.0]), model()).labels() == ["Ant", "Cat", "Bee"]
+    assert Prediction(np.float32([0, -1, 0.5]), model()).labels() == []
+    assert Prediction(np.float32([np.nan, 1, np.nan]), model()).labels() == ["Bee"]
 
 
 def test_a_picture_is_answered(serve):
@@ -98,7 +100,7 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
 def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
     gate = SimpleQueue()
 
-    def load(settings, slot):
+    def load(*_):
         gate.get()
         return model()
 
@@ -111,7 +113,7 @@ def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
 
 
 def test_a_failed_load_is_one_clear_line_and_hides_paths_from_clients(serve, caplog):
-    def load(settings, slot):
+    def load(*_):
         raise BundleError("/srv/models/x/model.pth is damaged")
 
     server = serve(load)
@@ -125,7 +127,7 @@ def test_a_failed_load_is_one_clear_line_and_hides_paths_from_clients(serve, cap
 
 
 def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, caplog):
-    def load(settings, slot):
+    def load(*_):
         raise ZeroDivisionError("surprise")
 
     server = serve(load)
@@ -137,7 +139,7 @@ def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, c
 def test_a_load_that_hangs_counts_as_failed_after_its_time(serve):
     gate = SimpleQueue()
 
-    def load(settings, slot):
+    def load(*_):
         gate.get()
         return model()
 
@@ -156,7 +158,7 @@ def test_a_request_ends_at_its_deadline(serve):
         gate.get()
         return forward(images)
 
-    server = serve(lambda settings, slot: model(held), deadline_s="0.2")
+    server = serve(lambda *_: model(held), deadline_s="0.2")
     wait_until(lambda: is_ready(server))
     with pytest.raises(DeadlinePassed, match=r"within 0\.2 s"):
         server.classify(street())
@@ -194,7 +196,7 @@ def test_stopping_answers_what_is_inside_and_refuses_what_comes(serve):
         gate.get()
         return forward(images)
 
-    server = serve(lambda settings, slot: model(held))
+    server = serve(lambda *_: model(held))
     wait_until(lambda: is_ready(server))
     inside = gevent.spawn(server.classify, street())
     gevent.sleep(0.05)
@@ -210,7 +212,7 @@ def test_stopping_answers_what_is_inside_and_refuses_what_comes(serve):
 def test_a_server_can_be_stopped_while_it_loads(serve):
     gate = SimpleQueue()
 
-    def load(settings, slot):
+    def load(*_):
         gate.get()
         return model()
 
@@ -218,5 +220,5 @@ def test_a_server_can_be_stopped_while_it_loads(serve):
     server.stop(timeout_s=1)
     assert server.state is State.DRAINING
     gate.put(None)
-    wait_until(lambda: server.model is not None)
+    gevent.sleep(0.1)
     assert server.state is State.DRAINING

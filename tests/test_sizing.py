@@ -11,18 +11,29 @@ from app.bundle import find_bundle
 from app.engines import Choice
 from app.errors import BundleError
 from app.footprint import Footprint
+from app.lineup import Entry, Lineup
 from app.machine import GIB, Gpu, Memory
-from app.optimized import Optimized
-from app.sizing import Plan, current_plan, deal_out, fit_workers, make_plan
+from app.sizing import Seat, choose_how, current_plan, deal_out, fit_workers
 from tests.helpers import ROOT
 
-DEMO = Optimized(find_bundle(ROOT / "models"), ROOT / "run" / "cache")
 ON_GPU = Footprint("cuda", "fp16", "cuda", "asked for", GIB, 3 * GIB)
 ON_CPU = Footprint("openvino", "bf16", "cpu", "asked for", GIB // 2)
 
 
+def serving(*footprints):
+    """Return a lineup of models that need these."""
+    entries = [Entry("demo", 1 + n, "", "", each) for n, each in enumerate(footprints)]
+    return Lineup("demo", tuple(entries))
+
+
 def gpu(free_gib, index=0, total_gib=12.0):
     return Gpu(index, "RTX", "580", int(free_gib * GIB), int(total_gib * GIB))
+
+
+@pytest.fixture(autouse=True)
+def no_adopted_plan(monkeypatch):
+    """Forget the plan of another test that read gunicorn.conf.py."""
+    monkeypatch.setattr(sizing, "_adopted", None)
 
 
 @pytest.fixture
@@ -40,7 +51,7 @@ def machine(monkeypatch):
 
 
 def devices(plan):
-    return [choice.device for choice in plan.choices]
+    return [seat.device for seat in plan.seats]
 
 
 def row(plan, what):
@@ -48,7 +59,7 @@ def row(plan, what):
 
 
 def test_a_12_gb_card_holds_three_workers_of_3_gb_where_four_are_asked_for(machine, settings):
-    plan = fit_workers(settings(workers="4"), DEMO, ON_GPU, [gpu(11.2)])
+    plan = fit_workers(settings(workers="4"), serving(ON_GPU), [gpu(11.2)])
     assert devices(plan) == ["cuda:0"] * 3
     expected = "RTX: 11.2 of 12.0 GiB free, 3.00 GiB a worker, reserve 10 % → 3 workers"
     assert row(plan, "GPU 0") == expected
@@ -57,31 +68,31 @@ def test_a_12_gb_card_holds_three_workers_of_3_gb_where_four_are_asked_for(machi
 
 def test_auto_is_the_least_of_gpu_memory_host_memory_and_cores(machine, settings):
     many = [gpu(130, total_gib=140)]
-    assert len(fit_workers(settings(), DEMO, ON_GPU, many).choices) == 8  # 16 cores, two each
+    assert len(fit_workers(settings(), serving(ON_GPU), many).seats) == 8  # 16 cores, two each
     machine(cores=64)
-    assert len(fit_workers(settings(), DEMO, ON_GPU, [gpu(11.2)]).choices) == 3
+    assert len(fit_workers(settings(), serving(ON_GPU), [gpu(11.2)]).seats) == 3
     machine(cores=64, free_gib=6.4 + 2.5)
-    assert len(fit_workers(settings(), DEMO, ON_GPU, many).choices) == 2
+    assert len(fit_workers(settings(), serving(ON_GPU), many).seats) == 2
 
 
 def test_several_gpus_get_workers_in_turn_each_as_many_as_fit(machine, settings):
-    plan = fit_workers(settings(workers="4"), DEMO, ON_GPU, [gpu(11.2), gpu(5, 1)])
+    plan = fit_workers(settings(workers="4"), serving(ON_GPU), [gpu(11.2), gpu(5, 1)])
     assert devices(plan) == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]
     assert not plan.warning
-    assert [plan.choice(slot).device for slot in (4, 5, 7)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [plan.seat(slot).device for slot in (4, 5, 7)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert "3 on cuda:0, 1 on cuda:1" in row(plan, "plan")
 
 
 def test_gpus_without_room_still_get_the_one_worker(machine, settings):
-    plan = fit_workers(settings(), DEMO, ON_GPU, [gpu(1), gpu(2, 1)])
+    plan = fit_workers(settings(), serving(ON_GPU), [gpu(1), gpu(2, 1)])
     assert devices(plan) == ["cuda:0"]
     assert "may wait for its memory" in plan.warning
     assert deal_out(3, ["cuda:0", "cuda:1"], [0, 0]) == ["cuda:0", "cuda:1", "cuda:0"]
 
 
 def test_on_a_reload_what_the_old_workers_hold_counts_as_free(machine, settings):
-    before = fit_workers(settings(), DEMO, ON_GPU, [gpu(11.2)])
-    after = fit_workers(settings(), DEMO, ON_GPU, [gpu(11.2 - 9)], before)
+    before = fit_workers(settings(), serving(ON_GPU), [gpu(11.2)])
+    after = fit_workers(settings(), serving(ON_GPU), [gpu(11.2 - 9)], before)
     assert devices(after) == devices(before) == ["cuda:0"] * 3
 
 
@@ -90,21 +101,44 @@ def test_on_a_reload_what_the_old_workers_hold_counts_as_free(machine, settings)
 )
 def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, workers, threads):
     machine(cores=cores)
-    plan = fit_workers(settings(), DEMO, ON_CPU, [])
-    assert plan.choices == (Choice("openvino", "bf16", "cpu", threads, 4),) * workers
+    plan = fit_workers(settings(), serving(ON_CPU), [])
+    assert plan.seats == (Seat("cpu", threads),) * workers
+    choice = choose_how(settings(), plan.seat(0), ON_CPU)
+    assert choice == Choice("openvino", "bf16", "cpu", threads, 4)
 
 
 def test_on_the_cpu_memory_is_a_limit_too(machine, settings):
     machine(cores=64, free_gib=6.4 + 1.7)
-    plan = fit_workers(settings(workers="10"), DEMO, ON_CPU, [])
-    assert len(plan.choices) == 3
+    plan = fit_workers(settings(workers="10"), serving(ON_CPU), [])
+    assert len(plan.seats) == 3
     assert "8.1 of 64.0 GiB free, 0.50 GiB a worker, reserve 10 % → 3 workers" in row(plan, "host")
 
 
 def test_what_is_set_is_taken(machine, settings):
     chosen = settings(workers="2", threads="3", max_batch="5", memory_reserve_percent="50")
-    plan = fit_workers(chosen, DEMO, ON_GPU, [gpu(12)])
-    assert plan.choices == (Choice("cuda", "fp16", "cuda:0", 3, 5),) * 2
+    plan = fit_workers(chosen, serving(ON_GPU), [gpu(12)])
+    assert plan.seats == (Seat("cuda:0", 3),) * 2
+    choice = choose_how(chosen, plan.seat(0), ON_GPU)
+    assert choice == Choice("cuda", "fp16", "cuda:0", 3, 5)
+
+
+def test_several_versions_need_room_together(machine, settings):
+    plan = fit_workers(settings(workers="4"), serving(ON_GPU, ON_GPU), [gpu(11.2)])
+    assert devices(plan) == ["cuda:0"]
+    assert "6.00 GiB a worker" in row(plan, "GPU 0")
+
+
+def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
+    with pytest.raises(BundleError, match="reload Gunicorn"):
+        choose_how(settings(), Seat("cpu", 2), ON_GPU)
+
+
+def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
+    monkeypatch.setattr(sizing, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
+    assert sizing.has_room(settings(), "cuda:0", ON_GPU)
+    assert not sizing.has_room(settings(), "cuda:1", ON_GPU)  # the reserve is 1.2 GiB
+    machine(free_gib=6.4 + 0.4)
+    assert not sizing.has_room(settings(), "cpu", ON_CPU)
 
 
 def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
@@ -125,9 +159,7 @@ def test_a_worker_waits_until_its_memory_is_free(settings, tmp_path, monkeypatch
 
     monkeypatch.setattr(sizing, "list_gpus", list_gpus)
     monkeypatch.setattr(sizing, "MEMORY_POLL_S", 0.001)
-    choice = Choice("cuda", "fp16", "cuda:0", 1, 64)
-    plan = Plan((choice,), DEMO, footprint=ON_GPU)
-    with sizing.room_on_device(plan, choice, settings(cache=str(tmp_path / "cache"))):
+    with sizing.room_on_device(settings(cache=str(tmp_path / "cache")), "cuda:0", 3 * GIB):
         assert seen == [0, 1 * GIB, 3 * GIB]
 
 
@@ -139,53 +171,49 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     models.mkdir(parents=True)
     for name in ("model.npz", "class_name.json"):
         (models / name).symlink_to(ROOT / "models" / "demo" / "1" / name)
-    monkeypatch.setattr(sizing, "_adopted", None)  # another test may have read gunicorn.conf.py
     chosen = settings(models=str(models), device="cpu")
-    plan = make_plan(chosen)
-    assert not plan.failure
-    assert plan.choices[0].engine == "openvino"
-    assert plan.choices[0].precision == "fp32"
+    plan = current_plan(chosen)
+    measured = plan.lineup.entries[0].footprint
+    assert (measured.engine, measured.precision) == ("openvino", "fp32")
     assert "no reduced precision was measured" in row(plan, "engine")
-    assert 0.1 * GIB < plan.footprint.host_bytes < GIB
+    assert 0.1 * GIB < measured.host_bytes < GIB
 
     def fail(*_):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(footprint, "run_probe", fail)
-    assert make_plan(chosen).choices == plan.choices
-    assert current_plan(chosen).choices == plan.choices
+    assert current_plan(chosen) == plan
 
 
 def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings, tmp_path):
     (tmp_path / "model.pth").write_bytes(b"no weights")
     (tmp_path / "class_name.json").write_text('{"0": "Ant"}')
-    plan = make_plan(settings(models=str(tmp_path), workers="2", device="cpu"))
-    assert len(plan.choices) == 2
-    assert "model.pth cannot be read as weights" in plan.failure
-    assert plan.optimized is None
+    plan = current_plan(settings(models=str(tmp_path), workers="2", device="cpu"))
+    assert len(plan.seats) == 2
+    assert "model.pth cannot be read as weights" in plan.lineup.failure
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
-    plan = make_plan(settings(device="cuda:7"))
-    assert "SERVING_DEVICE=cuda:7: there are " in plan.failure
+    plan = current_plan(settings(device="cuda:7"))
+    assert "SERVING_DEVICE=cuda:7: there are " in plan.lineup.failure
 
 
 def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settings, monkeypatch):
     real = footprint.run_probe
     asked = []
 
-    def run_probe(task, serving):
+    def run_probe(task, bundle, serving):
         asked.append((task, serving.get("SERVING_ENGINE", "auto")))
         if task == footprint.PREPARE:
             return {"unconvertible": "OpenVINO cannot convert it"}
-        return footprint.UNPREPARED if len(asked) == 1 else real(task, serving)
+        return footprint.UNPREPARED if len(asked) == 1 else real(task, bundle, serving)
 
     monkeypatch.setattr(footprint, "run_probe", run_probe)
     monkeypatch.setattr(footprint.Optimized, "read_footprints", lambda self: {})
     monkeypatch.setattr(footprint.Optimized, "add_footprint", lambda *_: None)
-    plan = make_plan(settings(device="cpu"))
+    plan = current_plan(settings(device="cpu"))
     assert asked == [("measure", "auto"), ("prepare", "auto"), ("measure", "eager")]
-    assert plan.choices[0].engine == "eager"
+    assert plan.lineup.entries[0].footprint.engine == "eager"
     assert row(plan, "engine").startswith("eager, fp32: OpenVINO cannot convert it; ")
     assert "OpenVINO cannot convert it" in make_plan_failure(settings, monkeypatch, asked)
 
@@ -193,13 +221,13 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settin
 def make_plan_failure(settings, monkeypatch, asked):
     """Return what a plan says where OpenVINO was asked for by name."""
     asked.clear()
-    return make_plan(settings(device="cpu", engine="openvino")).failure
+    return current_plan(settings(device="cpu", engine="openvino")).lineup.failure
 
 
 def test_a_probe_that_dies_is_told_with_its_last_words(settings, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(BundleError, match=r"the probe \(measure\) ended with 1: without a word"):
-        footprint.run_probe("measure", {})
+        footprint.run_probe("measure", find_bundle(ROOT / "models"), {})
 
 
 def test_plan_workers_prints_the_plan_with_its_reasons():

@@ -9,8 +9,17 @@ import pytest
 from app.errors import BundleError
 from app.factory import create_app
 from app.roster import Roster, State
-from app.serving import Model, ModelServer
-from tests.helpers import STREET, check_problem, encode, photo_like, wait_until
+from app.servable import Model
+from app.serving import ModelServer
+from tests.helpers import (
+    STREET,
+    check_problem,
+    encode,
+    make_entry,
+    make_lineup,
+    photo_like,
+    wait_until,
+)
 
 
 def bright_or_not(images: list[np.ndarray]) -> np.ndarray:
@@ -31,7 +40,8 @@ def client_of(settings):
         model = Model("light", 4, names, told, "cpu", "eager", "fp32", 16, bright_or_not)
         roster = Roster()
         roster.enter(roster.claim())
-        server = ModelServer(chosen, roster, load or (lambda settings, slot: model))
+        lineup = make_lineup(make_entry("light", 4))
+        server = ModelServer(chosen, roster, lambda: lineup, load or (lambda *_: model))
         servers.append(server)
         server.start()
         wait_until(lambda: server.state is not State.LOADING)
@@ -189,14 +199,15 @@ def test_an_unknown_path_is_told(client):
 
 def test_a_full_queue_is_told_with_when_to_come_again(client):
     server = client.application.extensions["model_server"]
-    server._batcher._max_queue = 0
+    (servable,) = server._versions.live.values()
+    servable.batcher._max_queue = 0
     response = post(client, grey(0))
     assert "the limit is 0" in check_problem(response, 429, "queue_full")
     assert response.headers["Retry-After"] == "1"
 
 
 def test_while_there_is_no_model_it_is_alive_but_not_ready(client_of):
-    def fail(settings, slot):
+    def fail(*_):
         raise BundleError("/secret/path is damaged")
 
     client = client_of(fail)
@@ -213,6 +224,7 @@ def test_ready_says_which_model_and_which_workers(client):
         "model": "light",
         "version": 4,
         "workers": {"0": "ready"},
+        "live": {"0": {"light": [4]}},
     }
 
 

@@ -21,7 +21,11 @@ def readyz() -> Response:
     server = model_server()
     model = server.ready_model()
     return jsonify(
-        status="ready", model=model.name, version=model.version, workers=server.worker_states()
+        status="ready",
+        model=model.name,
+        version=model.version,
+        workers=server.worker_states(),
+        live=server.live_by_worker(),
     )
 
 

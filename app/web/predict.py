@@ -11,6 +11,7 @@ from app.errors import MissingImage
 from app.web import model_server
 from app.web.clients import watch_client
 from app.web.forms import read_form
+from app.web.requests import sign
 
 FIELD = "image"
 
@@ -22,9 +23,11 @@ def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
     server = model_server()
     server.check_room()
-    labels = server.classify(read_image_field(), watch_client()).labels()
-    g.log_fields = {"labels": len(labels)}
-    return jsonify(result=labels or "No Categories", status=int(bool(labels)))
+    prediction = server.classify(read_image_field(), watch_client())
+    labels = prediction.labels()
+    g.log_fields["labels"] = len(labels)
+    answer = jsonify(result=labels or "No Categories", status=int(bool(labels)))
+    return sign(answer, prediction.model)
 
 
 def read_image_field() -> BinaryIO:

@@ -1,4 +1,4 @@
-"""What is done for every request: its id, and one line in the access log."""
+"""What is done for every request: its id, who answered it, and one line in the access log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uuid
 from flask import Flask, Response, g, request
 
 from app.logs import request_id
+from app.servable import Model
 
 HEADER = "X-Request-ID"
 SAFE_ID = re.compile(
@@ -29,6 +30,7 @@ def register(app: Flask) -> None:
 def begin() -> None:
     """Take over the client's request id where it is a safe one, else make one."""
     g.started = time.monotonic()
+    g.log_fields = {}
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
 
@@ -44,7 +46,7 @@ def finish(response: Response) -> Response:
         "duration_ms": round((time.monotonic() - g.started) * 1000, 1),
         "bytes_in": request.content_length or 0,
         "client": request.headers.get("X-Real-IP") or request.remote_addr,
-        **g.get("log_fields", {}),
+        **g.log_fields,
     }
     logger.log(
         level,
@@ -54,6 +56,14 @@ def finish(response: Response) -> Response:
         response.status_code,
         extra={"fields": fields},
     )
+    return response
+
+
+def sign(response: Response, model: Model) -> Response:
+    """Tell the client, and the log, which model and version has answered."""
+    response.headers["X-Model-Name"] = model.name
+    response.headers["X-Model-Version"] = str(model.version)
+    g.log_fields |= {"model": model.name, "version": model.version}
     return response
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.engines import load_engine
 from app.settings import Settings
-from app.sizing import make_plan
+from app.sizing import choose_how, current_plan
 
 
 def main(precision: str, seconds: float) -> None:
@@ -17,11 +17,13 @@ def main(precision: str, seconds: float) -> None:
     settings = Settings.from_env(
         {**os.environ, "SERVING_PRECISION": precision, "SERVING_WORKERS": "1"}
     )
-    plan = make_plan(settings)
-    if plan.optimized is None:
-        sys.exit(plan.failure)
-    engine = load_engine(plan.choices[0], plan.optimized)
-    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= plan.choices[0].max_batch]
+    plan = current_plan(settings)
+    if not plan.lineup.entries:
+        sys.exit(plan.lineup.failure)
+    entry = plan.lineup.entries[0]
+    choice = choose_how(settings, plan.seat(0), entry.footprint)
+    engine = load_engine(choice, entry.open(settings.cache))
+    sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= choice.max_batch]
     rng = np.random.default_rng(0)
     speeds = {}
     for size in sizes:

@@ -6,10 +6,14 @@ import numpy as np
 
 from app.bundle import find_bundle
 from app.factory import create_app
+from app.footprint import Footprint
+from app.lineup import Entry, Lineup
 from app.roster import roster
-from app.serving import Model, ModelServer
+from app.servable import Model
+from app.serving import ModelServer
 from app.settings import ROOT, Settings
 
+NOTHING = Footprint("constant", "fp32", "cpu", "", 0)
 NAMES = find_bundle(ROOT / "models").class_names
 
 
@@ -20,6 +24,7 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
 
 settings = Settings.from_env(os.environ)
 model = Model("constant", 1, NAMES, "", "cpu", "constant", "fp32", 8, forward)
-server = ModelServer(settings, roster, lambda settings, slot: model)
+lineup = Lineup(model.name, (Entry(model.name, model.version, "", "", NOTHING),))
+server = ModelServer(settings, roster, lambda: lineup, lambda *_: model)
 app = create_app(settings, server)
 server.start()

@@ -1,0 +1,73 @@
+"""The program that follows the models folder, beside Gunicorn: ``python -m app.follow``.
+
+It checks, converts and measures what is new, in processes of its own and at low priority, and writes
+the lineup that the workers follow. Without it the server goes on with what it has.
+"""
+
+from __future__ import annotations
+
+import logging.config
+import os
+import time
+
+from app.lineup import Curator, Entry, Lineup, LineupFile
+from app.logs import logging_config
+from app.settings import Settings
+
+NICENESS = 15  # a conversion must not take the cores from the workers
+
+logger = logging.getLogger("follow")
+
+
+def follow(settings: Settings) -> None:
+    """Look again and again, for ever."""
+    file = LineupFile(settings)
+    # Gunicorn's master writes the first one. Here only what comes later is new.
+    while (lineup := file.read()) is None:
+        time.sleep(settings.poll_s)
+    curator = Curator(settings, lineup)
+    while True:
+        found = curator.look()
+        if found != lineup:
+            tell_changes(lineup, found)
+            file.write(found)
+            lineup = found
+        time.sleep(settings.poll_s)
+
+
+def tell_changes(before: Lineup, after: Lineup) -> None:
+    """Log what is new."""
+    for entry in after.entries:
+        if entry not in before.entries:
+            logger.info("to be served: %s", describe(entry))
+    for entry in before.entries:
+        if entry not in after.entries:
+            logger.info("no longer wanted: %s", describe(entry))
+    for refusal in after.refusals:
+        if refusal not in before.refusals:
+            logger.error(
+                "refused: %s, version %s: %s", refusal.name, refusal.version, refusal.reason
+            )
+    if after.problem and after.problem != before.problem:
+        logger.error("%s; what is served goes on", after.problem)
+
+
+def describe(entry: Entry) -> str:
+    """Return an entry in words."""
+    how = f"{entry.footprint.engine}, {entry.footprint.precision}"
+    return f"{entry.name}, version {entry.version} ({how}, weights {entry.weights_hash})"
+
+
+def main() -> None:
+    """Follow, as the environment says."""
+    settings = Settings.from_env(os.environ)
+    logging.config.dictConfig(logging_config(settings.log_level))
+    if not settings.poll_s:
+        logger.info("SERVING_POLL_S=0: new versions are taken over on a reload only")
+        return
+    os.nice(NICENESS)
+    follow(settings)
+
+
+if __name__ == "__main__":
+    main()

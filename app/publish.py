@@ -1,0 +1,96 @@
+"""scripts/publish: check a model and put it in place as the next version, whole or not at all.
+
+    scripts/publish SOURCE models/NAME     SOURCE: a folder with weights, class_name.json, perhaps model.json
+
+The version appears under its number by one rename, so a server that follows the folder never sees
+half of it. By then it has been converted, run once, and measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from app.bundle import CARD_FILE, CLASS_FILE, find_weights, open_bundle, versions_of, write_sums
+from app.errors import BundleError, SettingsError
+from app.footprint import find_footprint
+from app.optimized import Optimized
+from app.precision import REPORT_FILE
+from app.settings import Settings
+
+
+def publish(source: Path, model: Path, settings: Settings) -> Path:
+    """Check ``source`` and make it the next version of ``model``; return the version's folder.
+
+    Raises:
+        BundleError: it cannot be served; nothing was changed.
+    """
+    version = max(versions_of(model), default=0) + 1
+    model.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=model, prefix=".publishing-") as draft:
+        folder = Path(draft) / "version"
+        copy_bundle(source, folder)
+        say(f"checking {source} as {model.name}, version {version}")
+        optimized = Optimized(open_bundle(folder, model.name, version), settings.cache)
+        footprint = find_footprint(settings, optimized)
+        say(f"it runs in {footprint.engine}, {footprint.precision}: {footprint.reason}")
+        write_sums(folder)
+        return put_in_place(folder, model, version)
+
+
+def copy_bundle(source: Path, folder: Path) -> None:
+    """Copy what a version is made of.
+
+    Raises:
+        BundleError: there is no model in the source.
+    """
+    weights = find_weights(source) if source.is_dir() else None
+    if weights is None:
+        raise BundleError(
+            f"{source} holds no model: expected a folder with model.pth and {CLASS_FILE}"
+        )
+    folder.mkdir()
+    for path in (weights, *(source / name for name in (CLASS_FILE, CARD_FILE, REPORT_FILE))):
+        if path.exists():
+            shutil.copyfile(path, folder / path.name)
+    for name in ("calibration", "optimized"):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name)
+
+
+def put_in_place(folder: Path, model: Path, version: int) -> Path:
+    """Rename the folder to the version's number, or the next that is free: somebody else may publish too."""
+    while True:
+        try:
+            return folder.rename(model / str(version))
+        except OSError:
+            if not (model / str(version)).exists():
+                raise
+            version += 1
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Publish, as the arguments and the environment say."""
+    parser = argparse.ArgumentParser(prog="scripts/publish", description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="folder with weights and class_name.json")
+    parser.add_argument("model", type=Path, help="the model's folder, such as models/voc")
+    arguments = parser.parse_args()
+    try:
+        print(publish(arguments.source, arguments.model, Settings.from_env(os.environ)))
+    except (BundleError, SettingsError) as error:
+        sys.exit(f"not published: {error}")
+    except OSError as error:
+        sys.exit(f"not published: {error}; nothing was changed")
+
+
+if __name__ == "__main__":
+    main()

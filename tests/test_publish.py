@@ -1,0 +1,176 @@
+"""scripts/publish into the folder of a running server, as an operator does it: nothing is lost or mixed."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import requests
+import torch
+
+from tests.conftest import DEMO
+from tests.helpers import ROOT, STREET, wait_until
+from tests.load import Load
+
+
+def copy_demo(folder):
+    """Copy the demo without what was measured or derived, as anybody's own model would come."""
+    folder.mkdir(parents=True)
+    for name in ("model.npz", "class_name.json"):
+        shutil.copy(DEMO / name, folder / name)
+    return folder
+
+
+def make_successor(folder):
+    """Return a folder with other weights and other names, so that each answer tells who gave it."""
+    copy_demo(folder)
+    arrays = dict(np.load(DEMO / "model.npz"))
+    arrays["fc.weight"] = arrays["fc.weight"] * np.float16(1.25)
+    np.savez_compressed(folder / "model.npz", **arrays)
+    names = json.loads((DEMO / "class_name.json").read_text())
+    renamed = {index: f"{name} II" for index, name in names.items()}
+    (folder / "class_name.json").write_text(json.dumps(renamed))
+    return folder
+
+
+def publish(source, model, **settings):
+    """Run scripts/publish."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
+    environment |= {f"SERVING_{name.upper()}": text for name, text in settings.items()}
+    return subprocess.run(
+        [ROOT / "scripts" / "publish", source, model],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
+def copy_converted(folder):
+    """Copy the demo with what was derived from it: it is ready in a moment."""
+    left_out = shutil.ignore_patterns("calibration", "precision.json")
+    shutil.copytree(DEMO, folder, ignore=left_out)
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Return a models folder with the demo as version 1 of "pictograms"."""
+    copy_converted(tmp_path / "models" / "pictograms" / "1")
+    return tmp_path / "models"
+
+
+def live(server):
+    """Return the versions that each worker has live."""
+    return [set(live["pictograms"]) for live in server.readiness().get("live", {}).values()]
+
+
+def test_publishing_under_load_loses_no_request_and_mixes_no_versions(
+    start_server, models, tmp_path
+):
+    server = start_server(models=str(models), precision="fp32", workers="2").wait_ready(2)
+    before = server.predict(STREET.read_bytes()).json()
+    load = Load(server, clients=32)
+    with load.running():
+        load.wait_for_more(64)
+        done = publish(make_successor(tmp_path / "new"), models / "pictograms", precision="fp32")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == str(models / "pictograms" / "2")
+        wait_until(lambda: live(server) == [{2}, {2}], 60)
+        load.wait_for_more(64)
+    after = server.predict(STREET.read_bytes()).json()
+    right = {"1": before, "2": after}
+    assert all(name.endswith(" II") for name in after["result"])
+    wrong = [a for a in load.answers if a.status != 200 or json.loads(a.text) != right[a.version]]
+    assert not wrong, f"{len(wrong)} of {len(load.answers)}: {wrong[:3]}"
+    assert {answer.version for answer in load.answers} == {"1", "2"}
+
+
+class Bomb:
+    """What a pickle with code in it looks like."""
+
+    def __reduce__(self):
+        return os.system, ("touch /tmp/bomb-went-off",)
+
+
+def truncate(folder):
+    data = (folder / "model.npz").read_bytes()
+    (folder / "model.npz").write_bytes(data[: len(data) // 2])
+
+
+def plant_bomb(folder):
+    (folder / "model.npz").unlink()
+    with (folder / "model.pth").open("wb") as file:
+        pickle.dump({"fc.weight": Bomb()}, file)
+
+
+def drop_a_class(folder):
+    names = json.loads((folder / "class_name.json").read_text())
+    del names["19"]
+    (folder / "class_name.json").write_text(json.dumps(names))
+
+
+def spoil_a_weight(folder):
+    arrays = dict(np.load(folder / "model.npz"))
+    arrays["fc.bias"][3] = np.nan
+    np.savez_compressed(folder / "model.npz", **arrays)
+
+
+def take_another_network(folder):
+    (folder / "model.npz").unlink()
+    torch.save({"fc.weight": torch.zeros(20, 8)}, folder / "model.pth")
+
+
+WRONG = {
+    truncate: "model.npz cannot be read as weights",
+    plant_bomb: "model.pth cannot be read as weights",
+    drop_a_class: "has 20 outputs, but class_name.json names 19 classes",
+    spoil_a_weight: "answers NaN or infinity",
+    take_another_network: "does not fit ResNet-50",
+    lambda folder: (folder / "class_name.json").unlink(): "class_name.json",
+}
+
+
+@pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__)
+def test_what_cannot_be_served_is_not_published(spoil, models, tmp_path):
+    source = copy_demo(tmp_path / "new")
+    spoil(source)
+    done = publish(source, models / "pictograms", device="cpu")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("not published: ")
+    assert WRONG[spoil] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (models / "pictograms").iterdir()) == ["1"]
+    assert not os.path.exists("/tmp/bomb-went-off")
+
+
+def test_a_version_copied_by_hand_that_is_no_good_is_refused_and_the_old_one_serves(
+    start_server, models, tmp_path
+):
+    server = start_server(models=str(models), precision="fp32").wait_ready()
+    before = server.predict(STREET.read_bytes()).json()
+    copy_converted(models / "pictograms" / "2")
+    truncate(models / "pictograms" / "2")
+    wait_until(lambda: "refused: pictograms, version 2" in server.log("follow"), 60)
+    (refused,) = [line for line in server.log_lines("follow") if "refused" in line["message"]]
+    assert "model.npz cannot be read as weights" in refused["message"]
+    assert server.predict(STREET.read_bytes()).json() == before
+    assert live(server) == [{1}]
+
+    shutil.copy(DEMO / "model.npz", models / "pictograms" / "2" / "model.npz")  # all of it
+    wait_until(lambda: live(server) == [{2}], 90)
+    assert server.predict(STREET.read_bytes()).headers["X-Model-Version"] == "2"
+
+
+def test_versions_can_be_named_and_follow_the_folder(start_server, models):
+    copy_converted(models / "pictograms" / "2")
+    server = start_server(models=str(models), precision="fp32", versions="all").wait_ready()
+    assert live(server) == [{1, 2}]
+    shutil.rmtree(models / "pictograms" / "2")
+    wait_until(lambda: live(server) == [{1}], 30)
+    shutil.rmtree(models / "pictograms" / "1")
+    wait_until(lambda: "what is served goes on" in server.log("follow"), 30)
+    assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200

@@ -1,0 +1,224 @@
+"""Versions come and go while requests wait: with models that the test holds in its hands."""
+
+import gc
+import logging
+import weakref
+from _queue import SimpleQueue
+
+import gevent
+import numpy as np
+import pytest
+
+from app import versions as versions_module
+from app.errors import BundleError
+from app.handoff import Handoff
+from app.servable import Model, Servable
+from app.versions import Versions
+from tests.helpers import make_entry, make_lineup, wait_until
+
+PIXELS = np.zeros((3, 224, 224), np.uint8)
+
+
+def make_model(entry, forward=None):
+    """Return a model that answers its own version."""
+
+    def answer(images):
+        return np.full((len(images), 1), entry.version, np.float32)
+
+    return Model(
+        entry.name, entry.version, ("N",), "", "cpu", "eager", "fp32", 4, forward or answer
+    )
+
+
+class Stage:
+    """Versions with a lineup that the test changes."""
+
+    def __init__(self, load=make_model, has_room=lambda entry: True):
+        """Start following it."""
+        self.handoff = Handoff()
+        self.lineup = make_lineup(make_entry("a", 1))
+        self.changes = 0
+        self.versions = Versions(self.handoff, load=load, serve=self.serve, has_room=has_room)
+        self.versions.start(lambda: self.lineup, 0.01, self.count)
+
+    def count(self):
+        self.changes += 1
+
+    def serve(self, model):
+        return Servable(
+            model, self.handoff, max_wait_s=0, max_queue=64, on_death=lambda reason: None
+        )
+
+    def show(self, *entries):
+        """Change the lineup and wait until it is brought about."""
+        before = self.changes
+        self.lineup = make_lineup(*entries)
+        wait_until(lambda: self.changes > before)
+
+    def live(self):
+        return sorted((key[0], key[1]) for key in self.versions.live)
+
+    def ask(self, name="a"):
+        """Return which version answers."""
+        live = self.versions.of_model(name)
+        batcher = live[max(live)].batcher
+        with batcher.place():
+            return int(batcher.submit(PIXELS)[0])
+
+
+@pytest.fixture
+def stage():
+    """Return a maker of stages, ready with version 1 of model a; all are stopped afterwards."""
+    made = []
+
+    def make(**how):
+        made.append(Stage(**how))
+        wait_until(lambda: made[-1].changes)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.versions.stop(2)
+
+
+def test_a_new_version_replaces_the_old_one(stage):
+    here = stage()
+    assert (here.live(), here.ask()) == ([("a", 1)], 1)
+    here.show(make_entry("a", 2))
+    assert (here.live(), here.ask()) == ([("a", 2)], 2)
+
+
+def test_several_models_and_versions_live_beside_each_other(stage):
+    here = stage()
+    here.show(make_entry("a", 1), make_entry("a", 2), make_entry("b", 7))
+    assert here.live() == [("a", 1), ("a", 2), ("b", 7)]
+    assert (here.ask("a"), here.ask("b")) == (2, 7)
+    here.show(make_entry("a", 1))
+    assert here.live() == [("a", 1)]
+
+
+def test_what_is_inside_the_old_version_is_answered_by_it(stage):
+    gate = SimpleQueue()
+
+    def load(entry):
+        def held(images):
+            gate.get()
+            return np.full((len(images), 1), 1, np.float32)
+
+        return make_model(entry, held if entry.version == 1 else None)
+
+    here = stage(load=load)
+    inside = gevent.spawn(here.ask)
+    gevent.sleep(0.05)
+    here.lineup = make_lineup(make_entry("a", 2))
+    wait_until(lambda: here.live() == [("a", 2)])  # new requests have moved on already
+    assert here.ask() == 2
+    assert not inside.ready()
+    gate.put(None)
+    assert inside.get(timeout=5) == 1
+
+
+def test_under_load_every_request_is_answered_by_one_of_the_two(stage):
+    here = stage()
+    answers = []
+
+    def client():
+        while len(answers) < 3000:
+            answers.append(here.ask())
+
+    clients = [gevent.spawn(client) for _ in range(16)]
+    for version in range(2, 6):
+        here.show(make_entry("a", version))
+    gevent.joinall(clients, raise_error=True, timeout=30)
+    assert set(answers) <= {1, 2, 3, 4, 5}
+    assert answers[-1] == 5
+
+
+def test_a_version_that_fails_to_load_leaves_the_old_one_and_is_tried_again(
+    stage, caplog, monkeypatch
+):
+    monkeypatch.setattr(versions_module, "RETRY_S", 0.05)
+    failures = [BundleError("it is damaged"), ZeroDivisionError("surprise")]
+
+    def load(entry):
+        if entry.version == 2 and failures:
+            raise failures.pop(0)
+        return make_model(entry)
+
+    here = stage(load=load)
+    here.show(make_entry("a", 2))
+    assert here.live() == [("a", 1)]
+    assert list(here.versions.failed.values()) == ["it is damaged"]
+    wait_until(lambda: here.live() == [("a", 2)])
+    assert not here.versions.failed
+    errors = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
+    assert errors[0] == "the model cannot be served: it is damaged"
+    assert "surprise" in caplog.text
+
+
+def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
+    seen = []
+
+    def load(entry):
+        seen.append((entry.version, here.live() if entry.version > 1 else []))
+        return make_model(entry)
+
+    here = stage(load=load, has_room=lambda entry: False)
+    here.show(make_entry("a", 2))
+    assert seen == [(1, []), (2, [])]
+    assert here.ask() == 2
+    assert "memory does not hold both: a, version 1 leaves before version 2" in caplog.text
+
+
+def test_the_last_version_stays_while_the_new_one_cannot_be_loaded(stage):
+    def load(entry):
+        if entry.version > 1:
+            raise BundleError("damaged")
+        return make_model(entry)
+
+    here = stage(load=load)
+    here.show(make_entry("a", 2), make_entry("a", 3))
+    assert here.live() == [("a", 1)]
+    here.show(make_entry("b", 1))  # not wanted at all any more
+    assert here.live() == [("b", 1)]
+
+
+def test_a_retired_version_leaves_nothing_behind(stage):
+    engines = []
+
+    class Engine:
+        def forward(self, images):
+            return np.zeros((len(images), 1), np.float32)
+
+    def load(entry):
+        engine = Engine()
+        engines.append(weakref.ref(engine))
+        return make_model(entry, engine.forward)
+
+    here = stage(load=load)
+    for version in range(2, 6):
+        here.show(make_entry("a", version))
+        here.ask()
+
+    def left():
+        gc.collect()
+        return sum(engine() is not None for engine in engines)
+
+    wait_until(lambda: left() == 1, 5)
+
+
+def test_stopping_while_a_version_loads_installs_nothing(stage):
+    gate = SimpleQueue()
+
+    def load(entry):
+        if entry.version == 2:
+            gate.get()
+        return make_model(entry)
+
+    here = stage(load=load)
+    here.lineup = make_lineup(make_entry("a", 2))
+    gevent.sleep(0.05)
+    assert here.versions.stop(2)
+    gate.put(None)
+    gevent.sleep(0.05)
+    assert here.live() == [("a", 1)]
