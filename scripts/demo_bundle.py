@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,8 +11,9 @@ import numpy as np
 import torch
 from matplotlib import pyplot
 
-from app.bundle import CARD_FILE, CLASS_FILE, find_bundle
+from app.bundle import CARD_FILE, find_bundle
 from app.engines.eager import EagerEngine
+from scripts.bundle_files import write_class_names, write_json
 from scripts.demo_scenes import CLASS_NAMES, Scene, draw_scene
 from scripts.scores import exact_share, mean_average_precision
 
@@ -49,8 +49,7 @@ def write_bundle(folder: Path, weights: dict[str, torch.Tensor]) -> None:
         for name, tensor in weights.items()
     }
     np.savez_compressed(folder / "model.npz", **arrays)
-    names = {str(index): name for index, name in enumerate(CLASS_NAMES)}
-    write_json(folder / CLASS_FILE, names)
+    write_class_names(folder, CLASS_NAMES)
 
 
 def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -82,11 +81,6 @@ def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dic
 def write_card(folder: Path, scores: dict[str, float]) -> None:
     """Write ``model.json``."""
     write_json(folder / CARD_FILE, {"description": DESCRIPTION, "scores": scores})
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write JSON that people read too."""
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def draw_sample(name: str) -> Scene:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from app.images import SIDE  # scenes are kept at the side at which the model serves
 from app.network import DEVIATION, MEAN
+from scripts.bundle_files import save_checkpoint
 from scripts.demo_bundle import (
     measure_bundle,
     plot_curve,
@@ -161,7 +162,7 @@ class Run:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; the old one stays whole until the new one is."""
+        """Write a checkpoint."""
         state = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -170,8 +171,7 @@ class Run:
             "step": self.step,
             "history": self.history,
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        save_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
         """Go back to a checkpoint."""

@@ -1,4 +1,4 @@
-"""Score a multi-label classifier: average precision per class, and label sets that are exactly right."""
+"""Score a multi-label classifier: average precision and F1 per class, and label sets that are exactly right."""
 
 from __future__ import annotations
 
@@ -31,10 +31,71 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """Return the mean of the classes' average precisions; (n, classes) each; absent classes are left out."""
-    per_class = [average_precision(scores[:, c], targets[:, c]) for c in range(targets.shape[1])]
-    return float(np.nanmean(per_class))
+    return mean_of_present(
+        [average_precision(scores[:, c], targets[:, c]) for c in range(targets.shape[1])]
+    )
 
 
-def exact_share(logits: np.ndarray, targets: np.ndarray, threshold: float = 0.5) -> float:
-    """Return the share of pictures whose set of classes with ``logit > threshold`` is exactly the true one."""
-    return float(((logits > threshold) == (targets > 0.5)).all(axis=1).mean())
+def mean_of_present(values: list[float]) -> float:
+    """Return the mean of what is not NaN; NaN where nothing is."""
+    present = [value for value in values if not np.isnan(value)]
+    return float(np.mean(present)) if present else float("nan")
+
+
+def exact_share(
+    logits: np.ndarray,
+    targets: np.ndarray,
+    threshold: float | np.ndarray = 0.5,
+    known: np.ndarray | bool = True,
+) -> float:
+    """Return the share of pictures whose set of classes with ``logit > threshold`` is exactly the true one.
+
+    Args:
+        logits: (n, classes) float.
+        targets: (n, classes) 0 or 1.
+        threshold: one for all classes, or (classes,) one for each.
+        known: (n, classes) bool, where the truth is known; anything is right elsewhere.
+    """
+    right = (logits > threshold) == (targets > 0.5)
+    return float((right | ~np.asarray(known)).all(axis=1).mean())
+
+
+def f1_score(logits: np.ndarray, targets: np.ndarray, threshold: float) -> float:
+    """Return the harmonic mean of one class's precision and recall where ``logit > threshold`` passes.
+
+    Args:
+        logits: (n,) float.
+        targets: (n,) 0 or 1.
+        threshold: in the unit of the logits.
+
+    Returns:
+        0..1, or NaN where the class does not occur.
+    """
+    positives, passing = targets.sum(), logits > threshold
+    if positives == 0:
+        return float("nan")
+    return float(2 * targets[passing].sum() / (passing.sum() + positives))
+
+
+def tune_threshold(logits: np.ndarray, targets: np.ndarray, fallback: float) -> float:
+    """Return the threshold with the best F1 for one class; of equally good ones the highest.
+
+    It lies in the middle between the lowest logit that passes and the next one below, so that
+    neither is decided by rounding; half a logit below the lowest where all pass.
+
+    Args:
+        logits: (n,) float.
+        targets: (n,) 0 or 1.
+        fallback: what to return where the class does not occur.
+    """
+    positives = targets.sum()
+    if positives == 0:
+        return fallback
+    order = np.argsort(-logits, kind="stable")
+    falling = logits[order].astype(np.float64)
+    below = np.append(falling[1:], falling[-1] - 1)
+    passing = np.arange(1, len(falling) + 1)
+    f1 = 2 * np.cumsum(targets[order]) / (passing + positives)
+    f1[falling == below] = -1  # no threshold lies between equal logits
+    best = int(f1.argmax())
+    return float((falling[best] + below[best]) / 2)

@@ -1,0 +1,148 @@
+"""The training itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from scripts.training.errors import Interrupted, TrainingError
+from scripts.training.examples import Examples, make_targets
+from scripts.training.measure import predict, score
+from scripts.training.pictures import Reader, read_ahead
+from scripts.training.run import Run
+
+CHECKPOINT_EVERY_S = 300  # what a power cut may cost; Ctrl-C costs nothing
+
+
+@dataclass
+class Trainer:
+    """A run with all that it works on.
+
+    Attributes:
+        run: the state.
+        examples: to learn from and to measure on.
+        reader: reads pictures.
+        device: ``cpu`` or ``cuda:N``.
+        threads: that decode pictures.
+        checkpoint: where checkpoints are written.
+        check: called before each step; raises Interrupted to stop.
+    """
+
+    run: Run
+    examples: Examples
+    reader: Reader
+    device: str
+    threads: int
+    checkpoint: Path
+    check: Callable[[], None]
+
+    def train(self) -> None:
+        """Train to the last step, measure after each epoch.
+
+        Raises:
+            Interrupted: somebody asked to stop; the checkpoint is written.
+            TrainingError: a picture cannot be read, or the loss is no number any more.
+        """
+        try:
+            self._train()
+        except Interrupted:
+            self.run.save(self.checkpoint)
+            raise
+
+    def _train(self) -> None:
+        run, plan = self.run, self.run.plan
+        # Where an epoch's measurement was interrupted, it is still to be done.
+        if run.step > len(run.history) * plan.epoch_steps and run.step % plan.epoch_steps == 0:
+            self._finish_epoch()
+        saved = time.monotonic()
+        self._set_mode()
+        with (
+            closing(self._draw_batches()) as batches,
+            tqdm(total=plan.steps, initial=run.step, desc="training", unit="step") as bar,
+        ):
+            for images, targets, known in batches:
+                self.check()
+                self._learn(images, targets, known)
+                bar.update()
+                bar.set_postfix(loss=f"{run.losses[-1]:.3f}")
+                if run.step % plan.epoch_steps == 0:
+                    bar.write(self._finish_epoch())
+                    self._set_mode()
+                elif time.monotonic() - saved > CHECKPOINT_EVERY_S:
+                    run.save(self.checkpoint)
+                    saved = time.monotonic()
+
+    def _draw_batches(
+        self,
+    ) -> Generator[tuple[torch.Tensor, torch.Tensor, torch.Tensor], None, None]:
+        """Yield pixels (n, 3, side, side) uint8, targets (n, classes) float32 and known (n, classes) bool."""
+        plan, training = self.run.plan, self.examples.training
+        targets, known = make_targets(training, len(self.examples.class_names))
+
+        def read(job: tuple[int, int]) -> tuple[int, np.ndarray]:
+            index = job[1]
+            rng = plan.variation(*job)
+            return index, self.reader.read_varied(training[index].image, plan.side, rng)
+
+        order = plan.draw_order(self.run.step)
+        with closing(read_ahead(read, order, self.threads, 3 * plan.batch_size)) as pictures:
+            while batch := list(islice(pictures, plan.batch_size)):
+                rows = [index for index, _ in batch]
+                images = torch.from_numpy(np.stack([pixels for _, pixels in batch]))
+                yield images, torch.from_numpy(targets[rows]), torch.from_numpy(known[rows])
+
+    def _set_mode(self) -> None:
+        """Make the network ready to learn; a trunk that is left alone keeps its batch norms' statistics too."""
+        self.run.network.train(not self.run.plan.head_only)
+
+    def _learn(self, images: torch.Tensor, targets: torch.Tensor, known: torch.Tensor) -> None:
+        """Do one step; shapes as ``_draw_batches`` gives."""
+        run, plan = self.run, self.run.plan
+        for group in run.optimiser.param_groups:
+            group["lr"] = plan.rate * group["share"] * plan.rate_share(run.step)
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        kind = self.device.partition(":")[0]
+        with torch.autocast(kind, torch.float16, enabled=kind == "cuda"):
+            logits = run.network(images)
+        loss = masked_loss(logits.float(), targets.to(self.device), known.to(self.device))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {run.step + 1}: choose a --rate below {plan.rate}"
+            )
+        run.optimiser.zero_grad(set_to_none=True)
+        run.scaler.scale(loss).backward()
+        run.scaler.unscale_(run.optimiser)
+        nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+        run.scaler.step(run.optimiser)
+        run.scaler.update()
+        run.step += 1
+        run.losses.append(value)
+
+    def _finish_epoch(self) -> str:
+        """Measure, write a checkpoint; return the epoch in a line."""
+        run, held_out = self.run, self.examples.validation
+        logits = predict(run.network, held_out, self.reader, self.threads, self.check)
+        run.scores = score(logits, held_out, self.examples.class_names)
+        run.history.append(float(np.mean(run.losses)))
+        run.losses = []
+        run.save(self.checkpoint)
+        mean = run.scores["mean_average_precision"]
+        return f"epoch {len(run.history)}: loss {run.history[-1]:.4f}, mAP {mean}"
+
+
+def masked_loss(logits: torch.Tensor, targets: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return the mean binary cross-entropy of what is known; (n, classes) each; 0 where nothing is."""
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (losses * known).sum() / known.sum().clamp_min(1)

@@ -1,0 +1,64 @@
+"""Write what was learned as a bundle: ``OUT/VERSION/{model.pth, class_name.json, model.json}``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from app.bundle import CARD_FILE, find_weights, open_bundle
+from scripts.bundle_files import write_class_names, write_json
+from scripts.training.errors import TrainingError
+from scripts.training.examples import Examples
+
+# Lies beside the versions, so that a finished bundle is renamed on one disk; the server looks at
+# folders with a number for a name only.
+WORK_FOLDER = ".training"
+
+
+def check_output(model: Path) -> None:
+    """Find out before hours of training whether a bundle can be written. Raises TrainingError."""
+    if model.exists() and not model.is_dir():
+        raise TrainingError(f"--out {model} is a file; expected a folder such as models/voc")
+    if model.is_dir() and (weights := find_weights(model)):
+        raise TrainingError(
+            f"--out {model} is a bare model ({weights.name} lies in it), which would hide the versions "
+            f"beside it: move its files to {model / '1'} or choose another folder"
+        )
+
+
+def next_version(model: Path) -> int:
+    """Return the number after the highest that a folder in ``model`` has, whatever it holds."""
+    taken = [int(child.name) for child in model.iterdir() if child.name.isdecimal()]
+    return max(taken, default=0) + 1
+
+
+def write_bundle(
+    model: Path, classifier: nn.Module, examples: Examples, scores: Mapping[str, Any]
+) -> Path:
+    """Write the next version under another name first, so that nobody sees half of it; return its folder.
+
+    Args:
+        model: the model's folder, which exists.
+        classifier: ResNet-50.
+        examples: what it learned from: class names, and a description.
+        scores: what ``model.json`` tells.
+    """
+    folder = model / WORK_FOLDER / "bundle"
+    shutil.rmtree(folder, ignore_errors=True)  # left by one that was killed here
+    folder.mkdir(parents=True)  # and not by tempfile, whose folders nobody else could read
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()
+    }
+    torch.save(weights, folder / "model.pth")
+    write_class_names(folder, examples.class_names)
+    description = f"ResNet-50, trained on {len(examples.training):,} pictures of {examples.title}."
+    scores = {"training_pictures": len(examples.training), **scores}
+    write_json(folder / CARD_FILE, {"description": description, "scores": scores})
+    version = next_version(model)
+    open_bundle(folder, model.name, version)
+    return folder.rename(model / str(version))

@@ -1,0 +1,122 @@
+"""From a file to pixels: as the server sees it, or varied for training; read ahead on threads.
+
+The way of pixels is that of ``app/images.py``, whose functions do the work: a network that learned
+from other pixels than it is served would be worse than it was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from app.errors import ServingError
+from app.images import DECODE_ERRORS, decode_image, open_image, to_rgb
+from scripts.training.errors import TrainingError
+
+# Share of the picture's area that a training crop keeps, and how far it may leave the picture's
+# shape. Crops as small as ImageNet's usual 8 % would cut labelled objects out of pictures of many,
+# and the label would be a lie.
+CROP_AREA = (0.6, 1.0)
+CROP_STRETCH = 4 / 3
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How pictures are read.
+
+    Attributes:
+        max_pixels: width × height above which a picture is refused, as by the server.
+        exif_rotate: turn pictures upright by their EXIF tag, as the server does if told to.
+    """
+
+    max_pixels: int
+    exif_rotate: bool
+
+    def read_served(self, path: Path) -> np.ndarray:
+        """Return a picture as the server sees it, (3, 224, 224) uint8 RGB. Raises TrainingError."""
+        try:
+            with path.open("rb") as file:
+                return decode_image(file, self.max_pixels, self.exif_rotate)
+        except ServingError as error:
+            raise TrainingError(f"{path}: {error.message}") from error
+        except OSError as error:
+            raise TrainingError(f"{path} cannot be read: {error}") from error
+
+    def read_varied(self, path: Path, side: int, rng: np.random.Generator) -> np.ndarray:
+        """Return a random crop of a picture, mirrored or not, as (3, side, side) uint8 RGB.
+
+        The standard variations and no more: a crop of random area and shape, which moves and scales
+        what is on the picture, and mirroring. Both keep the labels true. The server squeezes
+        pictures to a square, so the crop's shape is measured against the picture's own, and the
+        middle of what the network learns from is what it will see.
+
+        Raises:
+            TrainingError: the picture is damaged or cannot be read; the text names the file.
+        """
+        try:
+            with path.open("rb") as file:
+                image = open_image(file, self.max_pixels)
+                image.load()
+                if self.exif_rotate:
+                    image = ImageOps.exif_transpose(image)
+                box = choose_crop(image.width, image.height, rng)
+                crop = to_rgb(image).resize((side, side), Image.Resampling.BILINEAR, box)
+        except ServingError as error:
+            raise TrainingError(f"{path}: {error.message}") from error
+        except DECODE_ERRORS as error:
+            raise TrainingError(f"{path}: image is damaged: {error}") from error
+        pixels = np.asarray(crop)
+        if rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def choose_crop(
+    width: int, height: int, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Return a random box (left, top, right, bottom) inside a picture of that size, px."""
+    area = rng.uniform(*CROP_AREA)
+    stretch = math.exp(rng.uniform(-1, 1) * math.log(CROP_STRETCH))
+    across = min(1.0, math.sqrt(area * stretch)) * width
+    down = min(1.0, math.sqrt(area / stretch)) * height
+    left, top = rng.random() * (width - across), rng.random() * (height - down)
+    return left, top, min(left + across, width), min(top + down, height)
+
+
+def read_ahead(
+    read: Callable[[Job], Answer], jobs: Iterable[Job], threads: int, ahead: int
+) -> Generator[Answer, None, None]:
+    """Yield ``read(job)`` of each job in order, while threads work on the next ones.
+
+    Threads are enough: Pillow lets go of the GIL while it decodes and resizes.
+
+    Args:
+        read: what to do; an error in it is raised when its turn comes.
+        jobs: taken one by one, never more than ``ahead`` too early.
+        threads: how many work at once.
+        ahead: how many answers may wait.
+    """
+    remaining = iter(jobs)
+    pool = ThreadPoolExecutor(threads, "picture")
+    try:
+        waiting: deque[Future[Answer]] = deque(
+            pool.submit(read, job) for job in islice(remaining, ahead)
+        )
+        while waiting:
+            answer = waiting.popleft().result()
+            waiting.extend(pool.submit(read, job) for job in islice(remaining, 1))
+            yield answer
+    finally:
+        pool.shutdown(cancel_futures=True)
