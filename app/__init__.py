@@ -11,7 +11,8 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              servable, versions a loaded version with its threads; which are live, and how they change
-             repository, lineup which versions are wanted; which were checked and are to be served
+             repository, models_file, traffic   which versions are wanted; which of them answers
+             lineup             those that were checked and are to be served
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import

@@ -122,6 +122,25 @@ def versions_of(folder: Path) -> dict[int, Path]:
     return itself | {int(child.name): child for child in numbered}
 
 
+def put_in_place(folder: Path, model: Path) -> Path:
+    """Rename a finished folder to the model's next version, and return it: it is there whole or not at all.
+
+    Args:
+        folder: on the same disk as ``model``.
+        model: the model's folder.
+    """
+    while True:
+        # After every number that is taken, whatever it holds: a version once seen must not come back
+        # as another.
+        taken = [int(child.name) for child in model.iterdir() if child.name.isdecimal()]
+        version = model / str(max([*taken, *versions_of(model)], default=0) + 1)
+        try:
+            return folder.rename(version)
+        except OSError:
+            if not version.exists():
+                raise  # else somebody published meanwhile
+
+
 def find_weights(folder: Path) -> Path | None:
     """Return the folder's weights file, or None."""
     return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)

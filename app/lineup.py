@@ -27,9 +27,10 @@ from app.bundle import (
 from app.errors import BundleError
 from app.footprint import Footprint, find_footprint
 from app.machine import hold_lock
+from app.models_file import read_configs
 from app.optimized import Optimized
 from app.precision import REPORT_FILE
-from app.repository import ModelConfig, choose_versions, read_configs
+from app.repository import ModelConfig, choose_versions
 from app.settings import Settings
 
 LINEUP_FILE = "lineup.json"  # in the cache folder

@@ -15,7 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.bundle import CARD_FILE, CLASS_FILE, find_weights, open_bundle, versions_of, write_sums
+from app.bundle import (
+    CARD_FILE,
+    CLASS_FILE,
+    find_weights,
+    open_bundle,
+    put_in_place,
+    write_sums,
+)
 from app.errors import BundleError, SettingsError
 from app.footprint import find_footprint
 from app.optimized import Optimized
@@ -29,17 +36,16 @@ def publish(source: Path, model: Path, settings: Settings) -> Path:
     Raises:
         BundleError: it cannot be served; nothing was changed.
     """
-    version = max(versions_of(model), default=0) + 1
     model.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=model, prefix=".publishing-") as draft:
         folder = Path(draft) / "version"
         copy_bundle(source, folder)
-        say(f"checking {source} as {model.name}, version {version}")
-        optimized = Optimized(open_bundle(folder, model.name, version), settings.cache)
+        say(f"checking {source}")
+        optimized = Optimized(open_bundle(folder, model.name, 1), settings.cache)
         footprint = find_footprint(settings, optimized)
         say(f"it runs in {footprint.engine}, {footprint.precision}: {footprint.reason}")
         write_sums(folder)
-        return put_in_place(folder, model, version)
+        return put_in_place(folder, model)
 
 
 def copy_bundle(source: Path, folder: Path) -> None:
@@ -60,17 +66,6 @@ def copy_bundle(source: Path, folder: Path) -> None:
     for name in ("calibration", "optimized"):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name)
-
-
-def put_in_place(folder: Path, model: Path, version: int) -> Path:
-    """Rename the folder to the version's number, or the next that is free: somebody else may publish too."""
-    while True:
-        try:
-            return folder.rename(model / str(version))
-        except OSError:
-            if not (model / str(version)).exists():
-                raise
-            version += 1
 
 
 def say(text: str) -> None:

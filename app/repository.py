@@ -15,9 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.bundle import find_model
-from app.settings import Settings
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -54,16 +51,6 @@ class ModelConfig:
     policy: Policy = Policy()
     labels: Mapping[str, int] = field(default_factory=dict)
     traffic: Mapping[str, int] = field(default_factory=dict)
-
-
-def read_configs(settings: Settings) -> list[ModelConfig]:
-    """Return the models to serve; the first is the one that requests mean which name none.
-
-    Raises:
-        BundleError: there is none, or more than one to choose from.
-    """
-    name, folder = find_model(settings.models, settings.model)
-    return [ModelConfig(name, folder, Policy.from_text(settings.versions))]
 
 
 def choose_versions(

@@ -86,6 +86,11 @@ def folder(text: str) -> Path:
     return ROOT / text
 
 
+def optional_file(text: str) -> Path | None:
+    """Read a path, or nothing."""
+    return folder(text) if text else None
+
+
 def model_name(text: str) -> str:
     """Read a model's name: a folder's name, or empty for the only one."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]*", text) or text.startswith("."):
@@ -119,6 +124,12 @@ class Settings:
     )
     model: str = row(
         "", model_name, "name", "which model to serve; empty: the only one (yours before the demo)"
+    )
+    models_file: Path | None = row(
+        "",
+        optional_file,
+        "file",
+        "several models, labels and traffic shares, as TensorFlow Serving's model config (docs/models.md)",
     )
     versions: str = row(
         "latest:1",

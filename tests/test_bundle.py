@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.bundle import find_bundle, open_bundle
+from app.bundle import find_bundle, open_bundle, put_in_place
 from app.errors import BundleError
 from app.weights import load_weights
 from tests.helpers import ROOT
@@ -39,6 +39,34 @@ def test_a_bare_folder_is_version_one(tmp_path):
     make_bundle(tmp_path / "leaves")
     assert find_bundle(tmp_path).version == 1
     assert find_bundle(tmp_path / "leaves").name == "leaves"
+
+
+def test_a_bare_folder_may_have_later_versions_beside_it(tmp_path):
+    make_bundle(tmp_path / "leaves")
+    make_bundle(tmp_path / "leaves" / "2")
+    assert find_bundle(tmp_path).version == 2
+
+
+def test_the_next_version_comes_after_every_number_that_is_taken(tmp_path):
+    model = make_bundle(tmp_path / "leaves")
+    assert put_in_place(make_bundle(tmp_path / "a"), model) == model / "2"
+    (model / "0007").mkdir()  # empty, but somebody's
+    assert put_in_place(make_bundle(tmp_path / "b"), model) == model / "8"
+    assert find_bundle(tmp_path, "leaves").version == 8
+
+
+def test_two_that_publish_at_once_get_two_versions(tmp_path, monkeypatch):
+    model = tmp_path / "leaves"
+    model.mkdir()
+    real = type(model).rename
+
+    def rename_later(folder, target):
+        make_bundle(target)  # the other one was faster
+        monkeypatch.setattr(type(model), "rename", real)
+        return real(folder, target)
+
+    monkeypatch.setattr(type(model), "rename", rename_later)
+    assert put_in_place(make_bundle(tmp_path / "a"), model) == model / "2"
 
 
 def test_ones_own_model_goes_before_the_demo(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from app.errors import SettingsError
-from app.repository import Policy, choose_versions, read_configs
+from app.repository import Policy, choose_versions
 
 FOUR = {1: "a", 2: "b", 5: "c", 10: "d"}
 
@@ -45,15 +45,3 @@ def test_latest_asks_no_further_than_it_has_to():
 def test_a_policy_that_is_none_is_refused(settings, text):
     with pytest.raises(SettingsError, match=r"SERVING_VERSIONS='.*': expected latest:N, all, or"):
         settings(versions=text)
-
-
-def test_the_settings_name_one_model(settings, tmp_path):
-    for name in ("voc", "demo"):
-        (tmp_path / name / "1").mkdir(parents=True)
-        (tmp_path / name / "1" / "model.pth").write_bytes(b"")
-    (config,) = read_configs(settings(models=str(tmp_path), versions="all"))
-    assert (config.name, config.folder, config.policy) == (
-        "voc",
-        tmp_path / "voc",
-        Policy(latest=0),
-    )

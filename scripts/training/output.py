@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.bundle import CARD_FILE, find_weights, open_bundle
+from app.bundle import CARD_FILE, put_in_place, write_sums
 from scripts.bundle_files import write_class_names, write_json
 from scripts.training.errors import TrainingError
 from scripts.training.examples import Examples
@@ -24,17 +24,6 @@ def check_output(model: Path) -> None:
     """Find out before hours of training whether a bundle can be written. Raises TrainingError."""
     if model.exists() and not model.is_dir():
         raise TrainingError(f"--out {model} is a file; expected a folder such as models/voc")
-    if model.is_dir() and (weights := find_weights(model)):
-        raise TrainingError(
-            f"--out {model} is a bare model ({weights.name} lies in it), which would hide the versions "
-            f"beside it: move its files to {model / '1'} or choose another folder"
-        )
-
-
-def next_version(model: Path) -> int:
-    """Return the number after the highest that a folder in ``model`` has, whatever it holds."""
-    taken = [int(child.name) for child in model.iterdir() if child.name.isdecimal()]
-    return max(taken, default=0) + 1
 
 
 def write_bundle(
@@ -59,6 +48,5 @@ def write_bundle(
     description = f"ResNet-50, trained on {len(examples.training):,} pictures of {examples.title}."
     scores = {"training_pictures": len(examples.training), **scores}
     write_json(folder / CARD_FILE, {"description": description, "scores": scores})
-    version = next_version(model)
-    open_bundle(folder, model.name, version)
-    return folder.rename(model / str(version))
+    write_sums(folder)
+    return put_in_place(folder, model)
