@@ -76,7 +76,7 @@ def print_report(report: dict) -> None:
 
 def plot_report(report: dict, path: Path) -> None:
     """Draw throughput over clients, a line for each contender, the bare engines as levels."""
-    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    figure, axes = pyplot.subplots(figsize=(10, 5.5), layout="constrained")
     for name, rounds in report["results"].items():
         if name.startswith("bare"):
             level = float(np.median([one["requests_per_s"] for one in rounds]))
@@ -91,8 +91,7 @@ def plot_report(report: dict, path: Path) -> None:
         xlabel="clients", ylabel="requests/s", xscale="log", title="Throughput, 500 × 375 JPEG"
     )
     axes.set_xticks([1, 8, 32, 64], ["1", "8", "32", "64"])
-    axes.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
