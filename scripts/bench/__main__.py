@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from app.machine import list_gpus, processor
 from app.settings import ROOT, count_cores
 from scripts.bench.answers import labels_in, reference
-from scripts.bench.contenders import CONTENDERS, Contender
+from scripts.bench.contenders import CONTENDERS, Contender, wait_for_answer
 from scripts.bench.load import measure
 from scripts.bench.overload import measure_overload
 from scripts.bench.report import plot_report, print_report
@@ -135,6 +136,8 @@ def run_round(
         measure(running, bodies, max(options.clients), WARM_UP_S)
         samples = []
         for clients in options.clients:
+            # What the load before has left behind is answered first.
+            wait_for_answer(running.url, running.pid, running.form, first, time.monotonic())
             samples.append(asdict(measure(running, bodies, clients, options.seconds)))
             progress.update()
         labels = sorted(labels_in(running.answer))

@@ -96,7 +96,7 @@ def end(process: subprocess.Popen) -> None:
     members = family(process.pid)
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=20)
+        process.wait(timeout=40)  # Triton gives itself 30 seconds
     for member in members:
         with suppress(psutil.NoSuchProcess):
             member.terminate()
