@@ -1,13 +1,20 @@
 """The benchmark's own sums and its open-loop load; wrk and the peers are only there where it is run."""
 
 import asyncio
+import subprocess
 
+import psutil
 import pytest
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
 
-from scripts.bench.contenders import CONTENDERS
+from scripts.bench.answers import labels_in
+from scripts.bench.contenders import CONTENDERS, end
+from scripts.bench.form import TRITON, multipart
+from scripts.bench.load import family
 from scripts.bench.overload import build_request, send
 from scripts.bench.report import RATIOS, plot_report, print_report, spread
-from tests.helpers import STREET
+from tests.helpers import STREET, wait_until
 
 
 def one_round(requests_per_s, p50_ms=10.0, p99_ms=12.0):
@@ -21,7 +28,7 @@ def one_round(requests_per_s, p50_ms=10.0, p99_ms=12.0):
         "cpu_s_per_request": 0.02,
         "pss_mib": 300.0,
     }
-    return {"ready_s": 2.0, "samples": [sample]}
+    return {"ready_s": 2.0, "labels": ["Dog"], "samples": [sample]}
 
 
 @pytest.fixture
@@ -31,6 +38,7 @@ def report():
     return {
         "machine": {"processor": "Zen 4", "cores": 2, "gpus": []},
         "command": "scripts/benchmark",
+        "labels": ["Dog"],
         "results": {
             "bare-int8": bare,
             "ours-int8": ours,
@@ -45,6 +53,56 @@ def test_ratios_are_taken_within_a_round_and_told_with_their_spread(report, caps
     assert "ours-int8 / bare-int8 0.93 (0.90–0.96)" in lines
     assert "ours-int8 / mosec 4.25 (4.00–4.50)" in lines
     assert any("a lone client waits 2.0 (2.0–2.0) ms more" in line for line in lines)
+
+
+def test_whoever_sees_something_else_than_the_network_is_named(report, capsys):
+    print_report(report)
+    assert " saw " not in capsys.readouterr().out
+    report["results"]["mosec"][1]["labels"] = ["Cat"]
+    print_report(report)
+    assert "mosec saw [['Dog'], ['Cat']], the network itself ['Dog']" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"result": ["Dog", "Person"], "status": 1}',
+        '[{"result":["Dog","Person"],"status":1}]',
+        '{"data": ["{\\"result\\": [\\"Dog\\", \\"Person\\"]}"]}',
+    ],
+)
+def test_labels_are_found_in_whatever_they_are_wrapped(answer):
+    assert labels_in(answer) == {"Dog", "Person"}
+
+
+def test_a_multipart_body_has_the_file_in_its_field():
+    form = multipart("data")
+    environ = EnvironBuilder(method="POST", headers=form.headers, data=form.body(b"\xff\xd8\r\n"))
+    with Request(environ.get_environ()) as request:
+        assert request.files["data"].read() == b"\xff\xd8\r\n"
+
+
+def test_tritons_body_is_the_file_and_its_headers_say_so():
+    assert TRITON.body(b"picture") == b"picture"
+    assert TRITON.headers["Inference-Header-Content-Length"] == "0"
+
+
+def test_a_body_is_written_for_every_picture(tmp_path):
+    pictures, bodies = tmp_path / "pictures", tmp_path / "bodies"
+    pictures.mkdir()
+    bodies.mkdir()
+    for name in ("a", "b"):
+        (pictures / f"{name}.jpg").write_text(name)
+    TRITON.write_bodies(pictures, bodies)
+    assert [path.read_text() for path in sorted(bodies.iterdir())] == ["a", "b"]
+
+
+def test_nothing_of_a_server_that_was_ended_stays():
+    process = subprocess.Popen(["bash", "-c", "sleep 600 & wait"])
+    wait_until(lambda: len(family(process.pid)) == 2)
+    _, child = family(process.pid)
+    end(process)
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_plot_is_drawn(report, tmp_path):

@@ -2,7 +2,9 @@
 
 __main__     what is asked for, the rounds, progress
 contenders   who takes part, and how each is started
+form         how a picture is posted to each
 load         wrk, and what the servers cost meanwhile
+answers      whether they say what the network says
 report       ratios with their spread: table, JSON, plot
 bare         the engines without any server around them
 constant     this server around a model that costs nothing

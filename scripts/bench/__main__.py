@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from app.machine import list_gpus, processor
 from app.settings import ROOT, count_cores
-from scripts.bench.contenders import CONTENDERS, Contender
+from scripts.bench.answers import labels_in, reference
+from scripts.bench.contenders import CONTENDERS, Contender, wait_for_answer
 from scripts.bench.load import measure
 from scripts.bench.overload import measure_overload
 from scripts.bench.report import plot_report, print_report
@@ -69,12 +70,11 @@ def main() -> None:
     pictures = options.pictures or draw_pictures(Path(tempfile.mkdtemp(prefix="pictures-")))
     first = sorted(pictures.glob("*.jpg"))[0]
     chosen = [contender for contender in CONTENDERS if contender.name in options.contenders]
-    installed = [contender for contender in chosen if is_installed(contender)]
+    installed = [one for one in chosen if not one.needs or any(ROOT.glob(one.needs))]
     for contender in chosen:
         if contender not in installed:
             print(
-                f"{contender.name} is not installed (requirements-bench.txt): left out",
-                file=sys.stderr,
+                f"{contender.name} is not installed ({contender.needs}): left out", file=sys.stderr
             )
     bare = [name for name in BARE if name in options.contenders]
 
@@ -99,6 +99,7 @@ def main() -> None:
             "gpus": [gpu.name for gpu in list_gpus()],
         },
         "command": f"scripts/benchmark {' '.join(sys.argv[1:])}".strip(),
+        "labels": sorted(reference(first)),
         "results": results,
     }
     for name in [
@@ -126,15 +127,21 @@ def run_round(
     contender: Contender, first: Path, pictures: Path, options: argparse.Namespace, progress: tqdm
 ) -> dict:
     """Start a contender, warm it up, measure it under every number of clients, stop it."""
-    with contender.start(first) as running:
-        measure(running.url, running.pid, pictures, max(options.clients), WARM_UP_S)
+    with (
+        tempfile.TemporaryDirectory(prefix="bodies-") as folder,
+        contender.start(first) as running,
+    ):
+        bodies = Path(folder)
+        running.form.write_bodies(pictures, bodies)
+        measure(running, bodies, max(options.clients), WARM_UP_S)
         samples = []
         for clients in options.clients:
-            samples.append(
-                asdict(measure(running.url, running.pid, pictures, clients, options.seconds))
-            )
+            # What the load before has left behind is answered first.
+            wait_for_answer(running.url, running.pid, running.form, first, time.monotonic())
+            samples.append(asdict(measure(running, bodies, clients, options.seconds)))
             progress.update()
-        return {"ready_s": running.ready_s, "samples": samples}
+        labels = sorted(labels_in(running.answer))
+        return {"ready_s": running.ready_s, "labels": labels, "samples": samples}
 
 
 def draw_pictures(folder: Path) -> Path:
@@ -146,14 +153,6 @@ def draw_pictures(folder: Path) -> Path:
         image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
         image.save(folder / f"{index:02}.jpg", quality=92)
     return folder
-
-
-def is_installed(contender: Contender) -> bool:
-    """Tell whether .venv-bench has what a contender needs."""
-    if not contender.needs:
-        return True
-    found = (ROOT / ".venv-bench").glob(f"lib/python3*/site-packages/{contender.needs}")
-    return next(found, None) is not None or importlib.util.find_spec(contender.needs) is not None
 
 
 if __name__ == "__main__":

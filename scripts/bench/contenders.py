@@ -9,25 +9,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import requests
 
 from app.settings import ROOT, count_cores
+from scripts.bench.form import IMAGE, TRITON, Form, multipart
+from scripts.bench.load import Running, family
 from tests.server import Server, free_port
 
 READY_WITHIN_S = 120
-
-
-@dataclass(frozen=True)
-class Running:
-    """A contender that answers: where, which process is its root, and after how many seconds."""
-
-    url: str
-    pid: int
-    ready_s: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Contender:
         name: for ``--contenders`` and the table.
         what: a sentence about it.
         start: a context in which it runs, given one picture to wait with until it answers.
-        needs: a module of .venv-bench without which it is left out.
+        needs: what a path below the project must match, or it is left out.
     """
 
     name: str
@@ -63,59 +57,132 @@ def ours(picture: Path, constant: bool = False, **settings: str) -> Iterator[Run
     server.start()
     try:
         url = f"{server.url}/model_predict"
-        ready_s = wait_for_answer(url, picture, started)
-        yield Running(url, server.process.pid, ready_s)
+        yield wait_for_answer(url, server.process.pid, IMAGE, picture, started)
     finally:
         server.remove()
 
 
 @contextmanager
 def program(
-    picture: Path, command: list[str], path: str = "/model_predict", **environment: str
+    picture: Path,
+    command: list[str],
+    path: str = "/model_predict",
+    form: Form = IMAGE,
+    **environment: str,
 ) -> Iterator[Running]:
-    """Run a server of one command; ``{port}`` in it is replaced."""
+    """Run a server of one command; ``{port}`` in it is replaced.
+
+    What it writes to its home or for a while goes to a folder that is removed after it.
+    """
     port = free_port()
-    url = f"http://127.0.0.1:{port}{path}"
     started = time.monotonic()
-    process = subprocess.Popen(
-        [word.format(port=port) for word in command],
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield Running(url, process.pid, wait_for_answer(url, picture, started))
-    finally:
-        process.terminate()
+    with tempfile.TemporaryDirectory(prefix="benchmark-", ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(
+            [word.format(port=port) for word in command],
+            cwd=ROOT,
+            env=os.environ | {"HOME": folder, "TMPDIR": folder} | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            subprocess.run(["pkill", "-9", "-P", str(process.pid)], check=False)
-            process.kill()
+            url = f"http://127.0.0.1:{port}{path}"
+            yield wait_for_answer(url, process.pid, form, picture, started)
+        finally:
+            end(process)
 
 
-def wait_for_answer(url: str, picture: Path, started: float) -> float:
-    """Wait until a picture is answered; return the seconds since the start."""
-    data = picture.read_bytes()
+def end(process: subprocess.Popen) -> None:
+    """End a server and all of its processes: some roots leave theirs behind (TorchServe its Java)."""
+    members = family(process.pid)
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=40)  # Triton gives itself 30 seconds
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            member.terminate()
+    for member in psutil.wait_procs(members, timeout=5)[1]:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
+def wait_for_answer(url: str, pid: int, form: Form, picture: Path, started: float) -> Running:
+    """Wait until a picture is answered."""
+    body = form.body(picture.read_bytes())
     while time.monotonic() < started + READY_WITHIN_S:
-        try:
-            if requests.post(url, files={"image": data}, timeout=60).status_code == 200:
-                return time.monotonic() - started
-        except requests.RequestException:
-            pass
+        with suppress(requests.RequestException):
+            answer = requests.post(url, data=body, headers=form.headers, timeout=60)
+            if answer.status_code == 200:
+                return Running(url, pid, form, answer.text, time.monotonic() - started)
         time.sleep(0.05)
     raise TimeoutError(f"{url} gave no answer within {READY_WITHIN_S} s")
 
 
 GUNICORN = [sys.executable, "-m", "gunicorn", "-k", "gevent", "-b", "127.0.0.1:{port}"]
-PEER = [str(ROOT / ".venv-bench" / "bin" / "python"), "-m"]
 USUAL = "scripts.bench.usual_way:app"
-MOSEC = [*PEER, "scripts.bench.peers.mosec_server", "--port", "{port}", "--timeout", "60000"]
-LITSERVE = [*PEER, "scripts.bench.peers.litserve_server", "{port}"]
 ONE_THREAD = {"BENCH_THREADS": "1", "OMP_NUM_THREADS": "1", "BENCH_WORKERS": str(count_cores())}
 NO_MODEL = {**ONE_THREAD, "BENCH_MODEL": "constant"}
 WORKERS = ["-w", str(count_cores())]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another server: its command after ``python -m``, where it answers and in which form.
+
+    ``venv`` has its Python, and ``needs`` is what must be installed there.
+    """
+
+    name: str
+    command: str
+    path: str
+    needs: str
+    form: Form = IMAGE
+    venv: str = ".venv-bench"
+
+    def contender(self, name: str, what: str, environment: dict[str, str]) -> Contender:
+        """Return it as one that takes part."""
+        command = [str(ROOT / self.venv / "bin" / "python"), "-m", *self.command.split()]
+        return Contender(
+            name,
+            f"{self.name}, {what}",
+            lambda p: program(p, command, self.path, self.form, **environment),
+            f"{self.venv}/lib/python3*/site-packages/{self.needs}",
+        )
+
+
+PEERS = {
+    "mosec": Peer(
+        "mosec",
+        "scripts.bench.peers.mosec_server --port {port} --timeout 60000",
+        "/inference",
+        "mosec",
+    ),
+    "litserve": Peer(
+        "LitServe", "scripts.bench.peers.litserve_server {port}", "/predict", "litserve"
+    ),
+    "bentoml": Peer(
+        "BentoML",
+        "bentoml serve scripts.bench.peers.bentoml_service:Predict --host 127.0.0.1 --port {port}",
+        "/predict",
+        "bentoml",
+        multipart("images"),
+    ),
+    "triton": Peer(
+        "Triton, Python backend",
+        "scripts.bench.peers.triton_server {port}",
+        "/v2/models/resnet/infer",
+        "pytriton",
+        TRITON,
+        ".venv-bench-triton",
+    ),
+    "torchserve": Peer(
+        "TorchServe",
+        "scripts.bench.peers.torchserve_server {port}",
+        "/predictions/resnet",
+        "ts",
+        multipart("data"),
+    ),
+}
 
 CONTENDERS = [
     Contender("ours-fp32", "this server, fp32", lambda p: ours(p, precision="fp32")),
@@ -131,17 +198,9 @@ CONTENDERS = [
         "the same, a worker for each core with one torch thread",
         lambda p: program(p, [*GUNICORN, *WORKERS, "--timeout", "120", USUAL], **ONE_THREAD),
     ),
-    Contender(
-        "mosec",
-        "mosec, a worker for each core with one torch thread",
-        lambda p: program(p, MOSEC, "/inference", **ONE_THREAD),
-        "mosec",
-    ),
-    Contender(
-        "litserve",
-        "LitServe, a worker for each core with one torch thread",
-        lambda p: program(p, LITSERVE, "/predict", **ONE_THREAD),
-        "litserve",
+    *(
+        peer.contender(name, "a worker for each core with one torch thread", ONE_THREAD)
+        for name, peer in PEERS.items()
     ),
     Contender("ours-no-model", "this server, constant logits", lambda p: ours(p, constant=True)),
     Contender(
@@ -149,10 +208,8 @@ CONTENDERS = [
         "the usual way, constant logits",
         lambda p: program(p, [*GUNICORN, *WORKERS, USUAL], **NO_MODEL),
     ),
-    Contender(
-        "mosec-no-model",
-        "mosec, constant logits",
-        lambda p: program(p, MOSEC, "/inference", **NO_MODEL),
-        "mosec",
+    *(
+        peer.contender(f"{name}-no-model", "constant logits", NO_MODEL)
+        for name, peer in PEERS.items()
     ),
 ]

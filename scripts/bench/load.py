@@ -10,8 +10,29 @@ from pathlib import Path
 
 import psutil
 
+from scripts.bench.form import Form
+
 SCRIPT = Path(__file__).parent / "pictures.lua"
 MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contender that answers.
+
+    Attributes:
+        url: where.
+        pid: the process that the others of it descend from.
+        form: how it wants a picture posted.
+        answer: what it said to the first picture.
+        ready_s: seconds from its start to that answer.
+    """
+
+    url: str
+    pid: int
+    form: Form
+    answer: str
+    ready_s: float
 
 
 @dataclass(frozen=True)
@@ -32,13 +53,15 @@ class Sample:
     pss_mib: float
 
 
-def run_wrk(url: str, pictures: Path, clients: int, seconds: float) -> dict[str, float]:
-    """Send pictures in a closed loop; return wrk's counts and times."""
+def run_wrk(running: Running, bodies: Path, clients: int, seconds: float) -> dict[str, float]:
+    """Post the files of a folder in a closed loop; return wrk's counts and times."""
     threads = min(2, clients)
     command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "60s"]
+    for name, value in running.form.headers.items():
+        command += ["-H", f"{name}: {value}"]
     done = subprocess.run(
-        [*command, "-s", str(SCRIPT), url],
-        env=os.environ | {"BENCH_PICTURES": str(pictures)},
+        [*command, "-s", str(SCRIPT), running.url],
+        env=os.environ | {"BENCH_BODIES": str(bodies)},
         capture_output=True,
         text=True,
         check=True,
@@ -46,11 +69,11 @@ def run_wrk(url: str, pictures: Path, clients: int, seconds: float) -> dict[str,
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(url: str, pid: int, pictures: Path, clients: int, seconds: float) -> Sample:
-    """Load a server whose processes descend from ``pid``, and weigh it at the end."""
-    before = cpu_seconds(pid)
-    result = run_wrk(url, pictures, clients, seconds)
-    cpu_s = cpu_seconds(pid) - before
+def measure(running: Running, bodies: Path, clients: int, seconds: float) -> Sample:
+    """Load a server and all that descends from its root, and weigh it at the end."""
+    before = cpu_seconds(running.pid)
+    result = run_wrk(running, bodies, clients, seconds)
+    cpu_s = cpu_seconds(running.pid) - before
     answered = result["requests"] - result["not_2xx"]
     return Sample(
         clients,
@@ -60,7 +83,7 @@ def measure(url: str, pid: int, pictures: Path, clients: int, seconds: float) ->
         result["p99_ms"],
         int(result["not_2xx"] + result["failed"]),
         cpu_s / max(1, result["requests"]),
-        sum(process.memory_full_info().pss for process in family(pid)) / MIB,
+        sum(process.memory_full_info().pss for process in family(running.pid)) / MIB,
     )
 
 

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-BOUNDARY = "d74496d66958873e"
+from scripts.bench.form import IMAGE
+
 SEARCH_STEPS = 6
 
 
@@ -69,19 +70,11 @@ def find_highest_rate(
 
 def build_request(url: str, picture: bytes) -> bytes:
     """Return a whole HTTP request, as curl -F image=@… would send it."""
-    body = (
-        (
-            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="picture.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        ).encode()
-        + picture
-        + f"\r\n--{BOUNDARY}--\r\n".encode()
-    )
+    body = IMAGE.body(picture)
     parts = urlsplit(url)
-    head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    headers = {"Host": parts.netloc, "Connection": "close", "Content-Length": str(len(body))}
+    lines = [f"{name}: {value}" for name, value in (headers | IMAGE.headers).items()]
+    head = "\r\n".join([f"POST {parts.path} HTTP/1.1", *lines, "", ""])
     return head.encode() + body
 
 

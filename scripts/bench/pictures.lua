@@ -1,16 +1,11 @@
--- wrk: POST the pictures of BENCH_PICTURES in turn, as curl -F image=@… would; print the result as JSON.
+-- wrk: POST the bodies of BENCH_BODIES in turn, with the headers of wrk -H; print the result as JSON.
 local requests, turn = {}, 0
 
 function init(_)
-  local boundary = "----------------------------d74496d66958873e"
-  for path in io.popen("ls " .. os.getenv("BENCH_PICTURES") .. "/*.jpg"):lines() do
+  for path in io.popen("ls -d " .. os.getenv("BENCH_BODIES") .. "/*"):lines() do
     local file = io.open(path, "rb")
-    local body = "--" .. boundary .. "\r\n"
-      .. 'Content-Disposition: form-data; name="image"; filename="picture.jpg"\r\n'
-      .. "Content-Type: image/jpeg\r\n\r\n" .. file:read("*a") .. "\r\n--" .. boundary .. "--\r\n"
+    requests[#requests + 1] = wrk.format("POST", nil, nil, file:read("*a"))
     file:close()
-    local headers = {["Content-Type"] = "multipart/form-data; boundary=" .. boundary}
-    requests[#requests + 1] = wrk.format("POST", nil, headers, body)
   end
 end
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot
 
+from scripts.bench.contenders import PEERS
+
 CROWD = 32  # clients at which contenders are compared
 # (what, over what): served throughput as a share, or as times a peer's.
 RATIOS = [
@@ -16,10 +18,10 @@ RATIOS = [
     *(
         (f"ours-{precision}", other)
         for precision in ("fp32", "bf16", "int8")
-        for other in ("usual-as-typed", "usual-one-thread", "mosec", "litserve")
+        for other in ("usual-as-typed", "usual-one-thread", *PEERS)
     ),
     ("ours-no-model", "usual-no-model"),
-    ("ours-no-model", "mosec-no-model"),
+    *(("ours-no-model", f"{name}-no-model") for name in PEERS),
 ]
 
 
@@ -35,9 +37,9 @@ def print_report(report: dict) -> None:
             speeds = [one["requests_per_s"] for one in rounds]
             lone = [one["lone_ms"] for one in rounds]
             print(
-                f"{name:18}{spread(speeds):>22} images/s at its best batch; batch of one {spread(lone)} ms"
+                f"{name:20}{spread(speeds):>22} images/s at its best batch; batch of one {spread(lone)} ms"
             )
-    head = f"{'':18}{'clients':>8}{'requests/s':>22}{'p50':>9}{'p95':>9}{'p99 ms':>9}"
+    head = f"{'':20}{'clients':>8}{'requests/s':>22}{'p50':>9}{'p95':>9}{'p99 ms':>9}"
     print(f"\n{head}{'errors':>8}{'CPU ms':>8}{'MiB':>7}{'ready s':>9}")
     for name, rounds in results.items():
         if name.startswith("bare"):
@@ -46,7 +48,7 @@ def print_report(report: dict) -> None:
             samples = [one["samples"][index] for one in rounds]
             middle = {key: float(np.median([s[key] for s in samples])) for key in first}
             print(
-                f"{name:18}{first['clients']:>8}{spread([s['requests_per_s'] for s in samples]):>22}"
+                f"{name:20}{first['clients']:>8}{spread([s['requests_per_s'] for s in samples]):>22}"
                 f"{middle['p50_ms']:>9.1f}{middle['p95_ms']:>9.1f}{middle['p99_ms']:>9.1f}"
                 f"{sum(s['errors'] for s in samples):>8}{middle['cpu_s_per_request'] * 1000:>8.1f}"
                 f"{middle['pss_mib']:>7.0f}{np.median([one['ready_s'] for one in rounds]):>9.1f}"
@@ -56,7 +58,7 @@ def print_report(report: dict) -> None:
         if what in results and over in results:
             pairs = zip(results[what], results[over], strict=True)
             ratios = [throughput(one) / throughput(other) for one, other in pairs]
-            print(f"{what:>18} / {over:18}{spread(ratios, 2):>22}")
+            print(f"{what:>20} / {over:20}{spread(ratios, 2):>22}")
     for name in ("fp32", "bf16", "int8"):
         if f"ours-{name}" in results and f"bare-{name}" in results:
             pairs = zip(results[f"ours-{name}"], results[f"bare-{name}"], strict=True)
@@ -69,14 +71,23 @@ def print_report(report: dict) -> None:
                 f"ours-{name}: a lone client waits {spread(extra)} ms more than the bare forward; "
                 f"p99 / p50 at {CROWD} clients {spread(fair, 2)}"
             )
+    print_disagreements(report)
     for name, found in report.items():
         if name.startswith("open-loop"):
             print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in found.items()))
 
 
+def print_disagreements(report: dict) -> None:
+    """Tell who saw something else in the first picture than the network itself does."""
+    for name, rounds in report["results"].items():
+        found = [one["labels"] for one in rounds if "labels" in one and "no-model" not in name]
+        if any(labels != report["labels"] for labels in found):
+            print(f"{name} saw {found}, the network itself {report['labels']}")
+
+
 def plot_report(report: dict, path: Path) -> None:
     """Draw throughput over clients, a line for each contender, the bare engines as levels."""
-    figure, axes = pyplot.subplots(figsize=(9, 5.5))
+    figure, axes = pyplot.subplots(figsize=(10, 5.5), layout="constrained")
     for name, rounds in report["results"].items():
         if name.startswith("bare"):
             level = float(np.median([one["requests_per_s"] for one in rounds]))
@@ -91,8 +102,7 @@ def plot_report(report: dict, path: Path) -> None:
         xlabel="clients", ylabel="requests/s", xscale="log", title="Throughput, 500 × 375 JPEG"
     )
     axes.set_xticks([1, 8, 32, 64], ["1", "8", "32", "64"])
-    axes.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
 
 

@@ -1,0 +1,26 @@
+"""TorchServe's handler; torchserve_server archives and serves it."""
+
+from ts.torch_handler.base_handler import BaseHandler
+
+from scripts.bench.eager import Classifier
+
+
+class Predict(BaseHandler):
+    """Decode in ``preprocess``, the batch in ``inference``."""
+
+    def initialize(self, context) -> None:
+        """Load the model in the worker's process."""
+        self.classifier = Classifier()
+        self.initialized = True
+
+    def preprocess(self, requests):
+        """Decode the form's files."""
+        return [self.classifier.prepare(request["data"]) for request in requests]
+
+    def inference(self, images):
+        """Answer a batch."""
+        return self.classifier.classify(images)
+
+    def postprocess(self, answers):
+        """Answer as it is."""
+        return answers
