@@ -102,9 +102,7 @@ def main() -> None:
         "labels": sorted(reference(first)),
         "results": results,
     }
-    for name in [
-        name for name in results if name.startswith("ours-") and not name.endswith("model")
-    ]:
+    for name in [name for name in results if name.startswith("ours-") and "no-model" not in name]:
         if options.overload or options.poisson:
             best = max(s["requests_per_s"] for r in results[name] for s in r["samples"])
             contender = next(c for c in installed if c.name == name)

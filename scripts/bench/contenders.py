@@ -202,7 +202,16 @@ CONTENDERS = [
         peer.contender(name, "a worker for each core with one torch thread", ONE_THREAD)
         for name, peer in PEERS.items()
     ),
-    Contender("ours-no-model", "this server, constant logits", lambda p: ours(p, constant=True)),
+    Contender(
+        "ours-no-model",
+        "this server, constant logits; pictures decoded as in fp32",
+        lambda p: ours(p, constant=True, decode="exact"),
+    ),
+    Contender(
+        "ours-no-model-fast",
+        "the same; pictures decoded as in a reduced precision",
+        lambda p: ours(p, constant=True, decode="fast"),
+    ),
     Contender(
         "usual-no-model",
         "the usual way, constant logits",

@@ -22,6 +22,7 @@ RATIOS = [
     ),
     ("ours-no-model", "usual-no-model"),
     *(("ours-no-model", f"{name}-no-model") for name in PEERS),
+    *(("ours-no-model-fast", f"{name}-no-model") for name in PEERS),
 ]
 
 
@@ -93,7 +94,7 @@ def plot_report(report: dict, path: Path) -> None:
             level = float(np.median([one["requests_per_s"] for one in rounds]))
             axes.axhline(level, color="0.7", linestyle=":", linewidth=1)
             axes.annotate(name, (1, level), fontsize=8, color="0.4", va="bottom")
-        elif not name.endswith("no-model"):
+        elif "no-model" not in name:
             clients = [sample["clients"] for sample in rounds[0]["samples"]]
             lines = np.array([[s["requests_per_s"] for s in one["samples"]] for one in rounds])
             axes.plot(clients, np.median(lines, axis=0), marker="o", label=name)
