@@ -26,6 +26,7 @@ from app.servable import Model, Servable
 RETRY_S = (
     60  # a version that failed to load is tried again after so long, as TensorFlow Serving does
 )
+THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
 
 logger = logging.getLogger(__name__)
 
@@ -121,14 +122,16 @@ class Versions:
 
     def _retire(self, key: Key, timeout_s: float, gone: SimpleQueue[None]) -> None:
         """Take a version out of service at once; ``gone`` gets an item when its last request is answered."""
-        servable = self.live.pop(key)
+        leaving: Servable | None = self.live.pop(key)
 
         def finish() -> None:
+            nonlocal leaving
             try:
-                if not servable.retire(timeout_s):
+                if leaving is not None and not leaving.retire(timeout_s):
                     logger.error("%s, version %s left requests unanswered", key[0], key[1])
                 logger.info("%s, version %s is retired", key[0], key[1])
             finally:
+                leaving = None  # its memory has to be free when ``gone`` says so
                 gone.put(None)
 
         gevent.spawn(finish)
@@ -193,6 +196,7 @@ class Versions:
         for _ in keys:
             gone.get()
         if keys:
+            time.sleep(THREAD_END_S)
             return_memory()
 
     def _on_hub(self, function: Callable[[], Any]) -> None:
