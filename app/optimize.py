@@ -183,7 +183,7 @@ def main() -> None:
             f"{row.device:7}{row.precision:>10}{row.agreement:>11.2%}{row.max_deviation:>9.3f}"
             f"{row.mean_deviation:>8.4f}{row.images_per_s:>10.1f}{row.size_mb:>7.1f}"
         )
-    print(f"written to {path}; a running server takes it over with its next reload (signal HUP)")
+    print(f"written to {path}; a running server takes it over within seconds")
 
 
 if __name__ == "__main__":
