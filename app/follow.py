@@ -14,7 +14,9 @@ from app.lineup import Curator, Entry, Lineup, LineupFile
 from app.logs import logging_config
 from app.settings import Settings
 
-NICENESS = 10  # a conversion must not take the cores from the workers, nor starve while they are busy
+NICENESS = (
+    10  # a conversion must not take the cores from the workers, nor starve while they are busy
+)
 
 logger = logging.getLogger("follow")
 
