@@ -17,7 +17,8 @@ The house, from the roof down. A module imports only from floors below its own;
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import
              network, weights   the network as torch knows it
-             images, bundle, optimized, precision   files: pictures, models, what was derived from them
+             images, bundle, card, optimized, precision   files: pictures, models, what was derived from them
+             decision           from logits to the classes that pass; NumPy alone
     GROUND   settings, errors, logs, roster, machine   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:

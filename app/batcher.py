@@ -42,7 +42,7 @@ from app.errors import (
 )
 from app.handoff import Handoff
 
-# n pictures, each (3, 224, 224) uint8 → (n, classes) float32
+# n pictures, each (3, side, side) uint8 → (n, classes) float32
 Forward = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 UNANSWERED = InternalError("the model gave no answer")
@@ -55,7 +55,7 @@ class Ticket:
     """One picture on its way through the model thread.
 
     Attributes:
-        image: (3, 224, 224) uint8.
+        image: (3, side, side) uint8.
         is_gone: tells whether the client has hung up; asked on the model thread.
         submitted: when it was queued, monotonic seconds.
         answered: set, on the hub, once ``outcome`` is there.
@@ -129,7 +129,7 @@ class Batcher:
         """Queue a picture and wait for its answer; the caller's timeout bounds the wait.
 
         Args:
-            image: (3, 224, 224) uint8.
+            image: (3, side, side) uint8.
             is_gone: tells whether the client has hung up; safe on any thread.
 
         Returns:

@@ -1,10 +1,11 @@
 """A model on disk: a folder with weights and class names, read and checked before anything is served from it.
 
     models/NAME/VERSION/     or a bare folder, which is version 1
-        model.pth            a ResNet-50 ``state_dict``, ``fc`` sized by the class count;
+        model.pth            a ``state_dict``, the last layer sized by the class count;
                              or model.safetensors, or model.npz
         class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}
-        model.json           optional: a description and measured scores
+        model.json           optional: a description, measured scores, and what is not a ResNet-50
+                             with many labels (``app/card.py``)
     calibration/         optional: pictures of the kind that will come, for ``scripts/optimize``
     SHA256SUMS           optional: as sha256sum writes it; what it names must be as it says
     precision.json       written by ``scripts/optimize``: how far each precision was found to agree
@@ -21,13 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.card import DEFAULT, Card, Fields, is_text, read_card
 from app.errors import BundleError
 
 SUMS_FILE = "SHA256SUMS"
 WEIGHT_FILES = ("model.pth", "model.safetensors", "model.npz")  # looked for in this order
 CLASS_FILE = "class_name.json"
 CARD_FILE = "model.json"
-CARD_KEYS = {"description", "scores"}
+HASH_DIGITS = 16
 DEMO = "demo"  # the model that comes with the project; anybody's own goes first
 
 
@@ -41,6 +43,7 @@ class Bundle:
         weights: the weights file.
         class_names: one for each output of the network, in order.
         description: what the model knows, in a sentence; may be empty.
+        card: how the weights are to be used.
     """
 
     name: str
@@ -48,23 +51,32 @@ class Bundle:
     weights: Path
     class_names: tuple[str, ...]
     description: str = ""
+    card: Card = DEFAULT
 
     @property
     def folder(self) -> Path:
         """The version's folder."""
         return self.weights.parent
 
+    def is_content(self, content_hash: str) -> bool:
+        """Tell whether an earlier ``content_hash`` was taken with this card; the weights are not read."""
+        return content_hash[HASH_DIGITS:] == self.card.suffix()
+
     def content_hash(self) -> str:
-        """Return what tells these weights from all others: 16 hexadecimal digits of the file's SHA-256.
+        """Return what tells this model's answers from all others'.
+
+        That is ``HASH_DIGITS`` hexadecimal digits of the weights' SHA-256 and, where the card is not
+        the default, what tells it apart (``Card.suffix``).
 
         Raises:
             BundleError: the file cannot be read.
         """
         try:
             with self.weights.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+                digits = hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
         except OSError as error:
             raise BundleError(f"{self.weights}: {error}") from error
+        return digits + self.card.suffix()
 
 
 def find_bundle(models: Path, name: str = "") -> Bundle:
@@ -155,13 +167,11 @@ def open_bundle(folder: Path, name: str, version: int) -> Bundle:
     weights = find_weights(folder)
     if weights is None:
         raise BundleError(f"{folder} holds none of {', '.join(WEIGHT_FILES)}")
-    card = read_json(folder / CARD_FILE) if (folder / CARD_FILE).exists() else {}
-    if unknown := sorted(set(card) - CARD_KEYS):
-        raise BundleError(
-            f"{folder / CARD_FILE}: unknown keys {unknown}; known are {sorted(CARD_KEYS)}"
-        )
-    description = card.get("description", "")
-    return Bundle(name, version, weights, read_class_names(folder / CLASS_FILE), str(description))
+    names = read_class_names(folder / CLASS_FILE)
+    path = folder / CARD_FILE
+    fields = Fields(path, read_json(path) if path.exists() else {})
+    description = fields.read("description", "", is_text, "a text")
+    return Bundle(name, version, weights, names, description, read_card(fields, len(names)))
 
 
 def check_sums(folder: Path) -> None:

@@ -10,7 +10,6 @@ import torch
 
 import app.engines.openvino  # noqa: F401  (before OpenVINO's own import: see there)
 from app.errors import BundleError, first_line
-from app.images import SIDE
 from app.network import build_network
 from app.optimized import Optimized
 from app.precision import FP32
@@ -23,7 +22,7 @@ class ConversionError(BundleError):
 def convert_bundle(optimized: Optimized) -> Path:
     """Convert a bundle unless it was converted before; return the network's path.
 
-    The network takes (n, 3, 224, 224) uint8 and carries the normalisation; the weights are kept in
+    The network takes (n, 3, side, side) uint8 and carries the normalisation; the weights are kept in
     fp32, so bf16 reads the same file.
 
     Raises:
@@ -33,12 +32,16 @@ def convert_bundle(optimized: Optimized) -> Path:
     if found := optimized.find_network(FP32):
         return found
     network = build_network(optimized.bundle)
-    example = torch.zeros((2, 3, SIDE, SIDE), dtype=torch.uint8)
+    side = optimized.bundle.card.frame.side
+    # torch takes a short cut through attention in some calls and not in others, and a trace that
+    # differs from the next is refused.
+    torch.backends.mha.set_fastpath_enabled(False)
+    example = torch.zeros((2, 3, side, side), dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # OpenVINO's converter traces, which torch deprecates
             converted = openvino.convert_model(
-                network, example_input=example, input=[("pixels", [-1, 3, SIDE, SIDE])]
+                network, example_input=example, input=[("pixels", [-1, 3, side, side])]
             )
     except RuntimeError as error:
         raise ConversionError(

@@ -1,15 +1,16 @@
-"""From a file to pixels: any picture that people upload becomes 224 × 224 RGB.
+"""From a file to pixels: any picture that people upload becomes RGB of the network's size.
 
 The contract (``POST /model_predict``): the first frame is read as RGB, resized to 224 × 224 on both
-sides without a crop, bilinear with antialiasing as Pillow does it. What plain
+sides without a crop, bilinear with antialiasing as Pillow does it. A model may ask for another size,
+and for the middle of a picture that keeps its shape (``Frame``). What plain
 ``Image.convert("RGB")`` would spoil is mended first:
 
 * transparent pixels are laid on white (their stored colour is arbitrary, mostly black);
 * 16-bit greys are scaled to 8 bits (Pillow clips them: nearly all of the picture would turn white);
 * EXIF orientation is left alone unless asked for.
 
-``decode_image`` keeps that contract to the bit, or, where it may be ``fast``, to 1 of 255 in half of
-the time (cykooz_resizer, Rust with SIMD, resizes in 0.2 ms what takes Pillow 1.0 to 1.3 ms).
+``decode_image`` keeps that contract to the bit, or, where it may be ``fast``, to 1 of 255 (seldom 2)
+in half of the time (cykooz_resizer, Rust with SIMD, resizes in 0.2 ms what takes Pillow 1.0 to 1.3 ms).
 
 Everything here is plain CPU work without state: safe on any thread. The GIL is free meanwhile.
 """
@@ -19,18 +20,22 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
+from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image, ImageOps
 
 from app.errors import ImageTooLarge, UnreadableImage, UnsupportedType
 
-SIDE = 224  # px, both sides of the network's input
+SIDE = 224  # px, both sides of the network's input unless a model says otherwise
 EXACT = Image.Resampling.BILINEAR
-FAST = ResizeOptions(ResizeAlg.convolution(FilterType.bilinear))
-SCALED_SIDE = 2 * SIDE  # px; what is left to the resize still averages two by two pixels at least
+FAST = ResizeAlg.convolution(FilterType.bilinear)
+SCALED = 2  # what scaled decoding leaves to the resize still averages two by two pixels at least
+# Pixels of a resized picture before its middle is cut out. A long thin one would need gigabytes: 1 ×
+# 100,000 pixels with a shorter side of 256 become 6.5 gigapixels. Its middle is resized alone.
+MAX_UNCUT = 10_000_000
 
 # What Pillow may try, by its own names. Nothing else is opened, so no exotic decoder can be reached
 # from outside.
@@ -74,8 +79,42 @@ Image.init()
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
+@dataclass(frozen=True)
+class Frame:
+    """How a picture of any size becomes the network's input.
+
+    Attributes:
+        side: px of both sides of the input.
+        resize: px that the shorter side gets, at least ``side``, before the middle is cut out, as
+            torchvision's ``Resize(resize)`` and ``CenterCrop(side)`` do it; None resizes both sides
+            to ``side`` without a crop.
+    """
+
+    side: int = SIDE
+    resize: int | None = None
+
+    def uncut(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height that a picture is resized to."""
+        if self.resize is None:
+            return self.side, self.side
+        # Rounded down, in floating point, as torchvision does it.
+        longer = int(self.resize * max(width, height) / min(width, height))
+        return (self.resize, longer) if width <= height else (longer, self.resize)
+
+    def corner(self, width: int, height: int) -> tuple[int, int]:
+        """Return the left and the top of the input in a picture that was resized to so much."""
+        return round((width - self.side) / 2), round((height - self.side) / 2)
+
+
+WHOLE = Frame()
+
+
 def decode_image(
-    file: BinaryIO, max_pixels: int, exif_rotate: bool = False, fast: bool = False
+    file: BinaryIO,
+    max_pixels: int,
+    exif_rotate: bool = False,
+    fast: bool = False,
+    frame: Frame = WHOLE,
 ) -> np.ndarray:
     """Read a picture as the network takes it.
 
@@ -83,12 +122,13 @@ def decode_image(
         file: an open binary file, positioned anywhere; the caller closes it.
         max_pixels: width × height above which the picture is refused, before it is decoded.
         exif_rotate: turn the picture upright by its EXIF tag.
-        fast: resize within 1 of 255 of the contract; and decode a large JPEG at a half, a quarter or
-            an eighth of its size, but never below ``SCALED_SIDE``: pixels then differ by about 0.5 of
-            255 in the mean, and by up to 31 at sharp edges.
+        fast: resize within 1 of 255 of the contract (see ``resize_fast``); and decode a large JPEG at
+            a half, a quarter or an eighth of its size, but never below ``SCALED`` times what is
+            needed: pixels then differ by about 0.5 of 255 in the mean, and by up to 31 at sharp edges.
+        frame: the model's.
 
     Returns:
-        (3, 224, 224) uint8, RGB.
+        (3, side, side) uint8, RGB.
 
     Raises:
         UnreadableImage: empty, no picture, or damaged.
@@ -98,22 +138,48 @@ def decode_image(
     image = open_image(file, max_pixels)
     try:
         if fast:
-            image.draft(None, (SCALED_SIDE, SCALED_SIDE))  # does nothing for other types than JPEG
+            needed = SCALED * (frame.resize or frame.side)
+            image.draft(None, (needed, needed))  # does nothing for other types than JPEG
         image.load()
         if exif_rotate:
             image = ImageOps.exif_transpose(image)
         image = to_rgb(image)
-        small = resize_fast(image) if fast else image.resize((SIDE, SIDE), EXACT)
+        small = (resize_fast if fast else resize_exact)(image, frame)
     except DECODE_ERRORS as error:
         raise UnreadableImage(f"image is a damaged {image.format}: {error}") from error
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
-def resize_fast(image: Image.Image) -> Image.Image:
-    """Resize RGB as ``EXACT`` does, each value within 1 of 255 of it."""
-    small = Image.new("RGB", (SIDE, SIDE))
+def resize_exact(image: Image.Image, frame: Frame) -> Image.Image:
+    """Resize RGB as the contract has it; where that takes too much memory, as ``resize_fast`` does."""
+    width, height = frame.uncut(*image.size)
+    if width * height > MAX_UNCUT:
+        return resize_fast(image, frame)
+    left, top = frame.corner(width, height)
+    # Pillow can resize a part alone, but not to the bit: it keeps the part's edges in float32.
+    return image.resize((width, height), EXACT).crop(
+        (left, top, left + frame.side, top + frame.side)
+    )
+
+
+def resize_fast(image: Image.Image, frame: Frame) -> Image.Image:
+    """Resize RGB as ``EXACT`` does, but only what the network will see, and each value within 1 of 255.
+
+    Both round between two passes. Where the scale is a simple fraction such as 5:4, and halves are
+    common, a few values of a million come out 2 apart; never more.
+    """
+    width, height = frame.uncut(*image.size)
+    left, top = frame.corner(width, height)
+    # Divided last: a part that is the whole must not end a rounding error outside of it.
+    part = CropBox(
+        left * image.width / width,
+        top * image.height / height,
+        frame.side * image.width / width,
+        frame.side * image.height / height,
+    )
+    small = Image.new("RGB", (frame.side, frame.side))
     # A resizer keeps its scratch memory and belongs to one thread; a new one costs less than a microsecond.
-    Resizer().resize_pil(image, small, FAST)
+    Resizer().resize_pil(image, small, ResizeOptions(FAST, crop_box=part))
     return small
 
 

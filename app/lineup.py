@@ -65,8 +65,12 @@ class Entry:
         return self.name, self.version, self.weights_hash, engine, precision
 
     def open(self, cache: Path) -> Optimized:
-        """Open its files. Raises BundleError."""
+        """Open its files. Raises BundleError, also where its card is another by now."""
         bundle = open_bundle(Path(self.folder), self.name, self.version)
+        if not bundle.is_content(self.weights_hash):
+            raise BundleError(
+                f"{bundle.folder / CARD_FILE} has changed since the version was checked"
+            )
         return Optimized(bundle, cache, self.weights_hash)
 
 

@@ -6,30 +6,37 @@ this one place and every engine carries it on the device.
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-from torchvision.models import resnet50
+import json
+from collections import OrderedDict
+from difflib import get_close_matches
+from typing import Any
 
-from app.bundle import Bundle
-from app.errors import BundleError
+import torch
+import torchvision
+from torch import nn
+from torch.func import functional_call
+
+from app.bundle import CARD_FILE, Bundle
+from app.card import DEFAULT, Card
+from app.errors import BundleError, first_line
 from app.weights import load_weights
 
-# ImageNet's statistics, RGB in 0..1: what torchvision's pretrained networks were trained with
-# (torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms).
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
+# These have further outputs for training, whose weights are left out. torchvision's own weights of
+# both want ImageNet's normalisation turned into a mean and deviation of 0.5 (transform_input), which
+# no weights file tells: a card says so instead.
+AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 
 
 class PixelNetwork(nn.Module):
-    """A classifier that takes pixels: (n, 3, 224, 224) in 0..255 → (n, classes) logits."""
+    """A classifier that takes pixels: (n, 3, side, side) in 0..255 → (n, classes) logits."""
 
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, classifier: nn.Module, outputs: int) -> None:
+    def __init__(self, classifier: nn.Module, outputs: int, card: Card = DEFAULT) -> None:
         """Put the normalisation in front: x / 255, less the mean, over the deviation, as one scale and one shift."""
         super().__init__()
-        mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
+        mean, deviation = torch.tensor(card.mean), torch.tensor(card.deviation)
         self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-mean / deviation).view(1, 3, 1, 1))
         self.classifier = classifier
@@ -46,16 +53,84 @@ def build_network(bundle: Bundle) -> PixelNetwork:
     """Build the network on the CPU in fp32, in evaluation mode, with the bundle's weights.
 
     Raises:
-        BundleError: the weights cannot be read, or do not fit ResNet-50.
+        BundleError: the weights cannot be read, or do not fit the architecture; or torchvision does
+            not have it, or not for this input size.
     """
+    card = bundle.card
     weights = load_weights(bundle.weights)
+    auxiliary = AUXILIARY.get(card.architecture, ())
+    weights = {name: weights[name] for name in weights if not name.startswith(auxiliary)}
+    expected = len(bundle.class_names)
+    classifier = build_classifier(bundle, expected)
     # As many outputs as the weights have: that they fit the class names is checked for every engine
-    # alike (app/engines).
-    outputs = weights.get("fc.weight", torch.empty(len(bundle.class_names))).shape[0]
-    classifier = resnet50(weights=None, num_classes=outputs)
+    # alike (app/engines). Every torchvision classifier ends with the layer that counts the classes.
+    last = weights.get(list(classifier.state_dict())[-1])
+    outputs = expected if last is None or last.ndim == 0 else last.shape[0]
+    if outputs != expected:
+        classifier = build_classifier(bundle, outputs)
     try:
-        classifier.load_state_dict(weights)
+        classifier.load_state_dict(versioned(weights, classifier))
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
-        raise BundleError(f"{bundle.weights} does not fit ResNet-50: {detail}") from error
-    return PixelNetwork(classifier, outputs).eval()
+        raise BundleError(f"{bundle.weights} does not fit {card.architecture}: {detail}") from error
+    network = PixelNetwork(classifier, outputs, card).eval()
+    check_input_size(network, bundle)
+    return network
+
+
+def build_classifier(bundle: Bundle, outputs: int) -> nn.Module:
+    """Build the architecture without its weights. Raises BundleError as ``build_network`` does."""
+    card = bundle.card
+    known = torchvision.models.list_models(module=torchvision.models)
+    if card.architecture not in known:
+        close = get_close_matches(card.architecture.lower(), known, n=5)
+        raise BundleError(
+            f"{bundle.folder / CARD_FILE}: architecture is {json.dumps(card.architecture)}; expected "
+            f"a torchvision classifier, such as {', '.join(close or ['resnet50', 'mobilenet_v3_small'])}"
+        )
+    options: dict[str, Any] = {}
+    if card.architecture in AUXILIARY:
+        options = {"aux_logits": False, "transform_input": False, "init_weights": False}
+    elif card.architecture.startswith("vit_"):
+        options = {"image_size": card.frame.side}
+    elif card.architecture.startswith("maxvit_"):
+        options = {"input_size": (card.frame.side, card.frame.side)}
+    try:
+        classifier: nn.Module = torchvision.models.get_model(
+            card.architecture, weights=None, num_classes=outputs, **options
+        )
+    except (AssertionError, ValueError) as error:
+        raise BundleError(describe_size(bundle, error)) from error
+    return classifier
+
+
+def versioned(
+    weights: dict[str, torch.Tensor], classifier: nn.Module
+) -> OrderedDict[str, torch.Tensor]:
+    """Mark weights as saved by this version of the classifier's class: MNASNet refuses others.
+
+    Its layers are not marked: batch norms of files without a count of batches then load as well.
+    """
+    marked = OrderedDict(weights)
+    marked._metadata = {"": {"version": classifier._version}}  # type: ignore[attr-defined]
+    return marked
+
+
+@torch.inference_mode()
+def check_input_size(network: PixelNetwork, bundle: Bundle) -> None:
+    """Run the network's shapes without its numbers, which takes milliseconds. Raises BundleError."""
+    side = bundle.card.frame.side
+    hollow = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+    pixels = torch.empty((1, 3, side, side), dtype=torch.uint8, device="meta")
+    try:
+        functional_call(network, hollow, (pixels,))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BundleError(describe_size(bundle, error)) from error
+
+
+def describe_size(bundle: Bundle, error: Exception) -> str:
+    """Return why a network cannot take pictures of its card's size."""
+    return (
+        f"{bundle.folder / CARD_FILE}: input_size is {bundle.card.frame.side}; "
+        f"{bundle.card.architecture} cannot take that: {first_line(error)}"
+    )

@@ -16,15 +16,15 @@ import numpy as np
 
 from app.bundle import find_bundle
 from app.conversion import convert_bundle
+from app.decision import Decision
 from app.engines import Choice, Engine, load_engine
 from app.errors import BundleError, ServingError, SettingsError
 from app.footprint import default_batch
-from app.images import decode_image
+from app.images import Frame, decode_image
 from app.machine import list_gpus, processor
 from app.optimized import Optimized
 from app.precision import FP32, Measurement, Report
 from app.quantisation import quantise
-from app.serving import LOGIT_THRESHOLD
 from app.settings import Settings, count_cores
 
 MIN_PICTURES = 100  # with fewer, one picture would be more than the 1 % that may differ
@@ -44,8 +44,9 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     bundle = find_bundle(settings.models, settings.model)
     optimized = Optimized(bundle, settings.cache)
     folder = pictures or bundle.folder / "calibration"
-    images = read_pictures(folder, settings)
-    fast = read_pictures(folder, settings, fast=True)  # as reduced precisions are served
+    images = read_pictures(folder, settings, bundle.card.frame)
+    # As reduced precisions are served.
+    fast = read_pictures(folder, settings, bundle.card.frame, fast=True)
     say(f"{bundle.name}, version {bundle.version}: converting")
     convert_bundle(optimized)
     say(f"fp32 reference (eager torch) on {len(images)} pictures")
@@ -98,7 +99,7 @@ def measure(
     return Measurement(
         kind,
         precision,
-        round(measure_agreement(logits, reference), 5),
+        round(measure_agreement(optimized.bundle.card.decision, logits, reference), 5),
         round(float(deviation.max()), 4),
         round(float(deviation.mean()), 5),
         round(measure_speed(engine, images), 1),
@@ -107,9 +108,9 @@ def measure(
     )
 
 
-def measure_agreement(logits: np.ndarray, reference: np.ndarray) -> float:
+def measure_agreement(decision: Decision, logits: np.ndarray, reference: np.ndarray) -> float:
     """Return the share of pictures whose set of passing classes is exactly the reference's."""
-    same = (logits > LOGIT_THRESHOLD) == (reference > LOGIT_THRESHOLD)
+    same = decision.passes(logits) == decision.passes(reference)
     return float(same.all(axis=1).mean())
 
 
@@ -134,8 +135,8 @@ def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
     return np.concatenate([engine.forward(list(images[start : start + batch])) for start in starts])
 
 
-def read_pictures(folder: Path, settings: Settings, fast: bool = False) -> np.ndarray:
-    """Return every picture of a folder: (n, 3, 224, 224) uint8, decoded ``fast`` or exactly.
+def read_pictures(folder: Path, settings: Settings, frame: Frame, fast: bool = False) -> np.ndarray:
+    """Return every picture of a folder: (n, 3, side, side) uint8, decoded ``fast`` or exactly.
 
     Raises:
         BundleError: there are too few; the text says what is needed.
@@ -146,7 +147,7 @@ def read_pictures(folder: Path, settings: Settings, fast: bool = False) -> np.nd
             try:
                 with path.open("rb") as file:
                     images.append(
-                        decode_image(file, settings.max_pixels, settings.exif_rotate, fast)
+                        decode_image(file, settings.max_pixels, settings.exif_rotate, fast, frame)
                     )
             except ServingError as error:
                 if not fast:

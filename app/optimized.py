@@ -1,6 +1,6 @@
 """What was derived from a bundle's weights, kept so that it is made once.
 
-    models/NAME/VERSION/optimized/HASH/     HASH is the weights' own: other weights, another folder
+    models/NAME/VERSION/optimized/HASH/     HASH is the network's: other weights, another folder
         fp32.xml, fp32.bin                  the network as OpenVINO reads it
         int8.xml, int8.bin                  the same, quantised by ``scripts/optimize``
         footprints.json                     what one worker was found to need (``app/footprint.py``)
@@ -41,7 +41,8 @@ class Optimized:
         """
         self.bundle = bundle
         self.weights_hash = weights_hash or bundle.content_hash()
-        key = f"{self.weights_hash}-{FORMAT}"
+        # Another crop or decision is another thing to serve and to measure, but the same network.
+        key = f"{self.weights_hash.removesuffix(bundle.card.rule_suffix())}-{FORMAT}"
         self._beside = bundle.folder / "optimized" / key
         self._cache = cache / key
 

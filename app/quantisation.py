@@ -35,7 +35,7 @@ def quantise(optimized: Optimized, images: np.ndarray) -> Path:
 
     Args:
         optimized: has the fp32 network.
-        images: (n, 3, 224, 224) uint8, pictures of the kind that will come.
+        images: (n, 3, side, side) uint8, pictures of the kind that will come.
     """
     nncf.set_log_level(logging.ERROR)
     quantised = nncf.quantize(

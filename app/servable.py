@@ -16,6 +16,7 @@ from functools import partial
 from gevent.event import Event
 
 from app.batcher import Batcher, Forward
+from app.card import DEFAULT, Card
 from app.handoff import Handoff, start_native_thread
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Model:
     max_batch: int
     forward: Forward
     lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
+    card: Card = DEFAULT
 
 
 class Servable:

@@ -29,8 +29,6 @@ from app.settings import Settings
 from app.sizing import choose_how, current_plan, has_room, room_on_device
 from app.versions import Versions
 
-LOGIT_THRESHOLD = 0.5  # a class passes where its raw output is above this, strictly
-
 logger = logging.getLogger(__name__)
 
 
@@ -46,11 +44,14 @@ class Prediction:
     logits: np.ndarray
     model: Model
 
+    def scores(self) -> np.ndarray:
+        """Return each class's score by the model's activation: (classes,) float32 in 0..1."""
+        return self.model.card.decision.scores(self.logits)
+
     def labels(self) -> list[str]:
-        """Return the names of the classes that pass, by rising logit."""
-        order = np.argsort(self.logits, kind="stable")
-        names = self.model.class_names
-        return [names[index] for index in order if self.logits[index] > LOGIT_THRESHOLD]
+        """Return the names of the classes that pass by the model's rule, by rising logit."""
+        passing = self.model.card.decision.choose(self.logits)
+        return [self.model.class_names[index] for index in passing]
 
 
 def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
@@ -76,6 +77,7 @@ def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
         choice.max_batch,
         engine.forward,
         tuple(partial(engine.forward_in_lane, lane) for lane in range(engine.lanes)),
+        bundle.card,
     )
 
 
@@ -172,17 +174,19 @@ class ModelServer:
             f"no answer within {settings.deadline_s:g} s, the limit of a request"
         )
         with gevent.Timeout(settings.deadline_s, too_late), servable.batcher.place():
-            image = self._decoders.apply(self._decode, (file, self._may_be_fast(servable.model)))
+            image = self._decoders.apply(self._decode, (file, servable.model))
             if isinstance(image, ServingError):
                 raise image
             logits = servable.batcher.submit(image, is_gone)
         return Prediction(logits, servable.model)
 
-    def _decode(self, file: BinaryIO, fast: bool) -> np.ndarray | ServingError:
+    def _decode(self, file: BinaryIO, model: Model) -> np.ndarray | ServingError:
         """Decode in the native pool; an error is returned, because gevent prints what a pool raises."""
-        settings = self._settings
+        settings, fast = self._settings, self._may_be_fast(model)
         try:
-            return decode_image(file, settings.max_pixels, settings.exif_rotate, fast)
+            return decode_image(
+                file, settings.max_pixels, settings.exif_rotate, fast, model.card.frame
+            )
         except ServingError as error:
             return error
 

@@ -1,7 +1,7 @@
 """The contract of POST /model_predict once more, in the fewest lines: the yardstick of every test.
 
-It shares no code with ``app``: Pillow opens, torchvision's transforms prepare, an eager fp32 network
-answers. What plain ``convert("RGB")`` would spoil is defined here: transparency lies on white,
+It shares no code with ``app``: Pillow opens, torchvision's transforms prepare, torchvision's eager
+fp32 network answers. What plain ``convert("RGB")`` would spoil is defined here: transparency lies on white,
 16-bit greys are scaled.
 """
 
@@ -12,15 +12,25 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
-from torchvision.models import resnet50
+from torchvision.models import get_model
 
-PREPARE = transforms.Compose(
-    [
-        transforms.Resize((224, 224)),
-        transforms.ToTensor(),
-        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ]
-)
+
+def make_prepare(
+    side: int = 224,
+    resize: int | None = None,
+    mean: tuple = (0.485, 0.456, 0.406),
+    deviation: tuple = (0.229, 0.224, 0.225),
+) -> transforms.Compose:
+    """Return what makes an RGB picture the network's input: torchvision's own evaluation transform."""
+    shape = [transforms.Resize((side, side))]
+    if resize:
+        shape = [transforms.Resize(resize), transforms.CenterCrop(side)]
+    return transforms.Compose(
+        [*shape, transforms.ToTensor(), transforms.Normalize(mean, deviation)]
+    )
+
+
+PREPARE = make_prepare()
 
 
 def as_rgb(data: bytes) -> Image.Image:
@@ -36,10 +46,32 @@ def as_rgb(data: bytes) -> Image.Image:
 
 
 def load(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """Return an eager network in evaluation mode."""
-    network = resnet50(num_classes=len(weights["fc.bias"]))
+    """Return an eager ResNet-50 in evaluation mode."""
+    network = get_model("resnet50", num_classes=len(weights["fc.bias"]))
     network.load_state_dict(weights)
     return network.eval()
+
+
+def make_random(
+    architecture: str, classes: int, images: torch.Tensor, **options: object
+) -> torch.nn.Module:
+    """Return a network in evaluation mode with weights of its own, the same each time.
+
+    Its batch norms have seen the images, and its last layer spreads what comes of them by about one:
+    the outputs of an untrained network hardly depend on the picture.
+    """
+    torch.manual_seed(7)
+    network = get_model(architecture, num_classes=classes, **options)
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean of all that it has seen
+    with torch.no_grad():
+        network(images)
+        network.eval()
+        spread = network(images).std(dim=0).mean()
+        for parameter in list(network.parameters())[-2:]:  # the last layer's weight and bias
+            parameter.div_(spread)
+    return network
 
 
 def load_npz(path: Path) -> torch.nn.Module:
@@ -51,9 +83,11 @@ def load_npz(path: Path) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def logits(network: torch.nn.Module, data: bytes) -> np.ndarray:
+def logits(
+    network: torch.nn.Module, data: bytes, prepare: transforms.Compose = PREPARE
+) -> np.ndarray:
     """Return the raw outputs for one picture file."""
-    return network(PREPARE(as_rgb(data)).unsqueeze(0))[0].numpy()
+    return network(prepare(as_rgb(data)).unsqueeze(0))[0].numpy()
 
 
 def answer(network: torch.nn.Module, names: list[str], data: bytes) -> dict:

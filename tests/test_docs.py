@@ -7,7 +7,10 @@ import subprocess
 import pytest
 
 from app import errors
+from app.card import KEYS, Fields, read_card
+from app.decision import Decision
 from app.factory import create_app
+from app.images import Frame
 from app.settings import Settings, format_table
 from tests.conftest import DEMO
 from tests.helpers import ROOT
@@ -56,6 +59,21 @@ def test_the_routes_are_the_codes():
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
     assert set(re.findall(r"^\| `(/[^`]*)` \| (\w+) \|", README, re.MULTILINE)) == real
+
+
+def test_the_keys_of_a_models_card_are_the_codes():
+    table = re.search(r"^\| `model\.json` \|.*\n\|---.*\n((?:\|.*\n)+)", README, re.MULTILINE)
+    shown = [
+        key for row in table[1].splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])
+    ]
+    assert sorted(shown) == sorted(KEYS)
+
+
+def test_the_card_that_is_shown_is_one(tmp_path):
+    (shown,) = (block for _, block in BLOCKS if block.startswith('{"architecture"'))
+    card = read_card(Fields(tmp_path, json.loads(shown)), 3)
+    assert card.decision == Decision("softmax", top_k=1)
+    assert (card.architecture, card.frame) == ("mobilenet_v3_small", Frame(224, 256))
 
 
 def test_the_errors_are_the_codes():

@@ -13,7 +13,7 @@ from tests.helpers import ROOT
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "roster", "machine"}
 CONCURRENCY = {"batcher", "handoff", "servable", "versions"}
-FILES = {"images", "bundle", "optimized", "precision"}
+FILES = {"images", "bundle", "card", "decision", "optimized", "precision"}
 TENSORS = {"weights", "network"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
@@ -31,6 +31,7 @@ FLOORS: dict[str, int] = {
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
 NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
+NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
 NEIGHBOURS |= {("engines", there) for there in FILES | {"network"}}
 NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network", "engines"}}
 NEIGHBOURS |= {(here, there) for here in SIZING for there in FILES | {"engines"}}
@@ -38,7 +39,7 @@ NEIGHBOURS |= {("sizing", "footprint"), ("sizing", "lineup"), ("lineup", "footpr
 NEIGHBOURS |= {("lineup", "repository"), ("lineup", "models_file")}
 NEIGHBOURS |= {("models_file", "repository"), ("models_file", "bundle")}
 NEIGHBOURS |= {("lineup", there) for there in ("bundle", "optimized", "precision")}
-NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff")}
+NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "card")}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}

@@ -126,6 +126,22 @@ def test_weights_that_change_in_place_are_another_thing_to_serve(curator, models
     assert before.key != after.key
 
 
+def test_a_card_that_changes_in_place_is_another_thing_to_serve(curator, models, tmp_path):
+    folder = add_version(models, 1)
+    here = curator()
+    (before,) = here.look().entries
+    before.open(tmp_path / "cache")
+    (folder / "model.json").write_text('{"threshold": 0.75}')
+    with pytest.raises(
+        BundleError, match=r"1/model\.json has changed since the version was checked"
+    ):
+        before.open(tmp_path / "cache")
+    here.look()
+    (after,) = here.look().entries
+    assert after.key != before.key
+    assert after.open(tmp_path / "cache").bundle.card.decision.threshold == 0.75
+
+
 @pytest.mark.parametrize("how", ["emptied", "gone", "all gone"])
 def test_a_vanished_mount_unloads_nothing(curator, models, how):
     add_version(models, 3)

@@ -9,8 +9,10 @@ import pytest
 
 from app import optimize as program
 from app.bundle import find_bundle
+from app.decision import Decision
 from app.engines import openvino as vino
 from app.errors import BundleError
+from app.images import WHOLE
 from app.optimize import measure_agreement, optimize, read_pictures
 from app.optimized import Optimized
 from app.precision import read_report
@@ -56,17 +58,24 @@ def test_the_report_that_comes_with_the_demo_is_about_its_weights():
 
 def test_too_few_pictures_are_told_with_the_number_and_the_way_out(settings, tmp_path, capsys):
     with pytest.raises(BundleError, match=r"holds 8 pictures; at least 100 .*--pictures FOLDER"):
-        read_pictures(SAMPLES, settings())
+        read_pictures(SAMPLES, settings(), WHOLE)
     assert "left out" in capsys.readouterr().err  # labels.csv is no picture
     with pytest.raises(BundleError, match="holds 0 pictures"):
-        read_pictures(tmp_path / "absent", settings())
+        read_pictures(tmp_path / "absent", settings(), WHOLE)
 
 
 def test_agreement_counts_whole_label_sets():
     reference = np.float32([[1, 0], [1, 1], [0, 0], [0.4, 0]])
     logits = np.float32([[2, 0.5], [1, 0.4], [0, 0], [0.6, 0]])
-    assert measure_agreement(logits, reference) == 0.5
-    assert measure_agreement(reference, reference) == 1.0
+    assert measure_agreement(Decision(), logits, reference) == 0.5
+    assert measure_agreement(Decision(), reference, reference) == 1.0
+
+
+def test_agreement_is_about_the_label_sets_of_the_models_own_rule():
+    reference = np.float32([[1, 0], [1, 1], [0, 0], [0.4, 0]])
+    logits = np.float32([[2, 0.6], [1, 0.4], [0, 0.1], [0.6, 0]])
+    assert measure_agreement(Decision("softmax", top_k=1), logits, reference) == 0.75
+    assert measure_agreement(Decision("sigmoid", 0.9, "score"), logits, reference) == 1.0
 
 
 def test_the_command_tells_what_is_missing(tmp_path):

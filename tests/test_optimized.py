@@ -1,11 +1,15 @@
 """Where derived files lie: beside the model, or in the cache where that cannot be written."""
 
+import dataclasses
 import json
 
 import pytest
 
 from app.bundle import find_bundle
+from app.card import Card
+from app.decision import Decision
 from app.errors import BundleError
+from app.images import Frame
 from app.optimized import Optimized
 
 
@@ -58,6 +62,20 @@ def test_other_weights_have_another_place(bundle, tmp_path):
     before.add_network("fp32", save)
     bundle.weights.write_bytes(b"better weights")
     assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
+
+
+def test_another_network_has_another_place_and_another_rule_only_another_report(bundle, tmp_path):
+    before = Optimized(bundle, tmp_path / "cache")
+    path = before.add_network("fp32", save)
+    assert path.parent.name == before.weights_hash + "-1"
+    cards = {"top_k": Card(decision=Decision(top_k=1)), "crop": Card(frame=Frame(224, 256))}
+    for card in cards.values():
+        same_network = Optimized(dataclasses.replace(bundle, card=card), tmp_path / "cache")
+        assert same_network.find_network("fp32") == path
+        assert same_network.weights_hash != before.weights_hash
+    other = dataclasses.replace(bundle, card=Card("resnet18"))
+    assert Optimized(other, tmp_path / "cache").find_network("fp32") is None
+    assert Optimized(other, tmp_path / "cache").weights_hash != before.weights_hash
 
 
 def test_a_save_that_fails_leaves_nothing_behind(bundle, tmp_path):

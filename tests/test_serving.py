@@ -9,8 +9,10 @@ import gevent
 import numpy as np
 import pytest
 
+from app.card import Card
+from app.decision import Decision
 from app.errors import BundleError, DeadlinePassed, NotReady, UnreadableImage
-from app.images import decode_image
+from app.images import Frame, decode_image
 from app.roster import Roster, State
 from app.servable import Model
 from app.serving import ModelServer, Prediction
@@ -60,6 +62,29 @@ def test_labels_pass_strictly_above_the_threshold_by_rising_logit():
     assert Prediction(np.float32([0.5001, 3.0, 1.0]), model()).labels() == ["Ant", "Cat", "Bee"]
     assert Prediction(np.float32([0, -1, 0.5]), model()).labels() == []
     assert Prediction(np.float32([np.nan, 1, np.nan]), model()).labels() == ["Bee"]
+
+
+def test_a_models_own_rule_decides_and_gives_the_scores():
+    one_label = dataclasses.replace(model(), card=Card(decision=Decision("softmax", top_k=1)))
+    prediction = Prediction(np.float32([0.5, 3.0, 1.0]), one_label)
+    assert prediction.labels() == ["Bee"]
+    assert prediction.scores().sum() == pytest.approx(1)
+    sigmoids = Prediction(np.float32([0, 100, -100]), model()).scores()
+    assert sigmoids.round(6).tolist() == [0.5, 1, 0]
+
+
+def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
+    seen = []
+
+    def forward_and_see(images):
+        seen.extend(images)
+        return forward(images)
+
+    card = Card(frame=Frame(64, 80), decision=Decision("softmax", top_k=1))
+    server = serve(lambda *_: dataclasses.replace(model(forward_and_see), card=card))
+    wait_until(lambda: is_ready(server))
+    assert server.classify(street()).labels() == ["Bee"]
+    assert (seen[0] == decode_image(street(), 10**9, frame=Frame(64, 80))).all()
 
 
 def test_a_picture_is_answered(serve):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from app.serving import LOGIT_THRESHOLD
+from app.decision import LOGIT_THRESHOLD
 from scripts.demo_scenes import CLASS_NAMES
 from scripts.scores import exact_share, f1_score, mean_average_precision, tune_threshold
 from scripts.training.measure import score

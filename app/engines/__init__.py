@@ -17,7 +17,6 @@ import numpy as np
 
 from app.bundle import Bundle
 from app.errors import BundleError
-from app.images import SIDE
 from app.optimized import Optimized
 
 ENGINES = ("openvino", "eager", "cuda")
@@ -51,8 +50,8 @@ class Engine(Protocol):
         Safe on any thread; where two call at once the second waits.
 
         Args:
-            images: n pictures, each (3, 224, 224) uint8, RGB; 1 ≤ n ≤ the largest batch it was
-                loaded for.
+            images: n pictures, each (3, side, side) uint8, RGB, of the size that the bundle's card
+                asks for; 1 ≤ n ≤ the largest batch it was loaded for.
 
         Returns:
             (n, classes) float32 logits, the caller's own.
@@ -90,9 +89,10 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
         BundleError: the bundle cannot be served this way; the text says why.
     """
     engine = open_engine(choice, optimized)
+    side = optimized.bundle.card.frame.side
     # The smallest and the largest batch once, so that no client pays for the first allocation.
     for size in sorted({1, choice.max_batch}):
-        black = [np.zeros((3, SIDE, SIDE), np.uint8)] * size
+        black = [np.zeros((3, side, side), np.uint8)] * size
         lanes = [engine.forward_in_lane(lane, black) for lane in range(engine.lanes)]
         for logits in (engine.forward(black), *lanes):
             check_class_count(optimized.bundle, logits.shape[1])

@@ -7,20 +7,22 @@ normalisation, the network. Batches are padded up to the next size that has a gr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
 
 from app.bundle import Bundle
 from app.errors import BundleError, DeviceLost, OutOfMemory, first_line
-from app.images import SIDE
 from app.network import PixelNetwork, build_network
 from app.precision import FP32
 
 TYPES = {FP32: torch.float32, "fp16": torch.float16}
+# What torch.fx raises where the network's Python asks for a tensor's values, count or length.
+UNTRACEABLE = (TraceError, TypeError, RuntimeError)
 WARM_UP_RUNS = (
     3  # before a capture, as torch.cuda.graphs advises: cuDNN chooses its kernels in them
 )
@@ -45,7 +47,7 @@ class CudaEngine:
             torch.cuda.set_device(device)
             torch.backends.cudnn.benchmark = True
             self._network = network.to(device)
-            self._capture(batch_sizes(max_batch), network.outputs)
+            self._capture(batch_sizes(max_batch), bundle.card.frame.side, network.outputs)
         except torch.OutOfMemoryError as error:
             raise BundleError(
                 f"not enough GPU memory for {bundle.name}: {first_line(error)}"
@@ -73,10 +75,10 @@ class CudaEngine:
         """Answer one batch; a GPU is one lane."""
         return self.forward(images)
 
-    def _capture(self, sizes: list[int], classes: int) -> None:
+    def _capture(self, sizes: list[int], side: int, classes: int) -> None:
         """Capture a graph for each size; leave out the sizes that memory does not allow, but the smallest."""
         most = max(sizes)
-        self._pixels = torch.zeros((most, 3, SIDE, SIDE), dtype=torch.uint8, pin_memory=True)
+        self._pixels = torch.zeros((most, 3, side, side), dtype=torch.uint8, pin_memory=True)
         self._logits = torch.zeros((most, classes), dtype=torch.float32, pin_memory=True)
         self._pixels_view, self._logits_view = self._pixels.numpy(), self._logits.numpy()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -111,8 +113,12 @@ class CudaEngine:
 
 
 def prepare_network(network: PixelNetwork, dtype: torch.dtype) -> PixelNetwork:
-    """Fold the batch norms into the convolutions in fp32, then take the type and the memory format."""
-    network.classifier = fuse(network.classifier)
+    """Fold the batch norms into the convolutions in fp32, then take the type and the memory format.
+
+    An architecture that torch.fx cannot trace keeps its batch norms: it is slower, and as right.
+    """
+    with suppress(*UNTRACEABLE):
+        network.classifier = fuse(network.classifier)
     network.to(dtype)
     network.to(memory_format=torch.channels_last)
     return network

@@ -22,12 +22,14 @@ def main(precision: str, seconds: float) -> None:
         sys.exit(plan.lineup.failure)
     entry = plan.lineup.entries[0]
     choice = choose_how(settings, plan.seat(0), entry.footprint)
-    engine = load_engine(choice, entry.open(settings.cache))
+    optimized = entry.open(settings.cache)
+    engine = load_engine(choice, optimized)
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= choice.max_batch]
+    side = optimized.bundle.card.frame.side
     rng = np.random.default_rng(0)
     speeds = {}
     for size in sizes:
-        batch = list(rng.integers(0, 256, (size, 3, 224, 224), np.uint8))
+        batch = list(rng.integers(0, 256, (size, 3, side, side), np.uint8))
         engine.forward(batch)
         times = []
         until = time.monotonic() + seconds / len(sizes)

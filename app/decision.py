@@ -1,0 +1,61 @@
+"""From logits to the answer: the scores of the classes, and which of them pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SIGMOID, SOFTMAX = "sigmoid", "softmax"
+LOGIT, SCORE = "logit", "score"
+LOGIT_THRESHOLD = 0.5  # where a model does not say otherwise
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A model's rule. By default a class passes where its logit is above 0.5, strictly.
+
+    Attributes:
+        activation: what turns logits into scores: ``sigmoid``, each class by itself, or ``softmax``,
+            all together.
+        threshold: a class passes strictly above it; one for all classes, or one for each in order.
+        threshold_on: what is held against the threshold, ``logit`` or ``score``.
+        top_k: where it is set, that many of the best classes pass, and no threshold counts.
+    """
+
+    activation: str = SIGMOID
+    threshold: float | tuple[float, ...] = LOGIT_THRESHOLD
+    threshold_on: str = LOGIT
+    top_k: int | None = None
+
+    def scores(self, logits: np.ndarray) -> np.ndarray:
+        """Return (…, classes) float32 in 0..1 for as many logits; no logit is too large for it."""
+        logits = logits.astype(np.float32, copy=False)
+        scores: np.ndarray
+        if self.activation == SOFTMAX:
+            powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            scores = powers / powers.sum(axis=-1, keepdims=True)
+        else:
+            small = np.exp(-np.abs(logits))  # in 0..1, where exp(-logits) would overflow
+            scores = np.where(logits >= 0, 1, small) / (1 + small)
+        return scores
+
+    def passes(self, logits: np.ndarray) -> np.ndarray:
+        """Tell which classes pass: (…, classes) bool for as many logits. NaN never passes.
+
+        Of equal logits at the edge of the k best the first classes pass.
+        """
+        if self.top_k is None:
+            values = self.scores(logits) if self.threshold_on == SCORE else logits
+            passing: np.ndarray = values > np.asarray(self.threshold, np.float32)
+            return passing
+        best = np.argsort(-logits, axis=-1, kind="stable")[..., : self.top_k]  # NaN comes last
+        passing = np.zeros(logits.shape, bool)
+        np.put_along_axis(passing, best, True, axis=-1)
+        passing &= ~np.isnan(logits)
+        return passing
+
+    def choose(self, logits: np.ndarray) -> list[int]:
+        """Return the indices of the classes that pass, by rising logit, for one picture's (classes,) logits."""
+        passing = self.passes(logits)
+        return [int(index) for index in np.argsort(logits, kind="stable") if passing[index]]

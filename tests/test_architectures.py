@@ -1,0 +1,232 @@
+"""Other networks than ResNet-50, from a picture to its labels, held against torchvision itself."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.fx.proxy import TraceError
+from torchvision.models import VisionTransformer, get_model
+from torchvision.transforms.functional import normalize
+
+from app import network
+from app.bundle import find_bundle
+from app.conversion import convert_bundle
+from app.engines import Choice, Engine, load_engine
+from app.engines import cuda as gpu
+from app.errors import BundleError
+from app.images import decode_image
+from app.network import build_network
+from app.optimized import Optimized
+from app.servable import Model
+from app.serving import Prediction
+from tests import reference
+from tests.helpers import SAMPLES
+
+CLASSES = 5
+
+
+def write_model(folder, weights, card):
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(weights, folder / "model.pth")
+    names = {str(index): f"class {index}" for index in range(CLASSES)}
+    (folder / "class_name.json").write_text(json.dumps(names))
+    (folder / "model.json").write_text(json.dumps(card))
+    return find_bundle(folder)
+
+
+def load(bundle, tmp_path, engine) -> Engine:
+    optimized = Optimized(bundle, tmp_path / "cache")
+    if engine == "openvino":
+        convert_bundle(optimized)
+    return load_engine(Choice(engine, "fp32", "cpu", 2, 4), optimized)
+
+
+CARDS = {
+    "resnet18": {"crop": {"resize": 256}, "activation": "softmax", "top_k": 3},
+    "mobilenet_v3_small": {"input_size": 96, "mean": [0.5] * 3, "deviation": [0.5] * 3},
+    "efficientnet_b0": {"input_size": 64, "crop": {"resize": 70}, "threshold": [-1, 0, 1, 0, 0]},
+}
+
+
+@pytest.fixture(scope="module", params=CARDS)
+def classifier(request, tmp_path_factory):
+    """Return a bundle of an architecture, its reference, and what prepares pictures for that."""
+    card = {"architecture": request.param, **CARDS[request.param]}
+    prepare = reference.make_prepare(
+        card.get("input_size", 224),
+        card.get("crop", {}).get("resize"),
+        card.get("mean", (0.485, 0.456, 0.406)),
+        card.get("deviation", (0.229, 0.224, 0.225)),
+    )
+    expected = reference.make_random(request.param, CLASSES, sample_images(prepare))
+    folder = tmp_path_factory.mktemp("model")
+    return write_model(folder, expected.state_dict(), card), expected, prepare
+
+
+def sample_images(prepare) -> torch.Tensor:
+    pictures = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    return torch.stack([prepare(picture) for picture in pictures])
+
+
+@pytest.mark.parametrize("engine", ["openvino", "eager"])
+def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine):
+    bundle, expected, prepare = classifier
+    loaded = load(bundle, tmp_path, engine)
+    pictures = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
+    images = [decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame) for data in pictures]
+    wanted = np.stack([reference.logits(expected, data, prepare) for data in pictures])
+    assert wanted.std(axis=0).max() > 0.1  # the pictures differ
+    assert np.abs(loaded.forward(images) - wanted).max() < 1e-3
+    assert np.abs(loaded.forward_in_lane(0, images[:1]) - wanted[:1]).max() < 1e-3
+
+
+def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
+    prepare = reference.make_prepare(resize=256)
+    expected = reference.make_random("resnet18", CLASSES, sample_images(prepare))
+    card = {"architecture": "resnet18", **CARDS["resnet18"]}
+    bundle = write_model(tmp_path / "own", expected.state_dict(), card)
+    data = (SAMPLES / "farm.jpg").read_bytes()
+    logits = torch.from_numpy(reference.logits(expected, data, prepare))
+    scores, best = logits.softmax(0).topk(3)
+    engine = load(bundle, tmp_path, "eager")
+    ours = engine.forward([decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame)])[0]
+    model = Model(
+        *("own", 1, bundle.class_names, "", "cpu", "eager", "fp32", 1, engine.forward),
+        card=bundle.card,
+    )
+    prediction = Prediction(ours, model)
+    assert prediction.labels() == [f"class {index}" for index in reversed(best.tolist())]
+    assert np.allclose(np.sort(prediction.scores())[-3:], scores.numpy()[::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "options"),
+    [
+        ("googlenet", 224, {"init_weights": False}),
+        ("inception_v3", 128, {"init_weights": False}),
+        ("mnasnet0_5", 64, {}),
+        ("squeezenet1_1", 64, {}),
+        ("swin_t", 65, {}),
+    ],
+)
+def test_the_odd_ones_are_built_as_torchvision_builds_them(tmp_path, architecture, side, options):
+    """Outputs for training only, a version to be named, a last layer that is a convolution, windows."""
+    torch.manual_seed(7)
+    expected = get_model(architecture, num_classes=CLASSES, **options).eval()
+    card = {"architecture": architecture, "input_size": side}
+    built = build_network(write_model(tmp_path, expected.state_dict(), card))
+    pixels = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
+    images = normalize(pixels / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with torch.inference_mode():
+        assert torch.allclose(built(pixels), expected(images), rtol=1e-3)
+
+
+def test_what_inceptions_own_files_expect_is_a_mean_and_deviation_of_a_half(tmp_path):
+    torch.manual_seed(7)
+    options = {"init_weights": False, "transform_input": True}
+    expected = get_model("googlenet", num_classes=CLASSES, **options).eval()
+    card = {"architecture": "googlenet", "mean": [0.5] * 3, "deviation": [0.5] * 3}
+    built = build_network(write_model(tmp_path, expected.state_dict(), card))
+    pixels = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
+    images = normalize(pixels / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with torch.inference_mode():
+        assert torch.allclose(built(pixels), expected(images), rtol=1e-3)
+
+
+def test_a_transformer_is_converted_though_torch_takes_a_short_cut_through_its_attention(
+    tmp_path, monkeypatch
+):
+    torch.manual_seed(7)
+    small = VisionTransformer(32, 16, 1, 2, 32, 64, num_classes=CLASSES).eval()
+    torch.nn.init.normal_(small.heads.head.weight)
+    monkeypatch.setattr(network, "build_classifier", lambda *_: small)
+    bundle = write_model(tmp_path / "own", small.state_dict(), {"input_size": 32})
+    images = list(np.random.default_rng(7).integers(0, 256, (3, 3, 32, 32), np.uint8))
+    converted = load(bundle, tmp_path, "openvino").forward(images)
+    expected = load(bundle, tmp_path, "eager").forward(images)
+    assert expected.std(axis=0).max() > 0.1
+    assert np.abs(converted - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "squeezenet1_1"])
+def test_a_wrong_class_count_is_told_whatever_the_last_layer_is_called(tmp_path, architecture):
+    weights = get_model(architecture, num_classes=CLASSES + 2).state_dict()
+    bundle = write_model(tmp_path / "own", weights, {"architecture": architecture})
+    told = "7 outputs, but class_name.json names 5 classes"
+    with pytest.raises(BundleError, match=told):
+        load(bundle, tmp_path, "eager")
+
+
+def test_weights_of_another_architecture_than_the_cards_are_told(tmp_path):
+    weights = get_model("resnet34", num_classes=CLASSES).state_dict()
+    bundle = write_model(tmp_path / "own", weights, {"architecture": "resnet18"})
+    with pytest.raises(
+        BundleError, match=r"own/model\.pth does not fit resnet18: .*Unexpected key"
+    ):
+        load(bundle, tmp_path, "eager")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("ResNet18", r'architecture is "ResNet18"; .* such as resnet18, '),
+        ("mobilenetv3_small", "mobilenet_v3_small"),
+        ("fasterrcnn_resnet50_fpn", "expected a torchvision classifier, such as"),
+        ("x", "such as resnet50, mobilenet_v3_small$"),
+    ],
+)
+def test_an_unknown_architecture_is_told_with_the_nearest_names(tmp_path, name, told):
+    bundle = write_model(tmp_path / "own", {}, {"architecture": name})
+    with pytest.raises(BundleError, match=rf"^{tmp_path}/own/model\.json: .*{told}"):
+        build_network(bundle)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "reason"),
+    [
+        ("vit_b_32", 100, "Input shape indivisible by patch size"),
+        ("squeezenet1_1", 8, ".+"),
+        ("maxvit_t", 100, ".+"),
+    ],
+)
+def test_an_input_size_that_the_architecture_cannot_take_is_told(
+    tmp_path, architecture, side, reason
+):
+    weights = {}
+    if architecture == "squeezenet1_1":
+        weights = get_model(architecture, num_classes=CLASSES).state_dict()
+    card = {"architecture": architecture, "input_size": side}
+    bundle = write_model(tmp_path / "own", weights, card)
+    told = rf"model\.json: input_size is {side}; {architecture} cannot take that: {reason}"
+    with pytest.raises(BundleError, match=told):
+        build_network(bundle)
+
+
+def test_folding_keeps_the_outputs_of_a_network_whose_batch_norms_stand_before_and_after(tmp_path):
+    images = torch.rand(4, 3, 64, 64)
+    expected = reference.make_random("densenet121", CLASSES, images)
+    card = {"architecture": "densenet121", "input_size": 64}
+    bundle = write_model(tmp_path, expected.state_dict(), card)
+    plain = build_network(bundle)
+    folded = gpu.prepare_network(build_network(bundle), torch.float32)
+    assert count_norms(folded) < count_norms(plain)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.allclose(plain(pixels), folded(pixels), atol=1e-3)
+
+
+def test_an_architecture_that_cannot_be_traced_is_served_unfolded(tmp_path, monkeypatch):
+    def refuse(_):
+        raise TraceError("symbolically traced variables cannot be used as inputs to control flow")
+
+    monkeypatch.setattr(gpu, "fuse", refuse)
+    weights = get_model("resnet18", num_classes=CLASSES).state_dict()
+    bundle = write_model(tmp_path, weights, {"architecture": "resnet18"})
+    prepared = gpu.prepare_network(build_network(bundle), torch.float32)
+    assert count_norms(prepared) == count_norms(build_network(bundle))
+
+
+def count_norms(network: torch.nn.Module) -> int:
+    return sum(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
