@@ -7,7 +7,7 @@ The house, from the roof down. A module imports only from floors below its own;
              probe, optimize    programs of their own: measure one worker; earn reduced precisions
              follow, publish    look for new versions; put one in place
     FLOOR 4  factory            create_app(settings): wires everything
-    FLOOR 3  web/*              surfaces: Flask blueprints, problem+json; never import torch
+    FLOOR 3  web/*              surfaces: Flask blueprints, one for each dialect; never import torch
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              servable, versions a loaded version with its threads; which are live, and how they change

@@ -6,6 +6,7 @@ Where each is raised, along the way of a request:
               MissingImage     UnreadableImage   QueueFull           InternalError
               UnsupportedType  UnsupportedType   NotReady
               BodyTooLarge     ImageTooLarge     DeadlinePassed
+              MalformedRequest
 
 The web floor turns them into answers (``web/problems.py``); nothing else needs to know HTTP.
 """
@@ -51,6 +52,13 @@ class UnreadableImage(ServingError):
 
     status = 400
     code = "unreadable_image"
+
+
+class MalformedRequest(ServingError):
+    """The request is not what its protocol, or the model, asks for."""
+
+    status = 400
+    code = "malformed_request"
 
 
 class UnknownModel(ServingError):

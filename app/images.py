@@ -143,10 +143,36 @@ def decode_image(
         image.load()
         if exif_rotate:
             image = ImageOps.exif_transpose(image)
-        image = to_rgb(image)
-        small = (resize_fast if fast else resize_exact)(image, frame)
+        return resize(to_rgb(image), fast, frame)
     except DECODE_ERRORS as error:
         raise UnreadableImage(f"image is a damaged {image.format}: {error}") from error
+
+
+def prepare_pixels(
+    pixels: np.ndarray, max_pixels: int, fast: bool = False, frame: Frame = WHOLE
+) -> np.ndarray:
+    """Take pixels that were decoded elsewhere, as the network takes them.
+
+    Args:
+        pixels: (height, width, 3) uint8, RGB; neither side is 0.
+        max_pixels: as ``decode_image`` takes it.
+        fast: resize within 1 of 255 of the contract.
+        frame: what of the picture the network sees.
+
+    Returns:
+        (3, side, side) uint8, RGB.
+
+    Raises:
+        ImageTooLarge: more pixels than ``max_pixels``.
+    """
+    image = Image.fromarray(pixels)
+    check_size(image, max_pixels)
+    return resize(image, fast, frame)
+
+
+def resize(image: Image.Image, fast: bool, frame: Frame) -> np.ndarray:
+    """Bring RGB to the network's size; (3, side, side) uint8."""
+    small = (resize_fast if fast else resize_exact)(image, frame)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
@@ -199,12 +225,17 @@ def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
         raise UnreadableImage(
             f"image is not readable as any of {ACCEPTED_TEXT}; it begins with {head!r}"
         ) from error
+    check_size(image, max_pixels)
+    return image
+
+
+def check_size(image: Image.Image, max_pixels: int) -> None:
+    """Raise ImageTooLarge where a picture has more pixels than that."""
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise ImageTooLarge(
             f"image has {pixels:,} pixels ({image.width:,} × {image.height:,}); the limit is {max_pixels:,}"
         )
-    return image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

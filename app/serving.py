@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, cast
@@ -17,9 +17,9 @@ from gevent.threadpool import ThreadPool
 
 from app.batcher import is_never_gone
 from app.engines import load_engine
-from app.errors import DeadlinePassed, NotReady, ServingError, UnknownModel
+from app.errors import DeadlinePassed, MalformedRequest, NotReady, ServingError, UnknownModel
 from app.handoff import Handoff
-from app.images import decode_image
+from app.images import decode_image, prepare_pixels
 from app.lineup import Entry, Lineup
 from app.machine import hold_lock
 from app.precision import FP32
@@ -27,7 +27,9 @@ from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
 from app.sizing import choose_how, current_plan, has_room, room_on_device
-from app.versions import Versions
+from app.versions import Versions, VersionStatus
+
+Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
 
 logger = logging.getLogger(__name__)
 
@@ -147,9 +149,21 @@ class ModelServer:
         """
         self._find(name, version, label).batcher.check_room()
 
+    def check_count(self, pictures: int) -> None:
+        """Refuse a request with more pictures than can ever be inside, before anything is made of them.
+
+        Raises:
+            MalformedRequest: there are more than ``max_queue``, or none.
+        """
+        limit = self._settings.max_queue
+        if not 0 < pictures <= limit:
+            raise MalformedRequest(
+                f"the request has {pictures:,} pictures; 1 to {limit:,} are taken"
+            )
+
     def classify(
         self,
-        file: BinaryIO,
+        picture: Picture,
         is_gone: Callable[[], bool] = is_never_gone,
         *,
         name: str = "",
@@ -159,7 +173,7 @@ class ModelServer:
         """Answer one picture.
 
         Args:
-            file: the uploaded file, open in binary mode.
+            picture: the uploaded file, open in binary mode, or its pixels.
             is_gone: tells whether the client has hung up; safe on any thread.
             name: which model; empty is the default one.
             version: which version; None is the highest that is live.
@@ -168,24 +182,61 @@ class ModelServer:
         Raises:
             ServingError: any of them; see ``errors``.
         """
+        outcome = self._answer(self._find(name, version, label), picture, is_gone)
+        if isinstance(outcome, ServingError):
+            raise outcome
+        return outcome
+
+    def classify_many(
+        self,
+        pictures: Sequence[Picture],
+        is_gone: Callable[[], bool] = is_never_gone,
+        *,
+        name: str = "",
+        version: int | None = None,
+        label: str = "",
+    ) -> list[Prediction]:
+        """Answer the pictures of one request, all by the same version, side by side; else as ``classify``.
+
+        Raises:
+            ServingError: the first that any of them meets; the others are let go.
+        """
         servable = self._find(name, version, label)
+        waiting = [gevent.spawn(self._answer, servable, picture, is_gone) for picture in pictures]
+        try:
+            for done in gevent.iwait(waiting):
+                if isinstance(outcome := done.get(), ServingError):
+                    raise outcome
+        finally:
+            gevent.killall(waiting, block=False)
+        return [cast(Prediction, greenlet.value) for greenlet in waiting]
+
+    def _answer(
+        self, servable: Servable, picture: Picture, is_gone: Callable[[], bool]
+    ) -> Prediction | ServingError:
+        """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
         settings = self._settings
         too_late = DeadlinePassed(
             f"no answer within {settings.deadline_s:g} s, the limit of a request"
         )
-        with gevent.Timeout(settings.deadline_s, too_late), servable.batcher.place():
-            image = self._decoders.apply(self._decode, (file, servable.model))
-            if isinstance(image, ServingError):
-                raise image
-            logits = servable.batcher.submit(image, is_gone)
+        try:
+            with gevent.Timeout(settings.deadline_s, too_late), servable.batcher.place():
+                image = self._decoders.apply(self._decode, (picture, servable.model))
+                if isinstance(image, ServingError):
+                    return image
+                logits = servable.batcher.submit(image, is_gone)
+        except ServingError as error:
+            return error
         return Prediction(logits, servable.model)
 
-    def _decode(self, file: BinaryIO, model: Model) -> np.ndarray | ServingError:
+    def _decode(self, picture: Picture, model: Model) -> np.ndarray | ServingError:
         """Decode in the native pool; an error is returned, because gevent prints what a pool raises."""
         settings, fast = self._settings, self._may_be_fast(model)
         try:
+            if isinstance(picture, np.ndarray):
+                return prepare_pixels(picture, settings.max_pixels, fast, model.card.frame)
             return decode_image(
-                file, settings.max_pixels, settings.exif_rotate, fast, model.card.frame
+                picture, settings.max_pixels, settings.exif_rotate, fast, model.card.frame
             )
         except ServingError as error:
             return error
@@ -199,6 +250,10 @@ class ModelServer:
     def ready_model(self, name: str = "", version: int | None = None, label: str = "") -> Model:
         """Return what would answer. Raises UnknownModel or NotReady."""
         return self._find(name, version, label).model
+
+    def statuses(self, name: str = "") -> list[VersionStatus]:
+        """Return how each known version of a model stands, rising; of every model, where none is named."""
+        return [each for each in self._versions.statuses() if name in ("", each.name)]
 
     def worker_states(self) -> dict[int, str]:
         """Return every worker's state by its slot."""

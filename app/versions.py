@@ -13,6 +13,7 @@ import time
 from _queue import SimpleQueue
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,23 @@ RETRY_S = (
 THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """How one version stands in this process.
+
+    Attributes:
+        name: the model's name.
+        version: its number.
+        state: TensorFlow Serving's word: ``AVAILABLE`` (it answers), ``LOADING``, or ``END`` (it failed).
+        problem: why it failed, for clients: no path is in it; the log has the rest.
+    """
+
+    name: str
+    version: int
+    state: str
+    problem: str = ""
 
 
 class Versions:
@@ -101,6 +119,21 @@ class Versions:
         """Return a model's live versions."""
         live = (servable for servable in self.live.values() if servable.model.name == name)
         return {servable.model.version: servable for servable in live}
+
+    def statuses(self) -> list[VersionStatus]:
+        """Return how each version stands that is live, wanted or refused, by name and number."""
+        refused = "it was refused; the log of the server has the reason"
+        failed = "it could not be loaded; the log of the server has the reason"
+        lineup = self.lineup
+        known = [VersionStatus(r.name, r.version, "END", refused) for r in lineup.refusals]
+        for entry in lineup.entries:
+            problem = failed if entry.key in self.failed else ""
+            state = "END" if problem else "LOADING"
+            known.append(VersionStatus(entry.name, entry.version, state, problem))
+        # Last, so that it counts: other weights of a version may be loading, or have failed, meanwhile.
+        known += [VersionStatus(name, version, "AVAILABLE") for name, version, *_ in self.live]
+        latest = {(status.name, status.version): status for status in known}
+        return [latest[key] for key in sorted(latest)]
 
     def _follow(self, read_lineup: Callable[[], Lineup], poll_s: float) -> None:
         """Order each new lineup, and from time to time again one of which something failed."""

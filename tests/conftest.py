@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from app.factory import create_app
+from app.roster import Roster, State
+from app.serving import ModelServer
 from app.settings import Settings
 from tests import reference
-from tests.helpers import ROOT
+from tests.helpers import ROOT, make_entry, make_light, make_lineup, wait_until
 from tests.server import Server
 
 DEMO = ROOT / "models" / "demo" / "1"
@@ -48,6 +51,34 @@ def photos() -> list[Path]:
         pytest.skip(f"no photographs in {folder}; set PHOTOS to a folder of JPEG files")
     assert found, f"CI needs photographs in {folder}"
     return found
+
+
+@pytest.fixture
+def client_of(settings):
+    """Return a maker of clients whose server has "light", version 4, ready (or failed, where its load raises)."""
+    servers = []
+
+    def make(load=None, lineup=None, **rows):
+        chosen = settings(**rows)
+        roster = Roster()
+        roster.enter(roster.claim())
+        lineup = lineup or make_lineup(make_entry("light", 4))
+        load = load or (lambda _settings, _slot, entry: make_light(entry))
+        server = ModelServer(chosen, roster, lambda: lineup, load)
+        servers.append(server)
+        server.start()
+        wait_until(lambda: server.state is not State.LOADING)
+        return create_app(chosen, server).test_client()
+
+    yield make
+    for server in servers:
+        server.stop(timeout_s=2)
+
+
+@pytest.fixture
+def client(client_of):
+    """Return Flask's client of a server whose model tells bright from dark."""
+    return client_of()
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,10 @@ import gevent
 import numpy as np
 from PIL import Image
 
+from app.batcher import Forward
 from app.footprint import Footprint
 from app.lineup import Entry, Lineup
+from app.servable import Model
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -52,6 +54,25 @@ def photo_like(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Im
     noise = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
     image = Image.fromarray(noise, "RGBA")
     return image.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def grey(level: int) -> bytes:
+    """Return a PNG of one grey."""
+    return encode(photo_like().point(lambda _: level), "PNG")
+
+
+def bright_or_not(images: list[np.ndarray]) -> np.ndarray:
+    """Stand for a network: answer by the picture's mean: bright, dark, both (grey) or none (black)."""
+    means = np.stack(images).mean(axis=(1, 2, 3))
+    table = {0: (0, 0), 1: (0, 5), 2: (2, 1), 3: (5, 0)}
+    return np.float32([table[int(mean) // 64] for mean in means])
+
+
+def make_light(entry: Entry, forward: Forward = bright_or_not) -> Model:
+    """Return a model with two classes, Bright and Dark."""
+    told = "Tells bright from dark."
+    names = ("Bright", "Dark")
+    return Model(entry.name, entry.version, names, told, "cpu", "eager", "fp32", 16, forward)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

@@ -105,14 +105,15 @@ def test_nobody_imports_the_roof():
         assert not {f"app.{name}" for name in ROOF} & imported(path), path
 
 
-def test_a_worker_on_the_cpu_imports_no_torch():
+def test_a_worker_on_the_cpu_imports_no_torch(tmp_path):
     """Its imports in one process, as far as they go before an engine is chosen, and OpenVINO's after it."""
     program = (
         "import sys, app.wsgi, app.worker, app.engines.openvino;"
         "assert not {'torch', 'torchvision', 'nncf', 'openvino_telemetry.main'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", program]
-    environment = os.environ | {"SERVING_MODELS": "samples"}  # holds no model: nothing is loaded
+    # Neither the models nor the cache hold one: nothing is being loaded when the process ends.
+    environment = os.environ | {"SERVING_MODELS": "samples", "SERVING_CACHE": str(tmp_path)}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

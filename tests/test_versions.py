@@ -97,6 +97,30 @@ def test_several_models_and_versions_live_beside_each_other(stage):
     assert here.live() == [("a", 1)]
 
 
+def test_the_status_of_each_version_is_told(stage):
+    gate = SimpleQueue()
+
+    def load(entry):
+        if entry.version == 2:
+            gate.get()
+        if entry.version == 3:
+            raise BundleError("/secret is damaged")
+        return make_model(entry)
+
+    def states():
+        return {status.version: status.state for status in here.versions.statuses()}
+
+    here = stage(load=load)
+    assert states() == {1: "AVAILABLE"}
+    here.lineup = make_lineup(make_entry("a", 1), make_entry("a", 2), make_entry("a", 3))
+    wait_until(lambda: states() == {1: "AVAILABLE", 2: "LOADING", 3: "LOADING"})
+    gate.put(None)
+    wait_until(lambda: states() == {1: "AVAILABLE", 2: "AVAILABLE", 3: "END"})
+    assert not any("/secret" in status.problem for status in here.versions.statuses())
+    here.show(make_entry("a", 1, "other weights"))
+    assert states() == {1: "AVAILABLE"}
+
+
 def test_what_is_inside_the_old_version_is_answered_by_it(stage):
     gate = SimpleQueue()
 

@@ -3,58 +3,10 @@
 import io
 import json
 
-import numpy as np
 import pytest
 
 from app.errors import BundleError
-from app.factory import create_app
-from app.roster import Roster, State
-from app.servable import Model
-from app.serving import ModelServer
-from tests.helpers import (
-    STREET,
-    check_problem,
-    encode,
-    make_entry,
-    make_lineup,
-    photo_like,
-    wait_until,
-)
-
-
-def bright_or_not(images: list[np.ndarray]) -> np.ndarray:
-    """Answer by the picture's mean: bright, dark, both (grey) or none (black)."""
-    means = np.stack(images).mean(axis=(1, 2, 3))
-    table = {0: (0, 0), 1: (0, 5), 2: (2, 1), 3: (5, 0)}
-    return np.float32([table[int(mean) // 64] for mean in means])
-
-
-@pytest.fixture
-def client_of(settings):
-    """Return a maker of clients whose server is ready (or failed, where its load raises)."""
-    servers = []
-
-    def make(load=None, **rows):
-        chosen = settings(**rows)
-        names, told = ("Bright", "Dark"), "Tells bright from dark."
-        model = Model("light", 4, names, told, "cpu", "eager", "fp32", 16, bright_or_not)
-        roster = Roster()
-        roster.enter(roster.claim())
-        lineup = make_lineup(make_entry("light", 4))
-        server = ModelServer(chosen, roster, lambda: lineup, load or (lambda *_: model))
-        servers.append(server)
-        server.start()
-        wait_until(lambda: server.state is not State.LOADING)
-        return create_app(chosen, server).test_client()
-
-    yield make
-    for server in servers:
-        server.stop(timeout_s=2)
-
-
-@pytest.fixture
-def client(client_of):
-    return client_of()
+from tests.helpers import STREET, check_problem, encode, grey, photo_like
 
 
 def post(client, data: bytes, name="picture.png", field="image", **options):
@@ -67,10 +19,6 @@ def post_part(client, part_head: str, size: int):
     body = head.encode() + bytes(size) + b"\r\n--X--\r\n"
     kind = "multipart/form-data; boundary=X"
     return client.post("/model_predict", data=body, content_type=kind)
-
-
-def grey(level: int) -> bytes:
-    return encode(photo_like().point(lambda _: level), "PNG")
 
 
 def test_labels_come_by_rising_output(client):
@@ -232,7 +180,7 @@ def test_the_root_tells_what_is_served_and_where(client):
     answer = client.get("/").json
     assert answer["classes"] == ["Bright", "Dark"]
     assert answer["description"] == "Tells bright from dark."
-    assert answer["routes"] == ["/", "/healthz", "/model_predict", "/readyz"]
+    assert {"/", "/healthz", "/model_predict", "/readyz"} < set(answer["routes"])
 
 
 def test_an_unexpected_error_tells_the_client_the_id_and_the_log_the_rest(client, caplog):

@@ -2,6 +2,10 @@
 
 {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "image is empty: 0 bytes",
  "instance": "/model_predict", "code": "unreadable_image", "request_id": "5d0c…"}
+
+Under a path of another server's dialect they have the form and the statuses of that server:
+
+{"error": "Servable not found for request: Latest(half)"}
 """
 
 from __future__ import annotations
@@ -16,6 +20,12 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from app.errors import BodyTooLarge, InternalError, ServingError
 from app.logs import request_id
 
+# The first part of the paths of each dialect, and which of our statuses its clients know by another.
+DIALECTS: dict[str, dict[int, int]] = {
+    "v1": {413: 400, 415: 400},  # TensorFlow Serving, ToHTTPStatusCode
+    "v2": {413: 400, 415: 400, 429: 503, 499: 400, 504: 503},  # Triton, HttpCodeFromError
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -27,7 +37,12 @@ def register(app: Flask) -> None:
 
 
 def problem(status: int, code: str, detail: str) -> Response:
-    """Return a problem+json answer."""
+    """Return a problem+json answer, or the dialect's own where the path has one."""
+    statuses = DIALECTS.get(dialect())
+    if statuses is not None:
+        return Response(
+            json.dumps({"error": detail}), statuses.get(status, status), mimetype="application/json"
+        )
     body = {
         "type": "about:blank",
         "title": "Client Closed Request" if status == 499 else HTTPStatus(status).phrase,
@@ -53,7 +68,12 @@ def answer_http_exception(error: HTTPException) -> Response:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     code = HTTPStatus(status).phrase.lower().replace(" ", "_")
     detail = error.description or HTTPStatus(status).phrase
-    if isinstance(error, NotFound):
+    if dialect() == "v1" and isinstance(error, NotFound | MethodNotAllowed):
+        status, detail = (
+            HTTPStatus.BAD_REQUEST,
+            f"Malformed request: {request.method} {request.path}",
+        )
+    elif isinstance(error, NotFound):
         detail = f"there is nothing at {request.path}; GET / lists the routes"
     elif isinstance(error, MethodNotAllowed):
         detail = f"{request.method} is not allowed here; allowed are {', '.join(sorted(error.valid_methods or []))}"
@@ -64,6 +84,11 @@ def answer_http_exception(error: HTTPException) -> Response:
         if name not in ("Content-Type", "Content-Length"):
             response.headers[name] = value
     return response
+
+
+def dialect() -> str:
+    """Return the first part of the current path; TensorFlow Serving's paths know no case."""
+    return request.path.lower().split("/")[1]
 
 
 def describe_large_body() -> str:

@@ -1,0 +1,230 @@
+"""TensorFlow Serving's REST API, and KServe's first, on the same paths.
+
+    GET   /v1/models                                    {"models": ["M"], …}
+    GET   /v1/models/M[/versions/V|/labels/L]           {"model_version_status": […], "ready": true, …}
+    GET   /v1/models/M[/versions/V|/labels/L]/metadata  {"model_spec": …, "metadata": …}
+    POST  /v1/models/M[/versions/V|/labels/L]:predict   {"instances": […]} → {"predictions": […]}
+                                                        {"inputs": …}      → {"outputs": …}
+    POST  /v1/models/M[/versions/V|/labels/L]:classify  {"examples": […]}  → {"results": […]}
+
+Texts and statuses are those of its http_rest_api_util.cc, json_tensor.cc and server_core.cc where a
+client may look for them. ``web/signatures.py`` knows what a request holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from app.errors import MalformedRequest, UnknownModel
+from app.serving import Picture, Prediction
+from app.versions import VersionStatus
+from app.web import model_server
+from app.web.bodies import parse_object, read_body
+from app.web.clients import watch_client
+from app.web.requests import sign
+from app.web.signatures import (
+    OUTPUTS,
+    describe_signatures,
+    find_examples,
+    find_signature,
+    open_pictures,
+    unpack_columns,
+    unpack_rows,
+)
+
+MODEL = r"/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
+PREDICTION = re.compile(rf"/v1/models{MODEL}:(classify|regress|predict)", re.IGNORECASE)
+STATUS = re.compile(
+    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE
+)
+MAX_VERSION = 2**63 - 1
+
+blueprint = Blueprint("tfserving", __name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which model a path names. ``str`` is TensorFlow Serving's own way to write it."""
+
+    name: str
+    version: int | None
+    label: str
+
+    @classmethod
+    def from_path(cls, name: str | None, version: str | None, label: str | None) -> Target:
+        """Take a path's groups. Raises MalformedRequest where the version has too many digits."""
+        if version and int(version[:20]) > MAX_VERSION:
+            raise MalformedRequest(f"Failed to convert version: {version} to numeric.")
+        return cls(name or "", int(version) if version else None, label or "")
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return f"Latest({self.name})"
+        return f"Specific({self.name}, {self.version})"
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """What ModelServer's methods take."""
+        return {"name": self.name, "version": self.version, "label": self.label}
+
+    @contextmanager
+    def in_their_words(self) -> Iterator[None]:
+        """Say that a model is unknown as TensorFlow Serving does."""
+        try:
+            yield
+        except UnknownModel as error:
+            if self.label:
+                text = f"Unrecognized servable version label: {self.label}"
+                raise MalformedRequest(text) from error
+            raise UnknownModel(f"Servable not found for request: {self}") from error
+
+
+@blueprint.get("/v1/<path:rest>")
+@blueprint.get("/V1/<path:rest>")
+def read(rest: str) -> Response:
+    """Answer what is served: all models, how one stands, or what it takes."""
+    match = STATUS.fullmatch(request.path)
+    if match is None:
+        raise MalformedRequest(f"Malformed request: {request.method} {request.path}")
+    *target, metadata = match.groups()
+    if not any(match.groups()):
+        return list_models()
+    if match[1] is None:
+        raise MalformedRequest("Missing model name in request.")
+    found = Target.from_path(*target)
+    return show_metadata(found) if metadata else show_status(found)
+
+
+@blueprint.post("/v1/<path:rest>")
+@blueprint.post("/V1/<path:rest>")
+def ask(rest: str) -> Response:
+    """Answer pictures."""
+    match = PREDICTION.fullmatch(request.path)
+    if match is None:
+        raise MalformedRequest(f"Malformed request: {request.method} {request.path}")
+    *target, method = match.groups()
+    found = Target.from_path(*target)
+    with found.in_their_words():
+        model_server().check_room(**found.choice)
+        content = parse_object(read_body())
+        if method.lower() == "predict":
+            return predict(found, content)
+        if method.lower() == "classify":
+            return classify(found, content)
+    raise MalformedRequest(
+        "Expected regression signature method_name to be tensorflow/serving/regress."
+        f" Was: {find_signature(content).method}"
+    )
+
+
+def predict(target: Target, content: dict[str, Any]) -> Response:
+    """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
+    signature = find_signature(content)
+    by_row = "instances" in content
+    tensor, values = (unpack_rows if by_row else unpack_columns)(content)
+    predictions = answer_pictures(target, tensor, values)
+    columns = {name: OUTPUTS[name].values(predictions) for name in signature.outputs}
+    if by_row:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        one = [row[name] for row in rows for name in row]  # a lone output has no name
+        body: dict[str, Any] = {"predictions": one if len(columns) == 1 else rows}
+    else:
+        body = {"outputs": columns if len(columns) > 1 else columns.popitem()[1]}
+    return answer(body, predictions[0])
+
+
+def classify(target: Target, content: dict[str, Any]) -> Response:
+    """Answer ``:classify``: for each picture all labels with their scores, the highest first."""
+    find_signature(content)
+    predictions = answer_pictures(target, "image_bytes", find_examples(content))
+    names, scores = (OUTPUTS[name].values(predictions) for name in ("classes", "scores"))
+    results = [
+        sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
+        for pair in zip(names, scores, strict=True)
+    ]
+    return answer({"results": results}, predictions[0])
+
+
+def answer_pictures(target: Target, tensor: str, values: list[Any]) -> list[Prediction]:
+    """Answer the pictures of a request, all by the same version; there is at least one."""
+    server = model_server()
+    server.check_count(len(values))
+    pictures: list[Picture] = open_pictures(tensor, values)
+    g.log_fields["pictures"] = len(pictures)
+    return server.classify_many(pictures, watch_client(), **target.choice)
+
+
+def list_models() -> Response:
+    """Answer all models, as KServe's first protocol and OpenAI's do; TensorFlow Serving has no such answer."""
+    names = list(dict.fromkeys(status.name for status in model_server().statuses()))
+    data = [{"id": name, "object": "model"} for name in names]
+    return show({"models": names, "object": "list", "data": data})
+
+
+def show_status(target: Target) -> Response:
+    """Answer how the versions of a model stand, the highest first; KServe's and OpenAI's keys beside it."""
+    versions = [
+        {
+            "version": str(status.version),
+            "state": status.state,
+            "status": {
+                "error_code": "FAILED_PRECONDITION" if status.problem else "OK",
+                "error_message": status.problem,
+            },
+        }
+        for status in reversed(find_statuses(target))
+    ]
+    ready = any(version["state"] == "AVAILABLE" for version in versions)
+    names = {"name": target.name, "ready": ready, "id": target.name, "object": "model"}
+    return show({"model_version_status": versions, **names})
+
+
+def find_statuses(target: Target) -> list[VersionStatus]:
+    """Return how the versions stand that a path names; at least one.
+
+    Raises:
+        UnknownModel: there is none.
+        NotReady: it is not known yet which there are.
+    """
+    server = model_server()
+    version = target.version
+    if target.label:
+        with target.in_their_words():
+            version = server.ready_model(**target.choice).version
+    known = server.statuses(target.name)
+    if not known:
+        try:
+            server.ready_model(target.name)
+        except UnknownModel as error:
+            text = f"Could not find any versions of model {target.name}"
+            raise UnknownModel(text) from error
+    found = [status for status in known if version in (None, status.version)]
+    if not found:
+        raise UnknownModel(f"Could not find version {version} of model {target.name}")
+    return found
+
+
+def show_metadata(target: Target) -> Response:
+    """Answer what a model takes and gives."""
+    with target.in_their_words():
+        model = model_server().ready_model(**target.choice)
+    spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
+    signatures = {"signature_def": describe_signatures(model)}
+    return sign(show({"model_spec": spec, "metadata": {"signature_def": signatures}}), model)
+
+
+def show(body: dict[str, Any]) -> Response:
+    """Return JSON, laid out for people as theirs is."""
+    return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
+
+
+def answer(body: dict[str, Any], prediction: Prediction) -> Response:
+    """Return predictions, and who made them; numbers that are none go as ``NaN`` and ``Infinity``."""
+    return sign(Response(json.dumps(body) + "\n", mimetype="application/json"), prediction.model)
