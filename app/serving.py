@@ -27,6 +27,7 @@ from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
 from app.sizing import choose_how, current_plan, has_room, room_on_device
+from app.traffic import ANY, Target, choose_version
 from app.versions import Versions, VersionStatus
 
 Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
@@ -139,7 +140,7 @@ class ModelServer:
             logger.error("stopped with requests unanswered after %s s", timeout_s)
         self._decoders.kill()
 
-    def check_room(self, name: str = "", version: int | None = None, label: str = "") -> None:
+    def check_room(self, target: Target = ANY) -> None:
         """Refuse a request that would be refused anyway, before its body is read.
 
         Raises:
@@ -147,7 +148,7 @@ class ModelServer:
             NotReady: there is no model, or not any more.
             QueueFull: ``max_queue`` requests are inside.
         """
-        self._find(name, version, label).batcher.check_room()
+        self._find(target).batcher.check_room()
 
     def check_count(self, pictures: int) -> None:
         """Refuse a request with more pictures than can ever be inside, before anything is made of them.
@@ -165,24 +166,19 @@ class ModelServer:
         self,
         picture: Picture,
         is_gone: Callable[[], bool] = is_never_gone,
-        *,
-        name: str = "",
-        version: int | None = None,
-        label: str = "",
+        target: Target = ANY,
     ) -> Prediction:
         """Answer one picture.
 
         Args:
             picture: the uploaded file, open in binary mode, or its pixels.
             is_gone: tells whether the client has hung up; safe on any thread.
-            name: which model; empty is the default one.
-            version: which version; None is the highest that is live.
-            label: or which label.
+            target: who shall answer.
 
         Raises:
             ServingError: any of them; see ``errors``.
         """
-        outcome = self._answer(self._find(name, version, label), picture, is_gone)
+        outcome = self._answer(self._find(target), picture, is_gone)
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -191,17 +187,14 @@ class ModelServer:
         self,
         pictures: Sequence[Picture],
         is_gone: Callable[[], bool] = is_never_gone,
-        *,
-        name: str = "",
-        version: int | None = None,
-        label: str = "",
+        target: Target = ANY,
     ) -> list[Prediction]:
         """Answer the pictures of one request, all by the same version, side by side; else as ``classify``.
 
         Raises:
             ServingError: the first that any of them meets; the others are let go.
         """
-        servable = self._find(name, version, label)
+        servable = self._find(target)
         waiting = [gevent.spawn(self._answer, servable, picture, is_gone) for picture in pictures]
         try:
             for done in gevent.iwait(waiting):
@@ -247,9 +240,9 @@ class ModelServer:
             return self._settings.decode == "fast"
         return model.precision != FP32
 
-    def ready_model(self, name: str = "", version: int | None = None, label: str = "") -> Model:
+    def ready_model(self, target: Target = ANY) -> Model:
         """Return what would answer. Raises UnknownModel or NotReady."""
-        return self._find(name, version, label).model
+        return self._find(target).model
 
     def statuses(self, name: str = "") -> list[VersionStatus]:
         """Return how each known version of a model stands, rising; of every model, where none is named."""
@@ -263,25 +256,25 @@ class ModelServer:
         """Return each worker's live versions by model, by its slot."""
         return cast("dict[int, dict[str, list[int]]]", self._roster.notes())
 
-    def _find(self, name: str, version: int | None, label: str) -> Servable:
+    def _find(self, target: Target) -> Servable:
         """Return what answers; see ``classify``."""
         if self.state is not State.READY:
             raise NotReady(self._failure or f"the model is {self.state.name.lower()}")
-        lineup = self._versions.lineup
-        name = name or lineup.default
+        lineup, label, version = self._versions.lineup, target.label, target.version
+        name = target.name or lineup.default
         live = self._versions.of_model(name)
         known = {entry.name for entry in lineup.entries}
         if not live and name not in known:
             raise UnknownModel(f"there is no model {name!r}; there is {list_all(known)}")
         if not live:
             raise NotReady(f"{name} is being loaded")
+        labels = lineup.labels.get(name, {})
         if label:
-            labels = lineup.labels.get(name, {})
             if label not in labels:
                 raise UnknownModel(f"{name} has no label {label!r}; it has {list_all(labels)}")
             version = labels[label]
         if version is None:
-            version = max(live)
+            version = choose_version(lineup.traffic.get(name, {}), labels, live, target.sticky)
         if version not in live:
             raise UnknownModel(f"{name} has no version {version}; it has {list_all(live)}")
         return live[version]

@@ -1,12 +1,33 @@
-"""Traffic: which of several versions answers a request that names none."""
+"""Traffic: whom a request means, and which of several versions answers one that names none."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 SPACE = 1 << 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom a request means.
+
+    Attributes:
+        name: which model; empty is the default one.
+        version: which version.
+        label: or which label; neither: as the model's traffic is shared out, or the highest version.
+        sticky: requests with the same text here get the same version of those that share traffic.
+    """
+
+    name: str = ""
+    version: int | None = None
+    label: str = ""
+    sticky: str = ""
+
+
+ANY = Target()
 
 
 def choose_version(

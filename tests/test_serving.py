@@ -11,11 +11,12 @@ import pytest
 
 from app.card import Card
 from app.decision import Decision
-from app.errors import BundleError, DeadlinePassed, NotReady, UnreadableImage
+from app.errors import BundleError, DeadlinePassed, NotReady, UnknownModel, UnreadableImage
 from app.images import Frame, decode_image
 from app.roster import Roster, State
 from app.servable import Model
 from app.serving import ModelServer, Prediction
+from app.traffic import Target
 from tests.helpers import STREET, encode, make_entry, make_lineup, photo_like, wait_until
 
 NAMES = ("Ant", "Bee", "Cat")
@@ -247,3 +248,64 @@ def test_a_server_can_be_stopped_while_it_loads(serve):
     gate.put(None)
     gevent.sleep(0.1)
     assert server.state is State.DRAINING
+
+
+@pytest.fixture
+def canary(settings):
+    """Return a server of two versions of "insects", a tenth of the traffic for the canary; and another model."""
+    roster = Roster()
+    roster.enter(roster.claim())
+    lineup = make_lineup(
+        make_entry("insects", 3),
+        make_entry("insects", 4),
+        make_entry("leaves", 1),
+        labels={"insects": {"stable": 3, "canary": 4, "old": 2}},
+        traffic={"insects": {"stable": 90, "canary": 10}},
+    )
+
+    def load(settings, slot, entry):
+        return dataclasses.replace(model(), name=entry.name, version=entry.version)
+
+    server = ModelServer(settings(), roster, lambda: lineup, load)
+    server.start()
+    wait_until(lambda: is_ready(server))
+    yield server
+    server.stop(2)
+
+
+def answering(server, **target):
+    model = server.classify(street(), target=Target(**target)).model
+    return model.name, model.version
+
+
+def test_a_request_may_name_model_version_or_label(canary):
+    assert answering(canary, name="leaves") == ("leaves", 1)
+    assert answering(canary, version=3) == ("insects", 3)
+    assert answering(canary, label="canary") == ("insects", 4)
+    assert canary.worker_states() == {0: "ready"}
+    assert canary.live_by_worker() == {0: {"insects": [3, 4], "leaves": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ({"name": "birds"}, "there is no model 'birds'; there is insects, leaves"),
+        ({"version": 7}, "insects has no version 7; it has 3, 4"),
+        ({"label": "beta"}, "insects has no label 'beta'; it has canary, old, stable"),
+        ({"label": "old"}, "insects has no version 2; it has 3, 4"),
+    ],
+)
+def test_what_is_not_served_is_told_with_what_is(canary, target, told):
+    for ask in (canary.check_room, canary.ready_model):
+        with pytest.raises(UnknownModel) as error:
+            ask(Target(**target))
+        assert error.value.message == told
+
+
+def test_who_names_neither_is_shared_out_and_stays_where_it_is_sticky(canary):
+    found = [answering(canary)[1] for _ in range(150)]
+    assert {3, 4} == set(found)
+    assert found.count(4) < 50
+    users = {user: answering(canary, sticky=user) for user in map(str, range(60))}
+    assert {version for _, version in users.values()} == {3, 4}
+    assert all(answering(canary, sticky=user) == before for user, before in users.items())

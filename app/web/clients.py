@@ -1,4 +1,4 @@
-"""The client at the other end: is it still there?"""
+"""The client at the other end: is it still there, and who is it?"""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import cast
 from flask import request
 
 from app.batcher import is_never_gone
+
+ROUTING_KEY = "X-Routing-Key"  # docs/models.md
+
+
+def routing_key() -> str:
+    """Return what the current request's client wants to be told apart by where versions share traffic; may be empty."""
+    return request.headers.get(ROUTING_KEY, "")
 
 
 def watch_client() -> Callable[[], bool]:

@@ -8,8 +8,9 @@ from typing import BinaryIO
 from flask import Blueprint, Response, g, jsonify
 
 from app.errors import MissingImage
+from app.traffic import Target
 from app.web import model_server
-from app.web.clients import watch_client
+from app.web.clients import routing_key, watch_client
 from app.web.forms import read_form
 from app.web.requests import sign
 
@@ -23,7 +24,7 @@ def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
     server = model_server()
     server.check_room()
-    prediction = server.classify(read_image_field(), watch_client())
+    prediction = server.classify(read_image_field(), watch_client(), Target(sticky=routing_key()))
     labels = prediction.labels()
     g.log_fields["labels"] = len(labels)
     answer = jsonify(result=labels or "No Categories", status=int(bool(labels)))

@@ -17,17 +17,17 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
 from app.serving import Picture, Prediction
+from app.traffic import Target
 from app.versions import VersionStatus
 from app.web import model_server
 from app.web.bodies import parse_object, read_body
-from app.web.clients import watch_client
+from app.web.clients import routing_key, watch_client
 from app.web.requests import sign
 from app.web.signatures import (
     OUTPUTS,
@@ -49,30 +49,21 @@ MAX_VERSION = 2**63 - 1
 blueprint = Blueprint("tfserving", __name__)
 
 
-@dataclass(frozen=True)
-class Target:
+class Address(Target):
     """Which model a path names. ``str`` is TensorFlow Serving's own way to write it."""
 
-    name: str
-    version: int | None
-    label: str
-
     @classmethod
-    def from_path(cls, name: str | None, version: str | None, label: str | None) -> Target:
+    def from_path(cls, name: str | None, version: str | None, label: str | None) -> Address:
         """Take a path's groups. Raises MalformedRequest where the version has too many digits."""
         if version and int(version[:20]) > MAX_VERSION:
             raise MalformedRequest(f"Failed to convert version: {version} to numeric.")
-        return cls(name or "", int(version) if version else None, label or "")
+        number = int(version) if version else None
+        return cls(name or "", number, label or "", routing_key())
 
     def __str__(self) -> str:
         if self.version is None:
             return f"Latest({self.name})"
         return f"Specific({self.name}, {self.version})"
-
-    @property
-    def choice(self) -> dict[str, Any]:
-        """What ModelServer's methods take."""
-        return {"name": self.name, "version": self.version, "label": self.label}
 
     @contextmanager
     def in_their_words(self) -> Iterator[None]:
@@ -98,7 +89,7 @@ def read(rest: str) -> Response:
         return list_models()
     if match[1] is None:
         raise MalformedRequest("Missing model name in request.")
-    found = Target.from_path(*target)
+    found = Address.from_path(*target)
     return show_metadata(found) if metadata else show_status(found)
 
 
@@ -110,9 +101,9 @@ def ask(rest: str) -> Response:
     if match is None:
         raise MalformedRequest(f"Malformed request: {request.method} {request.path}")
     *target, method = match.groups()
-    found = Target.from_path(*target)
+    found = Address.from_path(*target)
     with found.in_their_words():
-        model_server().check_room(**found.choice)
+        model_server().check_room(found)
         content = parse_object(read_body())
         if method.lower() == "predict":
             return predict(found, content)
@@ -124,7 +115,7 @@ def ask(rest: str) -> Response:
     )
 
 
-def predict(target: Target, content: dict[str, Any]) -> Response:
+def predict(target: Address, content: dict[str, Any]) -> Response:
     """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
     signature = find_signature(content)
     by_row = "instances" in content
@@ -140,7 +131,7 @@ def predict(target: Target, content: dict[str, Any]) -> Response:
     return answer(body, predictions[0])
 
 
-def classify(target: Target, content: dict[str, Any]) -> Response:
+def classify(target: Address, content: dict[str, Any]) -> Response:
     """Answer ``:classify``: for each picture all labels with their scores, the highest first."""
     find_signature(content)
     predictions = answer_pictures(target, "image_bytes", find_examples(content))
@@ -152,13 +143,13 @@ def classify(target: Target, content: dict[str, Any]) -> Response:
     return answer({"results": results}, predictions[0])
 
 
-def answer_pictures(target: Target, tensor: str, values: list[Any]) -> list[Prediction]:
+def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Prediction]:
     """Answer the pictures of a request, all by the same version; there is at least one."""
     server = model_server()
     server.check_count(len(values))
     pictures: list[Picture] = open_pictures(tensor, values)
     g.log_fields["pictures"] = len(pictures)
-    return server.classify_many(pictures, watch_client(), **target.choice)
+    return server.classify_many(pictures, watch_client(), target)
 
 
 def list_models() -> Response:
@@ -168,7 +159,7 @@ def list_models() -> Response:
     return show({"models": names, "object": "list", "data": data})
 
 
-def show_status(target: Target) -> Response:
+def show_status(target: Address) -> Response:
     """Answer how the versions of a model stand, the highest first; KServe's and OpenAI's keys beside it."""
     versions = [
         {
@@ -186,7 +177,7 @@ def show_status(target: Target) -> Response:
     return show({"model_version_status": versions, **names})
 
 
-def find_statuses(target: Target) -> list[VersionStatus]:
+def find_statuses(target: Address) -> list[VersionStatus]:
     """Return how the versions stand that a path names; at least one.
 
     Raises:
@@ -197,11 +188,11 @@ def find_statuses(target: Target) -> list[VersionStatus]:
     version = target.version
     if target.label:
         with target.in_their_words():
-            version = server.ready_model(**target.choice).version
+            version = server.ready_model(target).version
     known = server.statuses(target.name)
     if not known:
         try:
-            server.ready_model(target.name)
+            server.ready_model(Target(target.name))
         except UnknownModel as error:
             text = f"Could not find any versions of model {target.name}"
             raise UnknownModel(text) from error
@@ -211,10 +202,10 @@ def find_statuses(target: Target) -> list[VersionStatus]:
     return found
 
 
-def show_metadata(target: Target) -> Response:
+def show_metadata(target: Address) -> Response:
     """Answer what a model takes and gives."""
     with target.in_their_words():
-        model = model_server().ready_model(**target.choice)
+        model = model_server().ready_model(target)
     spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
     signatures = {"signature_def": describe_signatures(model)}
     return sign(show({"model_spec": spec, "metadata": {"signature_def": signatures}}), model)
