@@ -5,18 +5,40 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import numpy as np
 import openvino
 import torch
 
 import app.engines.openvino  # noqa: F401  (before OpenVINO's own import: see there)
 from app.errors import BundleError, first_line
-from app.network import build_network
+from app.network import PixelNetwork, build_network
 from app.optimized import Optimized
 from app.precision import FP32
+
+# Of the largest logit. Rounding stays a hundred times below; an operation that was converted wrongly
+# (a trace that took a branch, padding of the other side) is far above.
+MAX_DEVIATION = 1e-3
 
 
 class ConversionError(BundleError):
     """A network that torch runs and OpenVINO cannot."""
+
+
+def check_answers(network: PixelNetwork, converted: openvino.Model, side: int) -> None:
+    """Hold the converted network against torch, on pictures of noise. Raises BundleError or ConversionError."""
+    noise = np.random.default_rng(0).integers(0, 256, (3, 3, side, side), np.uint8)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(noise)).numpy()
+    if not np.isfinite(expected).all():
+        raise BundleError("the network answers NaN or infinity to a picture of noise")
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    found = openvino.Core().compile_model(converted, "CPU", exact)(noise)[0]
+    deviation = float(np.abs(found - expected).max())
+    limit = MAX_DEVIATION * max(1.0, float(np.abs(expected).max()))
+    if not deviation <= limit:
+        raise ConversionError(
+            f"converted for OpenVINO it answers otherwise: by {deviation:.2g}, the limit is {limit:.2g}"
+        )
 
 
 def convert_bundle(optimized: Optimized) -> Path:
@@ -27,7 +49,7 @@ def convert_bundle(optimized: Optimized) -> Path:
 
     Raises:
         BundleError: the weights cannot be read or do not fit.
-        ConversionError: OpenVINO cannot convert them.
+        ConversionError: OpenVINO cannot convert them, or what comes out answers otherwise.
     """
     if found := optimized.find_network(FP32):
         return found
@@ -47,6 +69,7 @@ def convert_bundle(optimized: Optimized) -> Path:
         raise ConversionError(
             f"OpenVINO cannot convert {optimized.bundle.weights}: {first_line(error)}"
         ) from error
+    check_answers(network, converted, side)
     return optimized.add_network(
         FP32, lambda path: openvino.save_model(converted, path, compress_to_fp16=False)
     )

@@ -4,6 +4,7 @@ import io
 import json
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from PIL import Image
@@ -151,6 +152,26 @@ def test_a_bundle_is_converted_once_and_again_for_other_weights(tmp_path, own_we
     assert first.stat().st_mtime_ns == written
     write_model(tmp_path / "own", {**own_weights, "fc.bias": torch.ones(3)}, 3)
     assert convert_bundle(Optimized(bundle, tmp_path / "cache")) != first
+
+
+def test_a_network_that_answers_otherwise_once_converted_is_told(
+    tmp_path, own_weights, monkeypatch
+):
+    real = openvino.convert_model
+
+    def convert_another(network, **how):
+        with torch.no_grad():
+            network.classifier.fc.bias += 0.1
+        converted = real(network, **how)
+        with torch.no_grad():
+            network.classifier.fc.bias -= 0.1
+        return converted
+
+    monkeypatch.setattr("openvino.convert_model", convert_another)
+    bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
+    with pytest.raises(ConversionError, match=r"answers otherwise: by 0\.1, the limit is 0\.00"):
+        convert_bundle(Optimized(bundle, tmp_path / "cache"))
+    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
 
 
 def test_a_network_that_openvino_cannot_convert_is_told_as_that(tmp_path, own_weights, monkeypatch):

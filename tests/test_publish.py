@@ -174,3 +174,39 @@ def test_versions_can_be_named_and_follow_the_folder(start_server, models):
     shutil.rmtree(models / "pictograms" / "1")
     wait_until(lambda: "what is served goes on" in server.log("follow"), 30)
     assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200
+
+
+def test_several_models_with_labels_and_shares_follow_their_file(start_server, tmp_path):
+    """One network under two names, so that all is ready in a moment."""
+    for version in ("pictograms/1", "pictograms/2", "signs/5"):
+        copy_converted(tmp_path / version)
+    file = tmp_path / "models.config"
+    first = """config {
+      name: "pictograms" base_path: "pictograms" model_version_policy { all {} }
+      version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }
+      traffic { key: "stable" value: 1 } traffic { key: "canary" value: 1 } }"""
+    file.write_text("model_config_list {" + first + "}")
+    server = start_server(models_file=str(file), precision="fp32").wait_ready()
+    data = STREET.read_bytes()
+
+    def answering(user):
+        headers = server.predict(data, headers={"X-Routing-Key": user}).headers
+        return headers["X-Model-Name"], headers["X-Model-Version"]
+
+    users = {str(user): answering(str(user)) for user in range(12)}
+    assert set(users.values()) == {("pictograms", "1"), ("pictograms", "2")}
+    assert {user: answering(user) for user in users} == users
+
+    second = 'config { name: "signs" base_path: "signs" }'
+    file.write_text("model_config_list {" + first + second + "}")
+    known = f"{server.url}/v1/models/signs"
+    wait_until(lambda: requests.get(known, timeout=10).status_code == 200, 30)
+    (status,) = requests.get(known, timeout=10).json()["model_version_status"]
+    assert (status["version"], status["state"]) == ("5", "AVAILABLE")
+
+    file.write_text("model_config_list { confg {} }")  # a slip: what is served goes on
+    wait_until(lambda: "confg" in server.log("follow"), 10)
+    assert answering("0") == users["0"]
+
+    file.write_text("model_config_list {" + second + "}")
+    wait_until(lambda: answering("0") == ("signs", "5"), 30)
