@@ -305,9 +305,9 @@ class ModelServer:
         if self._versions.live:
             self._enter(State.READY)
             return
+        self._fail("the model cannot be served")
         if failure := self._versions.lineup.failure:
             logger.error("the model cannot be served: %s", failure)
-        self._fail("the model cannot be served")
 
     def _give_up_loading(self) -> None:
         """End the wait for a load that hangs; should it come through after all, the worker is ready then."""
@@ -319,8 +319,8 @@ class ModelServer:
     def _die(self, reason: str) -> None:
         """End the worker: a model thread has ended unasked (on that thread, before anybody is turned away)."""
         if self.state is not State.DRAINING:
-            logger.error("the model has stopped: %s", reason)
             self._fail("the model has stopped")
+            logger.error("the model has stopped: %s", reason)
             self._on_death()
 
     def _fail(self, reason: str) -> None:

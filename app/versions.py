@@ -137,12 +137,12 @@ class Versions:
 
     def _follow(self, read_lineup: Callable[[], Lineup], poll_s: float) -> None:
         """Order each new lineup, and from time to time again one of which something failed."""
-        ordered, tried = self.lineup, time.monotonic()
+        ordered, tried = None, time.monotonic()
         while True:
             gevent.sleep(poll_s)
             lineup = read_lineup()
             again = self.failed and time.monotonic() - tried > RETRY_S
-            if lineup != ordered or again:
+            if lineup != (ordered or self.lineup) or again:
                 ordered, tried = lineup, time.monotonic()
                 self._orders.put(lineup)
 
