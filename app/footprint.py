@@ -88,6 +88,7 @@ def footprint_key(settings: Settings, optimized: Optimized) -> str:
         "max_batch": settings.max_batch,
         "threads": planned_threads(settings),
         "report": str(report),
+        "classes": len(optimized.bundle.class_names),  # measuring compares it with the outputs
         "processor": processor(),
         "gpus": [(gpu.name, gpu.driver) for gpu in list_gpus()],
         "versions": [version("openvino"), version("torch")],

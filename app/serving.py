@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +14,19 @@ from typing import BinaryIO, cast
 
 import gevent
 import numpy as np
+from gevent.monkey import is_module_patched
 from gevent.threadpool import ThreadPool
 
 from app.batcher import is_never_gone
 from app.engines import load_engine
-from app.errors import DeadlinePassed, MalformedRequest, NotReady, ServingError, UnknownModel
+from app.errors import (
+    BundleError,
+    DeadlinePassed,
+    MalformedRequest,
+    NotReady,
+    ServingError,
+    UnknownModel,
+)
 from app.handoff import Handoff
 from app.images import decode_image, prepare_pixels
 from app.lineup import Entry, Lineup
@@ -65,6 +74,10 @@ def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
     """
     seat = current_plan(settings).seat(slot)
     choice = choose_how(settings, seat, entry.footprint)
+    if is_module_patched("threading") and f"app.engines.{choice.engine}" not in sys.modules:
+        raise BundleError(  # see tell_plan in conf/gunicorn.conf.py
+            f"it needs the engine {choice.engine}, which the server did not start with: reload Gunicorn"
+        )
     optimized = entry.open(settings.cache)
     bundle = optimized.bundle
     with room_on_device(settings, choice.device, entry.footprint.device_bytes):

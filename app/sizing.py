@@ -56,6 +56,14 @@ class Plan:
     lines: tuple[tuple[str, str], ...] = ()
     warning: str = ""
 
+    def engines(self, settings: Settings) -> set[str]:
+        """Return the engines that the workers need; where nothing can be served yet, the one that will be needed."""
+        needed = {entry.footprint.engine for entry in self.lineup.entries}
+        if needed:
+            return needed
+        on_gpu = self.seats[0].device != "cpu"
+        return {"cuda" if on_gpu else settings.engine.replace("auto", "openvino")}
+
     def seat(self, slot: int) -> Seat:
         """Return the seat of a slot; a slot outlives its worker, so its replacement runs the same way."""
         return self.seats[slot % len(self.seats)]

@@ -58,20 +58,24 @@ def on_reload(server):
 
 
 def tell_plan():
-    """Log the plan with its reasons, and import the engine that it names.
+    """Log the plan with its reasons, and import the engines that it names.
 
     The workers share the import's memory and load in less than a second. It has to come before
     gevent's patches too: torch's import runs a subprocess, which gevent allows on the hub only, and
-    an engine's locks must stay real ones for the model thread.
+    an engine's locks must stay real ones for the model thread. A version that comes later and needs
+    another engine has to wait for a reload.
     """
     logger = logging.getLogger("plan")
     for what, text in plan.lines:
         logger.info("%s: %s", what, text)
     if plan.warning:
         logger.warning("%s", plan.warning)
-    for refusal in plan.lineup.refusals:
-        logger.error("%s, version %s: %s", refusal.name, refusal.version, refusal.reason)
-    for engine in {entry.footprint.engine for entry in plan.lineup.entries}:
+    if plan.lineup.entries:  # else the workers say why there are none
+        for refusal in plan.lineup.refusals:
+            logger.error(
+                "refused: %s, version %s: %s", refusal.name, refusal.version, refusal.reason
+            )
+    for engine in plan.engines(settings):
         importlib.import_module(f"app.engines.{engine}")
 
 

@@ -84,12 +84,13 @@ def test_a_failed_load_does_not_take_the_other_workers_down(start_server, tmp_pa
     wait_until(lambda: set(server.readiness().get("workers", {}).values()) == {"ready"}, 60)
 
 
-def test_a_server_that_cannot_load_says_so_and_recovers_with_a_reload(start_server, tmp_path):
+@pytest.mark.parametrize("mended", ["by a reload", "by itself"])
+def test_a_server_that_cannot_load_says_so_and_recovers(start_server, tmp_path, mended):
     models = copy_demo(tmp_path)
     names = models / "pictograms" / "1" / "class_name.json"
     right = names.read_text()
     names.write_text(json.dumps({"0": "Only one"}))
-    server = start_server(models=str(models))
+    server = start_server(models=str(models), poll_s="0" if mended == "by a reload" else "1")
     wait_until(lambda: "the model cannot be served" in server.log("gunicorn"), 60)
 
     assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
@@ -103,7 +104,8 @@ def test_a_server_that_cannot_load_says_so_and_recovers_with_a_reload(start_serv
     wait_until(lambda: "RUNNING" in server.control("status", "gunicorn").stdout)
 
     names.write_text(right)
-    server.control("signal", "HUP", "gunicorn")
+    if mended == "by a reload":
+        server.control("signal", "HUP", "gunicorn")
     server.wait_ready()
     assert server.predict(STREET.read_bytes()).status_code == 200
 
