@@ -7,7 +7,7 @@ from flask import Flask
 from app.roster import Roster
 from app.serving import ModelServer
 from app.settings import Settings
-from app.web import health, predict, problems, requests, tfserving
+from app.web import health, openinference, predict, problems, requests, tfserving
 
 
 def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
@@ -25,5 +25,6 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     problems.register(app)
     app.register_blueprint(predict.blueprint)
     app.register_blueprint(tfserving.blueprint)
+    app.register_blueprint(openinference.blueprint)
     app.register_blueprint(health.blueprint)
     return app

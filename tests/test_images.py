@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from app.errors import ImageTooLarge, ServingError, UnreadableImage, UnsupportedType
-from app.images import MAX_UNCUT, Frame, decode_image
+from app.images import MAX_UNCUT, Frame, decode_image, prepare_pixels
 from tests import reference
 from tests.helpers import ROOT, STREET, encode, photo_like, png_bomb
 
@@ -300,3 +300,16 @@ def test_decoding_imports_nothing_more(tmp_path):
     command = [sys.executable, "-c", probe, str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("size", [(60, 40), (1, 300), (900, 1000)])
+def test_pixels_are_prepared_as_the_picture_they_are(size, fast):
+    picture = photo_like(*size)
+    prepared = prepare_pixels(np.asarray(picture), LIMIT, fast)
+    assert (prepared == decode(encode(picture, "PNG"), fast=fast)).all()
+
+
+def test_too_many_pixels_are_refused_without_a_file_too():
+    with pytest.raises(ImageTooLarge, match=r"2,400 pixels \(60 × 40\); the limit is 2,399"):
+        prepare_pixels(np.asarray(photo_like()), 2399)

@@ -11,13 +11,21 @@ import pytest
 
 from app.card import Card
 from app.decision import Decision
-from app.errors import BundleError, DeadlinePassed, NotReady, UnknownModel, UnreadableImage
+from app.errors import (
+    BundleError,
+    DeadlinePassed,
+    MalformedRequest,
+    NotReady,
+    QueueFull,
+    UnknownModel,
+    UnreadableImage,
+)
 from app.images import Frame, decode_image
 from app.roster import Roster, State
 from app.servable import Model
 from app.serving import ModelServer, Prediction
 from app.traffic import Target
-from tests.helpers import STREET, encode, make_entry, make_lineup, photo_like, wait_until
+from tests.helpers import STREET, encode, grey, make_entry, make_lineup, photo_like, wait_until
 
 NAMES = ("Ant", "Bee", "Cat")
 
@@ -36,11 +44,11 @@ def serve(settings):
     """Return a maker of started model servers; all are stopped afterwards."""
     started = []
 
-    def start(load=lambda *_: model(), **rows) -> ModelServer:
+    def start(load=lambda *_: model(), read_lineup=None, **rows) -> ModelServer:
         roster = Roster()
         roster.enter(roster.claim())
         lineup = make_lineup(make_entry())
-        server = ModelServer(settings(**rows), roster, lambda: lineup, load)
+        server = ModelServer(settings(**rows), roster, read_lineup or (lambda: lineup), load)
         server.start()
         started.append(server)
         return server
@@ -121,6 +129,89 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
     server.classify(io.BytesIO(data))
     assert (seen[0] == decode_image(io.BytesIO(data), 10**9, fast=fast)).all()
     assert (seen[0] != decode_image(io.BytesIO(data), 10**9, fast=not fast)).any()
+
+
+def test_scores_are_sigmoids_and_overflow_nowhere():
+    """Also for logits whose exponential is beyond float32; a warning would be an error here."""
+    logits = np.float32([-1000, -20, 0, 2, 1000, np.nan])
+    scores = Prediction(logits, model()).scores()
+    assert scores.dtype == np.float32
+    assert scores == pytest.approx([0, 2.0611536e-9, 0.5, 0.880797, 1, np.nan], nan_ok=True)
+
+
+def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
+    batches = []
+
+    def means(images):
+        batches.append(len(images))
+        return np.float32([[image.mean(), 0, 0] for image in images])
+
+    server = serve(lambda *_: model(means), max_wait_ms="1000")
+    wait_until(lambda: is_ready(server))
+    pictures = [np.full((5, 7, 3), level, np.uint8) for level in range(8)]
+    pictures[3:3] = [io.BytesIO(grey(100))]
+    answers = server.classify_many(pictures)
+    assert [int(a.logits[0]) for a in answers] == [0, 1, 2, 100, 3, 4, 5, 6, 7]
+    assert max(batches) > 1
+
+
+def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serve):
+    """A new version takes over while a request's pictures are inside: its answers are not mixed."""
+    lineup = [make_lineup(make_entry(version=1))]
+    gate = SimpleQueue()
+
+    def load(_settings, _slot, entry):
+        def answer(images):
+            if entry.version == 1:
+                gate.get()
+            return np.zeros((len(images), 3), np.float32)
+
+        return dataclasses.replace(model(answer), version=entry.version, max_batch=1)
+
+    server = serve(load, read_lineup=lambda: lineup[0], poll_s="0.01")
+    wait_until(lambda: is_ready(server))
+    picture = np.zeros((2, 2, 3), np.uint8)
+    inside = gevent.spawn(server.classify_many, [picture] * 4)
+    gevent.sleep(0.05)
+    lineup[0] = make_lineup(make_entry(version=2))
+    wait_until(lambda: server.ready_model().version == 2)
+    for _ in range(4):
+        gate.put(None)
+    assert {answer.model.version for answer in inside.get(timeout=5)} == {1}
+
+
+def test_the_first_error_of_many_pictures_lets_the_others_go(serve):
+    computed = []
+
+    def slow(images):
+        computed.append(len(images))
+        gate.get()
+        return forward(images)
+
+    gate = SimpleQueue()
+    server = serve(lambda *_: dataclasses.replace(model(slow), max_batch=1), max_queue="8")
+    wait_until(lambda: is_ready(server))
+    pictures = [np.zeros((2, 2, 3), np.uint8) for _ in range(7)]
+    with pytest.raises(UnreadableImage):
+        server.classify_many([*pictures, io.BytesIO(b"text")])
+    gevent.sleep(0.05)
+    for _ in range(9):
+        gate.put(None)
+    assert server.classify(street()).labels() == ["Cat", "Bee"]
+    assert len(computed) <= 3, "those that were let go are not computed"
+
+
+def test_more_pictures_than_there_are_places_are_refused_together(serve):
+    server = serve(max_queue="2")
+    wait_until(lambda: is_ready(server))
+    server.check_count(2)
+    for count in (0, 3):
+        with pytest.raises(MalformedRequest, match=f"has {count} pictures; 1 to 2 are taken"):
+            server.check_count(count)
+    pictures = [np.zeros((2, 2, 3), np.uint8)] * 3
+    with pytest.raises(QueueFull):
+        server.classify_many(pictures)
+    assert len(server.classify_many(pictures[:2])) == 2
 
 
 def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):

@@ -437,6 +437,13 @@ def test_sizes_are_told_in_this_dialects_status(client_of):
     check_error(predict(client, {"inputs": tiff}), 400, "image is TIFF; accepted are JPEG")
 
 
+@pytest.mark.parametrize("one", ["[],", "{},", "0,"])
+def test_very_many_values_are_refused_before_they_take_memory(client, one):
+    body = '{"instances": [' + one * 4_100_000 + "0]}"
+    response = client.post(f"{LIGHT}:predict", data=body)
+    check_error(response, 400, "values; the limit is 4,000,000. Send pictures as files")
+
+
 def test_a_full_queue_and_a_missing_model_are_told(client, client_of):
     server = client.application.extensions["model_server"]
     (servable,) = server._versions.live.values()

@@ -13,6 +13,7 @@ from app.logs import request_id
 from app.servable import Model
 
 HEADER = "X-Request-ID"
+HEALTH = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 SAFE_ID = re.compile(
     r"[A-Za-z0-9._-]{1,64}"
 )  # conf/nginx.conf takes over the same ids from clients
@@ -38,7 +39,7 @@ def begin() -> None:
 def finish(response: Response) -> Response:
     """Tell the client the id, and log the request; health checks only at level DEBUG."""
     response.headers[HEADER] = request_id.get()
-    level = logging.DEBUG if request.path in ("/healthz", "/readyz") else logging.INFO
+    level = logging.DEBUG if request.path in HEALTH else logging.INFO
     fields = {
         "method": request.method,
         "path": request.path,

@@ -1,0 +1,140 @@
+"""The Open Inference Protocol, version 2: KServe V2, Triton, MLServer. ``web/inference.py`` reads the requests.
+
+Texts and statuses are those of KServe where it has them, else Triton's (http_server.cc), so that
+tritonclient and the servers' own probes find what they look for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, g, jsonify, request
+
+from app.errors import MalformedRequest, NotReady, UnknownModel
+from app.servable import Model
+from app.traffic import Target
+from app.web import model_server
+from app.web.bodies import parse_object, read_body
+from app.web.clients import routing_key, watch_client
+from app.web.inference import HEADER_LENGTH, INPUTS, OUTPUTS, encode, read_inference
+from app.web.problems import answer_serving_error
+from app.web.requests import sign
+
+EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
+STATES = {"AVAILABLE": "READY", "LOADING": "LOADING", "END": "UNAVAILABLE"}  # as Triton calls them
+
+blueprint = Blueprint("openinference", __name__, url_prefix="/v2")
+
+
+@blueprint.errorhandler(UnknownModel)
+def answer_unknown_model(error: UnknownModel) -> Response:
+    """Say that a model is unknown as KServe does."""
+    named = request.view_args or {}
+    if "name" not in named:
+        return answer_serving_error(error)
+    version = f" and version {named['version']}" if "version" in named else ""
+    text = f"Model with name {named['name']}{version} does not exist."
+    return answer_serving_error(UnknownModel(text))
+
+
+@blueprint.get("")
+def server_metadata() -> Response:
+    """Tell what this server is."""
+    return jsonify(name="resnet-serving", version="unreleased", extensions=EXTENSIONS)
+
+
+@blueprint.get("/health/live")
+def live() -> Response:
+    """Alive: the process answers."""
+    return jsonify(live=True)
+
+
+@blueprint.get("/health/ready")
+def ready() -> Response:
+    """Ready: a model answers; otherwise 503."""
+    model_server().ready_model()
+    return jsonify(ready=True)
+
+
+@blueprint.get("/models")
+def models() -> Response:
+    """List the models, as KServe does."""
+    statuses = model_server().statuses()
+    return jsonify(models=list(dict.fromkeys(status.name for status in statuses)))
+
+
+@blueprint.get("/models/<name>")
+@blueprint.get("/models/<name>/versions/<int:version>")
+def model_metadata(name: str, version: int | None = None) -> Response:
+    """Tell what a model takes and gives."""
+    server = model_server()
+    model = server.ready_model(Target(name, version))
+    live = [str(each.version) for each in server.statuses(name) if each.state == "AVAILABLE"]
+    outputs = [describe(output, "FP32", [-1, len(model.class_names)]) for output in OUTPUTS]
+    return sign(
+        jsonify(
+            name=model.name,
+            versions=live,
+            platform=f"pytorch_{model.engine}",
+            inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUTS.items()],
+            outputs=outputs,
+        ),
+        model,
+    )
+
+
+def describe(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
+    """Return a tensor's metadata."""
+    return {"name": name, "datatype": datatype, "shape": shape}
+
+
+@blueprint.get("/models/<name>/ready")
+@blueprint.get("/models/<name>/versions/<int:version>/ready")
+def model_ready(name: str, version: int | None = None) -> Response:
+    """Tell whether a model answers; otherwise 503, as KServe does."""
+    try:
+        model: Model = model_server().ready_model(Target(name, version))
+    except NotReady as error:
+        raise NotReady(f"Model with name {name} is not ready.") from error
+    return sign(jsonify(name=name, ready=True), model)
+
+
+@blueprint.post("/models/<name>/infer")
+@blueprint.post("/models/<name>/versions/<int:version>/infer")
+def infer(name: str, version: int | None = None) -> Response:
+    """Answer pictures."""
+    server = model_server()
+    server.check_room(Target(name, version))
+    asked = read_inference(read_body(), request.headers.get(HEADER_LENGTH), server.check_count)
+    g.log_fields["pictures"] = len(asked.pictures)
+    predictions = server.classify_many(
+        asked.pictures, watch_client(), Target(name, version, sticky=routing_key())
+    )
+    return sign(encode(predictions, asked), predictions[0].model)
+
+
+@blueprint.post("/repository/index")
+def repository_index() -> Response:
+    """Tell how every version of every model stands; only those that answer where ``ready`` is asked for."""
+    body = read_body()
+    only_ready = parse_object(body).get("ready", False) if body else False
+    if not isinstance(only_ready, bool):
+        raise MalformedRequest("'ready' must be true or false")
+    rows = [
+        {
+            "name": status.name,
+            "version": str(status.version),
+            "state": STATES[status.state],
+            "reason": status.problem,
+        }
+        for status in model_server().statuses()
+    ]
+    return jsonify([row for row in rows if row["state"] == "READY" or not only_ready])
+
+
+@blueprint.post("/repository/models/<name>/<any(load, unload):action>")
+def control(name: str, action: str) -> Response:
+    """Refuse to change what is served: that is the operator's affair, not a client's."""
+    raise MalformedRequest(
+        f"to {action} {name} by request is not allowed; what lies in the models folder is served"
+    )
