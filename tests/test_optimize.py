@@ -30,6 +30,7 @@ def models(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(600)  # 500 pictures, five times
 def test_reduced_precisions_are_made_measured_and_then_served(models, settings):
     chosen = settings(models=str(models), device="cpu")
     report, path = optimize(chosen, None)
