@@ -122,7 +122,7 @@ def decode_image(
         file: an open binary file, positioned anywhere; the caller closes it.
         max_pixels: width × height above which the picture is refused, before it is decoded.
         exif_rotate: turn the picture upright by its EXIF tag.
-        fast: resize within 1 of 255 of the contract (see ``resize_fast``); and decode a large JPEG at
+        fast: resize nearly as the contract says (see ``resize_fast``); and decode a large JPEG at
             a half, a quarter or an eighth of its size, but never below ``SCALED`` times what is
             needed: pixels then differ by about 0.5 of 255 in the mean, and by up to 31 at sharp edges.
         frame: the model's.
@@ -156,7 +156,7 @@ def prepare_pixels(
     Args:
         pixels: (height, width, 3) uint8, RGB; neither side is 0.
         max_pixels: as ``decode_image`` takes it.
-        fast: resize within 1 of 255 of the contract.
+        fast: resize nearly as the contract says (see ``resize_fast``).
         frame: what of the picture the network sees.
 
     Returns:

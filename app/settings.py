@@ -195,7 +195,7 @@ class Settings:
         "auto",
         one_of("auto", "exact", "fast"),
         "",
-        "`exact` as the reference, `fast` within 1 of 255, large JPEGs less; auto: fast where precision is reduced",
+        "`exact` as the reference, `fast` within 2 of 255, large JPEGs less; auto: fast where precision is reduced",
     )
     max_queue: int = row(
         "128", whole(1, 10_000), "requests", "requests inside one worker; one more is answered 429"

@@ -13,10 +13,10 @@ from app.decision import Decision
 from app.engines import openvino as vino
 from app.errors import BundleError
 from app.images import WHOLE
+from app.lineup import Curator
 from app.optimize import measure_agreement, optimize, read_pictures
 from app.optimized import Optimized
 from app.precision import read_report
-from app.sizing import current_plan
 from tests.conftest import DEMO
 from tests.helpers import ROOT, SAMPLES
 
@@ -47,9 +47,9 @@ def test_reduced_precisions_are_made_measured_and_then_served(models, settings):
         assert row.agreement >= 0.99, row
         assert row.images_per_s > 0
     assert optimized.find_network("int8").with_suffix(".bin").stat().st_size < 30e6
-    plan = current_plan(chosen)
+    (entry,) = Curator(chosen).look().entries
     fastest = max(report.measurements, key=lambda row: row.images_per_s)
-    assert plan.lineup.entries[0].footprint.precision == fastest.precision
+    assert entry.footprint.precision == fastest.precision
 
 
 def test_the_report_that_comes_with_the_demo_is_about_its_weights():

@@ -46,7 +46,12 @@ def write_bundle(
     torch.save(weights, folder / "model.pth")
     write_class_names(folder, examples.class_names)
     description = f"ResNet-50, trained on {len(examples.training):,} pictures of {examples.title}."
-    scores = {"training_pictures": len(examples.training), **scores}
-    write_json(folder / CARD_FILE, {"description": description, "scores": scores})
+    card = {
+        "description": description,
+        "threshold": scores["thresholds"],  # what the server decides by
+        "scores": {"training_pictures": len(examples.training), **scores},
+    }
+    del card["scores"]["thresholds"]
+    write_json(folder / CARD_FILE, card)
     write_sums(folder)
     return put_in_place(folder, model)
