@@ -190,7 +190,8 @@ def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
         return make_model(entry)
 
     here = stage(load=load, has_room=lambda entry: False)
-    here.show(make_entry("a", 2))
+    with caplog.at_level(logging.WARNING, "app.versions"):
+        here.show(make_entry("a", 2))
     assert seen == [(1, []), (2, [])]
     assert here.ask() == 2
     assert "memory does not hold both: a, version 1 leaves before version 2" in caplog.text
