@@ -164,8 +164,12 @@ class Curator:
 
     def _look_at(self, config: ModelConfig) -> tuple[list[Entry], list[Refusal], str]:
         """Return one model's entries and refusals, and a problem or empty."""
-        versions = versions_of(config.folder)
-        found = {folder: take_fingerprint(folder) for folder in versions.values()}
+        kept = [entry for entry in self._lineup.entries if entry.name == config.name]
+        try:
+            versions = versions_of(config.folder)
+            found = {folder: take_fingerprint(folder) for folder in versions.values()}
+        except OSError as error:
+            return kept, [], f"{config.folder} cannot be read: {error}"
         settled = {
             version: folder
             for version, folder in versions.items()
@@ -183,7 +187,6 @@ class Curator:
         refusals = [result for result in results.values() if isinstance(result, Refusal)]
         if entries:
             return entries, refusals, ""
-        kept = [entry for entry in self._lineup.entries if entry.name == config.name]
         return kept, refusals, "" if versions else f"{config.folder} holds no version of the model"
 
     def _is_settled(self, folder: Path, fingerprint: Fingerprint) -> bool:

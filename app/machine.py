@@ -112,8 +112,16 @@ def visible_handles() -> list[object]:
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes know by its file; waits (the whole thread) until it is free."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    """Hold a lock that other processes know by its file; waits (the whole thread) until it is free.
+
+    Where the file cannot be made nothing is held: better twice the work than none.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError:
+        yield
+        return
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends
         yield

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from app.engines import Choice
@@ -94,7 +94,10 @@ def adopt_plan(settings: Settings) -> Plan:
     """Look at the models folder, write the lineup, and make the plan that this process and its children follow."""
     global _adopted  # noqa: PLW0603
     lineup = Curator(settings, _adopted.lineup if _adopted else None).look()
-    LineupFile(settings).write(lineup)
+    with suppress(
+        OSError
+    ):  # nowhere to write it: the workers take over new versions on a reload only
+        LineupFile(settings).write(lineup)
     _adopted = make_plan(settings, lineup, before=_adopted)
     return _adopted
 

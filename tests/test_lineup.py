@@ -158,6 +158,20 @@ def test_a_vanished_mount_unloads_nothing(curator, models, how):
     assert "holds no" in lineup.problem or "cannot be read" in lineup.problem
 
 
+def test_a_folder_that_cannot_be_read_unloads_nothing(curator, models, monkeypatch):
+    add_version(models, 3)
+    here = curator()
+    here.look()
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(lineup_module, "versions_of", refuse)
+    lineup = here.look()
+    assert versions(lineup) == [3]
+    assert "leaves cannot be read: " in lineup.problem
+
+
 def test_the_last_version_stays_when_it_is_damaged_in_place(curator, models):
     add_version(models, 3)
     here = curator()

@@ -193,6 +193,14 @@ def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings
     assert "model.pth cannot be read as weights" in plan.lineup.failure
 
 
+def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    plan = sizing.adopt_plan(
+        settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache"))
+    )
+    assert [entry.name for entry in plan.lineup.entries] == ["demo"]
+
+
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
     plan = current_plan(settings(device="cuda:7"))
     assert "SERVING_DEVICE=cuda:7: there are " in plan.lineup.failure
