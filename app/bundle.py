@@ -72,8 +72,7 @@ class Bundle:
             BundleError: the file cannot be read.
         """
         try:
-            with self.weights.open("rb") as file:
-                digits = hashlib.file_digest(file, "sha256").hexdigest()[:HASH_DIGITS]
+            digits = take_sum(self.weights)[:HASH_DIGITS]
         except OSError as error:
             raise BundleError(f"{self.weights}: {error}") from error
         return digits + self.card.suffix()
@@ -184,8 +183,7 @@ def check_sums(folder: Path) -> None:
     try:
         for line in sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []:
             expected, _, name = line.partition("  ")
-            with (folder / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = take_sum(folder / name)
             if found != expected:
                 raise BundleError(f"{folder / name} is not what {SUMS_FILE} says: {found[:16]} …")
     except (OSError, ValueError) as error:
@@ -197,9 +195,14 @@ def write_sums(folder: Path) -> None:
     lines = []
     for name in (*WEIGHT_FILES, CLASS_FILE, CARD_FILE):
         if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+            lines.append(f"{take_sum(folder / name)}  {name}\n")
     (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def take_sum(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from app.engines import Choice, Engine, load_engine
 from app.errors import BundleError, ServingError, SettingsError
 from app.footprint import default_batch
 from app.images import Frame, decode_image
+from app.logs import say
 from app.machine import list_gpus, processor
 from app.optimized import Optimized
 from app.precision import FP32, Measurement, Report
@@ -158,11 +159,6 @@ def read_pictures(folder: Path, settings: Settings, frame: Frame, fast: bool = F
             "come are needed, to calibrate and to measure (scripts/optimize --pictures FOLDER)"
         )
     return np.stack(images)
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal what is going on."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from app.bundle import (
 )
 from app.errors import BundleError, SettingsError
 from app.footprint import find_footprint
+from app.logs import say
 from app.optimized import Optimized
 from app.precision import REPORT_FILE
 from app.settings import Settings
@@ -66,11 +67,6 @@ def copy_bundle(source: Path, folder: Path) -> None:
     for name in ("calibration", "optimized"):
         if (source / name).is_dir():
             shutil.copytree(source / name, folder / name)
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal what is going on."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:

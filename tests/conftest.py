@@ -4,13 +4,16 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app.factory import create_app
 from app.roster import Roster, State
 from app.serving import ModelServer
 from app.settings import Settings
+from scripts.training.voc import read_voc
 from tests import reference
+from tests.drawn_voc import draw_devkit
 from tests.helpers import ROOT, make_entry, make_light, make_lineup, wait_until
 from tests.server import Server
 
@@ -102,3 +105,33 @@ def start_server(tmp_path_factory):
     yield start
     for live in started:
         live.remove()
+
+
+@pytest.fixture
+def devkit(tmp_path):
+    """Return a drawn VOCdevkit of its own."""
+    draw_devkit(tmp_path / "VOCdevkit")
+    return tmp_path / "VOCdevkit"
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """Return the examples of a drawn VOCdevkit."""
+    devkit = tmp_path_factory.mktemp("shared") / "VOCdevkit"
+    draw_devkit(devkit)
+    return read_voc(devkit)
+
+
+@pytest.fixture
+def client_and_seen(client_of):
+    """Return a client, and the list of what reaches the network behind it."""
+    seen = []
+
+    def load(_settings, _slot, entry):
+        def look(images):
+            seen.extend(images)
+            return np.zeros((len(images), 2), np.float32)
+
+        return make_light(entry, look)
+
+    return client_of(load), seen

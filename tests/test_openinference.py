@@ -11,7 +11,7 @@ import pytest
 
 from app.errors import BundleError
 from app.lineup import Refusal
-from tests.helpers import encode, grey, make_entry, make_light, make_lineup, photo_like, png_bomb
+from tests.helpers import encode, grey, make_entry, make_lineup, photo_like, png_bomb
 
 LIGHT = "/v2/models/light"
 LENGTH = "Inference-Header-Content-Length"
@@ -245,17 +245,8 @@ def test_a_version_may_be_named(client):
     assert answer.json["model_version"] == "4"
 
 
-def test_pixels_reach_the_network_as_the_picture_they_are(client_of):
-    seen = []
-
-    def load(_settings, _slot, entry):
-        def look(images):
-            seen.extend(images)
-            return np.zeros((len(images), 2), np.float32)
-
-        return make_light(entry, look)
-
-    client = client_of(load)
+def test_pixels_reach_the_network_as_the_picture_they_are(client_and_seen):
+    client, seen = client_and_seen
     picture = photo_like(90, 61)
     infer(client, image(b64(encode(picture, "PNG"))))
     infer(client, pixels(np.asarray(picture)[None]))

@@ -223,18 +223,9 @@ def test_base64_of_either_alphabet_is_read(client):
     assert predict(client, {"instances": [{"b64": wrapped}]}).status_code == 200
 
 
-def test_pixels_are_answered_as_the_picture_they_are(client_of):
+def test_pixels_are_answered_as_the_picture_they_are(client_and_seen):
     """Seen by what reaches the network: the same array to the bit."""
-    seen = []
-
-    def load(_settings, _slot, entry):
-        def look(images):
-            seen.extend(images)
-            return np.zeros((len(images), 2), np.float32)
-
-        return make_light(entry, look)
-
-    client = client_of(load)
+    client, seen = client_and_seen
     picture = photo_like(90, 61)
     predict(client, {"instances": [b64(encode(picture, "PNG"))]})
     predict(client, {"instances": [np.asarray(picture).tolist()]})

@@ -24,25 +24,10 @@ from scripts.training.pictures import Reader
 from scripts.training.run import lock_folder
 from scripts.training.start import build_classifier
 from scripts.training.voc import read_voc
-from tests.drawn_voc import TRAINING, draw_devkit, error_of
+from tests.drawn_voc import TRAINING, error_of
 from tests.helpers import ROOT
 
 READER = Reader(max_pixels=10_000_000, exif_rotate=False)
-
-
-@pytest.fixture
-def devkit(tmp_path):
-    """Return a drawn VOCdevkit of its own."""
-    draw_devkit(tmp_path / "VOCdevkit")
-    return tmp_path / "VOCdevkit"
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory):
-    """Return the examples of a drawn VOCdevkit."""
-    devkit = tmp_path_factory.mktemp("shared") / "VOCdevkit"
-    draw_devkit(devkit)
-    return read_voc(devkit)
 
 
 # The training itself

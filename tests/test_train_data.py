@@ -28,21 +28,6 @@ from tests.helpers import ROOT, SAMPLES
 READER = Reader(max_pixels=10_000_000, exif_rotate=False)
 
 
-@pytest.fixture
-def devkit(tmp_path):
-    """Return a drawn VOCdevkit of its own."""
-    draw_devkit(tmp_path / "VOCdevkit")
-    return tmp_path / "VOCdevkit"
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory):
-    """Return the examples of a drawn VOCdevkit."""
-    devkit = tmp_path_factory.mktemp("shared") / "VOCdevkit"
-    draw_devkit(devkit)
-    return read_voc(devkit)
-
-
 # Pictures and labels
 
 

@@ -3,24 +3,13 @@
 import json
 
 import numpy as np
-import pytest
 
 from app.decision import LOGIT_THRESHOLD
 from scripts.demo_scenes import CLASS_NAMES
 from scripts.scores import exact_share, f1_score, mean_average_precision, tune_threshold
 from scripts.training.measure import score
 from scripts.training.plan import Plan
-from scripts.training.voc import read_voc
-from tests.drawn_voc import VALIDATION, draw_devkit
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory):
-    """Return the examples of a drawn VOCdevkit."""
-    devkit = tmp_path_factory.mktemp("shared") / "VOCdevkit"
-    draw_devkit(devkit)
-    return read_voc(devkit)
-
+from tests.drawn_voc import VALIDATION
 
 # Scores
 
