@@ -9,6 +9,7 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 4  factory            create_app(settings): wires everything
     FLOOR 3  web/*              surfaces: Flask blueprints, one for each dialect; never import torch
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
+             loading, prediction   a version becomes a model at work; the answer to one picture
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              servable, versions a loaded version with its threads; which are live, and how they change
              repository, models_file, traffic   which versions are wanted; which of them answers

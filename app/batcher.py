@@ -27,6 +27,7 @@ from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from gevent.event import Event
@@ -50,6 +51,30 @@ UNANSWERED = InternalError("the model gave no answer")
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Where a picture's time went, once it was decoded.
+
+    Attributes:
+        queue_s: how long it waited for the forward to begin.
+        forward_s: how long the forward took, for the whole batch.
+        batch: pictures in the forward.
+        leads: it was the first of them; who counts batches counts it alone.
+    """
+
+    queue_s: float
+    forward_s: float
+    batch: int
+    leads: bool
+
+
+class Row(NamedTuple):
+    """What a forward gave one picture: (classes,) float32 logits, and how that went."""
+
+    logits: np.ndarray
+    timing: Timing
+
+
 @dataclass(eq=False)
 class Ticket:
     """One picture on its way through the model thread.
@@ -60,7 +85,7 @@ class Ticket:
         submitted: when it was queued, monotonic seconds.
         answered: set, on the hub, once ``outcome`` is there.
         abandoned: the waiter has left (deadline or hang-up); nobody wants the answer.
-        outcome: (classes,) float32 logits, or the error to raise.
+        outcome: what the forward gave it, or the error to raise.
     """
 
     image: np.ndarray
@@ -68,7 +93,7 @@ class Ticket:
     submitted: float = field(default_factory=time.monotonic)
     answered: Event = field(default_factory=Event)
     abandoned: bool = False
-    outcome: np.ndarray | ServingError = UNANSWERED
+    outcome: Row | ServingError = UNANSWERED
 
 
 def is_never_gone() -> bool:
@@ -125,15 +150,12 @@ class Batcher:
             if not self._inside:
                 self._idle.set()
 
-    def submit(self, image: np.ndarray, is_gone: Callable[[], bool] = is_never_gone) -> np.ndarray:
+    def submit(self, image: np.ndarray, is_gone: Callable[[], bool] = is_never_gone) -> Row:
         """Queue a picture and wait for its answer; the caller's timeout bounds the wait.
 
         Args:
             image: (3, side, side) uint8.
             is_gone: tells whether the client has hung up; safe on any thread.
-
-        Returns:
-            (classes,) float32 logits.
 
         Raises:
             InternalError: the forward failed.
@@ -236,10 +258,13 @@ class Batcher:
 
     def _answer(self, batch: list[Ticket], forward: Forward) -> None:
         """Run one forward and hand every waiter its row, or the error."""
+        began = time.monotonic()
         try:
             logits = forward([ticket.image for ticket in batch])
-            for ticket, row in zip(batch, logits, strict=True):
-                ticket.outcome = row
+            took_s = time.monotonic() - began
+            for ticket, own in zip(batch, logits, strict=True):
+                queue_s, leads = began - ticket.submitted, ticket is batch[0]
+                ticket.outcome = Row(own, Timing(queue_s, took_s, len(batch), leads))
         except OutOfMemory as error:
             logger.warning("%s", error.message, extra={"fields": {"batch": len(batch)}})
             if len(batch) > 1:

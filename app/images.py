@@ -135,7 +135,13 @@ def decode_image(
         UnsupportedType: a picture of a type that is not served.
         ImageTooLarge: more pixels than ``max_pixels``.
     """
-    image = open_image(file, max_pixels)
+    return prepare_image(open_image(file, max_pixels), exif_rotate, fast, frame)
+
+
+def prepare_image(
+    image: Image.Image, exif_rotate: bool = False, fast: bool = False, frame: Frame = WHOLE
+) -> np.ndarray:
+    """Decode an opened picture; arguments, result and errors as ``decode_image`` has them."""
     try:
         if fast:
             needed = SCALED * (frame.resize or frame.side)

@@ -6,21 +6,17 @@
 from __future__ import annotations
 
 import logging
-import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, cast
 
 import gevent
 import numpy as np
-from gevent.monkey import is_module_patched
 from gevent.threadpool import ThreadPool
 
 from app.batcher import is_never_gone
-from app.engines import load_engine
 from app.errors import (
-    BundleError,
     DeadlinePassed,
     MalformedRequest,
     NotReady,
@@ -28,73 +24,22 @@ from app.errors import (
     UnknownModel,
 )
 from app.handoff import Handoff
-from app.images import decode_image, prepare_pixels
+from app.images import open_image, prepare_image, prepare_pixels
 from app.lineup import Entry, Lineup
+from app.loading import load_model
 from app.machine import hold_lock
 from app.precision import FP32
+from app.prediction import Prediction
 from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
-from app.sizing import choose_how, current_plan, has_room, room_on_device
+from app.sizing import current_plan, has_room
 from app.traffic import ANY, Target, choose_version
 from app.versions import Versions, VersionStatus
 
 Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer to one picture.
-
-    Attributes:
-        logits: (classes,) float32, in the order of ``model.class_names``.
-        model: who answered.
-    """
-
-    logits: np.ndarray
-    model: Model
-
-    def scores(self) -> np.ndarray:
-        """Return each class's score by the model's activation: (classes,) float32 in 0..1."""
-        return self.model.card.decision.scores(self.logits)
-
-    def labels(self) -> list[str]:
-        """Return the names of the classes that pass by the model's rule, by rising logit."""
-        passing = self.model.card.decision.choose(self.logits)
-        return [self.model.class_names[index] for index in passing]
-
-
-def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
-    """Load a version for the worker in ``slot``, on the calling thread.
-
-    Raises:
-        BundleError: it cannot be served.
-    """
-    seat = current_plan(settings).seat(slot)
-    choice = choose_how(settings, seat, entry.footprint)
-    if is_module_patched("threading") and f"app.engines.{choice.engine}" not in sys.modules:
-        raise BundleError(  # see tell_plan in conf/gunicorn.conf.py
-            f"it needs the engine {choice.engine}, which the server did not start with: reload Gunicorn"
-        )
-    optimized = entry.open(settings.cache)
-    bundle = optimized.bundle
-    with room_on_device(settings, choice.device, entry.footprint.device_bytes):
-        engine = load_engine(choice, optimized)
-    return Model(
-        bundle.name,
-        bundle.version,
-        bundle.class_names,
-        bundle.description,
-        choice.device,
-        choice.engine,
-        choice.precision,
-        choice.max_batch,
-        engine.forward,
-        tuple(partial(engine.forward_in_lane, lane) for lane in range(engine.lanes)),
-        bundle.card,
-    )
 
 
 class ModelServer:
@@ -207,8 +152,7 @@ class ModelServer:
         Raises:
             ServingError: the first that any of them meets; the others are let go.
         """
-        servable = self._find(target)
-        waiting = [gevent.spawn(self._answer, servable, picture, is_gone) for picture in pictures]
+        waiting = self._begin(pictures, is_gone, target)
         try:
             for done in gevent.iwait(waiting):
                 if isinstance(outcome := done.get(), ServingError):
@@ -216,6 +160,30 @@ class ModelServer:
         finally:
             gevent.killall(waiting, block=False)
         return [cast(Prediction, greenlet.value) for greenlet in waiting]
+
+    def classify_each(
+        self,
+        pictures: Sequence[Picture],
+        is_gone: Callable[[], bool] = is_never_gone,
+        target: Target = ANY,
+    ) -> list[Prediction | ServingError]:
+        """Answer the pictures of one request as ``classify_many``; one's error is returned in its place.
+
+        Raises:
+            ServingError: what concerns them all: ``UnknownModel``, ``NotReady``.
+        """
+        waiting = self._begin(pictures, is_gone, target)
+        try:
+            return [greenlet.get() for greenlet in waiting]
+        finally:
+            gevent.killall(waiting, block=False)
+
+    def _begin(
+        self, pictures: Sequence[Picture], is_gone: Callable[[], bool], target: Target
+    ) -> list[gevent.Greenlet[..., Prediction | ServingError]]:
+        """Start a greenlet for each picture; all go to the same version."""
+        servable = self._find(target)
+        return [gevent.spawn(self._answer, servable, picture, is_gone) for picture in pictures]
 
     def _answer(
         self, servable: Servable, picture: Picture, is_gone: Callable[[], bool]
@@ -227,23 +195,32 @@ class ModelServer:
         )
         try:
             with gevent.Timeout(settings.deadline_s, too_late), servable.batcher.place():
-                image = self._decoders.apply(self._decode, (picture, servable.model))
-                if isinstance(image, ServingError):
-                    return image
-                logits = servable.batcher.submit(image, is_gone)
+                began = time.monotonic()
+                decoded = self._decoders.apply(self._decode, (picture, servable.model))
+                if isinstance(decoded, ServingError):
+                    return decoded
+                decode_s = time.monotonic() - began
+                image, size = decoded
+                logits, timing = servable.batcher.submit(image, is_gone)
         except ServingError as error:
             return error
-        return Prediction(logits, servable.model)
+        return Prediction(logits, servable.model, timing, decode_s, size)
 
-    def _decode(self, picture: Picture, model: Model) -> np.ndarray | ServingError:
-        """Decode in the native pool; an error is returned, because gevent prints what a pool raises."""
-        settings, fast = self._settings, self._may_be_fast(model)
+    def _decode(
+        self, picture: Picture, model: Model
+    ) -> tuple[np.ndarray, tuple[int, int]] | ServingError:
+        """Return the network's input and the picture's width and height (in the native pool).
+
+        An error is returned, because gevent prints what a pool raises.
+        """
+        settings, fast, frame = self._settings, self._may_be_fast(model), model.card.frame
         try:
             if isinstance(picture, np.ndarray):
-                return prepare_pixels(picture, settings.max_pixels, fast, model.card.frame)
-            return decode_image(
-                picture, settings.max_pixels, settings.exif_rotate, fast, model.card.frame
-            )
+                size = picture.shape[1], picture.shape[0]
+                return prepare_pixels(picture, settings.max_pixels, fast, frame), size
+            image = open_image(picture, settings.max_pixels)
+            size = image.size  # a scaled decoding changes it
+            return prepare_image(image, settings.exif_rotate, fast, frame), size
         except ServingError as error:
             return error
 

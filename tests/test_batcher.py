@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gevent.event import Event
 
-from app.batcher import Batcher
+from app.batcher import Batcher, Timing
 from app.errors import ClientGone, DeviceLost, InternalError, NotReady, OutOfMemory, QueueFull
 from app.handoff import Handoff, start_native_thread
 from tests.helpers import wait_until
@@ -88,7 +88,7 @@ def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
 
     def request() -> float:
         with batcher.place():
-            return float(batcher.submit(image(number))[0])
+            return float(batcher.submit(image(number)).logits[0])
 
     greenlet = gevent.spawn(request)
     gevent.sleep(0)  # until it waits
@@ -110,6 +110,29 @@ def test_requests_that_wait_share_one_forward_in_the_order_of_their_arrival():
         forward.let_go(3)
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(8)]
         assert forward.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+
+
+def test_an_answer_says_how_large_its_batch_was_and_who_led_it():
+    forward = HeldForward()
+    with running(forward, max_batch=2) as batcher:
+
+        def request(number: int) -> Timing:
+            with batcher.place():
+                return batcher.submit(image(number)).timing
+
+        requests = [gevent.spawn(request, 0)]
+        wait_until(lambda: forward.batches)
+        requests += [gevent.spawn(request, 1), gevent.spawn(request, 2)]
+        gevent.sleep(0)  # until they wait
+        forward.let_go(2)
+        timings = [request.get(timeout=5) for request in requests]
+    assert [(timing.batch, timing.leads) for timing in timings] == [
+        (1, True),
+        (2, True),
+        (2, False),
+    ]
+    assert timings[1].forward_s == timings[2].forward_s
+    assert timings[1].queue_s >= timings[2].queue_s >= 0
 
 
 def test_a_full_batch_does_not_wait():
@@ -136,7 +159,7 @@ def test_a_batch_waits_for_a_picture_that_is_being_decoded():
             first = ask(batcher, 1)
             gevent.sleep(0.05)
             assert not forward.batches
-            assert batcher.submit(image(2))[0] == 4.0
+            assert batcher.submit(image(2)).logits[0] == 4.0
         assert first.get(timeout=5) == 2.0
         assert forward.batches == [[1, 2]]
 

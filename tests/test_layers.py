@@ -17,12 +17,14 @@ FILES = {"images", "bundle", "card", "decision", "optimized", "precision"}
 TENSORS = {"weights", "network"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
+LOADING = {"loading", "prediction"}
 SIZING = {"sizing", "footprint"}
 REPOSITORY = {"repository", "models_file", "lineup", "traffic"}
 ROOF = {"wsgi", "worker", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
     **dict.fromkeys(CONCURRENCY | NUMERICS | SIZING | REPOSITORY, 1),
+    **dict.fromkeys(LOADING, 2),
     "serving": 2,
     "web": 3,
     "factory": 4,
@@ -40,6 +42,7 @@ NEIGHBOURS |= {("lineup", "repository"), ("lineup", "models_file")}
 NEIGHBOURS |= {("models_file", "repository"), ("models_file", "bundle")}
 NEIGHBOURS |= {("lineup", there) for there in ("bundle", "optimized", "precision")}
 NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "card")}
+NEIGHBOURS |= {("serving", there) for there in LOADING}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}

@@ -23,7 +23,7 @@ from app.errors import (
 from app.images import Frame, decode_image
 from app.roster import Roster, State
 from app.servable import Model
-from app.serving import ModelServer, Prediction
+from app.serving import ModelServer
 from app.traffic import Target
 from tests.helpers import STREET, encode, grey, make_entry, make_lineup, photo_like, wait_until
 
@@ -64,22 +64,6 @@ def is_ready(server):
 
 def street():
     return io.BytesIO(STREET.read_bytes())
-
-
-def test_labels_pass_strictly_above_the_threshold_by_rising_logit():
-    assert Prediction(np.float32([0.5, 3.0, 1.0]), model()).labels() == ["Cat", "Bee"]
-    assert Prediction(np.float32([0.5001, 3.0, 1.0]), model()).labels() == ["Ant", "Cat", "Bee"]
-    assert Prediction(np.float32([0, -1, 0.5]), model()).labels() == []
-    assert Prediction(np.float32([np.nan, 1, np.nan]), model()).labels() == ["Bee"]
-
-
-def test_a_models_own_rule_decides_and_gives_the_scores():
-    one_label = dataclasses.replace(model(), card=Card(decision=Decision("softmax", top_k=1)))
-    prediction = Prediction(np.float32([0.5, 3.0, 1.0]), one_label)
-    assert prediction.labels() == ["Bee"]
-    assert prediction.scores().sum() == pytest.approx(1)
-    sigmoids = Prediction(np.float32([0, 100, -100]), model()).scores()
-    assert sigmoids.round(6).tolist() == [0.5, 1, 0]
 
 
 def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
@@ -131,12 +115,27 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
     assert (seen[0] != decode_image(io.BytesIO(data), 10**9, fast=not fast)).any()
 
 
-def test_scores_are_sigmoids_and_overflow_nowhere():
-    """Also for logits whose exponential is beyond float32; a warning would be an error here."""
-    logits = np.float32([-1000, -20, 0, 2, 1000, np.nan])
-    scores = Prediction(logits, model()).scores()
-    assert scores.dtype == np.float32
-    assert scores == pytest.approx([0, 2.0611536e-9, 0.5, 0.880797, 1, np.nan], nan_ok=True)
+def test_one_bad_picture_of_many_is_its_own_error(serve):
+    server = serve()
+    wait_until(lambda: is_ready(server))
+    first, broken, third = server.classify_each([street(), io.BytesIO(b"text"), street()])
+    assert first.labels() == third.labels() == ["Cat", "Bee"]
+    assert isinstance(broken, UnreadableImage)
+    with pytest.raises(UnknownModel):
+        server.classify_each([street()], target=Target("other"))
+
+
+def test_an_answer_says_where_its_time_went_and_how_large_the_picture_was(serve):
+    server = serve()
+    wait_until(lambda: is_ready(server))
+    picture = io.BytesIO(encode(photo_like(1800, 1000), "JPEG"))
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    answers = server.classify_each([picture, pixels])
+    assert [answer.size for answer in answers] == [(1800, 1000), (40, 30)]
+    for answer in answers:
+        assert 0 < answer.decode_s < 30
+        assert 0 <= answer.timing.queue_s < 30
+        assert 0 <= answer.timing.forward_s < 30
 
 
 def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
@@ -158,10 +157,11 @@ def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
 def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serve):
     """A new version takes over while a request's pictures are inside: its answers are not mixed."""
     lineup = [make_lineup(make_entry(version=1))]
-    gate = SimpleQueue()
+    gate, begun = SimpleQueue(), []
 
     def load(_settings, _slot, entry):
         def answer(images):
+            begun.append(entry.version)
             if entry.version == 1:
                 gate.get()
             return np.zeros((len(images), 3), np.float32)
@@ -172,7 +172,7 @@ def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serv
     wait_until(lambda: is_ready(server))
     picture = np.zeros((2, 2, 3), np.uint8)
     inside = gevent.spawn(server.classify_many, [picture] * 4)
-    gevent.sleep(0.05)
+    wait_until(lambda: begun)  # then all four have their places
     lineup[0] = make_lineup(make_entry(version=2))
     wait_until(lambda: server.ready_model().version == 2)
     for _ in range(4):

@@ -19,7 +19,8 @@ import numpy as np
 from flask import Response
 
 from app.errors import MalformedRequest
-from app.serving import Picture, Prediction
+from app.prediction import Prediction
+from app.serving import Picture
 from app.web.bodies import abbreviate, parse_object
 from app.web.tensors import (
     as_decimals,

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from app.errors import MalformedRequest
+from app.prediction import Prediction
 from app.servable import Model
-from app.serving import Picture, Prediction
+from app.serving import Picture
 from app.web.bodies import abbreviate
 from app.web.tensors import (
     B64,

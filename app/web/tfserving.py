@@ -22,7 +22,8 @@ from typing import Any
 from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
-from app.serving import Picture, Prediction
+from app.prediction import Prediction
+from app.serving import Picture
 from app.traffic import Target
 from app.versions import VersionStatus
 from app.web import model_server

@@ -1,0 +1,46 @@
+"""A version of the lineup becomes a model at work in one worker."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from gevent.monkey import is_module_patched
+
+from app.engines import load_engine
+from app.errors import BundleError
+from app.lineup import Entry
+from app.servable import Model
+from app.settings import Settings
+from app.sizing import choose_how, current_plan, room_on_device
+
+
+def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
+    """Load a version for the worker in ``slot``, on the calling thread.
+
+    Raises:
+        BundleError: it cannot be served.
+    """
+    seat = current_plan(settings).seat(slot)
+    choice = choose_how(settings, seat, entry.footprint)
+    if is_module_patched("threading") and f"app.engines.{choice.engine}" not in sys.modules:
+        raise BundleError(  # see tell_plan in conf/gunicorn.conf.py
+            f"it needs the engine {choice.engine}, which the server did not start with: reload Gunicorn"
+        )
+    optimized = entry.open(settings.cache)
+    bundle = optimized.bundle
+    with room_on_device(settings, choice.device, entry.footprint.device_bytes):
+        engine = load_engine(choice, optimized)
+    return Model(
+        bundle.name,
+        bundle.version,
+        bundle.class_names,
+        bundle.description,
+        choice.device,
+        choice.engine,
+        choice.precision,
+        choice.max_batch,
+        engine.forward,
+        tuple(partial(engine.forward_in_lane, lane) for lane in range(engine.lanes)),
+        bundle.card,
+    )
