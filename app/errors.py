@@ -7,6 +7,8 @@ Where each is raised, along the way of a request:
               UnsupportedType  UnsupportedType   NotReady
               BodyTooLarge     ImageTooLarge     DeadlinePassed
               MalformedRequest
+              InvalidOption
+              UrlRefused, FetchFailed
 
 The web floor turns them into answers (``web/problems.py``); nothing else needs to know HTTP.
 """
@@ -87,6 +89,27 @@ class UnsupportedType(ServingError):
 
     status = 415
     code = "unsupported_type"
+
+
+class InvalidOption(ServingError):
+    """An option that does not exist, or a value that it cannot have."""
+
+    status = 422
+    code = "invalid_option"
+
+
+class UrlRefused(ServingError):
+    """A picture's URL that is not to be fetched: URLs are off, or its host is not allowed."""
+
+    status = 422
+    code = "url_refused"
+
+
+class FetchFailed(ServingError):
+    """A picture's URL that cannot be fetched: no answer, another status than 200, too large, too slow."""
+
+    status = 422
+    code = "fetch_failed"
 
 
 class QueueFull(ServingError):

@@ -7,7 +7,7 @@ from flask import Flask
 from app.roster import Roster
 from app.serving import ModelServer
 from app.settings import Settings
-from app.web import health, openinference, predict, problems, requests, tfserving
+from app.web import health, openinference, predict, predictions, problems, requests, tfserving
 
 
 def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
@@ -24,6 +24,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     requests.register(app)
     problems.register(app)
     app.register_blueprint(predict.blueprint)
+    app.register_blueprint(predictions.blueprint)
     app.register_blueprint(tfserving.blueprint)
     app.register_blueprint(openinference.blueprint)
     app.register_blueprint(health.blueprint)

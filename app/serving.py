@@ -23,6 +23,7 @@ from app.errors import (
     ServingError,
     UnknownModel,
 )
+from app.fetching import Fetcher
 from app.handoff import Handoff
 from app.images import open_image, prepare_image, prepare_pixels
 from app.lineup import Entry, Lineup
@@ -73,6 +74,7 @@ class ModelServer:
         self._on_death = on_death
         self._handoff = Handoff()
         self._decoders = ThreadPool(settings.decode_pool_size)
+        self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
         self._versions = Versions(
             self._handoff,
             load=lambda entry: load(settings, roster.slot, entry),
@@ -108,13 +110,18 @@ class ModelServer:
         """
         self._find(target).batcher.check_room()
 
+    @property
+    def most_pictures(self) -> int:
+        """The most pictures that one request can have."""
+        return self._settings.max_queue
+
     def check_count(self, pictures: int) -> None:
         """Refuse a request with more pictures than can ever be inside, before anything is made of them.
 
         Raises:
             MalformedRequest: there are more than ``max_queue``, or none.
         """
-        limit = self._settings.max_queue
+        limit = self.most_pictures
         if not 0 < pictures <= limit:
             raise MalformedRequest(
                 f"the request has {pictures:,} pictures; 1 to {limit:,} are taken"
@@ -177,6 +184,10 @@ class ModelServer:
             return [greenlet.get() for greenlet in waiting]
         finally:
             gevent.killall(waiting, block=False)
+
+    def fetch(self, urls: Sequence[str]) -> list[BinaryIO | ServingError]:
+        """Fetch pictures, side by side, from where the operator allows it; see ``Fetcher.fetch_all``."""
+        return self._fetcher.fetch_all(urls)
 
     def _begin(
         self, pictures: Sequence[Picture], is_gone: Callable[[], bool], target: Target

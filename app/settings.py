@@ -105,6 +105,17 @@ def versions(text: str) -> str:
     return text
 
 
+def hosts(text: str) -> tuple[str, ...]:
+    """Read a list of hosts; ``app/fetching.py`` knows what they allow."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for host in found:
+        if not re.fullmatch(r"(\*\.)?[A-Za-z0-9.-]+(:\d{1,5})?", host):
+            raise ValueError(
+                f"expected hosts such as images.example.org or *.example.org:8443, found {host!r}"
+            )
+    return found
+
+
 def row(default: str, read: Callable[[str], Any], unit: str, text: str) -> Any:
     """Return one row of the table as a dataclass field."""
     return dataclasses.field(
@@ -211,6 +222,15 @@ class Settings:
     )
     max_pixels: int = row(
         "50000000", whole(10_000, 500_000_000), "pixels", "largest picture, width × height"
+    )
+    url_hosts: tuple[str, ...] = row(
+        "",
+        hosts,
+        "hosts",
+        "where pictures may be fetched from by URL: `images.example.org,*.example.org:8443`; empty: nowhere",
+    )
+    url_timeout_s: float = row(
+        "10", number(0.1, 30), "s", "a picture that is not fetched from its URL by then is an error"
     )
     memory_reserve_percent: int = row(
         "10", whole(0, 90), "%", "memory of the host and of each GPU that workers leave free"

@@ -12,7 +12,7 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "roster", "machine"}
-CONCURRENCY = {"batcher", "handoff", "servable", "versions"}
+CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions"}
 FILES = {"images", "bundle", "card", "decision", "optimized", "precision"}
 TENSORS = {"weights", "network"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them

@@ -1,11 +1,16 @@
-"""The tests of the two threads once more, under gevent's monkey-patching, as in a Gunicorn worker."""
+"""The tests of the two threads, and of waiting sockets, under gevent's monkey-patching, as in a Gunicorn worker."""
 
 import subprocess
 import sys
 
 from tests.helpers import ROOT
 
-TESTS = ["tests/test_batcher.py", "tests/test_serving.py", "tests/test_web.py"]
+TESTS = [
+    "tests/test_batcher.py",
+    "tests/test_serving.py",
+    "tests/test_web.py",
+    "tests/fetching_patched.py",
+]
 PROGRAM = """
 from gevent import monkey
 monkey.patch_all()

@@ -19,15 +19,21 @@ class Part:
     """One field of a form. ``is_file`` as browsers mean it: it came with a file name, even an empty one."""
 
     name: str
-    is_file: bool
+    filename: str | None
     data: bytes
+
+    @property
+    def is_file(self) -> bool:
+        """Tell whether it is a file."""
+        return self.filename is not None
 
 
 class PartCollector:
     """Puts together what the parser calls back: headers in pieces, then data in pieces."""
 
-    def __init__(self) -> None:
-        """Start with no part."""
+    def __init__(self, most: int) -> None:
+        """Start with no part; there may be ``most``."""
+        self._most = most
         self.parts: list[Part] = []
         self._header = [b"", b""]
         self._disposition = b""
@@ -35,8 +41,8 @@ class PartCollector:
 
     def begin(self) -> None:
         """Start a part."""
-        if len(self.parts) >= MAX_PARTS:
-            raise MissingImage(f"the form has over {MAX_PARTS} fields; expected one with a file")
+        if len(self.parts) >= self._most:
+            raise MissingImage(f"the form has over {self._most:,} fields")
         self._disposition, self._pieces = b"", []
 
     def add_header_name(self, data: bytes, start: int, end: int) -> None:
@@ -61,11 +67,13 @@ class PartCollector:
         """Finish a part."""
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        self.parts.append(Part(name, b"filename" in options, b"".join(self._pieces)))
+        filename = options.get(b"filename")
+        told = None if filename is None else filename.decode("utf-8", "replace")
+        self.parts.append(Part(name, told, b"".join(self._pieces)))
 
 
-def read_form() -> list[Part]:
-    """Return the current request's form.
+def read_form(most: int = MAX_PARTS) -> list[Part]:
+    """Return the current request's form; it may have ``most`` parts.
 
     Raises:
         UnsupportedType: the body is no multipart form.
@@ -76,7 +84,7 @@ def read_form() -> list[Part]:
         found = f"{request.mimetype!r}" if request.mimetype else "no content type"
         raise UnsupportedType(f"expected {FORM} with a file in it, found {found}")
     boundary = request.mimetype_params.get("boundary", "")
-    collector = PartCollector()
+    collector = PartCollector(most)
     callbacks = {
         "on_part_begin": collector.begin,
         "on_header_field": collector.add_header_name,

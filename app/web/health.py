@@ -10,6 +10,7 @@ blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
+@blueprint.get("/healthcheck")  # as older clients call it
 def healthz() -> Response:
     """Alive: the process answers, with or without a model."""
     return jsonify(status="alive")

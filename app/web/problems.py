@@ -10,15 +10,16 @@ Under a path of another server's dialect they have the form and the statuses of 
 
 from __future__ import annotations
 
-import json
 import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, request
+from msgspec import UNSET, UnsetType
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from app.errors import BodyTooLarge, InternalError, ServingError
 from app.logs import request_id
+from app.web.answers import Picture, Problem, write_json
 
 # The first part of the paths of each dialect, and which of our statuses its clients know by another.
 DIALECTS: dict[str, dict[int, int]] = {
@@ -36,28 +37,32 @@ def register(app: Flask) -> None:
     app.register_error_handler(Exception, answer_anything)
 
 
-def problem(status: int, code: str, detail: str) -> Response:
+def problem(
+    status: int, code: str, detail: str, images: list[Picture] | UnsetType = UNSET
+) -> Response:
     """Return a problem+json answer, or the dialect's own where the path has one."""
     statuses = DIALECTS.get(dialect())
     if statuses is not None:
-        return Response(
-            json.dumps({"error": detail}), statuses.get(status, status), mimetype="application/json"
-        )
-    body = {
-        "type": "about:blank",
-        "title": "Client Closed Request" if status == 499 else HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": request.path,
-        "code": code,
-        "request_id": request_id.get(),
-    }
-    return Response(json.dumps(body) + "\n", status, mimetype="application/problem+json")
+        return write_json({"error": detail}, statuses.get(status, status))
+    title = "Client Closed Request" if status == 499 else HTTPStatus(status).phrase
+    body = Problem(
+        type="about:blank",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=request.path,
+        code=code,
+        request_id=request_id.get(),
+        images=images,
+    )
+    return write_json(body, status, "application/problem+json")
 
 
-def answer_serving_error(error: ServingError) -> Response:
-    """Answer one of our own errors."""
-    response = problem(error.status, error.code, error.message)
+def answer_serving_error(
+    error: ServingError, images: list[Picture] | UnsetType = UNSET
+) -> Response:
+    """Answer one of our own errors; ``images`` where it is that of all of a request's pictures."""
+    response = problem(error.status, error.code, error.message, images)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response

@@ -14,6 +14,7 @@ from app.servable import Model
 
 HEADER = "X-Request-ID"
 HEALTH = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+UPLOAD_TIME = "X-Upload-Time"  # how long the body took to reach nginx, in s; nginx sets it
 SAFE_ID = re.compile(
     r"[A-Za-z0-9._-]{1,64}"
 )  # conf/nginx.conf takes over the same ids from clients
@@ -31,9 +32,15 @@ def register(app: Flask) -> None:
 def begin() -> None:
     """Take over the client's request id where it is a safe one, else make one."""
     g.started = time.monotonic()
+    g.upload_s = read_upload_time(request.headers.get(UPLOAD_TIME, ""))
     g.log_fields = {}
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+
+
+def read_upload_time(text: str) -> float:
+    """Return the seconds that the gateway says; 0 where there is none, or one that says something else."""
+    return float(text) if re.fullmatch(r"\d{1,6}\.\d{3}", text) else 0.0
 
 
 def finish(response: Response) -> Response:

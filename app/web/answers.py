@@ -1,0 +1,140 @@
+"""What the native routes answer, as types: they write the JSON, and ``/openapi.json`` is drawn from them.
+
+Logits and scores have six digits after the point: float32 has no more to say about numbers of this size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+from msgspec import UNSET, Struct, UnsetType, json
+
+DIGITS = 6
+
+
+class Label(Struct, omit_defaults=True):
+    """A class of the model, and what the network says of it for one picture.
+
+    Attributes:
+        label: the class's name.
+        score: 0..1, by the model's activation.
+        logit: the network's raw output.
+    """
+
+    label: str
+    score: float
+    logit: float
+
+
+class Fault(Struct, omit_defaults=True):
+    """Why one picture among others has no answer.
+
+    Attributes:
+        status: what the HTTP status would be, were it alone.
+        code: stable machine-readable name.
+        detail: a sentence for a person.
+        retry_after_s: where trying again makes sense, after how many seconds.
+    """
+
+    status: int
+    code: str
+    detail: str
+    retry_after_s: int | UnsetType = UNSET
+
+
+class PictureTimings(Struct):
+    """Where a picture's time went, in ms.
+
+    Attributes:
+        decode: waiting for a decode thread, and decoding.
+        queue: waiting for the forward to begin.
+        forward: the forward, for its whole batch.
+    """
+
+    decode: float
+    queue: float
+    forward: float
+
+
+class Picture(Struct, omit_defaults=True):
+    """One picture's answer, or its error.
+
+    Attributes:
+        name: the file's name as it was sent, the URL, or "image N".
+        bytes: size of the file.
+        width: px, as the file has it.
+        height: px, as the file has it.
+        labels: the classes that pass, the strongest first.
+        scores: every class in the model's order, where ``scores=all`` asks for it.
+        timings_ms: where the time went.
+        batch: pictures that shared the forward, this one included.
+        error: why there is no answer; all of the above but ``name`` and ``bytes`` are left out then.
+    """
+
+    name: str
+    bytes: int
+    width: int | UnsetType = UNSET
+    height: int | UnsetType = UNSET
+    labels: list[Label] | UnsetType = UNSET
+    scores: list[Label] | UnsetType = UNSET
+    timings_ms: PictureTimings | UnsetType = UNSET
+    batch: int | UnsetType = UNSET
+    error: Fault | UnsetType = UNSET
+
+
+class ModelName(Struct):
+    """Which model and version has answered."""
+
+    name: str
+    version: int
+
+
+class RequestTimings(Struct):
+    """Where a request's time went, in ms.
+
+    Attributes:
+        upload: from its first byte to its last, at the gateway.
+        total: from its first byte until the answer was ready.
+    """
+
+    upload: float
+    total: float
+
+
+class Answer(Struct):
+    """What ``POST /predict`` answers: the pictures in the order in which they were sent."""
+
+    model: ModelName
+    images: list[Picture]
+    timings_ms: RequestTimings
+    request_id: str
+
+
+class Problem(Struct, omit_defaults=True):
+    """An error (RFC 9457, application/problem+json).
+
+    Attributes:
+        type: always "about:blank".
+        title: the status in words.
+        status: the HTTP status.
+        detail: a sentence for a person; it names the value and the limit.
+        instance: the path.
+        code: stable machine-readable name.
+        request_id: the log has it too.
+        images: where ``POST /predict`` has an answer to none of its pictures: the error of each.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    images: list[Picture] | UnsetType = UNSET
+
+
+def write_json(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
+    """Return an answer as JSON, with a line's end for terminals."""
+    return Response(json.encode(content) + b"\n", status, mimetype=mimetype)

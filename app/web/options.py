@@ -1,0 +1,80 @@
+"""What a client may choose, in the query, as form fields or in JSON: one type for each route, checked in one place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, TypeVar
+
+from flask import request
+from msgspec import Meta, Struct, ValidationError, convert
+
+from app.errors import InvalidOption
+from app.traffic import Target
+from app.web.bodies import abbreviate
+from app.web.clients import routing_key
+
+
+class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Who shall answer.
+
+    Attributes:
+        model: a model's name; by default the server's default.
+        version: one of its versions; by default as the operator has shared the traffic.
+    """
+
+    model: str = ""
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+    def target(self) -> Target:
+        """Return who shall answer the current request."""
+        return Target(self.model, self.version, sticky=routing_key())
+
+
+class PredictOptions(ModelOptions, kw_only=True):
+    """What the answer shall hold.
+
+    Attributes:
+        threshold: of the score; a class passes strictly above it. Without it and ``top_k`` the model's
+            own rule decides.
+        top_k: so many of the strongest classes; with ``threshold`` at most so many of those that pass.
+        scores: ``all`` adds every class to the answer, passing or not.
+    """
+
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=1)] | None = None
+    scores: Literal["passing", "all"] = "passing"
+
+
+O = TypeVar("O", bound=ModelOptions)  # noqa: E741
+
+
+def read_options(kind: type[O], given: Iterable[tuple[str, Any]]) -> O:
+    """Return the current request's options.
+
+    Args:
+        kind: which options there are.
+        given: those of the body, text or what JSON has; those of the query are read here.
+
+    Raises:
+        InvalidOption: one is unknown, given twice, or of a value that it cannot have.
+    """
+    values: dict[str, Any] = {}
+    for name, value in [*request.args.items(multi=True), *given]:
+        if name not in kind.__struct_fields__:
+            known = ", ".join(sorted(kind.__struct_fields__))
+            raise InvalidOption(f"there is no option {abbreviate(name)}; there are {known}")
+        if name in values:
+            raise InvalidOption(f"the option {name} is given twice")
+        values[name] = value
+    try:
+        return convert(values, kind, strict=False)
+    except ValidationError as error:
+        raise InvalidOption(describe(error, values)) from error
+
+
+def describe(error: ValidationError, values: dict[str, Any]) -> str:
+    """Return msgspec's words with the value before them: "threshold is "2": Expected `float` <= 1.0"."""
+    text, _, place = str(error).partition(" - at ")
+    name = re.sub(r"\W", "", place)
+    return f"{name} is {abbreviate(values.get(name))}: {text[:1].lower()}{text[1:]}"

@@ -1,0 +1,220 @@
+"""Pictures by URL: from a real server beside the test, and never from where they must not come.
+
+What needs gevent's own sockets is in fetching_patched.py, which test_patched.py runs.
+"""
+
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import requests
+
+from app.errors import FetchFailed, SettingsError, UrlRefused
+from app.fetching import Fetcher, is_public
+from app.settings import Settings
+from tests.helpers import check_problem, grey
+
+PICTURE = grey(90)
+
+
+class Gallery(BaseHTTPRequestHandler):
+    """Answers pictures, redirects and mischief."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        place = self.path.partition("?")[0]
+        self.server.seen.append((self.headers["Host"], self.path))
+        if place.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/to/"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif place == "/picture.png":
+            self.answer(200, PICTURE)
+        elif place == "/large":
+            self.answer(200, bytes(10_000))
+        elif place == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            self.drip()
+        elif place == "/together":
+            self.server.barrier.wait(timeout=10)
+            self.answer(200, PICTURE)
+        else:
+            self.answer(404, b"nothing")
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def drip(self) -> None:
+        """Send a byte now and then, so that no single wait is long."""
+        while not self.server.closing.wait(0.05):
+            try:
+                self.wfile.write(b"x")
+            except OSError:
+                return
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def gallery():
+    """Return a server on loopback."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gallery)
+    server.seen, server.closing = [], threading.Event()
+    server.barrier = threading.Barrier(3)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.closing.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def fetcher(gallery, hosts=("localhost:{}",), max_bytes=5000, timeout_s=5.0) -> Fetcher:
+    """Return one that may use the gallery's port, and loopback, which nobody may in earnest."""
+    port = gallery.server_port
+    return Fetcher([host.format(port) for host in hosts], max_bytes, timeout_s, lambda _: True)
+
+
+def at(gallery, path: str) -> str:
+    return f"http://localhost:{gallery.server_port}{path}"
+
+
+def error_of(found) -> str:
+    assert isinstance(found, UrlRefused | FetchFailed), found
+    return found.message
+
+
+def test_pictures_are_fetched_each_with_its_own_error_and_in_order(gallery):
+    urls = [at(gallery, path) for path in ("/picture.png?a=1#part", "/missing", "/picture.png")]
+    first, missing, third = fetcher(gallery).fetch_all(urls)
+    assert first.read() == third.read() == PICTURE
+    assert "answered with the status 404" in error_of(missing)
+    assert (f"localhost:{gallery.server_port}", "/picture.png?a=1") in gallery.seen
+
+
+def test_redirects_are_followed_and_checked_like_the_url_itself(gallery):
+    good = at(gallery, f"/to/{at(gallery, '/to//picture.png')}")
+    away = at(gallery, "/to/http://169.254.169.254/latest/meta-data")
+    scheme = at(gallery, "/to/file:///etc/passwd")
+    found = fetcher(gallery).fetch_all([good, away, scheme])
+    assert found[0].read() == PICTURE
+    assert "not on this server's list" in error_of(found[1])
+    assert "neither http nor https" in error_of(found[2])
+
+
+def test_redirects_end(gallery):
+    path = "/picture.png"
+    for _ in range(4):
+        path = f"/to/{path}"
+    assert "more than 3 redirects" in error_of(fetcher(gallery).fetch_all([at(gallery, path)])[0])
+
+
+def test_the_pictures_of_a_request_are_limited_together(gallery):
+    (alone,) = fetcher(gallery, max_bytes=len(PICTURE)).fetch_all([at(gallery, "/picture.png")])
+    assert alone.read() == PICTURE
+    (large,) = fetcher(gallery).fetch_all([at(gallery, "/large")])
+    assert "larger than the limit of 5,000 bytes" in error_of(large)
+    both = fetcher(gallery, max_bytes=len(PICTURE) + 1).fetch_all([at(gallery, "/picture.png")] * 2)
+    assert sum(isinstance(found, FetchFailed) for found in both) >= 1
+
+
+def test_a_server_that_is_not_there_is_told(gallery):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
+        port = taken.getsockname()[1]
+        rules = Fetcher([f"localhost:{port}"], 5000, 5.0, lambda _: True)
+        (found,) = rules.fetch_all([f"http://localhost:{port}/a.png"])
+    assert "cannot be fetched" in error_of(found)
+
+
+def test_https_must_be_proven(gallery):
+    """The gallery speaks no TLS, so that the handshake fails."""
+    url = at(gallery, "/picture.png").replace("http://", "https://")
+    assert "cannot be fetched" in error_of(fetcher(gallery).fetch_all([url])[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://localhost/a.png", "neither http nor https"),
+        ("picture.png", "neither http nor https"),
+        ("http:///a.png", "plain host"),
+        ("http://user:word@localhost/a.png", "plain host"),
+        ("http://localhost\r\nX: y/a.png", "is no URL"),
+        ("http://localhost/\r\nX: y", "plain host"),
+        ("http://bücher.example/a.png", "plain host"),
+        ("http://localhost:99999/a.png", "is no URL"),
+        ("http://[::1/a.png", "is no URL"),
+        ("http://localhost/a.png", "not on this server's list"),  # another port
+        ("http://evil.example/a.png", "not on this server's list"),
+        ("http://localhost.evil.example/a.png", "not on this server's list"),
+    ],
+)
+def test_a_url_that_is_not_allowed_reaches_nobody(gallery, url, said):
+    assert said in error_of(fetcher(gallery).fetch_all([url])[0])
+    assert gallery.seen == []
+
+
+def test_without_hosts_urls_are_off():
+    (found,) = Fetcher([], 5000, 1.0).fetch_all(["http://example.org/a.png"])
+    assert "off here" in error_of(found)
+
+
+def test_a_name_that_leads_to_a_private_address_is_refused(gallery):
+    rules = Fetcher([f"localhost:{gallery.server_port}"], 5000, 1.0)
+    (found,) = rules.fetch_all([at(gallery, "/picture.png")])
+    assert "address that is not public" in error_of(found)
+    assert gallery.seen == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0"),
+        *("100.64.0.1", "224.0.0.1", "255.255.255.255", "192.0.2.1"),
+        *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1"),
+        *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2"),
+    ],
+)
+def test_no_private_address_is_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+def test_a_public_address_is(address):
+    assert is_public(address)
+
+
+def test_a_rule_may_mean_any_host_below_a_domain(gallery):
+    rules = Fetcher(["*.example.org:8080"], 5000, 1.0, lambda _: False)
+    (below,) = rules.fetch_all(["http://a.b.example.org:8080/"])
+    assert "not on this server's list" not in error_of(below)
+    (itself,) = rules.fetch_all(["http://example.org:8080/"])
+    assert "not on this server's list" in error_of(itself)
+
+
+def test_a_worker_refuses_a_name_that_leads_to_its_own_machine(start_server, gallery):
+    port = gallery.server_port
+    live = start_server(url_hosts=f"localhost:{port}").wait_ready()
+    content = {"images": [{"url": at(gallery, "/picture.png")}] * 3}
+    answer = requests.post(f"{live.url}/predict", json=content, timeout=30)
+    assert "not public" in check_problem(answer, 422, "url_refused")
+    assert len(answer.json()["images"]) == 3
+    assert gallery.seen == []
+
+
+def test_the_list_of_hosts_is_checked_at_the_start():
+    given = {"SERVING_URL_HOSTS": "a.example, *.b.example:8443"}
+    assert Settings.from_env(given).url_hosts == ("a.example", "*.b.example:8443")
+    with pytest.raises(SettingsError, match="found 'http://a'"):
+        Settings.from_env({"SERVING_URL_HOSTS": "http://a"})

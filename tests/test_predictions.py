@@ -1,0 +1,341 @@
+"""POST /predict: every way in, every option, and errors that are each picture's own."""
+
+import base64
+import io
+import json
+import math
+import time
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from tests import reference
+from tests.helpers import SAMPLES, STREET, check_problem, encode, grey, photo_like
+
+BRIGHT, MIXED, DARK, BLACK = grey(255), grey(150), grey(90), grey(0)
+
+
+def sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
+
+
+def send(client, *pictures: bytes, query: str = "", **fields: object):
+    """Post pictures as a form's files, with options in its fields."""
+    files = [(io.BytesIO(data), f"{place}.png") for place, data in enumerate(pictures)]
+    return client.post(f"/predict{query}", data={"image": files, **fields})
+
+
+def send_json(client, content: object):
+    return client.post("/predict", json=content)
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def labels(response, place: int = 0) -> list[str]:
+    assert response.status_code == 200, response.text
+    return [label["label"] for label in response.json["images"][place]["labels"]]
+
+
+def test_the_answer_has_the_strongest_label_first_with_score_and_logit(client):
+    answer = send(client, MIXED).json
+    assert answer["model"] == {"name": "light", "version": 4}
+    (picture,) = answer["images"]
+    assert picture["labels"] == [
+        {"label": "Bright", "score": pytest.approx(sigmoid(2), abs=1e-6), "logit": 2},
+        {"label": "Dark", "score": pytest.approx(sigmoid(1), abs=1e-6), "logit": 1},
+    ]
+    assert (picture["name"], picture["bytes"]) == ("0.png", len(MIXED))
+    assert (picture["width"], picture["height"], picture["batch"]) == (60, 40, 1)
+    assert "scores" not in picture
+    assert "error" not in picture
+
+
+def test_the_times_stand_in_the_answer_and_in_the_header(client):
+    response = client.post(
+        "/predict",
+        data=DARK,
+        content_type="image/png",
+        headers={"X-Upload-Time": "1.250", "X-Request-ID": "order-4711"},
+    )
+    answer = response.json
+    assert answer["request_id"] == response.headers["X-Request-ID"] == "order-4711"
+    times = dict(part.split(";dur=") for part in response.headers["Server-Timing"].split(", "))
+    assert list(times) == ["upload", "decode", "queue", "forward", "total"]
+    assert answer["timings_ms"]["upload"] == float(times["upload"]) == 1250
+    own = answer["images"][0]["timings_ms"]
+    assert [own["decode"], own["queue"], own["forward"]] == [
+        float(times[name]) for name in ("decode", "queue", "forward")
+    ]
+    assert answer["timings_ms"]["total"] >= 1250 + sum(own.values())
+    assert response.headers["X-Model-Version"] == "4"
+
+
+@pytest.mark.parametrize("told", ["", "-1.000", "1e9", "nan", "soon", "1.0000", "99999999.000"])
+def test_an_upload_time_that_no_gateway_says_counts_as_none(client, told):
+    response = client.post(
+        "/predict", data=DARK, content_type="image/png", headers={"X-Upload-Time": told}
+    )
+    assert response.json["timings_ms"]["upload"] == 0
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda data: {"data": data, "content_type": "image/png"},
+        lambda data: {"data": data, "content_type": "application/octet-stream"},
+        lambda data: {"data": {"b64": b64(data)}, "content_type": "multipart/form-data"},
+        lambda data: {"data": {"b64": b64(data)}},
+        lambda data: {"data": {"b64": f"data:image/png;base64,{b64(data)}"}},
+        # As clients write it that forget to escape "+".
+        lambda data: {
+            "data": f"b64={b64(data)}",
+            "content_type": "application/x-www-form-urlencoded",
+        },
+        lambda data: {"json": {"images": [{"b64": b64(data)}]}},
+        lambda data: {"json": {"images": [{"b64": base64.urlsafe_b64encode(data).decode()}]}},
+    ],
+)
+def test_a_picture_comes_as_the_body_or_in_base64_too(client, request_of):
+    data = encode(photo_like().point(lambda level: level // 16 + 64), "PNG")
+    assert b"+" in base64.b64encode(data)
+    response = client.post("/predict", **request_of(data))
+    assert labels(response) == ["Dark"]
+    assert response.json["images"][0]["bytes"] == len(data)
+    assert response.json["images"][0]["name"] == "image 1"
+
+
+def test_many_pictures_are_answered_in_their_order(client):
+    response = send(client, BRIGHT, DARK, BLACK, MIXED)
+    found = [labels(response, place) for place in range(4)]
+    assert found == [["Bright"], ["Dark"], [], ["Bright", "Dark"]]
+    response = send_json(client, {"images": [{"b64": b64(data)} for data in (DARK, BRIGHT)]})
+    assert [labels(response, place) for place in range(2)] == [["Dark"], ["Bright"]]
+    assert [picture["name"] for picture in response.json["images"]] == ["image 1", "image 2"]
+
+
+def test_one_bad_picture_is_its_own_error(client):
+    answer = send(client, BRIGHT, b"no picture", DARK).json["images"]
+    assert [picture.get("labels") is None for picture in answer] == [False, True, False]
+    error = answer[1]["error"]
+    assert (error["status"], error["code"]) == (400, "unreadable_image")
+    assert "b'no picture'" in error["detail"]
+    assert answer[1].keys() == {"name", "bytes", "error"}
+    mixed = {"images": [{"b64": "§"}, {"b64": b64(DARK)}]}
+    answer = send_json(client, mixed).json["images"]
+    assert answer[0]["error"]["code"] == "unreadable_image"
+    assert answer[1]["labels"][0]["label"] == "Dark"
+
+
+def test_where_every_picture_is_bad_the_answer_is_the_first_ones_error(client_of):
+    client = client_of(max_pixels="10000")
+    large = encode(photo_like(200, 100), "PNG")
+    response = send(client, large, b"no picture")
+    assert "20,000 pixels" in check_problem(response, 413, "image_too_large")
+    codes = [picture["error"]["code"] for picture in response.json["images"]]
+    assert codes == ["image_too_large", "unreadable_image"]
+    check_problem(send_json(client, {"images": [{"b64": "&"}]}), 400, "unreadable_image")
+
+
+def test_a_threshold_of_the_score_takes_the_place_of_the_models_rule(client):
+    assert labels(send(client, MIXED, threshold="0.8")) == ["Bright"]
+    assert labels(send(client, MIXED, threshold="0.9")) == []
+    assert labels(send(client, BLACK, threshold="0.49")) == ["Dark", "Bright"]
+    assert labels(send(client, BLACK, threshold="0.5")) == []
+
+
+def test_top_k_takes_the_strongest_and_with_a_threshold_no_others(client):
+    assert labels(send(client, DARK, top_k="1")) == ["Dark"]
+    assert labels(send(client, DARK, top_k="2")) == ["Dark", "Bright"]
+    assert labels(send(client, DARK, top_k="100")) == ["Dark", "Bright"]
+    assert labels(send(client, DARK, top_k="2", threshold="0.6")) == ["Dark"]
+    assert labels(send(client, MIXED, top_k="1", threshold="0.6")) == ["Bright"]
+
+
+def test_all_scores_come_in_the_models_order_where_they_are_asked_for(client):
+    (picture,) = send(client, DARK, scores="all").json["images"]
+    assert [(score["label"], score["logit"]) for score in picture["scores"]] == [
+        ("Bright", 0),
+        ("Dark", 5),
+    ]
+    assert [score["score"] for score in picture["scores"]] == pytest.approx(
+        [0.5, sigmoid(5)], abs=1e-6
+    )
+
+
+def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
+    assert labels(send(client, MIXED, query="?top_k=1")) == ["Bright"]
+    content = {"images": [{"b64": b64(MIXED)}], "top_k": 1}
+    assert labels(send_json(client, content)) == ["Bright"]
+    content["top_k"] = "1"
+    assert labels(send_json(client, content)) == ["Bright"]
+    response = client.post("/predict", data={"b64": b64(MIXED), "top_k": "1"})
+    assert labels(response) == ["Bright"]
+
+
+@pytest.mark.parametrize(
+    ("query", "fields", "said"),
+    [
+        ("?threshold=2", {}, 'threshold is "2": expected `float` <= 1.0'),
+        ("?threshold=nan", {}, 'threshold is "nan"'),
+        ("?threshold=high", {}, 'threshold is "high": expected `float'),
+        ("", {"top_k": "0"}, 'top_k is "0": expected `int` >= 1'),
+        ("?top_k=1.5", {}, 'top_k is "1.5"'),
+        ("?top_k=true", {}, 'top_k is "true"'),
+        ("?scores=some", {}, 'scores is "some"'),
+        ("?version=0", {}, 'version is "0"'),
+        ("?treshold=0.5", {}, 'there is no option "treshold"; there are model, scores, threshold'),
+        ("", {"threshhold": "0.5"}, 'there is no option "threshhold"'),
+        ("?top_k=1", {"top_k": "1"}, "the option top_k is given twice"),
+        ("?top_k=1&top_k=2", {}, "the option top_k is given twice"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_named_with_its_value(client, query, fields, said):
+    response = send(client, MIXED, query=query, **fields)
+    assert said in check_problem(response, 422, "invalid_option")
+
+
+def test_a_model_or_version_that_is_not_there_is_named(client):
+    assert labels(send(client, DARK, model="light", version="4")) == ["Dark"]
+    detail = check_problem(send(client, DARK, model="heavy"), 404, "unknown_model")
+    assert detail == "there is no model 'heavy'; there is light"
+    detail = check_problem(send(client, DARK, version="5"), 404, "unknown_model")
+    assert detail == "light has no version 5; it has 4"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no JSON"),
+        (b"{", "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b'{"images": 3}', "Expected `array`, got `int`"),
+        (b'{"images": ["abc"]}', "at `$[0]`"),
+        (b'{"images": [{"b64": 5}]}', "at `$[0].b64`"),
+        (b'{"images": [{"b46": "x"}]}', "unknown field `b46`"),
+        (b'{"images": [{}]}', "images[0] needs one of 'b64' and 'url'"),
+        (b'{"images": [{"b64": "x", "url": "y"}]}', "images[0] needs one of"),
+        (b'{"images": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", "JSON"),
+    ],
+)
+def test_json_that_is_not_as_it_should_be_is_told_with_the_place(client, content, said):
+    response = client.post("/predict", data=content, content_type="application/json")
+    assert said in check_problem(response, 400, "malformed_request")
+
+
+@pytest.mark.parametrize("content", [{}, {"images": []}])
+def test_json_without_pictures_is_told_with_the_way_out(client, content):
+    assert '{"images": [{"b64"' in check_problem(send_json(client, content), 400, "missing_image")
+
+
+def test_a_long_option_is_refused_before_it_is_read(client):
+    content = {"images": [{"b64": b64(DARK)}], "model": "x" * 2000}
+    detail = check_problem(send_json(client, content), 422, "invalid_option")
+    assert detail == '"model" is longer than 1000 bytes'
+
+
+def test_a_form_without_a_picture_is_told_with_what_there_is(client):
+    response = client.post("/predict", data={"top_k": "1"}, content_type="multipart/form-data")
+    assert "no file 'image'; it has top_k" in check_problem(response, 400, "missing_image")
+    response = client.post("/predict", data={"file": (io.BytesIO(DARK), "a.png")})
+    assert "a file 'file'; files are called 'image'" in check_problem(
+        response, 400, "missing_image"
+    )
+    response = client.post("/predict", data={"image": "x"}, content_type="multipart/form-data")
+    assert "-F image=@picture.jpg" in check_problem(response, 400, "missing_image")
+    # What curl --data-binary says of a picture where nobody tells it the type.
+    response = client.post("/predict", data=DARK, content_type="application/x-www-form-urlencoded")
+    assert "-H 'Content-Type: image/jpeg'" in check_problem(response, 400, "missing_image")
+
+
+def test_another_type_of_body_is_told_what_is_taken(client):
+    response = client.post("/predict", data=DARK, content_type="text/plain")
+    assert "found 'text/plain'" in check_problem(response, 415, "unsupported_type")
+    response = client.post("/predict", data=DARK)
+    assert "found no content type" in check_problem(response, 415, "unsupported_type")
+
+
+def test_more_pictures_than_the_queue_holds_are_refused_as_one(client_of):
+    client = client_of(max_queue="2")
+    assert "3 pictures; 1 to 2" in check_problem(
+        send(client, *[DARK] * 3), 400, "malformed_request"
+    )
+    content = {"images": [{"b64": "x"}] * 3}
+    assert "3 pictures" in check_problem(send_json(client, content), 400, "malformed_request")
+    fields = "&".join(["top_k=1"] * 200)
+    kind = "application/x-www-form-urlencoded"
+    response = client.post("/predict", data=fields, content_type=kind)
+    assert "over 102 fields" in check_problem(response, 400, "malformed_request")
+
+
+def test_urls_are_off_unless_their_hosts_are_named(client):
+    content = {"images": [{"url": "http://example.org/a.jpg"}, {"b64": b64(DARK)}]}
+    first, second = send_json(client, content).json["images"]
+    assert (first["error"]["status"], first["error"]["code"]) == (422, "url_refused")
+    assert "off here" in first["error"]["detail"]
+    assert first["name"] == "http://example.org/a.jpg"
+    assert second["labels"]
+
+
+def test_a_full_queue_is_told_with_when_to_come_again(client_of):
+    client = client_of(max_queue="2")
+    server = client.application.extensions["model_server"]
+    (servable,) = server._versions.live.values()
+    servable.batcher._max_queue = 0
+    response = send(client, DARK)
+    check_problem(response, 429, "queue_full")
+    assert response.headers["Retry-After"] == "1"
+
+
+def test_the_log_has_the_number_of_labels(client, caplog):
+    caplog.set_level("INFO", "access")
+    send(client, MIXED, DARK)
+    (line,) = [record for record in caplog.records if record.name == "access"]
+    assert line.fields["labels"] == 3
+    assert (line.fields["model"], line.fields["version"]) == ("light", 4)
+
+
+def test_the_whole_server_answers_as_the_reference(server, demo_network, class_names):
+    """Through nginx, all the samples in one request, every class to a thousandth."""
+    names = sorted(path.name for path in SAMPLES.glob("*.jpg"))
+    files = [("image", (name, (SAMPLES / name).read_bytes())) for name in names]
+    response = requests.post(f"{server.url}/predict?scores=all", files=files, timeout=60)
+    assert response.status_code == 200, response.text
+    for name, picture in zip(names, response.json()["images"], strict=True):
+        assert picture["name"] == name
+        data = (SAMPLES / name).read_bytes()
+        logits = [score["logit"] for score in picture["scores"]]
+        assert logits == pytest.approx(reference.logits(demo_network, data).tolist(), abs=1e-3)
+        told = [label["label"] for label in picture["labels"]][::-1]
+        assert (told or "No Categories") == reference.answer(demo_network, class_names, data)[
+            "result"
+        ]
+
+
+def test_the_gateway_says_how_long_the_upload_took(server):
+    """The body comes in two pieces with a pause between, which nginx waits for."""
+
+    def body():
+        data = STREET.read_bytes()
+        yield data[:1000]
+        time.sleep(0.3)  # what is measured, so it must be real
+        yield data[1000:]
+
+    response = requests.post(
+        f"{server.url}/predict", data=body(), headers={"Content-Type": "image/jpeg"}, timeout=60
+    )
+    timings = json.loads(response.text)["timings_ms"]
+    assert 250 <= timings["upload"] <= timings["total"]
+
+
+def test_older_clients_find_the_health_check(client):
+    assert client.get("/healthcheck").json == {"status": "alive"}
+
+
+def test_base64_that_a_url_quotes_is_read(client):
+    body = f"b64={quote(b64(DARK), safe='')}&top_k=1"
+    response = client.post("/predict", data=body, content_type="application/x-www-form-urlencoded")
+    assert labels(response) == ["Dark"]
