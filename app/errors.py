@@ -163,6 +163,6 @@ class SettingsError(Exception):
     """Settings that cannot be used; the text lists every fault."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: Exception | str) -> str:
     """Return an error's first line, at most 200 characters: torch appends pages of advice."""
     return str(error).strip().split("\n")[0][:200]

@@ -7,7 +7,16 @@ from flask import Flask
 from app.roster import Roster
 from app.serving import ModelServer
 from app.settings import Settings
-from app.web import health, openinference, predict, predictions, problems, requests, tfserving
+from app.web import (
+    health,
+    monitoring,
+    openinference,
+    predict,
+    predictions,
+    problems,
+    requests,
+    tfserving,
+)
 
 
 def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
@@ -28,4 +37,5 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     app.register_blueprint(tfserving.blueprint)
     app.register_blueprint(openinference.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(monitoring.blueprint)
     return app

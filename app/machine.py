@@ -26,13 +26,18 @@ class Memory:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; ``index`` as CUDA counts those that it may see. Sizes in bytes."""
+    """One GPU; ``index`` as CUDA counts those that it may see. Sizes in bytes.
+
+    ``busy`` is the share of the last moment (up to a second) in which it computed anything, in 0..1;
+    None where the driver does not tell.
+    """
 
     index: int
     name: str
     driver: str
     free: int
     total: int
+    busy: float | None = None
 
 
 def read_host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> Memory:
@@ -69,6 +74,27 @@ def process_memory() -> int:
     )
 
 
+@dataclass(frozen=True)
+class ProcessUse:
+    """What a process has used: seconds of CPU time since its start, and bytes of memory now, shared ones too."""
+
+    cpu_s: float
+    memory: int
+
+
+def read_process(pid: int) -> ProcessUse | None:
+    """Return what a process uses; None where there is none (any more)."""
+    folder = Path("/proc", str(pid))
+    try:
+        # The name stands in brackets and may hold anything; CPU times are the 14th and 15th field.
+        fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        pages = int((folder / "statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError):
+        return None
+    ticks = int(fields[11]) + int(fields[12])
+    return ProcessUse(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
+
+
 def list_gpus() -> list[Gpu]:
     """Return the GPUs that CUDA may see, from NVML: it makes no CUDA context. Empty where there is no driver.
 
@@ -85,10 +111,18 @@ def list_gpus() -> list[Gpu]:
         for index, handle in enumerate(visible_handles()):
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             name = pynvml.nvmlDeviceGetName(handle)
-            gpus.append(Gpu(index, name, driver, memory.free, memory.total))
+            gpus.append(Gpu(index, name, driver, memory.free, memory.total, read_busy(handle)))
         return gpus
     finally:
         pynvml.nvmlShutdown()
+
+
+def read_busy(handle: object) -> float | None:
+    """Return how busy a GPU is, as ``Gpu.busy``; a part of one (MIG) does not know."""
+    try:
+        return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
+    except pynvml.NVMLError:
+        return None
 
 
 def visible_handles() -> list[object]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypedDict
 
 from gevent.event import Event
 
@@ -20,6 +21,18 @@ from app.card import DEFAULT, Card
 from app.handoff import Handoff, start_native_thread
 
 logger = logging.getLogger(__name__)
+
+
+class About(TypedDict):
+    """Who a model is and how it runs, for logs, metrics and the other workers; ``lanes`` compute side by side."""
+
+    model: str
+    version: int
+    device: str
+    engine: str
+    precision: str
+    max_batch: int
+    lanes: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,18 @@ class Model:
     forward: Forward
     lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
     card: Card = DEFAULT
+
+    def about(self) -> About:
+        """Return who it is and how it runs."""
+        return {
+            "model": self.name,
+            "version": self.version,
+            "device": self.device,
+            "engine": self.engine,
+            "precision": self.precision,
+            "max_batch": self.max_batch,
+            "lanes": max(1, len(self.lanes)),
+        }
 
 
 class Servable:

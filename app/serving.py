@@ -24,11 +24,13 @@ from app.errors import (
     UnknownModel,
 )
 from app.fetching import Fetcher
+from app.fleet import Fleet
 from app.handoff import Handoff
 from app.images import open_image, prepare_image, prepare_pixels
-from app.lineup import Entry, Lineup
+from app.lineup import Entry, Lineup, Refusal
 from app.loading import load_model
 from app.machine import hold_lock
+from app.meter import Meter, meter_of
 from app.precision import FP32
 from app.prediction import Prediction
 from app.roster import Roster, State
@@ -48,6 +50,10 @@ class ModelServer:
 
     Public methods run on the hub's thread. The state goes LOADING → READY → DRAINING, or to FAILED
     while nothing can be served; every change is written into the roster.
+
+    Attributes:
+        state: of this worker.
+        fleet: all workers.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class ModelServer:
         self._handoff = Handoff()
         self._decoders = ThreadPool(settings.decode_pool_size)
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
+        self.fleet = Fleet(settings, roster)
         self._versions = Versions(
             self._handoff,
             load=lambda entry: load(settings, roster.slot, entry),
@@ -89,6 +96,7 @@ class ModelServer:
     def start(self) -> None:
         """Start loading and return at once."""
         self._enter(State.LOADING)
+        self.fleet.tell(self._versions.live, self._versions.failed)
         self._versions.start(self._read_lineup, self._poll_s, self._take_stock)
         self._watchdog = gevent.spawn_later(self._settings.load_timeout_s, self._give_up_loading)
 
@@ -199,15 +207,27 @@ class ModelServer:
     def _answer(
         self, servable: Servable, picture: Picture, is_gone: Callable[[], bool]
     ) -> Prediction | ServingError:
+        """Answer one picture, and count what became of it; errors are returned, as ``_attempt`` does."""
+        outcome = self._attempt(servable, picture, is_gone)
+        self._meter(servable.model).count(outcome)
+        return outcome
+
+    def _attempt(
+        self, servable: Servable, picture: Picture, is_gone: Callable[[], bool]
+    ) -> Prediction | ServingError:
         """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
-        settings = self._settings
+        settings, model = self._settings, servable.model
         too_late = DeadlinePassed(
             f"no answer within {settings.deadline_s:g} s, the limit of a request"
         )
         try:
-            with gevent.Timeout(settings.deadline_s, too_late), servable.batcher.place():
+            with (
+                gevent.Timeout(settings.deadline_s, too_late),
+                servable.batcher.place(),
+                self._meter(model).inside(),
+            ):
                 began = time.monotonic()
-                decoded = self._decoders.apply(self._decode, (picture, servable.model))
+                decoded = self._decoders.apply(self._decode, (picture, model))
                 if isinstance(decoded, ServingError):
                     return decoded
                 decode_s = time.monotonic() - began
@@ -215,7 +235,7 @@ class ModelServer:
                 logits, timing = servable.batcher.submit(image, is_gone)
         except ServingError as error:
             return error
-        return Prediction(logits, servable.model, timing, decode_s, size)
+        return Prediction(logits, model, timing, decode_s, size)
 
     def _decode(
         self, picture: Picture, model: Model
@@ -249,13 +269,9 @@ class ModelServer:
         """Return how each known version of a model stands, rising; of every model, where none is named."""
         return [each for each in self._versions.statuses() if name in ("", each.name)]
 
-    def worker_states(self) -> dict[int, str]:
-        """Return every worker's state by its slot."""
-        return {slot: state.name.lower() for slot, state in self._roster.states().items()}
-
-    def live_by_worker(self) -> dict[int, dict[str, list[int]]]:
-        """Return each worker's live versions by model, by its slot."""
-        return cast("dict[int, dict[str, list[int]]]", self._roster.notes())
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Return the versions that were found and are not served."""
+        return self._versions.lineup.refusals
 
     def _find(self, target: Target) -> Servable:
         """Return what answers; see ``classify``."""
@@ -280,8 +296,13 @@ class ModelServer:
             raise UnknownModel(f"{name} has no version {version}; it has {list_all(live)}")
         return live[version]
 
+    def _meter(self, model: Model) -> Meter:
+        """Return what counts a model's pictures in this worker."""
+        return meter_of(self._roster.slot, model.name, model.version)
+
     def _serve(self, model: Model) -> Servable:
-        """Make a servable of a loaded model."""
+        """Make a servable of a loaded model; from now on its counts are told, if only as 0."""
+        self._meter(model)
         return Servable(
             model,
             self._handoff,
@@ -297,10 +318,7 @@ class ModelServer:
 
     def _take_stock(self) -> None:
         """Become ready, or not, by what is live now."""
-        live: dict[str, list[int]] = {}
-        for name, version, *_ in sorted(self._versions.live):
-            live.setdefault(name, []).append(version)
-        self._roster.tell(live)
+        self.fleet.tell(self._versions.live, self._versions.failed)
         if self.state is State.DRAINING:
             return
         if self._versions.live:

@@ -84,7 +84,7 @@ def test_a_picture_is_answered(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     assert server.classify(street()).labels() == ["Cat", "Bee"]
-    assert server.worker_states() == {0: "ready"}
+    assert server.fleet.states() == {0: "ready"}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
         return model()
 
     server = serve(load)
-    assert server.worker_states() == {0: "loading"}
+    assert server.fleet.states() == {0: "loading"}
     with pytest.raises(NotReady, match="loading"):
         server.classify(street())
     gate.put(None)
@@ -373,8 +373,8 @@ def test_a_request_may_name_model_version_or_label(canary):
     assert answering(canary, name="leaves") == ("leaves", 1)
     assert answering(canary, version=3) == ("insects", 3)
     assert answering(canary, label="canary") == ("insects", 4)
-    assert canary.worker_states() == {0: "ready"}
-    assert canary.live_by_worker() == {0: {"insects": [3, 4], "leaves": [1]}}
+    assert canary.fleet.states() == {0: "ready"}
+    assert canary.fleet.live() == {0: {"insects": [3, 4], "leaves": [1]}}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from flask import current_app
 
 from app.serving import ModelServer
 
+SERVER_VERSION = "unreleased"
+
 
 def model_server() -> ModelServer:
     """Return the running application's model server."""

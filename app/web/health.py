@@ -25,8 +25,8 @@ def readyz() -> Response:
         status="ready",
         model=model.name,
         version=model.version,
-        workers=server.worker_states(),
-        live=server.live_by_worker(),
+        workers=server.fleet.states(),
+        live=server.fleet.live(),
     )
 
 

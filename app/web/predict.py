@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import BinaryIO
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 
 from app.errors import MissingImage
 from app.traffic import Target
@@ -26,9 +26,8 @@ def model_predict() -> Response:
     server.check_room()
     prediction = server.classify(read_image_field(), watch_client(), Target(sticky=routing_key()))
     labels = prediction.labels()
-    g.log_fields["labels"] = len(labels)
     answer = jsonify(result=labels or "No Categories", status=int(bool(labels)))
-    return sign(answer, prediction.model)
+    return sign(answer, prediction.model, [prediction])
 
 
 def read_image_field() -> BinaryIO:

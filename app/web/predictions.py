@@ -27,7 +27,7 @@ from app.web.clients import watch_client
 from app.web.options import PredictOptions
 from app.web.pictures import Upload, read_request
 from app.web.problems import answer_serving_error
-from app.web.requests import sign
+from app.web.requests import longest_stages, sign, to_ms
 
 blueprint = Blueprint("predictions", __name__)
 
@@ -61,16 +61,11 @@ def respond(pictures: list[Picture], predictions: list[Prediction]) -> Response:
     timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
     answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
     response = write_json(answer)
-    parts = {
-        "upload": g.upload_s,
-        "decode": max(prediction.decode_s for prediction in predictions),
-        "queue": max(prediction.timing.queue_s for prediction in predictions),
-        "forward": max(prediction.timing.forward_s for prediction in predictions),
-    }
-    times = [f"{name};dur={to_ms(taken_s)}" for name, taken_s in parts.items()]
+    stages = {"upload": g.upload_s} | longest_stages(predictions)
+    times = [f"{name};dur={to_ms(taken_s)}" for name, taken_s in stages.items()]
     response.headers["Server-Timing"] = ", ".join([*times, f"total;dur={timings.total}"])
     g.log_fields["labels"] = sum(len(picture.labels or ()) for picture in pictures)
-    return sign(response, model)
+    return sign(response, model, predictions)
 
 
 def describe_picture(
@@ -126,8 +121,3 @@ def describe_fault(error: ServingError) -> Fault:
     if error.retry_after_s is not None:
         fault.retry_after_s = error.retry_after_s
     return fault
-
-
-def to_ms(seconds: float) -> float:
-    """Return milliseconds, to the microsecond."""
-    return round(seconds * 1000, 3)

@@ -129,7 +129,7 @@ def predict(target: Address, content: dict[str, Any]) -> Response:
         body: dict[str, Any] = {"predictions": one if len(columns) == 1 else rows}
     else:
         body = {"outputs": columns if len(columns) > 1 else columns.popitem()[1]}
-    return answer(body, predictions[0])
+    return answer(body, predictions)
 
 
 def classify(target: Address, content: dict[str, Any]) -> Response:
@@ -141,7 +141,7 @@ def classify(target: Address, content: dict[str, Any]) -> Response:
         sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
         for pair in zip(names, scores, strict=True)
     ]
-    return answer({"results": results}, predictions[0])
+    return answer({"results": results}, predictions)
 
 
 def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Prediction]:
@@ -217,6 +217,7 @@ def show(body: dict[str, Any]) -> Response:
     return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
 
 
-def answer(body: dict[str, Any], prediction: Prediction) -> Response:
+def answer(body: dict[str, Any], predictions: list[Prediction]) -> Response:
     """Return predictions, and who made them; numbers that are none go as ``NaN`` and ``Infinity``."""
-    return sign(Response(json.dumps(body) + "\n", mimetype="application/json"), prediction.model)
+    response = Response(json.dumps(body) + "\n", mimetype="application/json")
+    return sign(response, predictions[0].model, predictions)
