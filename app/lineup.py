@@ -89,8 +89,8 @@ class Refusal:
     @property
     def told(self) -> str:
         """The reason in short and for clients: it names files, but not the folders that they lie in."""
-        short = first_line(self.reason.replace(self.folder + "/", ""))
-        return f"it was refused: {FOLDERS.sub('', short)}"
+        reason = self.reason.replace(f"{self.folder}/", "") if self.folder else self.reason
+        return f"it was refused: {first_line(FOLDERS.sub('', reason))}"
 
 
 @dataclass(frozen=True)
