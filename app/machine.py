@@ -59,6 +59,23 @@ def read_host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROU
     return Memory(min(free, limit - used + int(stat["inactive_file"])), min(total, limit))
 
 
+def read_cpu_pressure(
+    cgroup: Path = CGROUP, host: Path = Path("/proc/pressure/cpu")
+) -> float | None:
+    """Return for how many seconds something here has waited for a processor, since the start of the machine.
+
+    It counts the container, or the host where there is none that tells. None where the kernel does
+    not measure it (https://docs.kernel.org/accounting/psi.html).
+    """
+    for path in (cgroup / "cpu.pressure", host):
+        try:
+            first = path.read_text(encoding="ascii").partition("\n")[0]
+            return int(first.rpartition("total=")[2]) / 1e6
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def processor() -> str:
     """Return the processor's name."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from functools import cache
 
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from app import metrics
 from app.errors import ServingError
@@ -31,6 +31,7 @@ class Meter:
         self._decode: Histogram = metrics.decode_seconds.labels(*own)
         self._queue: Histogram = metrics.queue_seconds.labels(*own)
         self._forward: Histogram = metrics.forward_seconds.labels(*own)
+        self._computing: Counter = metrics.computing_seconds.labels(*own)
         self._batch: Histogram = metrics.batch_size.labels(*own)
         self._outcome = cache(lambda outcome: metrics.pictures.labels(*own, outcome))
         self._label = cache(lambda label: metrics.labels_given.labels(*own, label))
@@ -48,8 +49,9 @@ class Meter:
         self._outcome(ANSWERED).inc()
         self._decode.observe(outcome.decode_s)
         self._queue.observe(outcome.timing.queue_s)
+        self._forward.observe(outcome.timing.forward_s)
         if outcome.timing.leads:
-            self._forward.observe(outcome.timing.forward_s)
+            self._computing.inc(outcome.timing.forward_s)
             self._batch.observe(outcome.timing.batch)
         for label in name_labels(outcome):
             self._label(label).inc()

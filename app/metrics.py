@@ -82,7 +82,12 @@ decode_seconds = seconds(
 queue_seconds = seconds(
     "queue_duration", "From a decoded picture to the begin of its forward.", VERSION
 )
-forward_seconds = seconds("forward_duration", "One forward, of a whole batch.", VERSION)
+forward_seconds = seconds(
+    "forward_duration", "The forward of the batch that a picture was in.", VERSION
+)
+computing_seconds = total(
+    "computing_seconds", "Time spent in forwards, each batch counted once.", VERSION
+)
 batch_size = Histogram(
     "serving_batch_size",
     "Pictures in one forward.",

@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from app.fleet import Fleet, Note
 from app.handoff import call_aside
 from app.lineup import Refusal
-from app.machine import list_gpus, read_host_memory, read_process
+from app.machine import list_gpus, read_cpu_pressure, read_host_memory, read_process
 from app.metrics import VERSION, expose
 from app.roster import State
 from app.web import SERVER_VERSION, model_server
@@ -52,7 +52,7 @@ def show_metrics() -> Response:
     ]
     pids = {slot: note["pid"] for slot, note in notes.items()}
     text, content_type = call_aside(
-        lambda: expose([*present, *look_at_processes(pids), *look_at_memory()], accept)
+        lambda: expose([*present, *look_at_processes(pids), *look_at_machine()], accept)
     )
     return Response(text, content_type=content_type)
 
@@ -136,8 +136,8 @@ def look_at_processes(pids: Mapping[int, int]) -> Iterator[Metric]:
     return iter([cpu, memory])
 
 
-def look_at_memory() -> Iterator[Metric]:
-    """Return the memory of host and GPUs, and how busy the GPUs are (on any thread)."""
+def look_at_machine() -> Iterator[Metric]:
+    """Return the memory of host and GPUs, and how busy processors and GPUs are (on any thread)."""
     host, gpus = read_host_memory(), list_gpus()
     told = "Free memory of the host, or of its container."
     yield gauge("host_memory_free_bytes", told, [([], host.free)])
@@ -149,6 +149,12 @@ def look_at_memory() -> Iterator[Metric]:
     yield gauge("gpu_memory_free_bytes", "Free memory of a GPU.", rows, labels)
     rows = [(names[gpu.index], gpu.total) for gpu in gpus]
     yield gauge("gpu_memory_total_bytes", "Memory of a GPU.", rows, labels)
+    pressure = CounterMetricFamily(
+        "serving_cpu_pressure_seconds", "Time in which something here waited for a processor."
+    )
+    if (waited_s := read_cpu_pressure()) is not None:
+        pressure.add_metric([], waited_s)
+    yield pressure
     told = "Share of the last moment in which a GPU computed anything, 0..1."
     busy = [(names[gpu.index], gpu.busy) for gpu in gpus if gpu.busy is not None]
     yield gauge("gpu_busy_ratio", told, busy, labels)
