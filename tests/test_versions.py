@@ -63,7 +63,7 @@ class Stage:
         live = self.versions.of_model(name)
         batcher = live[max(live)].batcher
         with batcher.place():
-            return int(batcher.submit(PIXELS)[0])
+            return int(batcher.submit(PIXELS).logits[0])
 
 
 @pytest.fixture
