@@ -54,6 +54,14 @@ def test_a_request_is_counted_by_what_was_asked_and_who_answered(client):
     assert counted.total(name, route="/model_predict", model="light", version=4) == 1
 
 
+def test_only_what_a_model_computed_counts_as_its_answer(client):
+    with rise(client) as counted:
+        assert client.get("/v2/models/light/ready").headers["X-Model-Name"] == "light"
+    name = "serving_requests_total"
+    assert counted.total(name, route="/v2/models/<name>/ready", model="", version="") == 1
+    assert counted.total(name, model="light") == 0
+
+
 def test_what_clients_make_up_is_no_label(client):
     """Else anybody could fill the memory of the server, and of Prometheus, with series."""
     with rise(client) as counted:

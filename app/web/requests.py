@@ -18,7 +18,7 @@ from app.prediction import Prediction
 from app.servable import Model
 
 HEADER = "X-Request-ID"
-QUIET = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+QUIET = {"/healthz", "/healthcheck", "/readyz", "/v2/health/live", "/v2/health/ready"}
 QUIET |= {"/metrics", "/monitoring/prometheus/metrics"}
 UPLOAD_TIME = "X-Upload-Time"  # how long the body took to reach nginx, in s; nginx sets it
 # When nginx passed the request on, by this machine's clock, in s: t=1700000000.123. It is not believed
@@ -47,6 +47,7 @@ def begin() -> None:
     g.upload_s = read_upload_time(request.headers.get(UPLOAD_TIME, ""))
     g.accept_s = read_accept_time(request.headers.get(PASSED_ON, ""))
     g.log_fields = {}
+    g.computed_by = "", ""  # model and version
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
 
@@ -97,8 +98,7 @@ def count(status: int, duration_s: float) -> None:
     """Count the request; the path as the route has it, because clients make up paths."""
     route = request.url_rule.rule if request.url_rule else OTHER
     method = request.method if request.method in METHODS else OTHER
-    version = g.log_fields.get("model", ""), g.log_fields.get("version", "")
-    requests, seconds = find_series(route, method, status, *version)
+    requests, seconds = find_series(route, method, status, *g.computed_by)
     requests.inc()
     seconds.observe(duration_s)
     if request.content_length and UPLOAD_TIME in request.headers:
@@ -127,6 +127,7 @@ def sign(response: Response, model: Model, predictions: Sequence[Prediction] = (
     response.headers["X-Model-Version"] = str(model.version)
     fields: dict[str, object] = {"model": model.name, "version": model.version}
     if predictions:
+        g.computed_by = model.name, model.version
         fields["pictures"] = len(predictions)
         fields["labels"] = sum(len(prediction.passing()) for prediction in predictions)
         stages = longest_stages(predictions).items()
