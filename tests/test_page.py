@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from app import errors
 from app.web.page import DIGEST, FILES, FOLDER, KINDS, PAGE, read_samples
 from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_lineup
 
@@ -75,6 +76,14 @@ def test_every_file_that_is_named_is_there_and_every_script_is_used():
     reference = re.compile(r'(?:"page/files/|from "\./|url\(")([\w.-]+)"')
     named = {name for path in TEXTS for name in reference.findall(path.read_text())}
     assert named == set(FILES) - {"inter-license.txt"}
+
+
+def test_every_error_that_a_visitor_can_meet_has_words_of_its_own():
+    family = [each for each in vars(errors).values() if isinstance(each, type)]
+    codes = {each.code for each in family if issubclass(each, errors.ServingError)}
+    known = re.findall(r"^  (\w+): \[", (FOLDER / "problems.js").read_text(), re.MULTILINE)
+    of_programs = {"malformed_request", "invalid_option", "url_refused", "fetch_failed"}
+    assert codes - set(known) == of_programs | {"client_gone"}
 
 
 def test_every_id_that_a_script_asks_for_is_in_the_page():

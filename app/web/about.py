@@ -67,6 +67,7 @@ class About(Struct):
         frame: what of a picture it sees.
         exif_rotate: whether photographs are turned upright by their EXIF tag.
         limits: what a request may hold.
+        models: the versions of each model that answer now, the newest first.
     """
 
     service: str
@@ -82,6 +83,7 @@ class About(Struct):
     frame: Seen
     exif_rotate: bool
     limits: Limits
+    models: dict[str, list[int]]
 
 
 def describe(target: Target) -> About:
@@ -102,7 +104,17 @@ def describe(target: Target) -> About:
         frame=Seen(frame.side, frame.resize),
         exif_rotate=given.exif_rotate,
         limits=Limits(given.max_body_bytes, given.max_pixels),
+        models=list_models(),
     )
+
+
+def list_models() -> dict[str, list[int]]:
+    """Return the live versions of each model, the newest first; a model without any is left out."""
+    models: dict[str, list[int]] = {}
+    for status in model_server().statuses():
+        if status.state == "AVAILABLE":
+            models.setdefault(status.name, []).insert(0, status.version)
+    return models
 
 
 def describe_rule(decision: Decision) -> Rule:

@@ -8,10 +8,9 @@ export class Problem extends Error {
   }
 }
 
-/** What is served: the model that answers, or the one that is named. Throws Problem. */
-export function describe(model) {
-  const query = model ? `?${new URLSearchParams({ model: model.name, version: model.version })}` : "";
-  return readJson(`./${query}`);
+/** What is served: the model that answers by default, or the one that the options name. Throws Problem. */
+export function describe(options) {
+  return readJson(`./?${new URLSearchParams(options)}`);
 }
 
 /** The samples: [{name, url, labels}]. Throws Problem. */
@@ -68,7 +67,11 @@ async function ask(url, options) {
     throw noAnswer();
   }
   if (response.ok) return response;
-  throw readProblem(response.status, (name) => response.headers.get(name), parse(await response.text()));
+  throw readProblem(
+    response.status,
+    (name) => response.headers.get(name),
+    parse(await response.text()),
+  );
 }
 
 function readProblem(status, header, body) {

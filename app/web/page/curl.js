@@ -1,13 +1,16 @@
 // The request as a line for a terminal.
 
 /** The line that asks the same of the same server; `threshold` is null for the model's own rule. */
-export function curlLine({ name, sample }, threshold) {
+export function curlLine({ name, sample, target }, threshold) {
   const here = new URL("./", document.baseURI);
-  const options = threshold === null ? "" : ` -F threshold=${threshold}`;
-  const target = quote(new URL("predict", here).href);
-  if (!sample) return `curl -F ${quote(`image=@${formName(name)}`)}${options} ${target}`;
+  const chosen = threshold === null ? target : { ...target, threshold };
+  const options = Object.entries(chosen)
+    .map((option) => ` -F ${quote(option.join("="))}`)
+    .join("");
+  const address = quote(new URL("predict", here).href);
+  if (!sample) return `curl -F ${quote(`image=@${formName(name)}`)}${options} ${address}`;
   const source = quote(new URL(`samples/${encodeURIComponent(name)}`, here).href);
-  return `curl -s ${source} | curl -F image=@-${options} ${target}`;
+  return `curl -s ${source} | curl -F image=@-${options} ${address}`;
 }
 
 /** A file's name as curl -F takes it: in quotes where a comma or a semicolon would end it. */

@@ -9,8 +9,11 @@ import { showLatency } from "./latency.js";
 import { explain, mayPass } from "./problems.js";
 import { share, waitingWords } from "./progress.js";
 import { Stage } from "./stage.js";
+import { firstSentence } from "./welcome.js";
 
 const CHOOSE = "Choose a label to see where it is.";
+const DEMO = "demo"; // the model that comes along: whoever tries it with a photograph should know what it is
+const NAMED = 6; // labels in the answer's sentence
 const NONE = "This model tells what is in a picture, but not where.";
 
 export class Detail {
@@ -30,7 +33,6 @@ export class Detail {
     this.#labels = new Labels(rule, (label) => this.choose(label));
     pictures.addEventListener("change", ({ detail }) => detail === this.#picture && this.#show());
     rule.addEventListener("change", () => this.#picture?.state === "done" && this.#showRule());
-    setInterval(() => this.#picture?.retryAt && this.#show(), 1000); // counts the seconds down
     element("retry").addEventListener("click", () => sender.send(this.#picture));
     element("copy").addEventListener("click", () => this.#copy());
   }
@@ -122,7 +124,10 @@ export class Detail {
     this.#showOrientation(picture, about);
     showLatency(element("latency"), picture);
     const { name, version } = picture.answer.model;
-    element("by").textContent = `${name}, version ${version}${about ? `, in ${about.precision} on ${about.device}` : ""}`;
+    element("demo-note").hidden = name !== DEMO || picture.sample || !about;
+    element("demo-note").textContent = firstSentence(about?.description ?? "");
+    element("by").textContent =
+      `${name}, version ${version}${about ? `, in ${about.precision} on ${about.device}` : ""}`;
     element("by-description").textContent = about?.description ?? "";
   }
 
@@ -154,8 +159,9 @@ export class Detail {
   }
 }
 
-/** "Bus, Car and Person". */
+/** "Bus, Car and Person"; of very many the first. */
 export function inWords(names) {
   if (names.length < 2) return names.join("");
-  return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+  if (names.length <= NAMED) return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+  return `${names.slice(0, NAMED - 1).join(", ")} and ${names.length - NAMED + 1} more`;
 }

@@ -2,9 +2,17 @@
 
 // matplotlib's "inferno" (CC0) at eight equal steps: its brightness rises evenly with the value.
 const INFERNO = [
-  [0, 0, 4], [33, 12, 74], [87, 16, 110], [138, 34, 106], [188, 55, 84],
-  [228, 90, 49], [249, 142, 9], [249, 203, 53], [252, 255, 164],
+  [0, 0, 4],
+  [33, 12, 74],
+  [87, 16, 110],
+  [138, 34, 106],
+  [188, 55, 84],
+  [228, 90, 49],
+  [249, 142, 9],
+  [249, 203, 53],
+  [252, 255, 164],
 ];
+const LET_THROUGH = 0.35; // of the picture, where it is hottest
 const SHADES = makeShades();
 const LONGER_SIDE = 192; // px of the canvas; the browser scales what is smooth already
 
@@ -52,13 +60,16 @@ function catmullRom(distance) {
   return 0;
 }
 
-/** 256 colours with their opacity: what is cold darkens the picture, what is hot lets it through again. */
+/** 256 colours with their opacity: what is cold darkens the picture, and what is hot can still be recognised. */
 function makeShades() {
   return Array.from({ length: 256 }, (_, level) => {
     const at = (level / 255) * (INFERNO.length - 1);
     const first = Math.min(Math.floor(at), INFERNO.length - 2);
     const mix = (channel) =>
-      Math.round(INFERNO[first][channel] + (at - first) * (INFERNO[first + 1][channel] - INFERNO[first][channel]));
-    return [mix(0), mix(1), mix(2), 255];
+      Math.round(
+        INFERNO[first][channel] +
+          (at - first) * (INFERNO[first + 1][channel] - INFERNO[first][channel]),
+      );
+    return [mix(0), mix(1), mix(2), Math.round(255 - LET_THROUGH * level)];
   });
 }

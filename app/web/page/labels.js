@@ -53,7 +53,10 @@ export class Labels {
       const at = mark();
       tick.hidden = at === null;
       if (at !== null) row.style.setProperty("--mark", at);
-      button.setAttribute("aria-label", `${label}, ${words}${passes ? "" : ", does not pass"}. Show where`);
+      button.setAttribute(
+        "aria-label",
+        `${label}, ${words}${passes ? "" : ", does not pass"}. Show where`,
+      );
     });
     this.#more.hidden = this.#rows.size <= Math.max(count, this.#isOpen ? LEAST : 0);
     if (this.#isOpen) this.#more.hidden = false;
@@ -81,7 +84,13 @@ export class Labels {
     bar.setAttribute("aria-valuenow", Math.round(100 * score));
     bar.setAttribute("aria-valuetext", words);
     row.style.setProperty("--score", score);
-    return { row, button, words, tick: row.querySelector(".tick"), mark: () => this.#rule.mark(decision, index) };
+    return {
+      row,
+      button,
+      words,
+      tick: row.querySelector(".tick"),
+      mark: () => this.#rule.mark(decision, index),
+    };
   }
 
   /** Go up and down by the arrow keys, beside Tab. */

@@ -12,7 +12,11 @@ export function showLatency(place, { answer, result, elapsedMs }) {
   const timings = { ...answer.timings_ms, ...result.timings_ms };
   const parts = PARTS.map(([name, what]) => ({ name, what, ms: timings[name] ?? 0 }));
   const known = parts.reduce((sum, { ms }) => sum + ms, 0);
-  parts.push({ name: "network", what: "the way there and back, and the rest", ms: Math.max(0, elapsedMs - known) });
+  parts.push({
+    name: "network",
+    what: "the way there and back, and the rest",
+    ms: Math.max(0, elapsedMs - known),
+  });
 
   const bar = document.createElement("div");
   bar.className = "latency-bar";

@@ -18,11 +18,16 @@ const service = new Service();
 const sender = new Sender(pictures, service);
 const rule = new Rule();
 const detail = new Detail({ pictures, service, sender, rule });
-const gallery = new Gallery(pictures, rule, { open: visit, retry: (picture) => sender.send(picture) });
-const answeringRule = () => (service.of(detail.picture?.answer?.model ?? {}) ?? service.about)?.rule;
+const gallery = new Gallery(pictures, rule, {
+  open: visit,
+  retry: (picture) => sender.send(picture),
+});
+const answeringRule = () =>
+  (service.of(detail.picture?.answer?.model ?? {}) ?? service.about)?.rule;
 const sliders = ["gallery-threshold", "detail-threshold"].map(
   (id) => new Threshold(element(id), rule, answeringRule),
 );
+let sampledFor = ""; // the model that the samples were chosen for
 
 /** Take files, show one at once and several as a grid. */
 function take(files, isSample = false) {
@@ -79,18 +84,29 @@ function listenToKeys() {
   });
 }
 
-/** Tell those who cannot see it what has come. */
+/** Tell those who cannot see it what has come: of one picture all, of many when the last one has come. */
 function announce({ detail: picture }) {
-  const words = {
-    done: () => `${picture.name}: ${inWords(rule.passing(picture).map(({ label }) => label)) || "no label passes"}.`,
-    failed: () => `${picture.name}: ${explain(picture.problem).headline}. ${explain(picture.problem).detail}`,
-  }[picture.state];
-  if (words) element("announcer").textContent = words();
+  if (!["done", "failed"].includes(picture.state)) return;
+  const isAlone = picture === detail.picture || pictures.all.length === 1;
+  if (isAlone) element("announcer").textContent = `${picture.name}: ${outcome(picture)}.`;
+  else if (!pictures.count("waiting", "sending")) {
+    const failed = pictures.count("failed");
+    const answered = `${pictures.count("done")} pictures answered`;
+    element("announcer").textContent = failed ? `${answered}, ${failed} failed.` : `${answered}.`;
+  }
+}
+
+function outcome(picture) {
+  if (picture.state === "failed") return explain(picture.problem).headline;
+  return inWords(rule.passing(picture).map(({ label }) => label)) || "no label passes";
 }
 
 async function openSamples() {
+  sampledFor = service.about.model;
   try {
-    showSamples(await listSamples(), service.about, async (sample) => take([await openSample(sample)], true));
+    showSamples(await listSamples(), service.about, async (sample) =>
+      take([await openSample(sample)], true),
+    );
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem; // without samples the page is still whole
   }
@@ -109,6 +125,13 @@ listenToKeys();
 service.addEventListener("change", () => {
   showService(service);
   sliders.forEach((slider) => slider.show());
-  if (service.about) openSamples();
+  if (service.about && service.about.model !== sampledFor) openSamples();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) service.start(); // versions may have changed meanwhile
+});
+element("model-choice").addEventListener("change", async ({ target }) => {
+  await service.choose(JSON.parse(target.value));
+  pictures.all.forEach((picture) => sender.send(picture));
 });
 service.start();

@@ -5,7 +5,7 @@
  *   waiting   for its turn, or for `retryAt` (Date.now()) after a `problem`
  *   sending   `sent` is the uploaded share, 0..1
  *   done      `answer` is the server's JSON, `result` its part about this picture, `maps` the heat
- *             maps by label, `elapsedMs` the whole way
+ *             maps by label, `target` who was asked, `elapsedMs` the whole way
  *   failed    `problem` says why
  */
 export class Pictures extends EventTarget {

@@ -34,10 +34,15 @@ export function commonThreshold(decision) {
 /** The model's own rule in words. */
 export function describeRule(decision) {
   if (!decision) return "the model’s own rule";
-  if (decision.top_k) return decision.top_k === 1 ? "the model’s own: the best one" : `the model’s own: the best ${decision.top_k}`;
+  if (decision.top_k)
+    return decision.top_k === 1
+      ? "the model’s own: the best one"
+      : `the model’s own: the best ${decision.top_k}`;
   const common = commonThreshold(decision);
   if (common !== null) return `the model’s own: above ${asPercent(common)}`;
-  return Array.isArray(decision.threshold) ? "the model’s own: one for each label" : `the model’s own: a logit above ${decision.threshold}`;
+  return Array.isArray(decision.threshold)
+    ? "the model’s own: one for each label"
+    : `the model’s own: a logit above ${decision.threshold}`;
 }
 
 /** A score in words: 93.1 %, never a rounded 0 or 100. */
@@ -50,7 +55,9 @@ export function asPercent(score) {
 
 function scoreThreshold(decision, index) {
   if (!decision || decision.top_k) return null;
-  const threshold = Array.isArray(decision.threshold) ? decision.threshold[index] : decision.threshold;
+  const threshold = Array.isArray(decision.threshold)
+    ? decision.threshold[index]
+    : decision.threshold;
   if (decision.threshold_on === "score") return threshold;
   return decision.activation === "sigmoid" ? 1 / (1 + Math.exp(-threshold)) : null;
 }

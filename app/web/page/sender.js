@@ -5,6 +5,7 @@ import { Problem, predict } from "./api.js";
 const AT_ONCE = 4;
 const TRIES = 6; // each after the server's Retry-After
 const LONGEST_WAIT_S = 30;
+const SPREAD_MS = 250; // so that those who were turned away do not come back all at once
 const EVERYTHING = { scores: "all" }; // so that the threshold can move without another request
 const FORM_BYTES = 2048; // what the form adds to the file, generously
 
@@ -31,7 +32,7 @@ export class Sender {
   /** Ask for the heat map of one more label. Throws Problem. */
   async locate(picture, label) {
     const { model } = picture.answer;
-    const options = { heatmap: label, threshold: 0, model: model.name, version: model.version };
+    const options = { ...EVERYTHING, heatmap: label, model: model.name, version: model.version };
     const { answer } = await predict(picture.file, options, { signal: picture.left.signal });
     keepMaps(picture, answer.images[0]);
   }
@@ -75,21 +76,25 @@ export class Sender {
   async #ask(picture) {
     this.#pictures.update(picture, { state: "sending", sent: 0, problem: null, retryAt: null });
     this.#checkSize(picture.file);
+    const { target } = this.#service;
     const onUpload = (sent) => this.#pictures.update(picture, { sent });
     const { answer, elapsedMs } = await this.#predict(picture.file, onUpload, picture.left.signal);
     const [result] = answer.images;
+    picture.maps.clear();
     keepMaps(picture, result);
     await this.#service.meet(answer.model);
-    this.#pictures.update(picture, { state: "done", answer, result, elapsedMs });
+    this.#pictures.update(picture, { state: "done", answer, result, elapsedMs, target });
   }
 
   async #predict(file, onUpload, signal) {
+    const { about, target } = this.#service;
+    const options = { ...EVERYTHING, ...target };
     try {
-      const options = this.#service.about?.heatmaps ? { ...EVERYTHING, heatmap: "all" } : EVERYTHING;
-      return await predict(file, options, { onUpload, signal });
+      const maps = about?.heatmaps ? { heatmap: "all" } : {};
+      return await predict(file, { ...options, ...maps }, { onUpload, signal });
     } catch (problem) {
       if (problem.code !== "no_heatmap") throw problem;
-      return predict(file, EVERYTHING, { onUpload, signal }); // another model answers by now
+      return predict(file, options, { onUpload, signal }); // another model answers by now
     }
   }
 
@@ -103,17 +108,17 @@ export class Sender {
   }
 
   async #wait(picture, problem) {
-    const waitMs = Math.min(problem.retryAfterS, LONGEST_WAIT_S) * 1000 + Math.random() * 250;
-    this.#pictures.update(picture, { state: "waiting", problem, retryAt: Date.now() + waitMs });
-    await new Promise((resolve) => {
-      setTimeout(resolve, waitMs);
-      picture.left.signal.addEventListener("abort", resolve);
-    });
+    const waitMs = Math.min(problem.retryAfterS, LONGEST_WAIT_S) * 1000 + Math.random() * SPREAD_MS;
+    const retryAt = Date.now() + waitMs;
+    while (Date.now() < retryAt && !picture.left.signal.aborted) {
+      this.#pictures.update(picture, { state: "waiting", problem, retryAt }); // counts the seconds down
+      await new Promise((resolve) => setTimeout(resolve, Math.min(1000, retryAt - Date.now())));
+    }
   }
 }
 
 function keepMaps(picture, result) {
-  for (const { heatmap } of result.labels) {
+  for (const { heatmap } of [...result.labels, ...result.scores]) {
     if (heatmap) picture.maps.set(heatmap.label, heatmap);
   }
 }

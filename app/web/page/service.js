@@ -7,7 +7,9 @@ const ASK_AGAIN_S = 5;
 export class Service extends EventTarget {
   #known = new Map(); // descriptions by model and version
 
-  /** The description of the model that answers by default; null until it is known. */
+  /** Who is asked, as options of a request: {}, {model} or {model, version}. */
+  target = {};
+  /** The description of the model that is asked; null until it is known. */
   about = null;
   /** Why it is not known, a Problem. */
   problem = null;
@@ -18,22 +20,32 @@ export class Service extends EventTarget {
 
   /** Ask what is served, again and again until there is an answer. */
   async start() {
+    const { target } = this;
     try {
-      this.about = await describe();
+      const about = await describe(target);
+      if (target !== this.target) return; // another one was chosen meanwhile
+      this.about = about;
       this.problem = null;
-      this.#keep(this.about);
+      this.#keep(about);
     } catch (problem) {
+      if (target !== this.target) return;
       this.problem = problem;
       setTimeout(() => this.start(), (problem.retryAfterS ?? ASK_AGAIN_S) * 1000);
     }
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Have another model, or version, answer from now on. */
+  choose(target) {
+    this.target = target;
+    return this.start();
+  }
+
   /** Learn about a model that has answered, where it is not the one that was known: versions change. */
   async meet(model) {
     if (this.#known.has(key(model))) return;
     try {
-      this.#keep(await describe(model));
+      this.#keep(await describe({ model: model.name, version: model.version }));
     } catch {
       // It is gone already: its answer is shown without what only its description tells.
     }
