@@ -2,7 +2,7 @@
 
     python -m scripts.screenshots build/screenshots --url http://localhost:8999
 
-It needs Debian's chromium (``scripts/setup dev``). With ``--readme`` it takes the README's picture alone.
+It needs Debian's chromium (``scripts/setup test``). With ``--readme`` it takes the README's picture alone.
 """
 
 from __future__ import annotations

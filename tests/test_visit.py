@@ -38,7 +38,7 @@ def chromium():
     """Return Debian's Chromium."""
     path = shutil.which("chromium")
     if path is None and not os.environ.get("CI"):
-        pytest.skip("no chromium; scripts/setup dev installs it")
+        pytest.skip("no chromium; scripts/setup test installs it")
     assert path, "CI needs chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
