@@ -11,6 +11,7 @@ from app.web import (
     health,
     monitoring,
     openinference,
+    page,
     predict,
     predictions,
     problems,
@@ -29,6 +30,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.extensions["settings"] = settings
     app.extensions["model_server"] = server or ModelServer(settings, Roster())
     requests.register(app)
     problems.register(app)
@@ -38,4 +40,5 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     app.register_blueprint(openinference.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(monitoring.blueprint)
+    app.register_blueprint(page.blueprint)
     return app

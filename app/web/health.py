@@ -1,8 +1,8 @@
-"""Is it alive, is it ready, what is it: for supervisors, load balancers and people."""
+"""Is it alive, is it ready: for supervisors and load balancers."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, jsonify
 
 from app.web import model_server
 
@@ -27,25 +27,4 @@ def readyz() -> Response:
         version=model.version,
         workers=server.fleet.states(),
         live=server.fleet.live(),
-    )
-
-
-@blueprint.get("/")
-def index() -> Response:
-    """What is served here, and where."""
-    server = model_server()
-    model = server.ready_model()
-    routes = sorted(
-        {str(rule) for rule in current_app.url_map.iter_rules() if rule.endpoint != "static"}
-    )
-    return jsonify(
-        service="resnet-serving",
-        model=model.name,
-        version=model.version,
-        description=model.description,
-        classes=model.class_names,
-        device=model.device,
-        engine=model.engine,
-        precision=model.precision,
-        routes=routes,
     )
