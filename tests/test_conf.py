@@ -107,8 +107,8 @@ def test_times_form_a_ladder(gunicorn, supervisor, nginx):
     assert deadline < graceful < proxy < stop
     assert seconds(nginx, "proxy_next_upstream_timeout") == proxy
     assert f"no answer within {proxy:g} s" in nginx
-    readme = (ROOT / "README.md").read_text()
-    docker_stop = int(re.search(r"docker stop -t (\d+)", readme)[1])
+    operate = (ROOT / "docs" / "operate.md").read_text()
+    docker_stop = int(re.search(r"docker stop -t (\d+)", operate)[1])
     assert docker_stop >= 2 * stop, "nginx stops first, gunicorn after it"
 
 
