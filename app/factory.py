@@ -9,6 +9,7 @@ from app.serving import ModelServer
 from app.settings import Settings
 from app.web import (
     health,
+    heatmaps,
     monitoring,
     openinference,
     page,
@@ -36,6 +37,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     problems.register(app)
     app.register_blueprint(predict.blueprint)
     app.register_blueprint(predictions.blueprint)
+    app.register_blueprint(heatmaps.blueprint)
     app.register_blueprint(tfserving.blueprint)
     app.register_blueprint(openinference.blueprint)
     app.register_blueprint(health.blueprint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, cast
 
@@ -26,13 +27,14 @@ from app.errors import (
 from app.fetching import Fetcher
 from app.fleet import Fleet
 from app.handoff import Handoff
+from app.heatmap import Drawing, Style, draw_heat_map, open_canvas
 from app.images import open_image, prepare_image, prepare_pixels
 from app.lineup import Entry, Lineup, Refusal
 from app.loading import load_model
 from app.machine import hold_lock
 from app.meter import Meter, meter_of
 from app.precision import FP32
-from app.prediction import Prediction
+from app.prediction import Prediction, Wish
 from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
@@ -140,6 +142,7 @@ class ModelServer:
         picture: Picture,
         is_gone: Callable[[], bool] = is_never_gone,
         target: Target = ANY,
+        wish: Wish | None = None,
     ) -> Prediction:
         """Answer one picture.
 
@@ -147,11 +150,12 @@ class ModelServer:
             picture: the uploaded file, open in binary mode, or its pixels.
             is_gone: tells whether the client has hung up; safe on any thread.
             target: who shall answer.
+            wish: which heat maps come with the answer.
 
         Raises:
             ServingError: any of them; see ``errors``.
         """
-        outcome = self._answer(self._find(target), picture, is_gone)
+        outcome = self._answer(self._find(target), picture, is_gone, wish)
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -181,13 +185,14 @@ class ModelServer:
         pictures: Sequence[Picture],
         is_gone: Callable[[], bool] = is_never_gone,
         target: Target = ANY,
+        wish: Wish | None = None,
     ) -> list[Prediction | ServingError]:
         """Answer the pictures of one request as ``classify_many``; one's error is returned in its place.
 
         Raises:
             ServingError: what concerns them all: ``UnknownModel``, ``NotReady``.
         """
-        waiting = self._begin(pictures, is_gone, target)
+        waiting = self._begin(pictures, is_gone, target, wish)
         try:
             return [greenlet.get() for greenlet in waiting]
         finally:
@@ -198,28 +203,44 @@ class ModelServer:
         return self._fetcher.fetch_all(urls)
 
     def _begin(
-        self, pictures: Sequence[Picture], is_gone: Callable[[], bool], target: Target
+        self,
+        pictures: Sequence[Picture],
+        is_gone: Callable[[], bool],
+        target: Target,
+        wish: Wish | None = None,
     ) -> list[gevent.Greenlet[..., Prediction | ServingError]]:
         """Start a greenlet for each picture; all go to the same version."""
         servable = self._find(target)
-        return [gevent.spawn(self._answer, servable, picture, is_gone) for picture in pictures]
+        return [
+            gevent.spawn(self._answer, servable, picture, is_gone, wish) for picture in pictures
+        ]
 
     def _answer(
-        self, servable: Servable, picture: Picture, is_gone: Callable[[], bool]
+        self,
+        servable: Servable,
+        picture: Picture,
+        is_gone: Callable[[], bool],
+        wish: Wish | None = None,
     ) -> Prediction | ServingError:
         """Answer one picture, and count what became of it; errors are returned, as ``_attempt`` does."""
-        outcome = self._attempt(servable, picture, is_gone)
+        outcome = self._attempt(servable, picture, is_gone, wish)
         self._meter(servable.model).count(outcome)
         return outcome
 
     def _attempt(
-        self, servable: Servable, picture: Picture, is_gone: Callable[[], bool]
+        self,
+        servable: Servable,
+        picture: Picture,
+        is_gone: Callable[[], bool],
+        wish: Wish | None,
     ) -> Prediction | ServingError:
         """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
         settings, model = self._settings, servable.model
         too_late = DeadlinePassed(
             f"no answer within {settings.deadline_s:g} s, the limit of a request"
         )
+        if wish is not None and model.gradients is None:
+            return model.no_heat_map()
         try:
             with (
                 gevent.Timeout(settings.deadline_s, too_late),
@@ -232,10 +253,21 @@ class ModelServer:
                     return decoded
                 decode_s = time.monotonic() - began
                 image, size = decoded
-                logits, timing = servable.batcher.submit(image, is_gone)
+                row = servable.batcher.submit(image, is_gone, with_features=wish is not None)
+                prediction = Prediction(row.logits, model, row.timing, decode_s, size)
+                if wish is None:
+                    return prediction
+                maps = servable.explain(row.features, wish.choose(prediction), is_gone)
+                prediction = replace(prediction, heat_maps=maps)
+                if wish.style is None:
+                    return prediction
+                with servable.batcher.aside():
+                    drawing = self._decoders.apply(self._draw, (picture, prediction, wish.style))
         except ServingError as error:
             return error
-        return Prediction(logits, model, timing, decode_s, size)
+        return (
+            drawing if isinstance(drawing, ServingError) else replace(prediction, drawing=drawing)
+        )
 
     def _decode(
         self, picture: Picture, model: Model
@@ -252,6 +284,17 @@ class ModelServer:
             image = open_image(picture, settings.max_pixels)
             size = image.size  # a scaled decoding changes it
             return prepare_image(image, settings.exif_rotate, fast, frame), size
+        except ServingError as error:
+            return error
+
+    def _draw(
+        self, picture: Picture, prediction: Prediction, style: Style
+    ) -> Drawing | ServingError:
+        """Draw a prediction's first heat map over its picture (in the native pool), as ``_decode`` does it."""
+        settings, (heat_map, *_) = self._settings, prediction.heat_maps.values()
+        try:
+            canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
+            return draw_heat_map(canvas, heat_map, prediction.model.card.frame, style)
         except ServingError as error:
             return error
 

@@ -11,10 +11,10 @@ import pytest
 from tests.helpers import ROOT
 
 APP = ROOT / "app"
-GROUND = {"settings", "errors", "logs", "roster", "machine", "metrics"}
+GROUND = {"settings", "errors", "logs", "roster", "machine", "metrics", "outputs"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions"}
-FILES = {"images", "bundle", "card", "decision", "optimized", "precision"}
-TENSORS = {"weights", "network"}
+FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"}
+TENSORS = {"weights", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 LOADING = {"loading", "prediction"}
@@ -36,7 +36,8 @@ NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bun
 NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
-NEIGHBOURS |= {("engines", there) for there in FILES | {"network"}}
+NEIGHBOURS |= {("network", "gradcam"), ("heatmap", "images"), ("servable", "heatmap")}
+NEIGHBOURS |= {("engines", there) for there in FILES | {"network", "gradcam"}}
 NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network", "engines"}}
 NEIGHBOURS |= {(here, there) for here in SIZING for there in FILES | {"engines"}}
 NEIGHBOURS |= {("sizing", "footprint"), ("sizing", "lineup"), ("lineup", "footprint")}

@@ -5,12 +5,26 @@ Logits and scores have six digits after the point: float32 has no more to say ab
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from flask import Response
-from msgspec import UNSET, Struct, UnsetType, json
+from msgspec import UNSET, Raw, Struct, UnsetType, json
 
 DIGITS = 6
+
+
+class HeatMap(Struct):
+    """Where the network saw a class in a picture (Grad-CAM).
+
+    Attributes:
+        label: the class's name.
+        peak: what 1 stands for in the map: what that cell adds to the class's logit.
+        map: rows of numbers in 0..1, top and left first; the cells lie over what the network saw of the picture.
+    """
+
+    label: str
+    peak: float
+    map: list[list[float]]
 
 
 class Label(Struct, omit_defaults=True):
@@ -20,11 +34,13 @@ class Label(Struct, omit_defaults=True):
         label: the class's name.
         score: 0..1, by the model's activation.
         logit: the network's raw output.
+        heatmap: where it was seen, where that was asked for.
     """
 
     label: str
     score: float
     logit: float
+    heatmap: HeatMap | UnsetType = UNSET
 
 
 class Fault(Struct, omit_defaults=True):
@@ -102,6 +118,53 @@ class RequestTimings(Struct):
     total: float
 
 
+class DrawingTimings(Struct):
+    """Where the time of a drawn heat map went, in ms.
+
+    Attributes:
+        upload: as of every request.
+        decode: as of every picture.
+        queue: likewise.
+        forward: likewise.
+        draw: laying the map over the picture, and writing the PNG.
+        total: as of every request.
+    """
+
+    upload: float
+    decode: float
+    queue: float
+    forward: float
+    draw: float
+    total: float
+
+
+class DrawnHeatMap(Struct):
+    """What ``POST /predict/heatmap`` answers in JSON.
+
+    Attributes:
+        model: who has answered.
+        label: the class's name.
+        score: 0..1, by the model's activation.
+        logit: the network's raw output.
+        peak: what 1 stands for in the map: what that cell adds to the class's logit.
+        map: rows of numbers in 0..1, top and left first: the cells, which lie over what the network saw
+            of the picture; with ``size=picture`` the pixels of the drawing.
+        overlay: the drawing, a PNG in base64.
+        timings_ms: where the time went.
+        request_id: the log has it too.
+    """
+
+    model: ModelName
+    label: str
+    score: float
+    logit: float
+    peak: float
+    map: list[list[float]]
+    overlay: str
+    timings_ms: DrawingTimings
+    request_id: str
+
+
 class Answer(Struct):
     """What ``POST /predict`` answers: the pictures in the order in which they were sent."""
 
@@ -133,6 +196,11 @@ class Problem(Struct, omit_defaults=True):
     code: str
     request_id: str
     images: list[Picture] | UnsetType = UNSET
+
+
+def as_rows(numbers: bytes) -> list[list[float]]:
+    """Return rows of numbers that are JSON already, for a place in an answer."""
+    return cast("list[list[float]]", Raw(numbers))
 
 
 def write_json(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:

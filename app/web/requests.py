@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from flask import Flask, Response, g, request
@@ -144,6 +144,12 @@ def longest_stages(predictions: Sequence[Prediction]) -> dict[str, float]:
         "queue": max(prediction.timing.queue_s for prediction in predictions),
         "forward": max(prediction.timing.forward_s for prediction in predictions),
     }
+
+
+def tell_times(response: Response, stages: Mapping[str, float], total_ms: float) -> None:
+    """Tell where the time went where browsers show it; the stages in seconds."""
+    times = [f"{stage};dur={to_ms(taken_s)}" for stage, taken_s in stages.items()]
+    response.headers["Server-Timing"] = ", ".join([*times, f"total;dur={total_ms}"])
 
 
 def to_ms(seconds: float) -> float:
