@@ -1,15 +1,17 @@
 """What the pages for people show works as pasted, and is what the code says."""
 
 import io
+import json
 import re
 import subprocess
 from contextlib import redirect_stdout
 
 import pytest
+import requests
 
 from scripts.predicting.pictures import SUFFIXES
 from scripts.predicting.table import COLUMNS
-from tests.helpers import ROOT
+from tests.helpers import ROOT, STREET
 
 DOCS = ROOT / "docs"
 CLIENTS = (DOCS / "clients.md").read_text()
@@ -30,6 +32,7 @@ def test_every_command_works_as_pasted(server, tmp_path, block):
     program = block.replace("http://localhost:8999", server.url)
     program = program.replace("curl ", "curl -sS --fail ")
     program = program.replace("out.csv", f"{tmp_path}/out.csv --url {server.url}")
+    program = program.replace("bus.png", f"{tmp_path}/bus.png")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", program],
         cwd=ROOT,
@@ -46,6 +49,19 @@ def test_the_python_works_as_pasted(server, monkeypatch):
     with redirect_stdout(io.StringIO()) as shown:
         exec(program.replace("http://localhost:8999", server.url), {})  # the page's own
     assert shown.getvalue().startswith("Car: 99.9%\n")
+
+
+def test_the_answer_that_is_shown_is_the_one_that_comes(server):
+    with STREET.open("rb") as file:
+        url = f"{server.url}/predict"
+        got = requests.post(url, files={"image": file}, timeout=60).json()
+    shown = json.loads(blocks(DOCS / "predict.md", "json")[0])
+    (picture,), (shown_picture,) = got["images"], shown["images"]
+    assert (shown.keys(), shown_picture.keys()) == (got.keys(), picture.keys())
+    for one, shown_one in zip(picture["labels"], shown_picture["labels"], strict=True):
+        assert shown_one == pytest.approx(one, abs=1e-3)
+    for name in ("name", "bytes", "width", "height"):
+        assert shown_picture[name] == picture[name]
 
 
 def test_the_row_that_is_shown_is_the_one_that_is_written(server, tmp_path):
