@@ -1,24 +1,18 @@
 """A visit to the page in a real Chromium, which notes everything that goes wrong behind the visitor's back."""
 
-import base64
-import mimetypes
 from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 800}
-# Hands files to the page as a drop or a paste would: browsers let no test carry real files across.
-HAND_OVER = """([kind, files]) => {
-  const transfer = new DataTransfer();
-  for (const {name, type, data} of files) {
-    const bytes = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
-    transfer.items.add(new File([bytes], name, {type}));
-  }
-  const options = {bubbles: true, cancelable: true};
-  const send = (event) => document.body.dispatchEvent(event);
-  if (kind === "paste") return send(new ClipboardEvent("paste", {...options, clipboardData: transfer}));
-  for (const type of kind.split(" ")) send(new DragEvent(type, {...options, dataTransfer: transfer}));
+# Copies a picture that the server has, as somebody does who copies it from another window.
+COPY = """async (url) => {
+  const bitmap = await createImageBitmap(await (await fetch(url)).blob());
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  const png = await canvas.convertToBlob({type: "image/png"});
+  await navigator.clipboard.write([new ClipboardItem({"image/png": png})]);
 }"""
 
 
@@ -70,17 +64,25 @@ class Visit:
         """Choose files as the button does."""
         self.page.set_input_files("#choose-input", list(files))
 
-    def hand_over(self, kind: str, *paths: Path) -> None:
-        """Paste or drop files; ``kind`` has the events that the browser would send, in order."""
-        files = [
-            {
-                "name": path.name,
-                "type": mimetypes.guess_type(path.name)[0],
-                "data": base64.b64encode(path.read_bytes()).decode(),
-            }
-            for path in paths
-        ]
-        self.page.evaluate(HAND_OVER, [kind, files])
+    def drag(self, *paths: Path) -> None:
+        """Drag files or folders from the desktop over the page, and do not let go of them yet."""
+        for event in ("dragEnter", "dragOver"):
+            self._send_drag(event, *paths)
+
+    def drop(self, *paths: Path) -> None:
+        """Let go of what was dragged."""
+        self._send_drag("drop", *paths)
+
+    def _send_drag(self, event: str, *paths: Path) -> None:
+        session = self.context.new_cdp_session(self.page)
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        session.send("Input.dispatchDragEvent", {"type": event, "x": 200, "y": 300, "data": data})
+
+    def paste(self, sample: str) -> None:
+        """Copy a sample and paste it."""
+        self.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page.evaluate(COPY, f"samples/{sample}")
+        self.page.keyboard.press("Control+V")
 
     def passing(self) -> list[str]:
         """Return the labels that pass, as they are shown from above."""

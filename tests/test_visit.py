@@ -133,12 +133,32 @@ def test_the_threshold_starts_at_the_models_own_and_moves_without_another_reques
     assert guest.predictions() == 1
 
 
-@pytest.mark.parametrize("kind", ["paste", "dragenter dragover drop"])
-def test_a_picture_is_pasted_or_dropped(visit, kind):
+def test_a_copied_picture_is_pasted(visit):
     guest = visit()
-    guest.hand_over(kind, SAMPLES / "garden.jpg")
+    guest.paste("garden.jpg")
     expect(guest.find("#answer")).to_have_text("Dog and Potted Plant")
+    expect(guest.find("#detail-name")).to_have_text("image.png")
+
+
+def test_a_file_is_dropped_anywhere(visit):
+    guest = visit()
+    guest.drag(SAMPLES / "garden.jpg")
+    expect(guest.find("#drop-cover")).to_be_visible()
+    guest.drop(SAMPLES / "garden.jpg")
     expect(guest.find("#drop-cover")).to_be_hidden()
+    expect(guest.find("#answer")).to_have_text("Dog and Potted Plant")
+
+
+def test_a_folder_is_dropped_with_all_that_is_in_it(visit, tmp_path):
+    (tmp_path / "album" / "deep").mkdir(parents=True)
+    shutil.copy(STREET, tmp_path / "album")
+    shutil.copy(SAMPLES / "farm.jpg", tmp_path / "album" / "deep")
+    (tmp_path / "album" / ".hidden").write_text("none of our business")
+    guest = visit()
+    guest.drag(tmp_path / "album")
+    guest.drop(tmp_path / "album")
+    expect(guest.find(ANSWERED)).to_have_count(2)
+    assert set(guest.find(".tile-name").all_text_contents()) == {"street.jpg", "farm.jpg"}
 
 
 def test_many_pictures_are_a_grid_where_each_has_its_own_answer_or_error(visit, tmp_path):
