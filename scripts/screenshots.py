@@ -27,7 +27,6 @@ PHONE = {
     "is_mobile": True,
 }
 SMALL = {**PHONE, "viewport": {"width": 320, "height": 568}}
-COLOURS = 256  # of the README's picture: a third of the size, and no difference to be seen
 
 
 def show_home(page: Page) -> None:
@@ -43,7 +42,7 @@ def show_answer(page: Page) -> None:
 def show_heat(page: Page) -> None:
     """One label's heat map over the picture."""
     show_answer(page)
-    page.locator(".label-button").first.click()
+    page.get_by_role("button", name="Bus,").click()
     expect(page.locator("#heat")).to_be_visible()
     page.mouse.move(0, 0)
 
@@ -113,14 +112,14 @@ def take_all(browser: Browser, url: str, folder: Path) -> None:
 
 
 def take_readmes(browser: Browser, url: str, path: Path) -> None:
-    """Take the README's picture: few colours, so that the file is small."""
+    """Take the README's picture."""
     page = open_page(browser, url, **DESKTOP)
     show_heat(page)
     page.screenshot(path=path)
     page.context.close()
     with Image.open(path) as image:
-        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    few.save(path, optimize=True)
+        opaque = image.convert("RGB")
+    opaque.save(path, optimize=True)
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ class Visit:
     def close(self) -> None:
         """End the visit; fail where something was wrong, or where another host was asked for anything."""
         self.context.close()
-        assert not self.complaints
+        assert self.complaints == []
         assert [url for url in self.requests if not url.startswith((self.url, "blob:"))] == []
 
     def find(self, selector: str) -> Locator:

@@ -1,11 +1,14 @@
 """The page as people meet it: a real Chromium, the whole server, and no manual."""
 
+import base64
+import io
 import json
 import os
 import shlex
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
@@ -14,6 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from app.images import Frame
 from app.web.page import DIGEST
+from scripts import screenshots
 from tests.browser import PHONE, Visit
 from tests.conftest import DEMO
 from tests.helpers import ROOT, SAMPLES, STREET, encode, photo_like, png_bomb, wait_until
@@ -131,6 +135,61 @@ def test_the_threshold_starts_at_the_models_own_and_moves_without_another_reques
     guest.page.get_by_role("button", name="Model’s own").click()
     assert guest.passing() == answer(server)
     assert guest.predictions() == 1
+
+
+def test_a_label_lays_its_heat_map_over_the_picture_where_it_is(visit):
+    guest = visit()
+    guest.try_sample("Street")
+    picture = guest.find("#picture")
+    bare = picture.screenshot()
+    for label, there in (("Car", "top left"), ("Bicycle", "bottom right")):
+        guest.page.get_by_role("button", name=f"{label},").click()
+        expect(guest.find("#heat")).to_have_attribute("data-label", label)
+        assert hottest_quarter(guest) == there
+    assert picture.screenshot() != bare
+    guest.move("#opacity", 0)
+    assert picture.screenshot() == bare
+    guest.page.keyboard.press("Escape")
+    expect(guest.find("#heat")).to_be_hidden()
+    expect(guest.find("#results")).to_be_visible()
+    assert guest.predictions() == 1
+
+
+def hottest_quarter(guest) -> str:
+    """Return where the heat map that is shown is brightest."""
+    url = guest.page.evaluate("document.getElementById('heat').toDataURL()")
+    heat = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("L")
+    left, top = np.unravel_index(np.asarray(heat.resize((2, 2))).T.argmax(), (2, 2))
+    return f"{('top', 'bottom')[top]} {('left', 'right')[left]}"
+
+
+def test_the_heat_map_of_a_label_that_does_not_pass_is_asked_for_once(visit, server):
+    guest = visit()
+    guest.try_sample("Street")
+    motorbike = guest.page.get_by_role("button", name="Motorbike,")
+    for _ in range(2):
+        motorbike.click()
+        expect(guest.find("#heat")).to_have_attribute("data-label", "Motorbike")
+        expect(motorbike).to_have_attribute("aria-pressed", "true")
+        motorbike.click()
+        expect(guest.find("#heat")).to_be_hidden()
+    assert guest.predictions() == 2
+    assert guest.passing() == answer(server)
+
+
+def test_a_model_without_heat_maps_says_so_quietly(visit, server):
+    guest = visit()
+    about = requests.get(server.url, timeout=60).json() | {"heatmaps": False}
+    guest.page.route(
+        f"{server.url}/?", lambda route: route.fulfill(status=200, body=json.dumps(about))
+    )
+    guest.page.reload()
+    guest.try_sample("Street")
+    guest.page.get_by_role("button", name="Car,").click()
+    expect(guest.find("#heat-hint")).to_have_text(
+        "This model tells what is in a picture, but not where."
+    )
+    expect(guest.find("#heat")).to_be_hidden()
 
 
 def test_a_copied_picture_is_pasted(visit):
@@ -392,7 +451,21 @@ def test_the_part_that_the_network_sees_is_that_of_the_server(visit, frame):
         assert part["height"] == pytest.approx(frame.side / down, abs=1 / down)
 
 
-def test_the_worlds_browsers_back_button_does_not_leave_the_page(visit):
+@pytest.mark.parametrize("view", screenshots.VIEWS, ids=lambda view: view.__name__)
+def test_every_view_that_is_photographed_can_be_reached(chromium, server, view):
+    page = screenshots.open_page(chromium, server.url, **screenshots.PHONE)
+    view(page)
+    page.context.close()
+
+
+def test_the_readmes_picture_is_a_small_file(chromium, server, tmp_path):
+    screenshots.take_readmes(chromium, server.url, tmp_path / "page.png")
+    for path in (tmp_path / "page.png", ROOT / "docs" / "page.png"):
+        assert Image.open(path).size == (1280, 860)
+        assert path.stat().st_size < 300_000
+
+
+def test_the_browsers_back_button_does_not_leave_the_page(visit):
     guest = visit()
     guest.try_sample("Farm")
     guest.page.go_back()

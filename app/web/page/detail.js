@@ -92,6 +92,7 @@ export class Detail {
     const { state, problem } = this.#picture;
     element("waiting").hidden = !["waiting", "sending"].includes(state);
     element("problem").hidden = state !== "failed";
+    element("heat-bar").hidden = state === "failed";
     element("results").hidden = state !== "done";
     element("facts").hidden = state !== "done";
     if (state === "failed") this.#showProblem(problem);

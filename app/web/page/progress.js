@@ -14,7 +14,7 @@ export function share({ state, sent }) {
 export function waitingWords({ state, sent, problem, retryAt }) {
   if (retryAt) {
     const seconds = Math.max(1, Math.ceil((retryAt - Date.now()) / 1000));
-    return `${explain(problem).headline}; trying again in ${seconds} s`;
+    return `${explain(problem).headline}; trying again in ${seconds}\u00a0s`;
   }
   if (state === "waiting") return "Waiting for its turn";
   return sent < 1 ? `Uploading, ${Math.round(100 * sent)} %` : "Looking at it";
