@@ -82,7 +82,13 @@ def test_every_error_that_a_visitor_can_meet_has_words_of_its_own():
     family = [each for each in vars(errors).values() if isinstance(each, type)]
     codes = {each.code for each in family if issubclass(each, errors.ServingError)}
     known = re.findall(r"^  (\w+): \[", (FOLDER / "problems.js").read_text(), re.MULTILINE)
-    of_programs = {"malformed_request", "invalid_option", "url_refused", "fetch_failed"}
+    of_programs = {
+        "malformed_request",
+        "invalid_option",
+        "url_refused",
+        "fetch_failed",
+        "not_acceptable",
+    }
     assert codes - set(known) == of_programs | {"client_gone"}
 
 

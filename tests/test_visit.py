@@ -461,7 +461,8 @@ def test_every_view_that_is_photographed_can_be_reached(chromium, server, view):
 def test_the_readmes_picture_is_a_small_file(chromium, server, tmp_path):
     screenshots.take_readmes(chromium, server.url, tmp_path / "page.png")
     for path in (tmp_path / "page.png", ROOT / "docs" / "page.png"):
-        assert Image.open(path).size == (1280, 860)
+        with Image.open(path) as image:
+            assert image.size == (1280, 860)
         assert path.stat().st_size < 300_000
 
 
