@@ -1,11 +1,14 @@
 """A visit to the page in a real Chromium, which notes everything that goes wrong behind the visitor's back."""
 
+import json
+import subprocess
 from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 800}
+expect.set_options(timeout=20_000)  # ms; other programs may be at work too
 # Copies a picture that the server has, as somebody does who copies it from another window.
 COPY = """async (url) => {
   const bitmap = await createImageBitmap(await (await fetch(url)).blob());
@@ -29,7 +32,7 @@ class Visit:
         """Open the page as a new visitor; ``options`` are those of Playwright's contexts."""
         options = {"viewport": DESKTOP, "reduced_motion": "reduce", **options}
         self.context = browser.new_context(**options)
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(20_000)  # ms
         self.page: Page = self.context.new_page()
         self.url = url
         self.requests: list[str] = []
@@ -91,6 +94,14 @@ class Visit:
     def move(self, slider: str, value: float) -> None:
         """Move a slider."""
         self.find(slider).fill(str(value))
+
+    def run_line(self, folder: Path) -> list[str]:
+        """Run the line for a terminal that is shown, and return the labels that it gets."""
+        line = self.find("#curl").text_content()
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+        )
+        return [label["label"] for label in json.loads(done.stdout)["images"][0]["labels"]]
 
     def predictions(self) -> int:
         """Return how many pictures were sent."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,37 @@ def start_server(tmp_path_factory):
     yield start
     for live in started:
         live.remove()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Return Debian's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    if path is None and not os.environ.get("CI"):
+        pytest.skip("no chromium; scripts/setup test installs it")
+    assert path, "CI needs chromium"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, server):
+    """Return a maker of visits to the page; when the test ends each must have gone without a complaint."""
+    from tests.browser import Visit
+
+    visits = []
+
+    def make(url: str = server.url, **options: object) -> Visit:
+        visits.append(Visit(chromium, url, **options))
+        return visits[-1]
+
+    yield make
+    for each in visits:
+        each.close()
 
 
 @pytest.fixture

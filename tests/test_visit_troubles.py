@@ -1,0 +1,123 @@
+"""A visit to the page where something is wrong or unusual: clear words, and a way on."""
+
+import shutil
+
+import pytest
+import requests
+from PIL import Image
+from playwright.sync_api import expect
+
+from tests.conftest import DEMO
+from tests.helpers import ROOT, STREET, encode, photo_like, png_bomb, wait_until
+from tests.server import Server
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory):
+    """Return a server with low limits that turns photographs upright, and has two models."""
+    folder, models = tmp_path_factory.mktemp("strict"), tmp_path_factory.mktemp("models")
+    shutil.copytree(DEMO, models / "twin" / "1")
+    folders = {"demo": DEMO.parent, "twin": models / "twin"}
+    configs = [f"config {{ name: '{name}' base_path: '{path}' }}" for name, path in folders.items()]
+    models_file = models / "models.config"
+    models_file.write_text(f"model_config_list {{ {' '.join(configs)} }}")
+    rows = {"max_body_mb": "1", "max_pixels": "200000", "exif_rotate": "on"}
+    # A cache of its own: servers with one cache in common have one lineup.
+    rows |= {"models_file": str(models_file), "cache": str(models / "cache")}
+    live = Server(folder, precision="fp32", **rows)
+    live.start()
+    try:
+        live.wait_ready()
+        wait_until(lambda: requests.get(f"{live.url}/v2/models/twin/ready", timeout=60).ok, 90)
+        yield live
+    finally:
+        live.remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "headline", "detail"),
+    [
+        ("notes.txt", b"buy milk", "cannot be read as a picture", "it begins with b'buy milk'"),
+        ("scan.tif", b"II*\x00 and so on", "type of file is not read", "image is TIFF"),
+        ("empty.png", b"", "cannot be read as a picture", "Image is empty: 0 bytes"),
+    ],
+)
+def test_what_is_no_picture_is_told_in_clear_words(visit, name, data, headline, detail):
+    guest = visit()
+    guest.choose({"name": name, "mimeType": "image/png", "buffer": data})
+    expect(guest.find("#problem-title")).to_contain_text(headline)
+    expect(guest.find("#problem-detail")).to_contain_text(detail, ignore_case=True)
+    expect(guest.find("#announcer")).to_contain_text(headline)
+    expect(guest.find("#no-preview")).to_be_visible()
+    expect(guest.find("#retry")).to_be_hidden()
+
+
+def test_a_file_over_the_limit_is_refused_before_it_is_sent(visit, strict):
+    guest = visit(strict.url)
+    expect(guest.find("#limits")).to_contain_text("up to 1 MB")
+    guest.choose({"name": "big.png", "mimeType": "image/png", "buffer": bytes(2 * MEGABYTE)})
+    expect(guest.find("#problem-title")).to_have_text("This file is too large")
+    expect(guest.find("#problem-detail")).to_have_text("The file has 2 MB; the server takes 1 MB.")
+    assert guest.predictions() == 0
+
+
+def test_a_picture_with_too_many_pixels_is_refused_in_the_servers_words(visit, strict):
+    guest = visit(strict.url)
+    guest.choose({"name": "wide.png", "mimeType": "image/png", "buffer": png_bomb(3000)})
+    expect(guest.find("#problem-title")).to_have_text("This picture has too many pixels")
+    expect(guest.find("#problem-detail")).to_contain_text("the limit is 200,000")
+
+
+def test_a_photograph_is_shown_as_the_server_reads_it(visit, server, strict):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    turned = encode(photo_like(300, 200), "JPEG", exif=exif)
+    for url, shape, is_told in ((server.url, 300 / 200, True), (strict.url, 200 / 300, False)):
+        guest = visit(url)
+        guest.choose({"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": turned})
+        expect(guest.find("#results")).to_be_visible()
+        box = guest.find("#photo").bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(shape, rel=0.02)
+        expect(guest.find("#sideways")).to_be_visible(visible=is_told)
+
+
+def test_a_busy_server_is_asked_again_when_it_says(visit):
+    guest = visit()
+    busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": '{"code": "queue_full"}'}
+    guest.page.route("**/predict", lambda route: route.fulfill(**busy), times=1)
+    guest.choose(STREET)
+    expect(guest.find("#waiting-words")).to_contain_text("The server is busy; trying again in")
+    expect(guest.find("#answer")).to_contain_text("Car")
+    assert guest.predictions() == 2
+
+
+def test_without_a_network_the_picture_waits_for_it(visit):
+    guest = visit()
+    guest.context.set_offline(True)
+    guest.choose(STREET)
+    expect(guest.find("#problem-title")).to_have_text("You are offline")
+    guest.context.set_offline(False)
+    expect(guest.find("#answer")).to_contain_text("Car")
+
+
+def test_among_several_models_one_is_chosen_and_asked_about_every_picture(visit, strict):
+    guest = visit(strict.url)
+    guest.try_sample("Street")
+    expect(guest.find("#by")).to_contain_text("demo, version 1")
+    guest.page.get_by_label("Model", exact=True).select_option("twin")
+    expect(guest.find("#by")).to_contain_text("twin, version 1")
+    line = guest.find("#curl").text_content()
+    assert "-F model=twin" in line
+    assert guest.run_line(ROOT) == guest.passing()
+
+
+def test_a_server_that_is_gone_is_told_in_clear_words_and_asked_again_on_demand(visit, strict):
+    guest = visit(strict.url)
+    strict.stop()
+    guest.choose(STREET)
+    expect(guest.find("#problem-title")).to_have_text("The server does not answer")
+    strict.start().wait_ready()
+    guest.page.get_by_role("button", name="Try again").click()
+    expect(guest.find("#answer")).to_contain_text("Car")

@@ -1,0 +1,130 @@
+"""The page for everybody: by keyboard, by finger, by screen reader, in the dark, on a small screen."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import expect
+
+from scripts import screenshots
+from tests.browser import PHONE
+from tests.helpers import ROOT, SAMPLES
+
+ANSWERED = ".tile[data-state=done]"
+# What of that which was seen has jumped, and how far by the measure of browsers, where 0.1 is called good.
+SHIFTS = """() => new Promise((resolve) => {
+  const nameOf = ({node}) => node?.id || node?.className || node?.nodeName;
+  const tell = (each) => [each.value, ...each.sources.map(nameOf)];
+  const observer = new PerformanceObserver((list) =>
+    resolve(list.getEntries().filter((each) => !each.hadRecentInput).map(tell)));
+  observer.observe({type: "layout-shift", buffered: true});
+  setTimeout(() => resolve([]), 300);
+})"""
+
+
+def test_the_page_is_used_by_keyboard_alone(visit):
+    guest = visit()
+    keys = guest.page.keyboard
+    keys.press("Tab")
+    expect(guest.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    focused = guest.find(":focus")
+    for _ in range(30):
+        keys.press("Tab")
+        if focused.get_attribute("class") == "sample":
+            break
+    outline = focused.evaluate("element => getComputedStyle(element).outlineStyle")
+    assert outline == "solid"
+    keys.press("Enter")
+    expect(guest.find("#answer")).to_have_text("Car, Person, Bus and Bicycle")
+    for _ in range(30):
+        keys.press("Tab")
+        if focused.get_attribute("id") == "detail-threshold-slider":
+            break
+    keys.press("End")
+    expect(guest.find("#answer")).to_have_text("No label passes")
+    keys.press("Escape")
+    expect(guest.find("#gallery")).to_be_visible()
+    expect(guest.find(".tile-open")).to_be_focused()
+
+
+def test_dark_colours_follow_the_system_and_a_choice_is_remembered(visit):
+    guest = visit(color_scheme="dark")
+    root = guest.find("html")
+    expect(root).to_have_attribute("data-theme", "dark")
+    guest.page.get_by_role("button", name="Dark colours").click()
+    expect(root).to_have_attribute("data-theme", "light")
+    guest.page.reload()
+    expect(root).to_have_attribute("data-theme", "light")
+
+
+@pytest.mark.parametrize("width", [320, 360, 768, 1280])
+def test_nothing_stands_over_the_edge_and_nothing_jumps(visit, width):
+    guest = visit(viewport={"width": width, "height": 740})
+    too_wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+    assert not guest.page.evaluate(too_wide)
+    shifts = guest.page.evaluate(SHIFTS)
+    assert sum(value for value, *_ in shifts) < 0.05, shifts
+    guest.try_sample("Living room")
+    assert not guest.page.evaluate(too_wide)
+    guest.page.go_back()
+    guest.choose(SAMPLES / "farm.jpg", SAMPLES / "kitchen.jpg", SAMPLES / "garden.jpg")
+    expect(guest.find(ANSWERED)).to_have_count(4)
+    assert not guest.page.evaluate(too_wide)
+
+
+def test_on_a_phone_one_takes_a_photo_and_every_button_is_large_enough(visit):
+    guest = visit(viewport=PHONE, has_touch=True, is_mobile=True)
+    expect(guest.page.get_by_role("button", name="Take a photo")).to_be_visible()
+    expect(guest.find("#photograph-input")).to_have_attribute("capture", "environment")
+    expect(guest.find(".with-mouse")).to_be_hidden()
+    guest.find(".sample").first.tap()
+    expect(guest.find("#results")).to_be_visible()
+    for button in guest.find("button:visible").all():
+        box = button.bounding_box()
+        own = button.evaluate("element => getComputedStyle(element, '::after').position")
+        assert own == "absolute" or min(box["width"], box["height"]) >= 24, button
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_no_barrier(visit, colours):
+    guest = visit(color_scheme=colours)
+
+    def barriers() -> list[str]:
+        found = Axe().run(guest.page).response["violations"]
+        return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found]
+
+    assert barriers() == []
+    guest.try_sample("Street")
+    assert barriers() == []
+    guest.page.go_back()
+    guest.choose({"name": "broken.png", "mimeType": "image/png", "buffer": b"broken"})
+    expect(guest.find("#problem")).to_be_visible()
+    assert barriers() == []
+    guest.page.go_back()
+    expect(guest.find(".tile")).to_have_count(2)
+    assert barriers() == []
+
+
+def test_the_browsers_back_button_does_not_leave_the_page(visit):
+    guest = visit()
+    guest.try_sample("Farm")
+    guest.page.go_back()
+    expect(guest.find("#home")).to_be_visible()
+    guest.page.go_forward()
+    expect(guest.find("#answer")).to_have_text("Cow, Sheep and Horse")
+    guest.page.reload()
+    expect(guest.find("#home")).to_be_visible()
+
+
+@pytest.mark.parametrize("view", screenshots.VIEWS, ids=lambda view: view.__name__)
+def test_every_view_that_is_photographed_can_be_reached(chromium, server, view):
+    page = screenshots.open_page(chromium, server.url, **screenshots.PHONE)
+    view(page)
+    page.context.close()
+
+
+def test_the_readmes_picture_is_a_small_file(chromium, server, tmp_path):
+    screenshots.take_readmes(chromium, server.url, tmp_path / "page.png")
+    for path in (tmp_path / "page.png", ROOT / "docs" / "page.png"):
+        with Image.open(path) as image:
+            assert image.size == (1280, 860)
+        assert path.stat().st_size < 300_000
