@@ -45,6 +45,7 @@ def test_the_root_tells_the_rule_the_frame_and_the_limits(client_of):
     assert answer["frame"] == {"side": 224, "resize": None}
     assert answer["limits"] == {"max_body_bytes": 3 * 1024 * 1024, "max_pixels": 20000}
     assert answer["exif_rotate"] is True
+    assert answer["heatmaps"] is False
 
 
 def test_the_root_tells_what_another_model_is(client_of):
@@ -83,6 +84,7 @@ def test_every_error_that_a_visitor_can_meet_has_words_of_its_own():
     codes = {each.code for each in family if issubclass(each, errors.ServingError)}
     known = re.findall(r"^  (\w+): \[", (FOLDER / "problems.js").read_text(), re.MULTILINE)
     of_programs = {"malformed_request", "invalid_option", "url_refused", "fetch_failed"}
+    of_programs |= {"not_acceptable"}
     assert codes - set(known) == of_programs | {"client_gone"}
 
 

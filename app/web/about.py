@@ -65,6 +65,7 @@ class About(Struct):
         routes: every path, as patterns.
         rule: which classes pass.
         frame: what of a picture it sees.
+        heatmaps: whether it gives heat maps.
         exif_rotate: whether photographs are turned upright by their EXIF tag.
         limits: what a request may hold.
         models: the versions of each model that answer now, the newest first.
@@ -81,6 +82,7 @@ class About(Struct):
     routes: list[str]
     rule: Rule
     frame: Seen
+    heatmaps: bool
     exif_rotate: bool
     limits: Limits
     models: dict[str, list[int]]
@@ -102,6 +104,7 @@ def describe(target: Target) -> About:
         routes=sorted({str(rule) for rule in current_app.url_map.iter_rules()}),
         rule=describe_rule(model.card.decision),
         frame=Seen(frame.side, frame.resize),
+        heatmaps=model.gradients is not None,
         exif_rotate=given.exif_rotate,
         limits=Limits(given.max_body_bytes, given.max_pixels),
         models=list_models(),

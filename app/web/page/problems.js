@@ -29,6 +29,7 @@ const WORDS = {
     "The server gave up on this picture. Try again in a moment.",
   ],
   unknown_model: ["This model is not served any more", "Load the page again to see what is."],
+  no_heatmap: ["This model has no heat maps", "Its labels and scores are as good as ever."],
   unauthorized: ["The server wants a key", "Ask whoever runs it."],
   forbidden: ["The server does not let you in", "Ask whoever runs it."],
   internal_error: [
