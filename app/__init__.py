@@ -10,6 +10,7 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 3  web/*              surfaces: Flask blueprints, one for each dialect; never import torch
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
              loading, prediction   a version becomes a model at work; the answer to one picture
+             studio             native threads for pictures: decoded before the forward, drawn on after it
              fleet, meter       all workers together; what pictures are counted as
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              servable, versions a loaded version with its threads; which are live, and how they change
@@ -19,10 +20,11 @@ The house, from the roof down. A module imports only from floors below its own;
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import
-             network, weights   the network as torch knows it
+             network, weights, gradcam   the network as torch knows it, and its last feature map
+             heatmap            from features to numbers and colours over a picture
              images, bundle, card, optimized, precision   files: pictures, models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
-    GROUND   settings, errors, logs, roster, machine, metrics   no torch, no Flask
+    GROUND   settings, errors, logs, roster, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 

@@ -13,8 +13,6 @@ from functools import partial
 from typing import BinaryIO, cast
 
 import gevent
-import numpy as np
-from gevent.threadpool import ThreadPool
 
 from app.batcher import is_never_gone
 from app.errors import (
@@ -27,22 +25,18 @@ from app.errors import (
 from app.fetching import Fetcher
 from app.fleet import Fleet
 from app.handoff import Handoff
-from app.heatmap import Drawing, Style, draw_heat_map, open_canvas
-from app.images import open_image, prepare_image, prepare_pixels
 from app.lineup import Entry, Lineup, Refusal
 from app.loading import load_model
 from app.machine import hold_lock
 from app.meter import Meter, meter_of
-from app.precision import FP32
 from app.prediction import Prediction, Wish
 from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
 from app.sizing import current_plan, has_room
+from app.studio import Picture, Studio
 from app.traffic import ANY, Target, choose_version
 from app.versions import Versions, VersionStatus
-
-Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +75,7 @@ class ModelServer:
         self._poll_s = settings.poll_s if read_lineup else 0.0
         self._on_death = on_death
         self._handoff = Handoff()
-        self._decoders = ThreadPool(settings.decode_pool_size)
+        self._studio = Studio(settings)
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
         self.fleet = Fleet(settings, roster)
         self._versions = Versions(
@@ -108,7 +102,7 @@ class ModelServer:
         self._watchdog.kill()
         if not self._versions.stop(timeout_s):
             logger.error("stopped with requests unanswered after %s s", timeout_s)
-        self._decoders.kill()
+        self._studio.close()
 
     def check_room(self, target: Target = ANY) -> None:
         """Refuse a request that would be refused anyway, before its body is read.
@@ -248,11 +242,8 @@ class ModelServer:
                 self._meter(model).inside(),
             ):
                 began = time.monotonic()
-                decoded = self._decoders.apply(self._decode, (picture, model))
-                if isinstance(decoded, ServingError):
-                    return decoded
+                image, size = self._studio.decode(picture, model)
                 decode_s = time.monotonic() - began
-                image, size = decoded
                 row = servable.batcher.submit(image, is_gone, with_features=wish is not None)
                 prediction = Prediction(row.logits, model, row.timing, decode_s, size)
                 if wish is None:
@@ -262,47 +253,10 @@ class ModelServer:
                 if wish.style is None:
                     return prediction
                 with servable.batcher.aside():
-                    drawing = self._decoders.apply(self._draw, (picture, prediction, wish.style))
+                    drawing = self._studio.draw(picture, prediction, wish.style)
         except ServingError as error:
             return error
-        return (
-            drawing if isinstance(drawing, ServingError) else replace(prediction, drawing=drawing)
-        )
-
-    def _decode(
-        self, picture: Picture, model: Model
-    ) -> tuple[np.ndarray, tuple[int, int]] | ServingError:
-        """Return the network's input and the picture's width and height (in the native pool).
-
-        An error is returned, because gevent prints what a pool raises.
-        """
-        settings, fast, frame = self._settings, self._may_be_fast(model), model.card.frame
-        try:
-            if isinstance(picture, np.ndarray):
-                size = picture.shape[1], picture.shape[0]
-                return prepare_pixels(picture, settings.max_pixels, fast, frame), size
-            image = open_image(picture, settings.max_pixels)
-            size = image.size  # a scaled decoding changes it
-            return prepare_image(image, settings.exif_rotate, fast, frame), size
-        except ServingError as error:
-            return error
-
-    def _draw(
-        self, picture: Picture, prediction: Prediction, style: Style
-    ) -> Drawing | ServingError:
-        """Draw a prediction's first heat map over its picture (in the native pool), as ``_decode`` does it."""
-        settings, (heat_map, *_) = self._settings, prediction.heat_maps.values()
-        try:
-            canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
-            return draw_heat_map(canvas, heat_map, prediction.model.card.frame, style)
-        except ServingError as error:
-            return error
-
-    def _may_be_fast(self, model: Model) -> bool:
-        """Tell whether pictures may be decoded nearly: in fp32 they are exact."""
-        if self._settings.decode != "auto":
-            return self._settings.decode == "fast"
-        return model.precision != FP32
+        return replace(prediction, drawing=drawing)
 
     def ready_model(self, target: Target = ANY) -> Model:
         """Return what would answer. Raises UnknownModel or NotReady."""

@@ -42,7 +42,8 @@ def test_every_curl_line_works_as_pasted(server, tmp_path, line):
     result = run(server, f"{line} -sS --fail")
     assert result.returncode == 0, result.stderr
     if to_file:
-        assert Image.open(tmp_path / to_file[1]).width
+        with Image.open(tmp_path / to_file[1]) as image:
+            assert image.width
     else:
         assert isinstance(json.loads(result.stdout), dict)
 

@@ -17,7 +17,7 @@ FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heat
 TENSORS = {"weights", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
-LOADING = {"loading", "prediction"}
+LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"fleet", "meter"}
 SIZING = {"sizing", "footprint"}
 REPOSITORY = {"repository", "models_file", "lineup", "traffic"}
@@ -45,7 +45,7 @@ NEIGHBOURS |= {("lineup", "repository"), ("lineup", "models_file")}
 NEIGHBOURS |= {("models_file", "repository"), ("models_file", "bundle")}
 NEIGHBOURS |= {("lineup", there) for there in ("bundle", "optimized", "precision")}
 NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "card")}
-NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER}
+NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}

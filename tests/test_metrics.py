@@ -17,7 +17,7 @@ from app.meter import MAX_LABELS, name_labels
 from app.prediction import Prediction
 from app.web import monitoring
 from app.web.requests import MAX_ACCEPT_S, read_accept_time, read_upload_time
-from tests.helpers import grey, make_entry, make_light, make_lineup
+from tests.helpers import bright_or_not, grey, make_entry, make_light, make_lineup
 from tests.scrape import DOCUMENTED, Scrape
 
 OPENMETRICS = "application/openmetrics-text"
@@ -174,7 +174,7 @@ def test_the_queues_depth_is_what_is_inside(client_of):
     def load(_settings, _slot, entry):
         def forward(images):
             depths.append(scrape(client).total("serving_queue_depth", model="light", version=4))
-            return make_light(entry).forward(images)
+            return bright_or_not(images)
 
         return make_light(entry, forward)
 

@@ -45,6 +45,7 @@ def test_the_root_tells_the_rule_the_frame_and_the_limits(client_of):
     assert answer["frame"] == {"side": 224, "resize": None}
     assert answer["limits"] == {"max_body_bytes": 3 * 1024 * 1024, "max_pixels": 20000}
     assert answer["exif_rotate"] is True
+    assert answer["heatmaps"] is False
 
 
 def test_the_root_tells_what_another_model_is(client_of):

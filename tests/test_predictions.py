@@ -186,7 +186,11 @@ def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
         ("?top_k=true", {}, 'top_k is "true"'),
         ("?scores=some", {}, 'scores is "some"'),
         ("?version=0", {}, 'version is "0"'),
-        ("?treshold=0.5", {}, 'there is no option "treshold"; there are model, scores, threshold'),
+        (
+            "?treshold=0.5",
+            {},
+            'there is no option "treshold"; there are heatmap, model, scores, threshold',
+        ),
         ("", {"threshhold": "0.5"}, 'there is no option "threshhold"'),
         ("?top_k=1", {"top_k": "1"}, "the option top_k is given twice"),
         ("?top_k=1&top_k=2", {}, "the option top_k is given twice"),

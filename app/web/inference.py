@@ -20,7 +20,7 @@ from flask import Response
 
 from app.errors import MalformedRequest
 from app.prediction import Prediction
-from app.serving import Picture
+from app.studio import Picture
 from app.web.bodies import abbreviate, parse_object
 from app.web.tensors import (
     as_decimals,

@@ -15,7 +15,7 @@ import numpy as np
 from app.errors import MalformedRequest
 from app.prediction import Prediction
 from app.servable import Model
-from app.serving import Picture
+from app.studio import Picture
 from app.web.bodies import abbreviate
 from app.web.tensors import (
     B64,

@@ -23,7 +23,7 @@ from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
 from app.prediction import Prediction
-from app.serving import Picture
+from app.studio import Picture
 from app.traffic import Target
 from app.versions import VersionStatus
 from app.web import model_server

@@ -7,6 +7,7 @@ load         wrk, and what the servers cost meanwhile
 answers      whether they say what the network says
 report       ratios with their spread: table, JSON, plot
 bare         the engines without any server around them
+heatmaps     what heat maps cost
 constant     this server around a model that costs nothing
 usual_way, peers/   the others, each around the same eager network (eager)
 """
