@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from flask import request
-from msgspec import DecodeError, Raw, Struct, ValidationError, json
+from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
 from app.errors import (
     InvalidOption,
@@ -22,7 +22,7 @@ from app.web import model_server
 from app.web.bodies import abbreviate, read_body
 from app.web.forms import FORM, MAX_PARTS, read_form
 from app.web.options import O, read_options
-from app.web.tensors import B64, open_base64
+from app.web.tensors import B64, Base64, open_base64
 
 FIELD = "image"
 JSON_FIELD = "images"
@@ -41,8 +41,8 @@ class Source(Struct, forbid_unknown_fields=True):
         url: where the server fetches the file from, where its operator allows that.
     """
 
-    b64: str | None = None
-    url: str | None = None
+    b64: Base64 | UnsetType = UNSET
+    url: str | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_request(kind: type[O]) -> tuple[list[Upload], O]:
         raise UnsupportedType(
             f"expected {FORM}, {JSON}, {URL_ENCODED}, image/* or {RAW}, found {found}"
         )
-    options = read_options(kind, given)
+    options = read_options(kind, given, is_json=mimetype == JSON)
     model_server().check_count(len(uploads))
     return uploads, options
 
@@ -158,17 +158,17 @@ def read_json(body: bytes) -> tuple[list[Upload], Given]:
 def open_sources(sources: list[Source]) -> list[Upload]:
     """Open the pictures of a JSON request; the URLs are fetched side by side."""
     for place, source in enumerate(sources):
-        if (source.b64 is None) == (source.url is None):
+        if (source.b64 is UNSET) == (source.url is UNSET):
             raise MalformedRequest(f"{JSON_FIELD}[{place}] needs one of {B64!r} and 'url'")
     fetched = iter(
-        model_server().fetch([source.url for source in sources if source.url is not None])
+        model_server().fetch([source.url for source in sources if source.url is not UNSET])
     )
     uploads: list[Upload] = []
     for source in sources:
-        if source.url is None:
-            uploads.append(open_text(number(uploads), source.b64 or ""))
-        else:
+        if source.url is not UNSET:
             uploads.append(Upload(source.url[:MAX_NAME], next(fetched)))
+        else:
+            uploads.append(open_text(number(uploads), source.b64 or ""))
     return uploads
 
 
