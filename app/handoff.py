@@ -17,6 +17,7 @@ from gevent.hub import get_hub
 from gevent.monkey import get_original
 
 _start_native_thread = get_original("_thread", "start_new_thread")
+native_lock = get_original("_thread", "allocate_lock")  # makes one that gevent does not patch
 
 
 class Handoff:
