@@ -196,7 +196,9 @@ def test_an_option_that_cannot_be_meant_is_named_with_its_value(client, query, f
 
 
 def test_a_number_in_json_is_no_text(client):
-    content = {"images": [{"b64": b64(MIXED)}], "top_k": "1"}
+    content = {"images": [{"b64": b64(MIXED)}], "top_k": 1.0}
+    assert labels(send_json(client, content)) == ["Bright"]
+    content["top_k"] = "1"
     detail = check_problem(send_json(client, content), 422, "invalid_option")
     assert detail == 'top_k is "1": expected `int | null`, got `str`'
 

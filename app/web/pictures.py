@@ -88,7 +88,7 @@ def read_request(kind: type[O]) -> tuple[list[Upload], O]:
 
 
 def read_multipart() -> tuple[list[Upload], Given]:
-    """Read a form: every file ``image``, every text ``b64``; what else it has are options."""
+    """Read a form: every file ``image``, every ``b64``; what else it has are options."""
     uploads: list[Upload] = []
     given: Given = []
     for part in read_form(model_server().most_pictures + MAX_PARTS):
@@ -99,12 +99,12 @@ def read_multipart() -> tuple[list[Upload], Given]:
             raise MissingImage(
                 f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
             )
+        elif part.name == B64:  # text, or a file of it: some clients send base64 as binary data
+            uploads.append(open_text(number(uploads), part.data.decode("utf-8", "replace")))
         elif part.is_file:
             raise MissingImage(
                 f"the form has a file {part.name!r}; files are called {FIELD!r} here"
             )
-        elif part.name == B64:
-            uploads.append(open_text(number(uploads), part.data.decode("utf-8", "replace")))
         else:
             given.append((part.name, part.data.decode("utf-8", "replace")))
     if not uploads:
@@ -142,7 +142,7 @@ def read_json(body: bytes) -> tuple[list[Upload], Given]:
         for name, value in content.items():
             if len(value) > MAX_OPTION:
                 raise InvalidOption(f"{abbreviate(name)} is longer than {MAX_OPTION} bytes")
-        given = [(name, json.decode(value)) for name, value in content.items()]
+        given = [(name, as_whole(json.decode(value))) for name, value in content.items()]
     except ValidationError as error:
         raise MalformedRequest(f"the JSON is not as it should be: {error}") from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -153,6 +153,11 @@ def read_json(body: bytes) -> tuple[list[Upload], Given]:
         )
     model_server().check_count(len(sources))
     return open_sources(sources), given
+
+
+def as_whole(value: Any) -> Any:
+    """Return a JSON value; 3.0 is a whole number there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def open_sources(sources: list[Source]) -> list[Upload]:
