@@ -7,7 +7,7 @@ from flask import Flask
 from app.roster import Roster
 from app.serving import ModelServer
 from app.settings import Settings
-from app.web import health, openinference, predict, predictions, problems, requests, tfserving
+from app.web import docs, health, openinference, predict, predictions, problems, requests, tfserving
 
 
 def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
@@ -19,6 +19,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
             starts and stops it.
     """
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # else "//" is answered by a redirect, in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["model_server"] = server or ModelServer(settings, Roster())
     requests.register(app)
@@ -28,4 +29,5 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     app.register_blueprint(tfserving.blueprint)
     app.register_blueprint(openinference.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(docs.blueprint)
     return app

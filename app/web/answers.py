@@ -147,10 +147,46 @@ class Problem(Struct, omit_defaults=True):
     images: list[Picture] | UnsetType = UNSET
 
 
+class DialectProblem(TypedDict):
+    """An error as the clients of other servers know it.
+
+    Attributes:
+        error: a sentence for a person; it names the value and the limit.
+    """
+
+    error: str
+
+
 class Alive(TypedDict):
     """The process answers."""
 
     status: Literal["alive"]
+
+
+class About(TypedDict):
+    """What is served here.
+
+    Attributes:
+        service: always "resnet-serving".
+        model: the one that answers requests that name none.
+        version: its version.
+        description: a sentence for people; may be empty.
+        classes: their names, in the order of the network's outputs.
+        device: what it runs on.
+        engine: what runs it.
+        precision: of its arithmetic.
+        routes: every path, as patterns.
+    """
+
+    service: str
+    model: str
+    version: int
+    description: str
+    classes: list[str]
+    device: str
+    engine: str
+    precision: str
+    routes: list[str]
 
 
 class Ready(TypedDict):

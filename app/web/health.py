@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, jsonify
 
 from app.web import model_server
-from app.web.answers import Alive, Ready
+from app.web.answers import About, Alive, Ready
 
 blueprint = Blueprint("health", __name__)
 
@@ -40,14 +40,15 @@ def index() -> Response:
     routes = sorted(
         {str(rule) for rule in current_app.url_map.iter_rules() if rule.endpoint != "static"}
     )
-    return jsonify(
+    about = About(
         service="resnet-serving",
         model=model.name,
         version=model.version,
         description=model.description,
-        classes=model.class_names,
+        classes=list(model.class_names),
         device=model.device,
         engine=model.engine,
         precision=model.precision,
         routes=routes,
     )
+    return jsonify(about)

@@ -150,13 +150,11 @@ def classify(target: Address, content: dict[str, Any]) -> Response:
     find_signature(content)
     predictions = answer_pictures(target, "image_bytes", find_examples(content))
     names, scores = (OUTPUTS[name].values(predictions) for name in ("classes", "scores"))
-    results: Classifications = {
-        "results": [
-            sorted(zip(*pair, strict=True), key=lambda one: -one[1])
-            for pair in zip(names, scores, strict=True)
-        ]
-    }
-    return answer(results, predictions[0])
+    results: list[list[Any]] = [
+        sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
+        for pair in zip(names, scores, strict=True)
+    ]
+    return answer(Classifications(results=results), predictions[0])
 
 
 def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Prediction]:

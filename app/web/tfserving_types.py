@@ -43,16 +43,24 @@ class NamedPicture(Struct, forbid_unknown_fields=True):
     pixels: Pixels | UnsetType = UNSET
 
 
-class NamedPictures(Struct):
-    """Pictures under the name of the input: one of the two.
+class NamedFiles(Struct):
+    """Files under the name of the input.
 
     Attributes:
-        image_bytes: their files.
-        pixels: their pixels, all of one size.
+        image_bytes: the files; a lone one may go without a list.
     """
 
-    image_bytes: Annotated[list[Binary], NotEmpty] | UnsetType = UNSET
-    pixels: Annotated[list[Pixels], NotEmpty] | UnsetType = UNSET
+    image_bytes: Binary | Annotated[list[Binary], NotEmpty]
+
+
+class NamedPixels(Struct):
+    """Pixels under the name of the input.
+
+    Attributes:
+        pixels: of each picture, all of one size.
+    """
+
+    pixels: Annotated[list[Pixels], NotEmpty]
 
 
 class Signed(Struct, kw_only=True):
@@ -95,14 +103,34 @@ class PixelRows(Signed):
     instances: Annotated[list[Pixels], NotEmpty]
 
 
-class Columns(Signed):
-    """Pictures as columns: an input with all its values, under its name or alone.
+class FileColumns(Signed):
+    """Pictures as a column: files, under the name of the input or not.
 
     Attributes:
-        inputs: the pictures.
+        inputs: the files.
     """
 
-    inputs: NamedPictures | Annotated[list[Binary | Pixels], NotEmpty]
+    inputs: NamedFiles | Annotated[list[Binary], NotEmpty]
+
+
+class LoneFile(Signed):
+    """One picture as a column: a file.
+
+    Attributes:
+        inputs: the file.
+    """
+
+    inputs: Binary
+
+
+class PixelColumns(Signed):
+    """Pictures as a column: pixels, under the name of the input or not.
+
+    Attributes:
+        inputs: of each picture, all of one size.
+    """
+
+    inputs: NamedPixels | Annotated[list[Pixels], NotEmpty]
 
 
 class Example(Struct):
@@ -175,10 +203,10 @@ class Classifications(TypedDict):
     """What ``:classify`` answers.
 
     Attributes:
-        results: for each picture every label with its score, the highest first.
+        results: for each picture every [label, score], the highest first.
     """
 
-    results: list[list[tuple[str, float]]]
+    results: list[list[Annotated[list[str | float], Meta(min_length=2, max_length=2)]]]
 
 
 class ModelEntry(TypedDict):
