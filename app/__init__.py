@@ -10,6 +10,7 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 3  web/*              surfaces: Flask blueprints, one for each dialect; never import torch
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
              loading, prediction   a version becomes a model at work; the answer to one picture
+             fleet, meter       all workers together; what pictures are counted as
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              servable, versions a loaded version with its threads; which are live, and how they change
              fetching           pictures by URL, from where the operator allows it
@@ -21,7 +22,7 @@ The house, from the roof down. A module imports only from floors below its own;
              network, weights   the network as torch knows it
              images, bundle, card, optimized, precision   files: pictures, models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
-    GROUND   settings, errors, logs, roster, machine   no torch, no Flask
+    GROUND   settings, errors, logs, roster, machine, metrics   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 

@@ -24,10 +24,10 @@ from __future__ import annotations
 import logging
 import time
 from _queue import Empty, SimpleQueue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from gevent.event import Event
@@ -42,9 +42,7 @@ from app.errors import (
     ServingError,
 )
 from app.handoff import Handoff, native_lock
-
-# n pictures, each (3, side, side) uint8 → (n, classes) float32
-Forward = Callable[[Sequence[np.ndarray]], np.ndarray]
+from app.outputs import Forward
 
 UNANSWERED = InternalError("the model gave no answer")
 
@@ -69,31 +67,43 @@ class Timing:
 
 
 class Row(NamedTuple):
-    """What a forward gave one picture: (classes,) float32 logits, and how that went."""
+    """What a forward gave one picture.
+
+    Attributes:
+        logits: (classes,) float32.
+        timing: how that went.
+        features: (channels, height, width) float32, where they were wanted and the network has them.
+    """
 
     logits: np.ndarray
     timing: Timing
+    features: np.ndarray | None = None
+
+
+Job = Callable[[], np.ndarray]
 
 
 @dataclass(eq=False)
 class Ticket:
-    """One picture on its way through the model thread.
+    """One picture, or a job, on its way through the model thread.
 
     Attributes:
-        image: (3, side, side) uint8.
+        work: the picture, (3, side, side) uint8; or the job.
         is_gone: tells whether the client has hung up; asked on the model thread.
+        with_features: the picture's features are wanted too.
         submitted: when it was queued, monotonic seconds.
         answered: set, on the hub, once ``outcome`` is there.
         abandoned: the waiter has left (deadline or hang-up); nobody wants the answer.
-        outcome: what the forward gave it, or the error to raise.
+        outcome: what the forward gave it, or the job; or the error to raise.
     """
 
-    image: np.ndarray
+    work: np.ndarray | Job
     is_gone: Callable[[], bool]
+    with_features: bool = False
     submitted: float = field(default_factory=time.monotonic)
     answered: Event = field(default_factory=Event)
     abandoned: bool = False
-    outcome: Row | ServingError = UNANSWERED
+    outcome: Row | np.ndarray | ServingError = UNANSWERED
 
 
 def is_never_gone() -> bool:
@@ -118,6 +128,7 @@ class Batcher:
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
         self._inside = 0  # requests that hold a place
         self._submitted = 0  # those of them that have queued their picture
+        self._aside = 0  # those of them that need no forward any more
         self._in_hand: list[list[Ticket]] = []  # the batch that each lane works on
         self._cutting = native_lock()
         self._closing = False
@@ -151,12 +162,27 @@ class Batcher:
             if not self._inside:
                 self._idle.set()
 
-    def submit(self, image: np.ndarray, is_gone: Callable[[], bool] = is_never_gone) -> Row:
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Keep the place, but let no batch wait for it or be dealt out because of it: it needs no forward any more."""
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+
+    def submit(
+        self,
+        image: np.ndarray,
+        is_gone: Callable[[], bool] = is_never_gone,
+        with_features: bool = False,
+    ) -> Row:
         """Queue a picture and wait for its answer; the caller's timeout bounds the wait.
 
         Args:
             image: (3, side, side) uint8.
             is_gone: tells whether the client has hung up; safe on any thread.
+            with_features: give the picture's features too.
 
         Raises:
             InternalError: the forward failed.
@@ -164,7 +190,14 @@ class Batcher:
             ClientGone: the client had hung up before its turn came.
             NotReady: the model thread has ended.
         """
-        ticket = Ticket(image, is_gone)
+        return cast(Row, self._wait(Ticket(image, is_gone, with_features)))
+
+    def do(self, job: Job, is_gone: Callable[[], bool] = is_never_gone) -> np.ndarray:
+        """Queue a job that needs the model thread, and wait for what it returns; else as ``submit``."""
+        return cast(np.ndarray, self._wait(Ticket(job, is_gone)))
+
+    def _wait(self, ticket: Ticket) -> Row | np.ndarray:
+        """Queue a ticket and wait until it is answered; raise its error."""
         self._submitted += 1
         self._queue.put(ticket)
         try:
@@ -203,8 +236,11 @@ class Batcher:
         """
         lanes = len(self._in_hand)
         while self._cut_batch(lane, max_batch):
-            if batch := self._in_hand[lane]:
-                self._answer(batch, forward_in_lane if self._inside >= lanes else forward)
+            batch = self._in_hand[lane]
+            jobs = [[ticket] for ticket in batch if callable(ticket.work)]
+            pictures = [ticket for ticket in batch if not callable(ticket.work)]
+            for part in filter(None, [pictures, *jobs]):
+                self._answer(part, forward_in_lane if self._crowd() >= lanes else forward)
 
     def turn_away(self) -> None:
         """Answer whoever is left: nobody will compute it."""
@@ -232,7 +268,9 @@ class Batcher:
         self._in_hand[lane] = batch = []
         ticket = self._queue.get()
         lanes = len(self._in_hand)
-        share = max_batch if lanes == 1 else min(max_batch, -(-self._inside // lanes))  # rounded up
+        share = (
+            max_batch if lanes == 1 else min(max_batch, -(-self._crowd() // lanes))
+        )  # rounded up
         while ticket is not None:
             if self._is_wanted(ticket):
                 batch.append(ticket)
@@ -251,10 +289,14 @@ class Batcher:
             return self._queue.get_nowait()
         except Empty:
             left_s = batch[0].submitted + self._max_wait_s - time.monotonic() if batch else 0
-            being_decoded = self._inside - self._submitted
+            being_decoded = self._crowd() - self._submitted
             if left_s <= 0 or being_decoded <= 0:
                 raise
         return self._queue.get(timeout=left_s)
+
+    def _crowd(self) -> int:
+        """Return how many requests need a forward, now or soon."""
+        return self._inside - self._aside
 
     def _is_wanted(self, ticket: Ticket) -> bool:
         """Tell whether anybody waits for this answer; let go of a client that has hung up."""
@@ -267,14 +309,12 @@ class Batcher:
         return False
 
     def _answer(self, batch: list[Ticket], forward: Forward) -> None:
-        """Run one forward and hand every waiter its row, or the error."""
-        began = time.monotonic()
+        """Run one forward, or one job, and hand every waiter its row, or the error."""
         try:
-            logits = forward([ticket.image for ticket in batch])
-            took_s = time.monotonic() - began
-            for ticket, own in zip(batch, logits, strict=True):
-                queue_s, leads = began - ticket.submitted, ticket is batch[0]
-                ticket.outcome = Row(own, Timing(queue_s, took_s, len(batch), leads))
+            if callable(job := batch[0].work):
+                batch[0].outcome = job()
+            else:
+                run_forward(batch, forward)
         except OutOfMemory as error:
             logger.warning("%s", error.message, extra={"fields": {"batch": len(batch)}})
             if len(batch) > 1:
@@ -292,3 +332,15 @@ class Batcher:
                     "the model failed on this batch; the log has the reason"
                 )
         self._handoff.deliver([ticket.answered for ticket in batch])
+
+
+def run_forward(batch: list[Ticket], forward: Forward) -> None:
+    """Run one forward and hand every picture its row; nobody has one where it fails."""
+    began = time.monotonic()
+    wanted = any(ticket.with_features for ticket in batch)
+    logits, features = forward([cast(np.ndarray, ticket.work) for ticket in batch], wanted)
+    took_s = time.monotonic() - began
+    for place, (ticket, own) in enumerate(zip(batch, logits, strict=True)):
+        timing = Timing(began - ticket.submitted, took_s, len(batch), leads=place == 0)
+        seen = features[place] if features is not None and ticket.with_features else None
+        ticket.outcome = Row(own, timing, seen)

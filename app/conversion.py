@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 import torch
+from torch import nn
 
 import app.engines.openvino  # noqa: F401  (before OpenVINO's own import: see there)
 from app.errors import BundleError, first_line
@@ -15,9 +16,9 @@ from app.network import PixelNetwork, build_network
 from app.optimized import Optimized
 from app.precision import FP32
 
-# Of the largest logit. Rounding stays far below, in trained networks by a thousand times, in random ones
-# by three; an operation that was converted wrongly (a trace that took a branch, padding of the other
-# side) is far above.
+# Of the largest logit, and of the largest feature. Rounding stays far below, in trained networks by a
+# thousand times, in random ones by three; an operation that was converted wrongly (a trace that took a
+# branch, padding of the other side) is far above.
 MAX_DEVIATION = 0.02
 
 
@@ -25,28 +26,44 @@ class ConversionError(BundleError):
     """A network that torch runs and OpenVINO cannot."""
 
 
-def check_answers(network: PixelNetwork, converted: openvino.Model, side: int) -> None:
+class WithFeatures(nn.Module):
+    """A network whose forward gives its features too."""
+
+    def __init__(self, network: PixelNetwork) -> None:
+        """Take the network as it is."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Answer a batch with logits and features."""
+        return self.network.run(pixels)
+
+
+def check_answers(network: nn.Module, converted: openvino.Model, side: int) -> None:
     """Hold the converted network against torch, on pictures of noise. Raises BundleError or ConversionError."""
     noise = np.random.default_rng(0).integers(0, 256, (3, 3, side, side), np.uint8)
     with torch.inference_mode():
-        expected = network(torch.from_numpy(noise)).numpy()
-    if not np.isfinite(expected).all():
+        answer = network(torch.from_numpy(noise))
+    answers = [each.numpy() for each in (answer if isinstance(answer, tuple) else [answer])]
+    if not all(np.isfinite(expected).all() for expected in answers):
         raise BundleError("the network answers NaN or infinity to a picture of noise")
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    found = openvino.Core().compile_model(converted, "CPU", exact)(noise)[0]
-    deviation = float(np.abs(found - expected).max())
-    limit = MAX_DEVIATION * max(1.0, float(np.abs(expected).max()))
-    if not deviation <= limit:
-        raise ConversionError(
-            f"converted for OpenVINO it answers otherwise: by {deviation:.2g}, the limit is {limit:.2g}"
-        )
+    results = openvino.Core().compile_model(converted, "CPU", exact)(noise).values()
+    for expected, found in zip(answers, results, strict=True):
+        deviation = float(np.abs(found - expected).max())
+        limit = MAX_DEVIATION * max(1.0, float(np.abs(expected).max()))
+        if not deviation <= limit:
+            raise ConversionError(
+                f"converted for OpenVINO it answers otherwise: by {deviation:.2g}, the limit is {limit:.2g}"
+            )
 
 
 def convert_bundle(optimized: Optimized) -> Path:
     """Convert a bundle unless it was converted before; return the network's path.
 
     The network takes (n, 3, side, side) uint8 and carries the normalisation; the weights are kept in
-    fp32, so bf16 reads the same file.
+    fp32, so bf16 reads the same file. It gives logits, and features where their gradients are constant;
+    those lie beside it.
 
     Raises:
         BundleError: the weights cannot be read or do not fit.
@@ -55,6 +72,9 @@ def convert_bundle(optimized: Optimized) -> Path:
     if found := optimized.find_network(FP32):
         return found
     network = build_network(optimized.bundle)
+    gradients = network.gradients()
+    # OpenVINO's engine has no use for features whose gradients take torch.
+    wanted = WithFeatures(network) if isinstance(gradients, np.ndarray) else network
     side = optimized.bundle.card.frame.side
     # torch takes a short cut through attention in some calls and not in others, and a trace that
     # differs from the next is refused.
@@ -64,13 +84,15 @@ def convert_bundle(optimized: Optimized) -> Path:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # OpenVINO's converter traces, which torch deprecates
             converted = openvino.convert_model(
-                network, example_input=example, input=[("pixels", [-1, 3, side, side])]
+                wanted, example_input=example, input=[("pixels", [-1, 3, side, side])]
             )
     except RuntimeError as error:
         raise ConversionError(
             f"OpenVINO cannot convert {optimized.bundle.weights}: {first_line(error)}"
         ) from error
-    check_answers(network, converted, side)
+    check_answers(wanted, converted, side)
+    if isinstance(gradients, np.ndarray):
+        optimized.add_gradients(gradients)
     return optimized.add_network(
         FP32, lambda path: openvino.save_model(converted, path, compress_to_fp16=False)
     )

@@ -57,5 +57,6 @@ class Decision:
 
     def choose(self, logits: np.ndarray) -> list[int]:
         """Return the indices of the classes that pass, by rising logit, for one picture's (classes,) logits."""
-        passing = self.passes(logits)
-        return [int(index) for index in np.argsort(logits, kind="stable") if passing[index]]
+        passing = np.flatnonzero(self.passes(logits))
+        indices: list[int] = passing[np.argsort(logits[passing], kind="stable")].tolist()
+        return indices

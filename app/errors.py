@@ -6,8 +6,9 @@ Where each is raised, along the way of a request:
               MissingImage     UnreadableImage   QueueFull           InternalError
               UnsupportedType  UnsupportedType   NotReady
               BodyTooLarge     ImageTooLarge     DeadlinePassed
-              MalformedRequest
+              MalformedRequest                   NoHeatMap
               InvalidOption
+              NotAcceptable
               UrlRefused, FetchFailed
 
 The web floor turns them into answers (``web/problems.py``); nothing else needs to know HTTP.
@@ -70,6 +71,13 @@ class UnknownModel(ServingError):
     code = "unknown_model"
 
 
+class NotAcceptable(ServingError):
+    """The client takes no type that there is."""
+
+    status = 406
+    code = "not_acceptable"
+
+
 class BodyTooLarge(ServingError):
     """The request's body is over the limit."""
 
@@ -96,6 +104,13 @@ class InvalidOption(ServingError):
 
     status = 422
     code = "invalid_option"
+
+
+class NoHeatMap(ServingError):
+    """The network has no feature map to draw a heat map of, or its engine cannot."""
+
+    status = 422
+    code = "no_heatmap"
 
 
 class UrlRefused(ServingError):
@@ -163,6 +178,6 @@ class SettingsError(Exception):
     """Settings that cannot be used; the text lists every fault."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: Exception | str) -> str:
     """Return an error's first line, at most 200 characters: torch appends pages of advice."""
     return str(error).strip().split("\n")[0][:200]

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from gevent.event import Event
 from gevent.hub import get_hub
 from gevent.monkey import get_original
+
+T = TypeVar("T")
 
 _start_native_thread = get_original("_thread", "start_new_thread")
 native_lock = get_original("_thread", "allocate_lock")  # makes one that gevent does not patch
@@ -51,6 +53,12 @@ class Handoff:
     def close(self) -> None:
         """Stop watching (on the hub's thread); nothing may be delivered afterwards."""
         self._wakeup.close()
+
+
+def call_aside(function: Callable[[], T]) -> T:
+    """Return what a function returns, called in another thread while the hub goes on; from a greenlet."""
+    result: T = get_hub().threadpool.apply(function)
+    return result
 
 
 def start_native_thread(target: Callable[[], None]) -> None:

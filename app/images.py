@@ -105,6 +105,18 @@ class Frame:
         """Return the left and the top of the input in a picture that was resized to so much."""
         return round((width - self.side) / 2), round((height - self.side) / 2)
 
+    def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return the part that becomes the input: its left, top, width and height, in a picture's own px."""
+        uncut = self.uncut(width, height)
+        left, top = self.corner(*uncut)
+        # Divided last: a part that is the whole must not end a rounding error outside of it.
+        return (
+            left * width / uncut[0],
+            top * height / uncut[1],
+            self.side * width / uncut[0],
+            self.side * height / uncut[1],
+        )
+
 
 WHOLE = Frame()
 
@@ -200,16 +212,8 @@ def resize_fast(image: Image.Image, frame: Frame) -> Image.Image:
     Both round between two passes. Where the scale is a simple fraction such as 5:4, and halves are
     common, a few values of a million come out 2 apart; never more.
     """
-    width, height = frame.uncut(*image.size)
-    left, top = frame.corner(width, height)
-    # Divided last: a part that is the whole must not end a rounding error outside of it.
-    part = CropBox(
-        left * image.width / width,
-        top * image.height / height,
-        frame.side * image.width / width,
-        frame.side * image.height / height,
-    )
     small = Image.new("RGB", (frame.side, frame.side))
+    part = CropBox(*frame.seen(*image.size))
     # A resizer keeps its scratch memory and belongs to one thread; a new one costs less than a microsecond.
     Resizer().resize_pil(image, small, ResizeOptions(FAST, crop_box=part))
     return small

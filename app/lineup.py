@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from app.bundle import (
     open_bundle,
     versions_of,
 )
-from app.errors import BundleError
+from app.errors import BundleError, first_line
 from app.footprint import Footprint, find_footprint
 from app.machine import hold_lock
 from app.models_file import read_configs
@@ -35,6 +36,8 @@ from app.settings import Settings
 
 LINEUP_FILE = "lineup.json"  # in the cache folder
 WATCHED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE, SUMS_FILE, REPORT_FILE)
+
+FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
 
 Key = tuple[str, int, str, str, str]  # name, version, weights, engine, precision
 Fingerprint = tuple[tuple[str, int, int], ...]  # (name, bytes, mtime in ns) of each watched file
@@ -76,11 +79,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A version that was found and is not served, and why."""
+    """A version that was found and is not served, and why; ``folder`` is where it lies."""
 
     name: str
     version: int
     reason: str
+    folder: str = ""
+
+    @property
+    def told(self) -> str:
+        """The reason in short and for clients: it names files, but not the folders that they lie in."""
+        reason = self.reason.replace(f"{self.folder}/", "") if self.folder else self.reason
+        return f"it was refused: {first_line(FOLDERS.sub('', reason))}"
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,7 @@ class Curator:
         try:
             result = check_version(self._settings, folder, name, version)
         except BundleError as error:
-            result = Refusal(name, version, str(error))
+            result = Refusal(name, version, str(error), str(folder))
         self._checked[folder] = (fingerprint, result)
         return result
 

@@ -43,4 +43,5 @@ def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
         engine.forward,
         tuple(partial(engine.forward_in_lane, lane) for lane in range(engine.lanes)),
         bundle.card,
+        engine.gradients,
     )

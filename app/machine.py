@@ -26,13 +26,18 @@ class Memory:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; ``index`` as CUDA counts those that it may see. Sizes in bytes."""
+    """One GPU; ``index`` as CUDA counts those that it may see. Sizes in bytes.
+
+    ``busy`` is the share of the last moment (up to a second) in which it computed anything, in 0..1;
+    None where the driver does not tell.
+    """
 
     index: int
     name: str
     driver: str
     free: int
     total: int
+    busy: float | None = None
 
 
 def read_host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> Memory:
@@ -54,6 +59,23 @@ def read_host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROU
     return Memory(min(free, limit - used + int(stat["inactive_file"])), min(total, limit))
 
 
+def read_cpu_pressure(
+    cgroup: Path = CGROUP, host: Path = Path("/proc/pressure/cpu")
+) -> float | None:
+    """Return for how many seconds something here has waited for a processor, since the start of the machine.
+
+    It counts the container, or the host where there is none that tells. None where the kernel does
+    not measure it (https://docs.kernel.org/accounting/psi.html).
+    """
+    for path in (cgroup / "cpu.pressure", host):
+        try:
+            first = path.read_text(encoding="ascii").partition("\n")[0]
+            return int(first.rpartition("total=")[2]) / 1e6
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def processor() -> str:
     """Return the processor's name."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -67,6 +89,27 @@ def process_memory() -> int:
     return next(
         int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
     )
+
+
+@dataclass(frozen=True)
+class ProcessUse:
+    """What a process has used: seconds of CPU time since its start, and bytes of memory now, shared ones too."""
+
+    cpu_s: float
+    memory: int
+
+
+def read_process(pid: int) -> ProcessUse | None:
+    """Return what a process uses; None where there is none (any more)."""
+    folder = Path("/proc", str(pid))
+    try:
+        # The name stands in brackets and may hold anything; CPU times are the 14th and 15th field.
+        fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        pages = int((folder / "statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError):
+        return None
+    ticks = int(fields[11]) + int(fields[12])
+    return ProcessUse(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
 def list_gpus() -> list[Gpu]:
@@ -85,10 +128,18 @@ def list_gpus() -> list[Gpu]:
         for index, handle in enumerate(visible_handles()):
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             name = pynvml.nvmlDeviceGetName(handle)
-            gpus.append(Gpu(index, name, driver, memory.free, memory.total))
+            gpus.append(Gpu(index, name, driver, memory.free, memory.total, read_busy(handle)))
         return gpus
     finally:
         pynvml.nvmlShutdown()
+
+
+def read_busy(handle: object) -> float | None:
+    """Return how busy a GPU is, as ``Gpu.busy``; a part of one (MIG) does not know."""
+    try:
+        return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
+    except pynvml.NVMLError:
+        return None
 
 
 def visible_handles() -> list[object]:

@@ -19,6 +19,8 @@ from torch.func import functional_call
 from app.bundle import CARD_FILE, Bundle
 from app.card import DEFAULT, Card
 from app.errors import BundleError, first_line
+from app.gradcam import find_gradients, give_features
+from app.outputs import Gradients
 from app.weights import load_weights
 
 # These have further outputs for training, whose weights are left out. torchvision's own weights of
@@ -28,7 +30,11 @@ AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 
 
 class PixelNetwork(nn.Module):
-    """A classifier that takes pixels: (n, 3, side, side) in 0..255 → (n, classes) logits."""
+    """A classifier that takes pixels: (n, 3, side, side) in 0..255 → (n, classes) logits.
+
+    One whose classifier gives it (``gradcam.give_features``) has a second output: the features, (n,
+    channels, height, width).
+    """
 
     scale: torch.Tensor
     shift: torch.Tensor
@@ -43,10 +49,18 @@ class PixelNetwork(nn.Module):
         self.outputs = outputs
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Answer a batch; integers are brought to the weights' own type."""
+        """Answer a batch with logits."""
+        return self.run(pixels)[0]
+
+    def run(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Answer a batch with logits, and features or None; integers are brought to the weights' own type."""
         images = pixels.to(self.scale.dtype) * self.scale + self.shift
-        logits: torch.Tensor = self.classifier(images)
-        return logits
+        answer = self.classifier(images)
+        return answer if isinstance(answer, tuple) else (answer, None)
+
+    def gradients(self) -> Gradients:
+        """Return how its logits change with its features, as it stands now on its device."""
+        return find_gradients(self.classifier, self.outputs)
 
 
 def build_network(bundle: Bundle) -> PixelNetwork:
@@ -73,7 +87,8 @@ def build_network(bundle: Bundle) -> PixelNetwork:
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
         raise BundleError(f"{bundle.weights} does not fit {card.architecture}: {detail}") from error
-    network = PixelNetwork(classifier, outputs, card).eval()
+    classifier.eval().requires_grad_(False)
+    network = PixelNetwork(give_features(classifier), outputs, card).eval()
     check_input_size(network, bundle)
     return network
 

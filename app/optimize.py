@@ -133,7 +133,8 @@ def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
     """Return (n, classes) logits, in batches."""
     batch = default_batch(engine.device)
     starts = range(0, len(images), batch)
-    return np.concatenate([engine.forward(list(images[start : start + batch])) for start in starts])
+    parts = [engine.forward(list(images[start : start + batch])).logits for start in starts]
+    return np.concatenate(parts)
 
 
 def read_pictures(folder: Path, settings: Settings, frame: Frame, fast: bool = False) -> np.ndarray:

@@ -2,6 +2,7 @@
 
     models/NAME/VERSION/optimized/HASH/     HASH is the network's: other weights, another folder
         fp32.xml, fp32.bin                  the network as OpenVINO reads it
+        gradients.npy                       how its logits change with its features, where it gives them
         int8.xml, int8.bin                  the same, quantised by ``scripts/optimize``
         footprints.json                     what one worker was found to need (``app/footprint.py``)
 
@@ -18,11 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from app.bundle import Bundle
 from app.errors import BundleError
 from app.precision import REPORT_FILE
 
-FORMAT = 1  # part of the folder's name; raised when the files of an older version no longer fit
+GRADIENTS_FILE = "gradients.npy"
+FORMAT = 2  # part of the folder's name; raised when the files of an older version no longer fit
 
 
 class Optimized:
@@ -60,6 +64,18 @@ class Optimized:
             for part in (f"{precision}.bin", name):
                 os.replace(Path(draft) / part, home / part)
             return home / name
+
+    def add_gradients(self, gradients: np.ndarray) -> None:
+        """Keep the network's constant gradients: (classes, channels) float32."""
+        with self._new_folder() as draft:
+            path = Path(draft) / GRADIENTS_FILE
+            np.save(path, gradients)
+            os.replace(path, Path(draft).parent / path.name)
+
+    def read_gradients(self) -> np.ndarray | None:
+        """Return the network's constant gradients, or None."""
+        path = self._find(GRADIENTS_FILE)
+        return np.load(path) if path else None
 
     def report_path(self) -> Path:
         """Return where the precision report lies, or would lie: in the bundle, or in the cache."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from app.batcher import Timing
+from app.heatmap import Drawing, HeatMap, Style
 from app.servable import Model
 
 
@@ -20,6 +22,8 @@ class Prediction:
         timing: how long it waited, and how long the forward took.
         decode_s: waiting for a decode thread, and decoding.
         size: the picture's width and height in pixels, as its file has them.
+        heat_maps: those that were wished for, by class.
+        drawing: the first of them as it was wished for.
     """
 
     logits: np.ndarray
@@ -27,6 +31,8 @@ class Prediction:
     timing: Timing
     decode_s: float
     size: tuple[int, int]
+    heat_maps: Mapping[int, HeatMap] = field(default_factory=dict)
+    drawing: Drawing | None = None
 
     def scores(self) -> np.ndarray:
         """Return each class's score by the model's activation: (classes,) float32 in 0..1."""
@@ -36,6 +42,23 @@ class Prediction:
         """Return the classes that pass by the model's rule, by rising logit."""
         return self.model.card.decision.choose(self.logits)
 
+    def strongest(self) -> int:
+        """Return the class with the largest logit."""
+        return int(np.argmax(np.nan_to_num(self.logits, nan=-np.inf)))
+
     def labels(self) -> list[str]:
         """Return the names of the classes that pass, by rising logit."""
         return [self.model.class_names[index] for index in self.passing()]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which heat maps a request wants.
+
+    Attributes:
+        choose: returns the classes, once the logits are there; may raise a ServingError.
+        style: how the first of them is to be drawn over the picture; None draws nothing.
+    """
+
+    choose: Callable[[Prediction], Sequence[int]]
+    style: Style | None = None

@@ -17,6 +17,7 @@ import struct
 
 NOTE_BYTES = 16 * 1024  # what one worker may tell the others
 SIZE = struct.Struct("I")
+COUNT = struct.Struct("Q")
 SLOTS = 256  # at most 64 workers, and while Gunicorn reloads there are twice as many
 
 
@@ -44,6 +45,7 @@ class Roster:
         """Map memory that the children of this process will share."""
         self._states = mmap.mmap(-1, SLOTS + 1)
         self._notes = mmap.mmap(-1, SLOTS * NOTE_BYTES)  # untouched pages cost no memory
+        self._deaths = mmap.mmap(-1, COUNT.size)
         self._served = SLOTS  # index of the byte that says whether any worker was ever ready
         self.slot = 0
 
@@ -60,9 +62,16 @@ class Roster:
         raise RuntimeError(f"all {SLOTS} worker slots are taken")
 
     def release(self, slot: int) -> None:
-        """Give a slot back (in the master, after its worker died)."""
+        """Give a slot back (in the master, after its worker ended); who had not been draining has died."""
+        if self._states[slot] != State.DRAINING:
+            COUNT.pack_into(self._deaths, 0, self.deaths() + 1)
         self._states[slot] = State.ABSENT
         self._write(slot, b"")
+
+    def deaths(self) -> int:
+        """Return how many workers have died: killed, crashed, or ended by a model thread that died."""
+        (deaths,) = COUNT.unpack_from(self._deaths)
+        return int(deaths)
 
     def enter(self, slot: int) -> None:
         """Take a claimed slot as one's own (in the worker, after the fork)."""

@@ -8,18 +8,35 @@ from __future__ import annotations
 
 import logging
 from _queue import SimpleQueue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TypedDict
 
+import numpy as np
 from gevent.event import Event
 
-from app.batcher import Batcher, Forward
+from app.batcher import Batcher
 from app.card import DEFAULT, Card
+from app.errors import NoHeatMap
 from app.handoff import Handoff, start_native_thread
+from app.heatmap import HeatMap, make_heat_map
+from app.outputs import Forward, Gradients
 
 logger = logging.getLogger(__name__)
+
+
+class About(TypedDict):
+    """Who a model is and how it runs, for logs, metrics and the other workers; ``lanes`` compute side by side."""
+
+    model: str
+    version: int
+    device: str
+    engine: str
+    precision: str
+    max_batch: int
+    lanes: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,29 @@ class Model:
     forward: Forward
     lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
     card: Card = DEFAULT
+    gradients: Gradients = None
+
+    def no_heat_map(self) -> NoHeatMap:
+        """Return why a model without gradients has no heat maps, and what would help."""
+        which = f"{self.name} ({self.card.architecture})"
+        if self.engine == "openvino":
+            return NoHeatMap(
+                f"{which} has no heat maps on the engine openvino; SERVING_ENGINE=eager computes them"
+                " for every network that pools a feature map"
+            )
+        return NoHeatMap(f"{which} pools no feature map that a heat map could be made of")
+
+    def about(self) -> About:
+        """Return who it is and how it runs."""
+        return {
+            "model": self.name,
+            "version": self.version,
+            "device": self.device,
+            "engine": self.engine,
+            "precision": self.precision,
+            "max_batch": self.max_batch,
+            "lanes": max(1, len(self.lanes)),
+        }
 
 
 class Servable:
@@ -87,6 +127,28 @@ class Servable:
         drained = self.batcher.drain(timeout_s)
         self._ended.wait(timeout_s)
         return drained
+
+    def explain(
+        self, features: np.ndarray | None, classes: Sequence[int], is_gone: Callable[[], bool]
+    ) -> dict[int, HeatMap]:
+        """Return each class's heat map for one picture, while it holds its place.
+
+        Raises:
+            NoHeatMap: there is none to give.
+            ServingError: as ``Batcher.submit``, where the gradients are to be computed.
+        """
+        gradients = self.model.gradients
+        if gradients is None or features is None:
+            raise self.model.no_heat_map()
+        if not callable(gradients):
+            return {label: make_heat_map(features, gradients[label]) for label in classes}
+        # One at a time: other requests' batches go in between.
+        return {
+            label: make_heat_map(
+                features, self.batcher.do(partial(gradients, features, label), is_gone)
+            )
+            for label in classes
+        }
 
     def _run_lane(self, lane: int, forward: Forward, lanes: int) -> None:
         """Answer batches in one lane (on a model thread)."""

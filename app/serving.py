@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, cast
 
@@ -24,13 +25,16 @@ from app.errors import (
     UnknownModel,
 )
 from app.fetching import Fetcher
+from app.fleet import Fleet
 from app.handoff import Handoff
+from app.heatmap import Drawing, Style, draw_heat_map, open_canvas
 from app.images import open_image, prepare_image, prepare_pixels
-from app.lineup import Entry, Lineup
+from app.lineup import Entry, Lineup, Refusal
 from app.loading import load_model
 from app.machine import hold_lock
+from app.meter import Meter, meter_of
 from app.precision import FP32
-from app.prediction import Prediction
+from app.prediction import Prediction, Wish
 from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
@@ -48,6 +52,10 @@ class ModelServer:
 
     Public methods run on the hub's thread. The state goes LOADING → READY → DRAINING, or to FAILED
     while nothing can be served; every change is written into the roster.
+
+    Attributes:
+        state: of this worker.
+        fleet: all workers.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class ModelServer:
         self._handoff = Handoff()
         self._decoders = ThreadPool(settings.decode_pool_size)
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
+        self.fleet = Fleet(settings, roster)
         self._versions = Versions(
             self._handoff,
             load=lambda entry: load(settings, roster.slot, entry),
@@ -89,6 +98,7 @@ class ModelServer:
     def start(self) -> None:
         """Start loading and return at once."""
         self._enter(State.LOADING)
+        self.fleet.tell(self._versions.live, self._versions.failed)
         self._versions.start(self._read_lineup, self._poll_s, self._take_stock)
         self._watchdog = gevent.spawn_later(self._settings.load_timeout_s, self._give_up_loading)
 
@@ -132,6 +142,7 @@ class ModelServer:
         picture: Picture,
         is_gone: Callable[[], bool] = is_never_gone,
         target: Target = ANY,
+        wish: Wish | None = None,
     ) -> Prediction:
         """Answer one picture.
 
@@ -139,11 +150,12 @@ class ModelServer:
             picture: the uploaded file, open in binary mode, or its pixels.
             is_gone: tells whether the client has hung up; safe on any thread.
             target: who shall answer.
+            wish: which heat maps come with the answer.
 
         Raises:
             ServingError: any of them; see ``errors``.
         """
-        outcome = self._answer(self._find(target), picture, is_gone)
+        outcome = self._answer(self._find(target), picture, is_gone, wish)
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -173,13 +185,14 @@ class ModelServer:
         pictures: Sequence[Picture],
         is_gone: Callable[[], bool] = is_never_gone,
         target: Target = ANY,
+        wish: Wish | None = None,
     ) -> list[Prediction | ServingError]:
         """Answer the pictures of one request as ``classify_many``; one's error is returned in its place.
 
         Raises:
             ServingError: what concerns them all: ``UnknownModel``, ``NotReady``.
         """
-        waiting = self._begin(pictures, is_gone, target)
+        waiting = self._begin(pictures, is_gone, target, wish)
         try:
             return [greenlet.get() for greenlet in waiting]
         finally:
@@ -190,32 +203,71 @@ class ModelServer:
         return self._fetcher.fetch_all(urls)
 
     def _begin(
-        self, pictures: Sequence[Picture], is_gone: Callable[[], bool], target: Target
+        self,
+        pictures: Sequence[Picture],
+        is_gone: Callable[[], bool],
+        target: Target,
+        wish: Wish | None = None,
     ) -> list[gevent.Greenlet[..., Prediction | ServingError]]:
         """Start a greenlet for each picture; all go to the same version."""
         servable = self._find(target)
-        return [gevent.spawn(self._answer, servable, picture, is_gone) for picture in pictures]
+        return [
+            gevent.spawn(self._answer, servable, picture, is_gone, wish) for picture in pictures
+        ]
 
     def _answer(
-        self, servable: Servable, picture: Picture, is_gone: Callable[[], bool]
+        self,
+        servable: Servable,
+        picture: Picture,
+        is_gone: Callable[[], bool],
+        wish: Wish | None = None,
+    ) -> Prediction | ServingError:
+        """Answer one picture, and count what became of it; errors are returned, as ``_attempt`` does."""
+        outcome = self._attempt(servable, picture, is_gone, wish)
+        self._meter(servable.model).count(outcome)
+        return outcome
+
+    def _attempt(
+        self,
+        servable: Servable,
+        picture: Picture,
+        is_gone: Callable[[], bool],
+        wish: Wish | None,
     ) -> Prediction | ServingError:
         """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
-        settings = self._settings
+        settings, model = self._settings, servable.model
         too_late = DeadlinePassed(
             f"no answer within {settings.deadline_s:g} s, the limit of a request"
         )
+        if wish is not None and model.gradients is None:
+            return model.no_heat_map()
         try:
-            with gevent.Timeout(settings.deadline_s, too_late), servable.batcher.place():
+            with (
+                gevent.Timeout(settings.deadline_s, too_late),
+                servable.batcher.place(),
+                self._meter(model).inside(),
+            ):
                 began = time.monotonic()
-                decoded = self._decoders.apply(self._decode, (picture, servable.model))
+                decoded = self._decoders.apply(self._decode, (picture, model))
                 if isinstance(decoded, ServingError):
                     return decoded
                 decode_s = time.monotonic() - began
                 image, size = decoded
-                logits, timing = servable.batcher.submit(image, is_gone)
+                row = servable.batcher.submit(image, is_gone, with_features=wish is not None)
+                prediction = Prediction(row.logits, model, row.timing, decode_s, size)
+                if wish is None:
+                    return prediction
+                maps = servable.explain(row.features, wish.choose(prediction), is_gone)
+                prediction = replace(prediction, heat_maps=maps)
+                if wish.style is None:
+                    return prediction
+                with servable.batcher.aside():
+                    drawing = self._decoders.apply(self._draw, (picture, prediction, wish.style))
         except ServingError as error:
             return error
-        return Prediction(logits, servable.model, timing, decode_s, size)
+        return (
+            drawing if isinstance(drawing, ServingError) else replace(prediction, drawing=drawing)
+        )
 
     def _decode(
         self, picture: Picture, model: Model
@@ -235,6 +287,17 @@ class ModelServer:
         except ServingError as error:
             return error
 
+    def _draw(
+        self, picture: Picture, prediction: Prediction, style: Style
+    ) -> Drawing | ServingError:
+        """Draw a prediction's first heat map over its picture (in the native pool), as ``_decode`` does it."""
+        settings, (heat_map, *_) = self._settings, prediction.heat_maps.values()
+        try:
+            canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
+            return draw_heat_map(canvas, heat_map, prediction.model.card.frame, style)
+        except ServingError as error:
+            return error
+
     def _may_be_fast(self, model: Model) -> bool:
         """Tell whether pictures may be decoded nearly: in fp32 they are exact."""
         if self._settings.decode != "auto":
@@ -249,13 +312,9 @@ class ModelServer:
         """Return how each known version of a model stands, rising; of every model, where none is named."""
         return [each for each in self._versions.statuses() if name in ("", each.name)]
 
-    def worker_states(self) -> dict[int, str]:
-        """Return every worker's state by its slot."""
-        return {slot: state.name.lower() for slot, state in self._roster.states().items()}
-
-    def live_by_worker(self) -> dict[int, dict[str, list[int]]]:
-        """Return each worker's live versions by model, by its slot."""
-        return cast("dict[int, dict[str, list[int]]]", self._roster.notes())
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Return the versions that were found and are not served."""
+        return self._versions.lineup.refusals
 
     def _find(self, target: Target) -> Servable:
         """Return what answers; see ``classify``."""
@@ -280,8 +339,13 @@ class ModelServer:
             raise UnknownModel(f"{name} has no version {version}; it has {list_all(live)}")
         return live[version]
 
+    def _meter(self, model: Model) -> Meter:
+        """Return what counts a model's pictures in this worker."""
+        return meter_of(self._roster.slot, model.name, model.version)
+
     def _serve(self, model: Model) -> Servable:
-        """Make a servable of a loaded model."""
+        """Make a servable of a loaded model; from now on its counts are told, if only as 0."""
+        self._meter(model)
         return Servable(
             model,
             self._handoff,
@@ -297,10 +361,7 @@ class ModelServer:
 
     def _take_stock(self) -> None:
         """Become ready, or not, by what is live now."""
-        live: dict[str, list[int]] = {}
-        for name, version, *_ in sorted(self._versions.live):
-            live.setdefault(name, []).append(version)
-        self._roster.tell(live)
+        self.fleet.tell(self._versions.live, self._versions.failed)
         if self.state is State.DRAINING:
             return
         if self._versions.live:

@@ -2,7 +2,7 @@
 
 ``Settings.from_env`` is the only reader of ``SERVING_`` variables. Every field below is one row:
 its default, how its text is read, its unit and its help. ``python -m app.settings`` prints the
-table that the README shows; ``python -m app.settings check`` says whether the environment can be
+table that docs/reference.md shows; ``python -m app.settings check`` says whether the environment can be
 used.
 """
 
@@ -275,7 +275,7 @@ class Settings:
         """
         rows = {PREFIX + field.name.upper(): field for field in table_rows()}
         faults = [
-            f"{name} is not a setting; the settings are in the README"
+            f"{name} is not a setting; docs/reference.md has them"
             for name in sorted(environ)
             if name.startswith(PREFIX) and name not in rows
         ]
@@ -308,7 +308,7 @@ def count_cores() -> int:
 
 
 def format_table() -> str:
-    """Return the settings as the README's Markdown table."""
+    """Return the settings as the Markdown table of docs/reference.md."""
     lines = ["| variable | default | unit | what it does |", "|---|---|---|---|"]
     for field in table_rows():
         default = f"`{field.metadata['default']}`" if field.metadata["default"] else "empty"

@@ -107,6 +107,11 @@ def current_plan(settings: Settings) -> Plan:
     return _adopted or make_plan(settings, Curator(settings).look())
 
 
+def planned_workers() -> int:
+    """Return how many workers there are to be; where no master planned them, there is one."""
+    return len(_adopted.seats) if _adopted else 1
+
+
 def follow_lineup(settings: Settings) -> Callable[[], Lineup]:
     """Return what reads the lineup as it is now: from its file, or as it was planned where that cannot be read."""
     file = LineupFile(settings)

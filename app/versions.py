@@ -122,10 +122,9 @@ class Versions:
 
     def statuses(self) -> list[VersionStatus]:
         """Return how each version stands that is live, wanted or refused, by name and number."""
-        refused = "it was refused; the log of the server has the reason"
         failed = "it could not be loaded; the log of the server has the reason"
         lineup = self.lineup
-        known = [VersionStatus(r.name, r.version, "END", refused) for r in lineup.refusals]
+        known = [VersionStatus(r.name, r.version, "END", r.told) for r in lineup.refusals]
         for entry in lineup.entries:
             problem = failed if entry.key in self.failed else ""
             known.append(
@@ -250,13 +249,8 @@ class Versions:
 def announce(model: Model, load_s: float) -> None:
     """Log what is served from now on."""
     fields = {
-        "model": model.name,
-        "version": model.version,
+        **model.about(),
         "classes": len(model.class_names),
-        "device": model.device,
-        "engine": model.engine,
-        "precision": model.precision,
-        "max_batch": model.max_batch,
         "load_s": round(load_s, 2),
         "description": model.description,
     }

@@ -11,6 +11,8 @@ import os
 import sys
 import warnings
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from app.errors import SettingsError
 from app.logs import logging_config
 from app.roster import roster
@@ -94,7 +96,9 @@ def post_fork(server, worker):
 
 
 def child_exit(server, worker):
-    """Free a dead worker's slot (in the master)."""
+    """Free a dead worker's slot, and take its gauges out of the metrics (in the master); its counts stay."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # scripts/run-gunicorn
+        mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py
     roster.release(worker.slot)
 
 

@@ -65,8 +65,8 @@ def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dic
     """
     bundle = find_bundle(models, "demo")
     network = EagerEngine(bundle, torch.get_num_threads())
-    parts = [network.forward(part) for part in np.array_split(images, max(1, len(images) // 50))]
-    logits = np.concatenate(parts)
+    parts = np.array_split(images, max(1, len(images) // 50))
+    logits = np.concatenate([network.forward(part).logits for part in parts])
     kernels = [tensor for tensor in np.load(bundle.weights).values() if tensor.ndim == 4]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
     return {

@@ -12,11 +12,12 @@ import gevent
 import numpy as np
 from PIL import Image
 
-from app.batcher import Forward
 from app.footprint import Footprint
 from app.lineup import Entry, Lineup
+from app.outputs import Forward, Gradients, Outputs
 from app.servable import Model
 
+LIGHT_GRADIENTS = np.eye(2, dtype=np.float32) * 4
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 STREET = SAMPLES / "street.jpg"
@@ -68,11 +69,37 @@ def bright_or_not(images: list[np.ndarray]) -> np.ndarray:
     return np.float32([table[int(mean) // 64] for mean in means])
 
 
-def make_light(entry: Entry, forward: Forward = bright_or_not) -> Model:
+def as_forward(answer: Callable[[list[np.ndarray]], np.ndarray]) -> Forward:
+    """Return a forward that gives the logits which a function answers, and no features."""
+    return lambda images, _with_features=False: Outputs(answer(images))
+
+
+def see_light(images: list[np.ndarray], _with_features: bool = False) -> Outputs:
+    """Stand for a network with a map of 2 × 2 cells and two channels: how bright each cell is, and how dark.
+
+    A logit is its channel's sum, so its gradient there is 1, and 4 summed over the map's area.
+    """
+    pixels = np.stack(images).astype(np.float32) / 255
+    count, channels, height, width = pixels.shape
+    cells = pixels.reshape(count, channels, 2, height // 2, 2, width // 2).mean(axis=(1, 3, 5))
+    features = np.stack([cells, 1 - cells], axis=1)
+    return Outputs(features.sum(axis=(2, 3)), features)
+
+
+def make_seeing(entry: Entry, gradients: Gradients = LIGHT_GRADIENTS) -> Model:
+    """Return a model with heat maps and two classes, Bright and Dark."""
+    how = ("cpu", "eager", "fp32", 16, see_light)
+    return Model(entry.name, entry.version, ("Bright", "Dark"), "", *how, gradients=gradients)
+
+
+def make_light(
+    entry: Entry, answer: Callable[[list[np.ndarray]], np.ndarray] = bright_or_not
+) -> Model:
     """Return a model with two classes, Bright and Dark."""
     told = "Tells bright from dark."
     names = ("Bright", "Dark")
-    return Model(entry.name, entry.version, names, told, "cpu", "eager", "fp32", 16, forward)
+    how = ("cpu", "eager", "fp32", 16, as_forward(answer))
+    return Model(entry.name, entry.version, names, told, *how)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from app.roster import roster
 from app.servable import Model
 from app.serving import ModelServer
 from app.settings import Settings
-from tests.helpers import make_entry, make_lineup
+from tests.helpers import as_forward, make_entry, make_lineup
 
 
 def forward(images: list[np.ndarray]) -> np.ndarray:
@@ -20,7 +20,7 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
 
 
 settings = Settings.from_env({})
-model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, forward)
+model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, as_forward(forward))
 lineup = make_lineup(make_entry("mortal", 1))
 server = ModelServer(settings, roster, lambda: lineup, lambda *_: model, lambda: os._exit(1))
 app = create_app(settings, server)

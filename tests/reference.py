@@ -97,3 +97,26 @@ def answer(network: torch.nn.Module, names: list[str], data: bytes) -> dict:
     if not passed:
         return {"result": "No Categories", "status": 0}
     return {"result": [name for _, name in passed], "status": 1}
+
+
+def grad_cam(network: torch.nn.Module, place: str, images: torch.Tensor, label: int) -> np.ndarray:
+    """Return the Grad-CAM of one class by hooks and autograd: (n, height, width), in logits.
+
+    Args:
+        network: in evaluation mode.
+        place: a module's name and ``.input`` or ``.output``: that is the last feature map.
+        images: (n, 3, side, side), prepared.
+        label: the class.
+    """
+    name, _, side = place.rpartition(".")
+    kept: list[torch.Tensor] = []
+
+    def keep(_module, inputs, output):
+        kept.append(inputs[0] if side == "input" else output)
+
+    hook = network.get_submodule(name).register_forward_hook(keep)
+    logits = network(images)
+    hook.remove()
+    (gradient,) = torch.autograd.grad(logits[:, label].sum(), kept)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return (weights * kept[0]).sum(dim=1).relu().detach().numpy()

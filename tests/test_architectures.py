@@ -1,7 +1,6 @@
 """Other networks than ResNet-50, from a picture to its labels, held against torchvision itself."""
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -11,37 +10,16 @@ from torchvision.models import VisionTransformer, get_model
 from torchvision.transforms.functional import normalize
 
 from app import network
-from app.bundle import find_bundle
-from app.conversion import convert_bundle
-from app.engines import Choice, Engine, load_engine
+from app.batcher import Timing
 from app.engines import cuda as gpu
 from app.errors import BundleError
 from app.images import decode_image
 from app.network import build_network
-from app.optimized import Optimized
 from app.servable import Model
 from app.serving import Prediction
 from tests import reference
 from tests.helpers import SAMPLES
-
-CLASSES = 5
-
-
-def write_model(folder, weights, card):
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(weights, folder / "model.pth")
-    names = {str(index): f"class {index}" for index in range(CLASSES)}
-    (folder / "class_name.json").write_text(json.dumps(names))
-    (folder / "model.json").write_text(json.dumps(card))
-    return find_bundle(folder)
-
-
-def load(bundle, tmp_path, engine) -> Engine:
-    optimized = Optimized(bundle, tmp_path / "cache")
-    if engine == "openvino":
-        convert_bundle(optimized)
-    return load_engine(Choice(engine, "fp32", "cpu", 2, 4), optimized)
-
+from tests.random_models import CLASSES, load, sample_images, write_model
 
 CARDS = {
     "resnet18": {"crop": {"resize": 256}, "activation": "softmax", "top_k": 3},
@@ -65,11 +43,6 @@ def classifier(request, tmp_path_factory):
     return write_model(folder, expected.state_dict(), card), expected, prepare
 
 
-def sample_images(prepare) -> torch.Tensor:
-    pictures = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
-    return torch.stack([prepare(picture) for picture in pictures])
-
-
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
 def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine):
     bundle, expected, prepare = classifier
@@ -78,8 +51,8 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
     images = [decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame) for data in pictures]
     wanted = np.stack([reference.logits(expected, data, prepare) for data in pictures])
     assert wanted.std(axis=0).max() > 0.1  # the pictures differ
-    assert np.abs(loaded.forward(images) - wanted).max() < 1e-3
-    assert np.abs(loaded.forward_in_lane(0, images[:1]) - wanted[:1]).max() < 1e-3
+    assert np.abs(loaded.forward(images).logits - wanted).max() < 1e-3
+    assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - wanted[:1]).max() < 1e-3
 
 
 def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
@@ -91,12 +64,13 @@ def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
     logits = torch.from_numpy(reference.logits(expected, data, prepare))
     scores, best = logits.softmax(0).topk(3)
     engine = load(bundle, tmp_path, "eager")
-    ours = engine.forward([decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame)])[0]
+    image = decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame)
+    (ours,) = engine.forward([image]).logits
     model = Model(
         *("own", 1, bundle.class_names, "", "cpu", "eager", "fp32", 1, engine.forward),
         card=bundle.card,
     )
-    prediction = Prediction(ours, model)
+    prediction = Prediction(ours, model, Timing(0.0, 0.0, 1, True), 0.0, (1, 1))
     assert prediction.labels() == [f"class {index}" for index in reversed(best.tolist())]
     assert np.allclose(np.sort(prediction.scores())[-3:], scores.numpy()[::-1], atol=1e-4)
 
@@ -144,8 +118,8 @@ def test_a_transformer_is_converted_though_torch_takes_a_short_cut_through_its_a
     monkeypatch.setattr(network, "build_classifier", lambda *_: small)
     bundle = write_model(tmp_path / "own", small.state_dict(), {"input_size": 32})
     images = list(np.random.default_rng(7).integers(0, 256, (3, 3, 32, 32), np.uint8))
-    converted = load(bundle, tmp_path, "openvino").forward(images)
-    expected = load(bundle, tmp_path, "eager").forward(images)
+    converted = load(bundle, tmp_path, "openvino").forward(images).logits
+    expected = load(bundle, tmp_path, "eager").forward(images).logits
     assert expected.std(axis=0).max() > 0.1
     assert np.abs(converted - expected).max() < 1e-3
 

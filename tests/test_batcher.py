@@ -1,5 +1,6 @@
 """The queue and the model thread, with real threads and a forward that the test holds in its hands."""
 
+import _thread
 from _queue import SimpleQueue
 from contextlib import contextmanager
 from functools import partial
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 from gevent.event import Event
 
-from app.batcher import Batcher, Timing
+from app.batcher import Batcher, Ticket, Timing, is_never_gone, run_forward
 from app.errors import ClientGone, DeviceLost, InternalError, NotReady, OutOfMemory, QueueFull
 from app.handoff import Handoff, start_native_thread
-from tests.helpers import wait_until
+from app.outputs import Outputs
+from tests.helpers import as_forward, wait_until
 
 
 def image(number: int) -> np.ndarray:
@@ -50,8 +52,8 @@ class HeldForward:
 
 
 @contextmanager
-def running(forward, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
-    """Yield a batcher whose thread runs; end it afterwards."""
+def running(answer, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
+    """Yield a batcher whose thread runs, by what gives pictures their logits; end it afterwards."""
     handoff, ended = Handoff(), Event()
     batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue)
 
@@ -61,7 +63,8 @@ def running(forward, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
 
     def model_thread(lane):
         try:
-            batcher.run(lane, forward, in_lanes[lane] if in_lanes else forward, max_batch)
+            in_lane = in_lanes[lane] if in_lanes else answer
+            batcher.run(lane, as_forward(answer), as_forward(in_lane), max_batch)
         except (SystemExit, DeviceLost):
             pass
         finally:
@@ -75,7 +78,7 @@ def running(forward, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
     try:
         yield batcher
     finally:
-        for held in (forward, *in_lanes):
+        for held in (answer, *in_lanes):
             if isinstance(held, HeldForward):
                 held.let_go(100)
         batcher.drain(5)
@@ -364,3 +367,75 @@ def test_the_hub_goes_on_while_the_model_thread_computes():
         assert not request.ready()
         forward.let_go()
         request.get(timeout=5)
+
+
+def test_features_go_to_those_alone_who_want_them():
+    asked = []
+
+    def forward(images, with_features):
+        asked.append(with_features)
+        features = np.stack(images)[:, :, :1, :1].astype(np.float32)
+        return Outputs(double(images), features if with_features else None)
+
+    def answer(tickets):
+        run_forward(tickets, forward)
+        return [ticket.outcome.features for ticket in tickets]
+
+    tickets = [Ticket(image(number), is_never_gone, number == 2) for number in (1, 2)]
+    first, second = answer(tickets)
+    assert first is None
+    assert second.tolist() == [[[2]], [[2]], [[2]]]
+    assert answer(tickets[:1]) == [None]
+    assert asked == [True, False]
+
+
+def test_a_job_runs_on_the_model_thread_between_the_batches():
+    forward, threads = HeldForward(), []
+
+    def job():
+        threads.append(_thread.get_ident())
+        return np.float32([7])
+
+    with running(forward) as batcher, batcher.place():
+        first = ask(batcher, 0)
+        wait_until(lambda: forward.batches)
+        requests = [ask(batcher, 1), gevent.spawn(batcher.do, job), gevent.spawn(batcher.do, job)]
+        gevent.sleep(0)  # until they wait
+        requests.append(ask(batcher, 2))
+        forward.let_go(2)
+        assert [each.get(timeout=5) for each in (first, *requests)] == [0, 2, [7], [7], 4]
+        assert forward.batches == [[0], [1, 2]]
+    assert len(set(threads)) == 1
+    assert _thread.get_ident() not in threads
+
+
+def test_a_job_that_fails_is_told_to_nobody_else(caplog):
+    def fail():
+        raise ValueError("no gradient today")
+
+    with running(double) as batcher, batcher.place():
+        failing = gevent.spawn(batcher.do, fail)
+        assert ask(batcher, 1).get(timeout=5) == 2.0
+        with pytest.raises(InternalError, match="the log has the reason"):
+            failing.get(timeout=5)
+        with pytest.raises(OutOfMemory):
+            batcher.do(raise_out_of_memory)
+    assert "no gradient today" in caplog.text
+
+
+def raise_out_of_memory():
+    raise OutOfMemory("the GPU is out of memory")
+
+
+def test_a_request_that_needs_no_forward_any_more_is_not_waited_for_and_keeps_its_place():
+    forward = HeldForward()
+    forward.let_go(3)
+    with running(forward, max_wait_s=60, max_queue=2) as batcher:
+        with batcher.place(), batcher.aside():
+            assert ask(batcher, 1).get(timeout=5) == 2.0  # at once, though one is inside
+            with batcher.place(), pytest.raises(QueueFull):
+                ask(batcher, 2).get(timeout=5)
+            drained = gevent.spawn(batcher.drain, 5)
+            gevent.sleep(0)
+            assert not drained.ready()
+        assert drained.get(timeout=5) is True

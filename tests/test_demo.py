@@ -128,7 +128,7 @@ def test_what_is_written_as_a_bundle_serves_the_same(tmp_path):
     network = resnet50(num_classes=len(CLASS_NAMES)).eval()
     write_bundle(tmp_path / "demo" / "1", network.state_dict())
     served = EagerEngine(find_bundle(tmp_path), threads=2)
-    black = served.forward(np.zeros((1, 3, SIDE, SIDE), np.uint8))[0]
+    black = served.forward(np.zeros((1, 3, SIDE, SIDE), np.uint8)).logits[0]
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     with torch.no_grad():

@@ -1,10 +1,11 @@
-"""The README is true: its commands run, its tables are those of the code."""
+"""The README and the pages in docs/ are true: their commands run, their tables are those of the code."""
 
 import json
 import re
 import subprocess
 
 import pytest
+from PIL import Image
 
 from app import errors
 from app.card import KEYS, Fields, read_card
@@ -16,6 +17,9 @@ from tests.conftest import DEMO
 from tests.helpers import ROOT
 
 README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+MODELS = (ROOT / "docs" / "models.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()
@@ -31,10 +35,16 @@ def run(server, line: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("line", CURL_LINES)
-def test_every_curl_line_works_as_pasted(server, line):
+def test_every_curl_line_works_as_pasted(server, tmp_path, line):
+    to_file = re.search(r"--output (\S+)", line)
+    if to_file:
+        line = line.replace(to_file[1], str(tmp_path / to_file[1]))
     result = run(server, f"{line} -sS --fail")
     assert result.returncode == 0, result.stderr
-    assert isinstance(json.loads(result.stdout), dict)
+    if to_file:
+        assert Image.open(tmp_path / to_file[1]).width
+    else:
+        assert isinstance(json.loads(result.stdout), dict)
 
 
 def test_the_first_curl_line_gets_the_answer_that_is_shown(server):
@@ -47,7 +57,7 @@ def test_the_line_that_serve_prints_is_the_readmes_first():
 
 
 def test_the_settings_table_is_the_codes():
-    shown = re.search(r"<!-- settings.*?-->\n(.*?)\n<!-- end of settings -->", README, re.DOTALL)
+    shown = re.search(r"<!-- settings.*?-->\n(.*?)\n<!-- end of settings -->", REFERENCE, re.DOTALL)
     assert shown[1] == format_table(), "python -m app.settings prints the right one"
 
 
@@ -58,11 +68,11 @@ def test_the_routes_are_the_codes():
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }
-    assert set(re.findall(r"^\| `(/[^`]*)` \| (\w+) \|", README, re.MULTILINE)) == real
+    assert set(re.findall(r"^\| `(/[^`]*)` \| (\w+) \|", REFERENCE, re.MULTILINE)) == real
 
 
 def test_the_keys_of_a_models_card_are_the_codes():
-    table = re.search(r"^\| `model\.json` \|.*\n\|---.*\n((?:\|.*\n)+)", README, re.MULTILINE)
+    table = re.search(r"^\| `model\.json` \|.*\n\|---.*\n((?:\|.*\n)+)", MODELS, re.MULTILINE)
     shown = [
         key for row in table[1].splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])
     ]
@@ -70,7 +80,7 @@ def test_the_keys_of_a_models_card_are_the_codes():
 
 
 def test_the_card_that_is_shown_is_one(tmp_path):
-    (shown,) = (block for _, block in BLOCKS if block.startswith('{"architecture"'))
+    (shown,) = re.findall(r'^\{"architecture".*\}$', MODELS, re.MULTILINE)
     card = read_card(Fields(tmp_path, json.loads(shown)), 3)
     assert card.decision == Decision("softmax", top_k=1)
     assert (card.architecture, card.frame) == ("mobilenet_v3_small", Frame(224, 256))
@@ -83,7 +93,7 @@ def test_the_errors_are_the_codes():
         if isinstance(error, type) and issubclass(error, errors.ServingError)
     ]
     real = {(str(error.status), error.code) for error in family}
-    rows = re.findall(r"^\| ([\d, ]+) \| `(\w+)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| ([\d, ]+) \| `(\w+)` \|", REFERENCE, re.MULTILINE)
     shown = {(status, code) for statuses, code in rows for status in statuses.split(", ")}
     of_http_itself = {("404", "not_found"), ("405", "method_not_allowed"), ("502", "not_ready")}
     assert shown == real | of_http_itself
@@ -98,15 +108,29 @@ def test_the_demos_figures_are_the_cards():
     assert f"file weighs {scores['file_mib']:.1f} MB" in text
 
 
-def test_every_file_that_is_named_exists():
-    for name in re.findall(r"(?:scripts|samples|app|conf|docs|tests)/[\w./-]+\w", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_place_that_is_named_exists(page):
+    text = page.read_text()
+    for name in re.findall(r"(?<![\w/])(?:scripts|samples|app|conf|docs|tests)/[\w./-]+\w", text):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"\]\((?!http|#)([^)]+)\)", README):
-        assert (ROOT / name).exists(), name
+    for name, place in re.findall(r"\]\((?!http)([^)#]*)(#[^)]+)?\)", text):
+        target = page.parent / name if name else page
+        assert target.exists(), name
+        assert not place or place[1:] in places(target.read_text()), f"{name}{place}"
+
+
+def places(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    words = (re.sub(r"[^\w\s-]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in words}
 
 
 def test_every_supervisorctl_line_is_one_that_supervisorctl_takes(server):
-    for line in COMMANDS:
+    operate = (ROOT / "docs" / "operate.md").read_text()
+    lines = [line for line in operate.splitlines() if line.startswith("supervisorctl")]
+    assert len(lines) >= 5
+    for line in [*lines, *COMMANDS]:
         if line.startswith("supervisorctl"):
             verb = line.split()[3]
             assert f"{verb} " in server.control("help", verb).stdout, line

@@ -11,20 +11,21 @@ import pytest
 from tests.helpers import ROOT
 
 APP = ROOT / "app"
-GROUND = {"settings", "errors", "logs", "roster", "machine"}
+GROUND = {"settings", "errors", "logs", "roster", "machine", "metrics", "outputs"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions"}
-FILES = {"images", "bundle", "card", "decision", "optimized", "precision"}
-TENSORS = {"weights", "network"}
+FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"}
+TENSORS = {"weights", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 LOADING = {"loading", "prediction"}
+TOGETHER = {"fleet", "meter"}
 SIZING = {"sizing", "footprint"}
 REPOSITORY = {"repository", "models_file", "lineup", "traffic"}
 ROOF = {"wsgi", "worker", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
     **dict.fromkeys(CONCURRENCY | NUMERICS | SIZING | REPOSITORY, 1),
-    **dict.fromkeys(LOADING, 2),
+    **dict.fromkeys(LOADING | TOGETHER, 2),
     "serving": 2,
     "web": 3,
     "factory": 4,
@@ -32,9 +33,11 @@ FLOORS: dict[str, int] = {
 }
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
 NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
+NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
-NEIGHBOURS |= {("engines", there) for there in FILES | {"network"}}
+NEIGHBOURS |= {("network", "gradcam"), ("heatmap", "images"), ("servable", "heatmap")}
+NEIGHBOURS |= {("engines", there) for there in FILES | {"network", "gradcam"}}
 NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network", "engines"}}
 NEIGHBOURS |= {(here, there) for here in SIZING for there in FILES | {"engines"}}
 NEIGHBOURS |= {("sizing", "footprint"), ("sizing", "lineup"), ("lineup", "footprint")}
@@ -42,7 +45,7 @@ NEIGHBOURS |= {("lineup", "repository"), ("lineup", "models_file")}
 NEIGHBOURS |= {("models_file", "repository"), ("models_file", "bundle")}
 NEIGHBOURS |= {("lineup", there) for there in ("bundle", "optimized", "precision")}
 NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "card")}
-NEIGHBOURS |= {("serving", there) for there in LOADING}
+NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}

@@ -1,8 +1,20 @@
 """What memory there is, read from files like the kernel's."""
 
+import os
+import subprocess
+import time
+
 import pytest
 
-from app.machine import Memory, list_gpus, process_memory, processor, read_host_memory
+from app.machine import (
+    Memory,
+    list_gpus,
+    process_memory,
+    processor,
+    read_cpu_pressure,
+    read_host_memory,
+    read_process,
+)
 
 MIB = 1 << 20
 MEMINFO = "MemTotal:       1048576 kB\nMemFree:  102400 kB\nMemAvailable:    524288 kB\n"
@@ -36,6 +48,25 @@ def test_a_containers_limit_counts_where_it_is_less_and_its_page_cache_is_free(h
 def test_a_wide_limit_is_no_limit(host, tmp_path):
     cgroup = write_cgroup(tmp_path, 4096 * MIB, 0, 0)
     assert read_host_memory(host, cgroup) == Memory(512 * MIB, 1024 * MIB)
+
+
+def test_cpu_pressure_is_the_containers_where_it_tells(tmp_path):
+    line = "some avg10=0.00 avg60=1.50 avg300=2.00 total={}\nfull avg10=0.00 total=7\n"
+    host = tmp_path / "cpu"
+    assert read_cpu_pressure(tmp_path, host) is None
+    host.write_text(line.format(2_500_000))
+    assert read_cpu_pressure(tmp_path, host) == 2.5
+    (tmp_path / "cpu.pressure").write_text(line.format(1_000_000))
+    assert read_cpu_pressure(tmp_path, host) == 1.0
+
+
+def test_a_process_tells_what_it_uses_until_it_has_ended():
+    used = read_process(os.getpid())
+    assert used.cpu_s == pytest.approx(time.process_time(), abs=0.1)
+    assert 10 * MIB < used.memory < read_host_memory().total
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert read_process(child.pid) is None
 
 
 def test_this_machine_can_be_read():

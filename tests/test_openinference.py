@@ -127,7 +127,9 @@ def test_health_checks_stay_out_of_the_log(client, caplog):
 
 def test_the_repository_index_has_every_version(client_of):
     lineup = make_lineup(
-        make_entry("light", 4), make_entry("light", 5), refusals=(Refusal("light", 6, "/secret"),)
+        make_entry("light", 4),
+        make_entry("light", 5),
+        refusals=(Refusal("light", 6, "/secret/6/model.pth is torn"),),
     )
     client = client_of(lineup=lineup)
     ready = [
@@ -137,7 +139,7 @@ def test_the_repository_index_has_every_version(client_of):
     rows = client.post("/v2/repository/index").json
     assert rows[:2] == ready
     assert (rows[2]["version"], rows[2]["state"]) == ("6", "UNAVAILABLE")
-    assert rows[2]["reason"] == "it was refused; the log of the server has the reason"
+    assert rows[2]["reason"] == "it was refused: model.pth is torn"
     assert client.post("/v2/repository/index", json={"ready": True}).json == ready
     check_error(client.post("/v2/repository/index", json={"ready": 1}), 400, "true or false")
 

@@ -10,7 +10,7 @@ from app.card import Card
 from app.decision import Decision
 from app.errors import BundleError
 from app.images import Frame
-from app.optimized import Optimized
+from app.optimized import FORMAT, Optimized
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_other_weights_have_another_place(bundle, tmp_path):
 def test_another_network_has_another_place_and_another_rule_only_another_report(bundle, tmp_path):
     before = Optimized(bundle, tmp_path / "cache")
     path = before.add_network("fp32", save)
-    assert path.parent.name == before.weights_hash + "-1"
+    assert path.parent.name == f"{before.weights_hash}-{FORMAT}"
     cards = {"top_k": Card(decision=Decision(top_k=1)), "crop": Card(frame=Frame(224, 256))}
     for card in cards.values():
         same_network = Optimized(dataclasses.replace(bundle, card=card), tmp_path / "cache")

@@ -52,6 +52,13 @@ def test_where_every_load_failed_the_failed_accept_and_tell():
     assert failed.may_accept()
 
 
+def test_a_worker_that_ends_without_draining_has_died():
+    roster = Roster()
+    for state in (State.DRAINING, State.READY, State.FAILED, State.LOADING):
+        roster.release(worker(roster, state).slot)
+    assert roster.deaths() == 3
+
+
 def test_slots_are_given_out_from_the_lowest_and_again():
     roster = Roster()
     assert [roster.claim() for _ in range(3)] == [0, 1, 2]

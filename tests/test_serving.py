@@ -1,5 +1,6 @@
 """ModelServer: from loading over serving to draining, with a network that the test holds in its hands."""
 
+import _thread
 import dataclasses
 import io
 import logging
@@ -8,24 +9,40 @@ from _queue import SimpleQueue
 import gevent
 import numpy as np
 import pytest
+from PIL import Image
 
+from app import serving
 from app.card import Card
 from app.decision import Decision
 from app.errors import (
     BundleError,
     DeadlinePassed,
     MalformedRequest,
+    NoHeatMap,
     NotReady,
     QueueFull,
     UnknownModel,
     UnreadableImage,
 )
+from app.heatmap import Style, draw_heat_map
 from app.images import Frame, decode_image
+from app.prediction import Wish
 from app.roster import Roster, State
 from app.servable import Model
 from app.serving import ModelServer
 from app.traffic import Target
-from tests.helpers import STREET, encode, grey, make_entry, make_lineup, photo_like, wait_until
+from tests.helpers import (
+    LIGHT_GRADIENTS,
+    STREET,
+    as_forward,
+    encode,
+    grey,
+    make_entry,
+    make_lineup,
+    make_seeing,
+    photo_like,
+    wait_until,
+)
 
 NAMES = ("Ant", "Bee", "Cat")
 
@@ -36,7 +53,7 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
 
 
 def model(forward=forward) -> Model:
-    return Model("insects", 2, NAMES, "", "cpu", "eager", "fp32", 16, forward)
+    return Model("insects", 2, NAMES, "", "cpu", "eager", "fp32", 16, as_forward(forward))
 
 
 @pytest.fixture
@@ -84,7 +101,7 @@ def test_a_picture_is_answered(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     assert server.classify(street()).labels() == ["Cat", "Bee"]
-    assert server.worker_states() == {0: "ready"}
+    assert server.fleet.states() == {0: "ready"}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +239,7 @@ def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
         return model()
 
     server = serve(load)
-    assert server.worker_states() == {0: "loading"}
+    assert server.fleet.states() == {0: "loading"}
     with pytest.raises(NotReady, match="loading"):
         server.classify(street())
     gate.put(None)
@@ -373,8 +390,8 @@ def test_a_request_may_name_model_version_or_label(canary):
     assert answering(canary, name="leaves") == ("leaves", 1)
     assert answering(canary, version=3) == ("insects", 3)
     assert answering(canary, label="canary") == ("insects", 4)
-    assert canary.worker_states() == {0: "ready"}
-    assert canary.live_by_worker() == {0: {"insects": [3, 4], "leaves": [1]}}
+    assert canary.fleet.states() == {0: "ready"}
+    assert canary.fleet.live() == {0: {"insects": [3, 4], "leaves": [1]}}
 
 
 @pytest.mark.parametrize(
@@ -400,3 +417,98 @@ def test_who_names_neither_is_shared_out_and_stays_where_it_is_sticky(canary):
     users = {user: answering(canary, sticky=user) for user in map(str, range(60))}
     assert {version for _, version in users.values()} == {3, 4}
     assert all(answering(canary, sticky=user) == before for user, before in users.items())
+
+
+STRONGEST = Wish(lambda prediction: [prediction.strongest()])
+
+
+def serve_seeing(serve, gradients=LIGHT_GRADIENTS, **rows) -> ModelServer:
+    """Start a server whose model has heat maps."""
+    server = serve(lambda *_: make_seeing(make_entry(), gradients), **rows)
+    wait_until(lambda: is_ready(server))
+    return server
+
+
+def quarters(*levels: int) -> np.ndarray:
+    """Return a picture of four grey squares, row by row."""
+    cells = np.array(levels, np.uint8).reshape(2, 2).repeat(8, 0).repeat(8, 1)
+    return np.stack([cells] * 3, axis=2)
+
+
+def test_a_wish_brings_the_heat_maps_of_the_classes_that_it_chooses(serve):
+    server = serve_seeing(serve)
+    picture = quarters(0, 51, 51, 255)
+    bright, dark = (server.classify(picture, wish=Wish(lambda _, k=k: [k])) for k in (0, 1))
+    assert bright.heat_maps[0].values == pytest.approx(np.array([[0, 0.2], [0.2, 1]]), abs=0.02)
+    assert bright.heat_maps[0].peak == pytest.approx(1, abs=0.02)
+    assert dark.heat_maps[1].values == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.02)
+    assert server.classify(picture, wish=STRONGEST).heat_maps.keys() == {1}
+    assert server.classify(picture).heat_maps == {}
+    both = server.classify_each([picture] * 2, wish=Wish(lambda _: [0, 1]))
+    assert [list(each.heat_maps) for each in both] == [[0, 1], [0, 1]]
+
+
+def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serve):
+    calls = []
+
+    def gradient(features, label):
+        calls.append((_thread.get_ident(), label))
+        return LIGHT_GRADIENTS[label]
+
+    server = serve_seeing(serve, gradient)
+    prediction = server.classify(quarters(0, 51, 51, 255), wish=Wish(lambda _: [1, 0]))
+    assert [label for _, label in calls] == [1, 0]
+    assert _thread.get_ident() not in [thread for thread, _ in calls]
+    assert prediction.heat_maps[0].values.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        ("openvino", r"insects \(resnet50\) has no heat maps on the engine openvino; .*=eager"),
+        ("eager", r"insects \(resnet50\) pools no feature map"),
+    ],
+)
+def test_a_model_without_heat_maps_says_so_before_it_decodes(serve, engine, told):
+    server = serve(lambda *_: dataclasses.replace(model(), engine=engine))
+    wait_until(lambda: is_ready(server))
+    with pytest.raises(NoHeatMap, match=told):
+        server.classify(io.BytesIO(b"no picture"), wish=STRONGEST)
+
+
+def test_a_heat_map_is_drawn_over_its_picture(serve):
+    server = serve_seeing(serve)
+    drawing = server.classify(street(), wish=dataclasses.replace(STRONGEST, style=Style())).drawing
+    assert Image.open(io.BytesIO(drawing.png)).size == (325, 351)
+    drawn = server.classify(quarters(0, 0, 0, 255), wish=Wish(lambda _: [0], Style())).drawing
+    assert Image.open(io.BytesIO(drawn.png)).size == (16, 16)
+
+
+def test_a_drawing_that_fails_is_its_own_error(serve, monkeypatch):
+    def fail(*_):
+        raise UnreadableImage("image is a damaged JPEG")
+
+    monkeypatch.setattr(serving, "open_canvas", fail)
+    server = serve_seeing(serve)
+    with pytest.raises(UnreadableImage):
+        server.classify(street(), wish=dataclasses.replace(STRONGEST, style=Style()))
+
+
+def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
+    gate, begun = SimpleQueue(), []
+
+    def draw(*arguments):
+        begun.append(True)
+        gate.get()
+        return draw_heat_map(*arguments)
+
+    monkeypatch.setattr(serving, "draw_heat_map", draw)
+    server = serve_seeing(serve)
+    inside = gevent.spawn(server.classify, street(), wish=Wish(lambda _: [0], Style()))
+    wait_until(lambda: begun)
+    assert server.classify(street()).logits.size == 2  # others are answered meanwhile
+    stopping = gevent.spawn(server.stop, 5)
+    gevent.sleep(0)
+    gate.put(None)
+    assert inside.get(timeout=5).drawing.png
+    stopping.get(timeout=5)

@@ -14,7 +14,7 @@ from app.errors import BundleError
 from app.handoff import Handoff
 from app.servable import Model, Servable
 from app.versions import Versions
-from tests.helpers import make_entry, make_lineup, wait_until
+from tests.helpers import as_forward, make_entry, make_lineup, wait_until
 
 PIXELS = np.zeros((3, 224, 224), np.uint8)
 
@@ -25,9 +25,8 @@ def make_model(entry, forward=None):
     def answer(images):
         return np.full((len(images), 1), entry.version, np.float32)
 
-    return Model(
-        entry.name, entry.version, ("N",), "", "cpu", "eager", "fp32", 4, forward or answer
-    )
+    how = ("cpu", "eager", "fp32", 4, as_forward(forward or answer))
+    return Model(entry.name, entry.version, ("N",), "", *how)
 
 
 class Stage:
@@ -63,7 +62,7 @@ class Stage:
         live = self.versions.of_model(name)
         batcher = live[max(live)].batcher
         with batcher.place():
-            return int(batcher.submit(PIXELS)[0])
+            return int(batcher.submit(PIXELS).logits[0])
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The surfaces through Flask's own client: every answer, without a network."""
 
+import base64
 import io
 import json
 
@@ -200,12 +201,51 @@ def test_a_safe_request_id_is_kept_and_any_other_replaced(client):
         assert len(given) == 32
 
 
+def logged(caplog):
+    """Return the fields of the one line in the access log."""
+    (line,) = [record for record in caplog.records if record.name == "access"]
+    return line.fields
+
+
 def test_a_request_is_one_line_in_the_access_log(client, caplog):
     caplog.set_level("INFO")
-    response = post(client, grey(150))
+    sent = {"X-Upload-Time": "0.250", "X-Real-IP": "192.0.2.7"}
+    response = post(client, grey(150), headers=sent)
     client.get("/healthz")
-    (line,) = [record for record in caplog.records if record.name == "access"]
-    assert line.fields["status"] == 200
-    assert line.fields["labels"] == 2
-    assert line.fields["bytes_in"] == response.request.content_length
-    assert line.fields["duration_ms"] >= 0
+    fields = logged(caplog)
+    assert (fields["method"], fields["path"], fields["status"]) == ("POST", "/model_predict", 200)
+    assert fields["client"] == "192.0.2.7"
+    assert fields["bytes_in"] == response.request.content_length
+    assert fields["bytes_out"] == len(response.data)
+    assert (fields["model"], fields["version"]) == ("light", 4)
+    assert (fields["pictures"], fields["labels"], fields["batch"]) == (1, 2, 1)
+    assert fields["upload_ms"] == 250
+    stages = [fields[f"{stage}_ms"] for stage in ("decode", "queue", "forward")]
+    assert min(stages) >= 0
+    assert sum(stages) <= fields["duration_ms"]
+    assert "code" not in fields
+
+
+def test_an_error_is_a_line_with_its_code(client, caplog):
+    caplog.set_level("INFO")
+    response = post(client, b"text")
+    fields = logged(caplog)
+    assert (fields["status"], fields["code"]) == (400, "unreadable_image")
+    assert fields["bytes_out"] == len(response.data)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/light:predict", "/v2/models/light/infer", "/predict"])
+def test_every_dialects_line_tells_how_the_pictures_went(client, caplog, path):
+    caplog.set_level("INFO")
+    picture = base64.b64encode(grey(255)).decode()
+    tensor = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [picture] * 2}
+    bodies = {
+        "predict": {"images": [{"b64": picture}] * 2},
+        "infer": {"inputs": [tensor]},
+        "light:predict": {"instances": [{"b64": picture}] * 2},
+    }
+    assert client.post(path, json=bodies[path.rpartition("/")[2]]).status_code == 200
+    fields = logged(caplog)
+    assert (fields["pictures"], fields["labels"]) == (2, 2)
+    assert fields["forward_ms"] >= 0
+    assert fields["batch"] in (1, 2)

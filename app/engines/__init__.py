@@ -18,6 +18,7 @@ import numpy as np
 from app.bundle import Bundle
 from app.errors import BundleError
 from app.optimized import Optimized
+from app.outputs import Gradients, Outputs
 
 ENGINES = ("openvino", "eager", "cuda")
 
@@ -34,17 +35,21 @@ class Engine(Protocol):
         device: ``cpu`` or ``cuda:N``.
         precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         lanes: forwards that may run at once, each on a thread of its own; 1 where the device is one.
+        gradients: how the logits change with the features; None where it gives none.
     """
 
     device: str
     precision: str
     lanes: int
+    gradients: Gradients
 
-    def forward_in_lane(self, lane: int, images: Sequence[np.ndarray]) -> np.ndarray:
+    def forward_in_lane(
+        self, lane: int, images: Sequence[np.ndarray], with_features: bool = False
+    ) -> Outputs:
         """Answer one batch beside the other lanes, as ``forward`` does; a lane is used by one thread at a time."""
         ...
 
-    def forward(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch with the whole device, in one native call that lets go of the GIL.
 
         Safe on any thread; where two call at once the second waits.
@@ -52,9 +57,7 @@ class Engine(Protocol):
         Args:
             images: n pictures, each (3, side, side) uint8, RGB, of the size that the bundle's card
                 asks for; 1 ≤ n ≤ the largest batch it was loaded for.
-
-        Returns:
-            (n, classes) float32 logits, the caller's own.
+            with_features: give the features too.
 
         Raises:
             OutOfMemory: the device has no room for a batch of this size.
@@ -93,11 +96,13 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
     # The smallest and the largest batch once, so that no client pays for the first allocation.
     for size in sorted({1, choice.max_batch}):
         black = [np.zeros((3, side, side), np.uint8)] * size
-        lanes = [engine.forward_in_lane(lane, black) for lane in range(engine.lanes)]
-        for logits in (engine.forward(black), *lanes):
+        lanes = [engine.forward_in_lane(lane, black, True) for lane in range(engine.lanes)]
+        for logits, features in (engine.forward(black, True), *lanes):
             check_class_count(optimized.bundle, logits.shape[1])
             if not np.isfinite(logits).all():
                 raise BundleError("the network answers NaN or infinity to a black picture")
+            if callable(engine.gradients) and features is not None:
+                engine.gradients(features[0], 0)
     return engine
 
 

@@ -9,6 +9,7 @@ import torch
 
 from app.bundle import Bundle
 from app.network import build_network
+from app.outputs import Outputs
 from app.precision import FP32
 
 
@@ -23,13 +24,18 @@ class EagerEngine:
         """Build the network. Raises BundleError as ``build_network`` does."""
         torch.set_num_threads(threads)
         self._network = build_network(bundle)
+        self.gradients = self._network.gradients()
 
     @torch.inference_mode()
-    def forward(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch; see ``Engine.forward``. Not one native call: the layers' Python runs in between."""
-        logits: np.ndarray = self._network(torch.from_numpy(np.stack(images))).numpy()
-        return logits
+        logits, features = self._network.run(torch.from_numpy(np.stack(images)))
+        if features is None or not with_features:
+            return Outputs(logits.numpy())
+        return Outputs(logits.numpy(), features.numpy())
 
-    def forward_in_lane(self, lane: int, images: Sequence[np.ndarray]) -> np.ndarray:
+    def forward_in_lane(
+        self, lane: int, images: Sequence[np.ndarray], with_features: bool = False
+    ) -> Outputs:
         """Answer one batch; there is one lane only."""
-        return self.forward(images)
+        return self.forward(images, with_features)

@@ -21,6 +21,7 @@ import openvino  # noqa: E402
 
 from app.errors import BundleError, first_line  # noqa: E402
 from app.optimized import Optimized  # noqa: E402
+from app.outputs import Gradients, Outputs  # noqa: E402
 from app.precision import FP32  # noqa: E402
 
 # Which network a precision reads, and in what OpenVINO computes what is not quantised.
@@ -52,25 +53,33 @@ class OpenVinoEngine:
         self._together.put(together.create_infer_request())
         apart = compile_network(path, precision, streams=threads, threads=threads)
         self._in_lane = [apart.create_infer_request() for _ in range(threads)]
+        gives_features = len(together.outputs) > 1
+        self.gradients: Gradients = optimized.read_gradients() if gives_features else None
 
-    def forward(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch on all the threads; see ``Engine.forward``."""
         request = self._together.get()
         try:
-            return run_request(request, images)
+            return run_request(request, images, with_features)
         finally:
             self._together.put(request)
 
-    def forward_in_lane(self, lane: int, images: Sequence[np.ndarray]) -> np.ndarray:
+    def forward_in_lane(
+        self, lane: int, images: Sequence[np.ndarray], with_features: bool = False
+    ) -> Outputs:
         """Answer one batch on one thread; see ``Engine.forward_in_lane``."""
-        return run_request(self._in_lane[lane], images)
+        return run_request(self._in_lane[lane], images, with_features)
 
 
-def run_request(request: openvino.InferRequest, images: Sequence[np.ndarray]) -> np.ndarray:
+def run_request(
+    request: openvino.InferRequest, images: Sequence[np.ndarray], with_features: bool
+) -> Outputs:
     """Answer one batch; the request is used by one thread at a time."""
     batch = np.stack(images)  # its own, so that OpenVINO may read it in place
-    logits: np.ndarray = request.infer({0: batch}, share_inputs=True)[0]
-    return logits
+    # The outputs are OpenVINO's own memory; only what is wanted is copied out of it.
+    logits, *features = request.infer({0: batch}, share_inputs=True, share_outputs=True).values()
+    wanted = features if with_features else []
+    return Outputs(logits.copy(), *(each.copy() for each in wanted))
 
 
 def compile_network(

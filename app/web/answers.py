@@ -5,10 +5,10 @@ Logits and scores have six digits after the point: float32 has no more to say ab
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from flask import Response
-from msgspec import UNSET, Struct, UnsetType, json
+from msgspec import UNSET, Raw, Struct, UnsetType, json
 
 DIGITS = 6
 
@@ -25,6 +25,20 @@ class Labels(TypedDict):
     status: Literal[0, 1]
 
 
+class HeatMap(Struct):
+    """Where the network saw a class in a picture (Grad-CAM).
+
+    Attributes:
+        label: the class's name.
+        peak: what 1 stands for in the map: what that cell adds to the class's logit.
+        map: rows of numbers in 0..1, top and left first; the cells lie over what the network saw of the picture.
+    """
+
+    label: str
+    peak: float
+    map: list[list[float]]
+
+
 class Label(Struct, omit_defaults=True):
     """A class of the model, and what the network says of it for one picture.
 
@@ -32,11 +46,13 @@ class Label(Struct, omit_defaults=True):
         label: the class's name.
         score: 0..1, by the model's activation.
         logit: the network's raw output.
+        heatmap: where it was seen, where that was asked for.
     """
 
     label: str
     score: float
     logit: float
+    heatmap: HeatMap | UnsetType = UNSET
 
 
 class Fault(Struct, omit_defaults=True):
@@ -114,6 +130,53 @@ class RequestTimings(Struct):
     total: float
 
 
+class DrawingTimings(Struct):
+    """Where the time of a drawn heat map went, in ms.
+
+    Attributes:
+        upload: as of every request.
+        decode: as of every picture.
+        queue: likewise.
+        forward: likewise.
+        draw: laying the map over the picture, and writing the PNG.
+        total: as of every request.
+    """
+
+    upload: float
+    decode: float
+    queue: float
+    forward: float
+    draw: float
+    total: float
+
+
+class DrawnHeatMap(Struct):
+    """What ``POST /predict/heatmap`` answers in JSON.
+
+    Attributes:
+        model: who has answered.
+        label: the class's name.
+        score: 0..1, by the model's activation.
+        logit: the network's raw output.
+        peak: what 1 stands for in the map: what that cell adds to the class's logit.
+        map: rows of numbers in 0..1, top and left first: the cells, which lie over what the network saw
+            of the picture; with ``size=picture`` the pixels of the drawing.
+        overlay: the drawing, a PNG in base64.
+        timings_ms: where the time went.
+        request_id: the log has it too.
+    """
+
+    model: ModelName
+    label: str
+    score: float
+    logit: float
+    peak: float
+    map: list[list[float]]
+    overlay: str
+    timings_ms: DrawingTimings
+    request_id: str
+
+
 class Answer(Struct):
     """What ``POST /predict`` answers: the pictures in the order in which they were sent."""
 
@@ -163,32 +226,6 @@ class Alive(TypedDict):
     status: Literal["alive"]
 
 
-class About(TypedDict):
-    """What is served here.
-
-    Attributes:
-        service: always "resnet-serving".
-        model: the one that answers requests that name none.
-        version: its version.
-        description: a sentence for people; may be empty.
-        classes: their names, in the order of the network's outputs.
-        device: what it runs on.
-        engine: what runs it.
-        precision: of its arithmetic.
-        routes: every path, as patterns.
-    """
-
-    service: str
-    model: str
-    version: int
-    description: str
-    classes: list[str]
-    device: str
-    engine: str
-    precision: str
-    routes: list[str]
-
-
 class Ready(TypedDict):
     """A model answers.
 
@@ -205,6 +242,11 @@ class Ready(TypedDict):
     version: int
     workers: dict[int, str]
     live: dict[int, dict[str, list[int]]]
+
+
+def as_rows(numbers: bytes) -> list[list[float]]:
+    """Return rows of numbers that are JSON already, for a place in an answer."""
+    return cast("list[list[float]]", Raw(numbers))
 
 
 def write_json(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:

@@ -1,11 +1,11 @@
-"""Is it alive, is it ready, what is it: for supervisors, load balancers and people."""
+"""Is it alive, is it ready: for supervisors and load balancers."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, jsonify
 
 from app.web import model_server
-from app.web.answers import About, Alive, Ready
+from app.web.answers import Alive, Ready
 
 blueprint = Blueprint("health", __name__)
 
@@ -26,29 +26,7 @@ def readyz() -> Response:
         status="ready",
         model=model.name,
         version=model.version,
-        workers=server.worker_states(),
-        live=server.live_by_worker(),
+        workers=server.fleet.states(),
+        live=server.fleet.live(),
     )
     return jsonify(ready)
-
-
-@blueprint.get("/")
-def index() -> Response:
-    """What is served here, and where."""
-    server = model_server()
-    model = server.ready_model()
-    routes = sorted(
-        {str(rule) for rule in current_app.url_map.iter_rules() if rule.endpoint != "static"}
-    )
-    about = About(
-        service="resnet-serving",
-        model=model.name,
-        version=model.version,
-        description=model.description,
-        classes=list(model.class_names),
-        device=model.device,
-        engine=model.engine,
-        precision=model.precision,
-        routes=routes,
-    )
-    return jsonify(about)

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, g, jsonify, request
 from app.errors import MalformedRequest, NotReady, UnknownModel
 from app.servable import Model
 from app.traffic import Target
-from app.web import model_server
+from app.web import SERVER_VERSION, model_server
 from app.web.bodies import parse_object, read_body
 from app.web.clients import routing_key, watch_client
 from app.web.inference import HEADER_LENGTH, INPUTS, OUTPUTS, encode, read_inference
@@ -56,7 +56,7 @@ def answer_unknown_model(error: UnknownModel) -> Response:
 def server_metadata() -> Response:
     """Tell what this server is."""
     return jsonify(
-        ServerMetadata(name="resnet-serving", version="unreleased", extensions=EXTENSIONS)
+        ServerMetadata(name="resnet-serving", version=SERVER_VERSION, extensions=EXTENSIONS)
     )
 
 
@@ -125,7 +125,7 @@ def infer(name: str, version: int | None = None) -> Response:
     predictions = server.classify_many(
         asked.pictures, watch_client(), Target(name, version, sticky=routing_key())
     )
-    return sign(encode(predictions, asked), predictions[0].model)
+    return sign(encode(predictions, asked), predictions[0].model, predictions)
 
 
 @blueprint.post("/repository/index")

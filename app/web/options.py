@@ -40,11 +40,28 @@ class PredictOptions(ModelOptions, kw_only=True):
             own rule decides.
         top_k: so many of the strongest classes; with ``threshold`` at most so many of those that pass.
         scores: ``all`` adds every class to the answer, passing or not.
+        heatmap: a class's name, ``strongest``, or ``all`` those that pass: which classes come with a heat
+            map, where they are in the answer.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
     scores: Literal["passing", "all"] = "passing"
+    heatmap: str = ""
+
+
+class HeatMapOptions(ModelOptions, kw_only=True):
+    """Which heat map, and how it is drawn.
+
+    Attributes:
+        label: a class's name; by default the strongest.
+        size: ``map`` writes a number for each of the map's cells, ``picture`` for each pixel of the drawing.
+        opacity: of the colours over the picture.
+    """
+
+    label: str = ""
+    size: Literal["map", "picture"] = "map"
+    opacity: Annotated[float, Meta(ge=0, le=1)] = 0.5
 
 
 O = TypeVar("O", bound=ModelOptions)  # noqa: E741

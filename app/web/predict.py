@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import BinaryIO
 
-from flask import Blueprint, Response, g, jsonify
+from flask import Blueprint, Response, jsonify
 
 from app.errors import MissingImage
 from app.traffic import Target
@@ -27,9 +27,8 @@ def model_predict() -> Response:
     server.check_room()
     prediction = server.classify(read_image_field(), watch_client(), Target(sticky=routing_key()))
     labels = prediction.labels()
-    g.log_fields["labels"] = len(labels)
     answer = Labels(result=labels or "No Categories", status=1 if labels else 0)
-    return sign(jsonify(answer), prediction.model)
+    return sign(jsonify(answer), prediction.model, [prediction])
 
 
 def read_image_field() -> BinaryIO:

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
 
 from flask import Blueprint, Response, g
 
 from app.decision import SCORE
-from app.errors import ServingError
+from app.errors import InvalidOption, ServingError
+from app.heatmap import write_numbers
 from app.logs import request_id
-from app.prediction import Prediction
+from app.prediction import Prediction, Wish
+from app.servable import Model
 from app.web import model_server
 from app.web.answers import (
     DIGITS,
     Answer,
     Fault,
+    HeatMap,
     Label,
     ModelName,
     Picture,
     PictureTimings,
     RequestTimings,
+    as_rows,
     write_json,
 )
+from app.web.bodies import abbreviate
 from app.web.clients import watch_client
 from app.web.options import PredictOptions
 from app.web.pictures import Upload, read_request
 from app.web.problems import answer_serving_error
-from app.web.requests import sign
+from app.web.requests import longest_stages, sign, tell_times, to_ms
+
+SHOWN = 10  # class names that an error lists
 
 blueprint = Blueprint("predictions", __name__)
 
@@ -39,7 +48,8 @@ def predict() -> Response:
     server.check_room()
     uploads, options = read_request(PredictOptions)
     files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
-    outcomes = iter(server.classify_each(files, watch_client(), options.target()))
+    wish = Wish(partial(choose_maps, options=options)) if options.heatmap else None
+    outcomes = iter(server.classify_each(files, watch_client(), options.target(), wish))
     answers = [
         upload.file if isinstance(upload.file, ServingError) else next(outcomes)
         for upload in uploads
@@ -61,16 +71,9 @@ def respond(pictures: list[Picture], predictions: list[Prediction]) -> Response:
     timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
     answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
     response = write_json(answer)
-    parts = {
-        "upload": g.upload_s,
-        "decode": max(prediction.decode_s for prediction in predictions),
-        "queue": max(prediction.timing.queue_s for prediction in predictions),
-        "forward": max(prediction.timing.forward_s for prediction in predictions),
-    }
-    times = [f"{name};dur={to_ms(taken_s)}" for name, taken_s in parts.items()]
-    response.headers["Server-Timing"] = ", ".join([*times, f"total;dur={timings.total}"])
+    tell_times(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
     g.log_fields["labels"] = sum(len(picture.labels or ()) for picture in pictures)
-    return sign(response, model)
+    return sign(response, model, predictions)
 
 
 def describe_picture(
@@ -105,9 +108,34 @@ def describe_classes(prediction: Prediction) -> list[Label]:
         prediction.logits.tolist(),
         strict=True,
     )
-    return [
+    labels = [
         Label(name, round(score, DIGITS), round(logit, DIGITS)) for name, score, logit in columns
     ]
+    for index, heat_map in prediction.heat_maps.items():
+        label = labels[index]
+        rows = as_rows(write_numbers(heat_map.values))
+        label.heatmap = HeatMap(label.label, round(heat_map.peak, DIGITS), rows)
+    return labels
+
+
+def choose_maps(prediction: Prediction, options: PredictOptions) -> list[int]:
+    """Return the classes whose heat maps the request wants."""
+    if options.heatmap == "all":
+        return choose(prediction, options)
+    if options.heatmap == "strongest":
+        return [prediction.strongest()]
+    return [find_class(prediction.model, "heatmap", options.heatmap)]
+
+
+def find_class(model: Model, option: str, name: str) -> int:
+    """Return the class that an option names. Raises InvalidOption with what there is."""
+    if name in model.class_names:
+        return model.class_names.index(name)
+    close = get_close_matches(name, model.class_names, SHOWN) or model.class_names[:SHOWN]
+    more = f" … of {len(model.class_names)}" if len(model.class_names) > len(close) else ""
+    raise InvalidOption(
+        f"{option} is {abbreviate(name)}: {model.name} has no such class; it has {', '.join(close)}{more}"
+    )
 
 
 def choose(prediction: Prediction, options: PredictOptions) -> list[int]:
@@ -126,8 +154,3 @@ def describe_fault(error: ServingError) -> Fault:
     if error.retry_after_s is not None:
         fault.retry_after_s = error.retry_after_s
     return fault
-
-
-def to_ms(seconds: float) -> float:
-    """Return milliseconds, to the microsecond."""
-    return round(seconds * 1000, 3)

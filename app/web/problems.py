@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from msgspec import UNSET, UnsetType
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
@@ -40,7 +40,8 @@ def register(app: Flask) -> None:
 def problem(
     status: int, code: str, detail: str, images: list[Picture] | UnsetType = UNSET
 ) -> Response:
-    """Return a problem+json answer, or the dialect's own where the path has one."""
+    """Return a problem+json answer, or the dialect's own where the path has one; the log gets the code."""
+    g.log_fields["code"] = code
     statuses = DIALECTS.get(dialect())
     if statuses is not None:
         return write_json(DialectProblem(error=detail), statuses.get(status, status))

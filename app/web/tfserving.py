@@ -139,10 +139,10 @@ def predict(target: Address, content: dict[str, Any]) -> Response:
         ]
         one = [row[name] for row in rows for name in row]  # a lone output has no name
         rowwise: Predictions = {"predictions": one if len(columns) == 1 else rows}
-        return answer(rowwise, predictions[0])
+        return answer(rowwise, predictions)
     outputs: Any = columns if len(columns) > 1 else columns.popitem()[1]
     columnwise: Outputs = {"outputs": outputs}
-    return answer(columnwise, predictions[0])
+    return answer(columnwise, predictions)
 
 
 def classify(target: Address, content: dict[str, Any]) -> Response:
@@ -154,7 +154,7 @@ def classify(target: Address, content: dict[str, Any]) -> Response:
         sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
         for pair in zip(names, scores, strict=True)
     ]
-    return answer(Classifications(results=results), predictions[0])
+    return answer(Classifications(results=results), predictions)
 
 
 def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Prediction]:
@@ -239,6 +239,7 @@ def show(body: Mapping[str, Any]) -> Response:
     return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
 
 
-def answer(body: Mapping[str, Any], prediction: Prediction) -> Response:
+def answer(body: Mapping[str, Any], predictions: list[Prediction]) -> Response:
     """Return predictions, and who made them; numbers that are none go as ``NaN`` and ``Infinity``."""
-    return sign(Response(json.dumps(body) + "\n", mimetype="application/json"), prediction.model)
+    response = Response(json.dumps(body) + "\n", mimetype="application/json")
+    return sign(response, predictions[0].model, predictions)

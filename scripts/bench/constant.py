@@ -1,6 +1,7 @@
 """This server around a model that costs nothing: what is left is nginx, HTTP, decode, resize, batching."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from app.bundle import find_bundle
 from app.factory import create_app
 from app.footprint import Footprint
 from app.lineup import Entry, Lineup
+from app.outputs import Outputs
 from app.roster import roster
 from app.servable import Model
 from app.serving import ModelServer
@@ -17,9 +19,9 @@ NOTHING = Footprint("constant", "fp32", "cpu", "", 0)
 NAMES = find_bundle(ROOT / "models").class_names
 
 
-def forward(images: list[np.ndarray]) -> np.ndarray:
+def forward(images: Sequence[np.ndarray], _with_features: bool) -> Outputs:
     """Answer every picture the same, after the copy that an engine makes."""
-    return np.ones((len(np.stack(images)), len(NAMES)), np.float32)
+    return Outputs(np.ones((len(np.stack(images)), len(NAMES)), np.float32))
 
 
 settings = Settings.from_env(os.environ)

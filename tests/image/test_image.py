@@ -110,6 +110,14 @@ def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
     assert [line["status"] for line in lines_of_the_request()] == [200]
 
 
+def test_the_workers_count_where_they_may_write_in_run_only(server):
+    """Asked from the host, whose address is a private one to the container."""
+    assert server.classify(STREET).status_code == 200
+    text = requests.get(f"{server.url}/metrics", timeout=10).text
+    assert 'serving_pictures_total{model="demo",outcome="answered",version="1"}' in text
+    assert "counter_0.db" in server.execute("ls", "run/metrics")
+
+
 @pytest.mark.parametrize("mounted, name", [(".", "fruit"), ("fruit", "models")])
 def test_an_own_model_needs_its_weights_and_its_class_names_only(run, models, mounted, name):
     server = run("--volume", f"{(models / mounted).resolve()}:/srv/models:ro")

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask
 from msgspec import json
 
+from app.web import SERVER_VERSION
 from app.web.answers import DialectProblem, Problem
 from app.web.openapi import native, openinference, tfserving
 from app.web.openapi.headers import ASKED, TOLD
@@ -39,6 +40,7 @@ NAME = {"type": "string", "pattern": "^[^/:]+$"}
 PARTS: dict[str, Schema] = {
     "action": {"description": "what to do", "schema": {"enum": ["load", "unload"]}},
     "label": {"description": "a label of one of its versions", "schema": NAME},
+    "file": {"description": "its name", "schema": NAME, "example": "airport.jpg"},
     "name": {"description": "a model", "schema": NAME, "example": "demo"},
     "version": {
         "description": "one of its versions",
@@ -58,7 +60,7 @@ def build_document(app: Flask) -> Schema:
             paths.setdefault(operation.path, {})[operation.method.lower()] = drawn
     return {
         "openapi": "3.1.0",
-        "info": {"title": "ResNet Serving", "version": "unreleased", "description": ABOUT},
+        "info": {"title": "ResNet Serving", "version": SERVER_VERSION, "description": ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": group.name, "description": group.description} for group in GROUPS],
         "paths": paths,

@@ -15,6 +15,8 @@ from app.errors import (
     InvalidOption,
     MalformedRequest,
     MissingImage,
+    NoHeatMap,
+    NotAcceptable,
     NotReady,
     OutOfMemory,
     QueueFull,
@@ -27,10 +29,19 @@ from app.errors import (
 
 READING_A_BODY = {BodyTooLarge, MalformedRequest, UnsupportedType}
 READING_A_PICTURE = {ImageTooLarge, UnreadableImage, UnsupportedType}
-FETCHING = {FetchFailed, UrlRefused}
 FINDING_A_MODEL = {NotReady, UnknownModel}
+TAKING_PICTURES = {
+    *READING_A_BODY,
+    *READING_A_PICTURE,
+    FetchFailed,
+    InvalidOption,
+    MissingImage,
+    UrlRefused,
+}
 PREDICTING = {DeadlinePassed, NotReady, OutOfMemory, QueueFull}
 
+# What nginx answers by itself: status → code, words. The metrics are not for everybody.
+FORBIDDEN = {403: ("forbidden", "the metrics are for this machine and private networks only")}
 # What any request may meet on its way to the application, or where that does not answer: status → code, words.
 GATEWAY = {
     400: ("bad_request", "the request is not valid HTTP"),
@@ -54,6 +65,8 @@ WORDS: dict[type[ServingError], str] = {
     InternalError: "an unexpected error; the log has it under this request id",
     InvalidOption: 'threshold is "2": expected `float` <= 1.0',
     MalformedRequest: "images[0] needs one of 'b64' and 'url'",
+    NoHeatMap: "vit_b_16 has no feature map to draw a heat map of",
+    NotAcceptable: "Accept is text/html; there are image/png and application/json",
     MissingImage: "the form has no file 'image'; it has no field at all",
     NotReady: "the model is loading",
     OutOfMemory: "the GPU is out of memory: CUDA out of memory",

@@ -8,6 +8,7 @@ from app.web.clients import ROUTING_KEY
 from app.web.inference import HEADER_LENGTH
 from app.web.requests import HEADER, SAFE_ID
 
+LABEL = "X-Heatmap-Label"
 RETRY_AFTER = "Retry-After"
 TIMING = "Server-Timing"
 MODEL = ("X-Model-Name", "X-Model-Version")
@@ -44,6 +45,11 @@ TOLD: dict[str, dict[str, Any]] = {
     TIMING: {
         "description": "Where the time went, in ms: upload, decode, queue, forward, total; of several"
         " pictures the longest of each.",
+        "required": True,
+        "schema": TEXT,
+    },
+    LABEL: {
+        "description": "Whose heat map it is, percent-encoded.",
         "required": True,
         "schema": TEXT,
     },

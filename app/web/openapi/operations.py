@@ -27,6 +27,7 @@ class Operation:
         answers: what comes with status 200.
         errors: what the application may answer instead, beside what any route may.
         takes: the body.
+        is_private: whether nginx lets in this machine and private networks only.
         may_be_known: whether a client that has the answer already is told so, with status 304.
         may_be_empty: whether it may also have no body.
         takes_pictures: whether the body is pictures in any form, with ``options`` beside them.
@@ -43,6 +44,7 @@ class Operation:
     answers: Media
     errors: Collection[type[ServingError]] = ()
     takes: Media | None = None
+    is_private: bool = False
     may_be_known: bool = False
     may_be_empty: bool = False
     takes_pictures: bool = False

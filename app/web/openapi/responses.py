@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from app.errors import InternalError, ServingError
-from app.web.openapi.errors import DIALECT_WORDS, GATEWAY, WORDS
+from app.web.openapi.errors import DIALECT_WORDS, FORBIDDEN, GATEWAY, WORDS
 from app.web.openapi.headers import RETRY_AFTER
 from app.web.openapi.operations import Operation
 from app.web.openapi.schemas import REF, Schema
@@ -30,12 +30,6 @@ class Row:
     words: str
 
 
-BY_GATEWAY = [
-    Row(status, code, f"Before the application, or instead of it: {words}.", words)
-    for status, (code, words) in GATEWAY.items()
-]
-
-
 def list_own(operation: Operation) -> list[Row]:
     """Return what the application itself may answer instead."""
     dialect = operation.path.split("/")[1]
@@ -51,13 +45,20 @@ def list_own(operation: Operation) -> list[Row]:
     return sorted(rows, key=lambda row: row.code)
 
 
+def list_gateways(operation: Operation) -> list[Row]:
+    """Return what nginx may answer instead of the application."""
+    rows = GATEWAY | FORBIDDEN if operation.is_private else GATEWAY
+    told = "Before the application, or instead of it"
+    return [Row(status, code, f"{told}: {words}.", words) for status, (code, words) in rows.items()]
+
+
 def describe_errors(operation: Operation) -> Iterator[tuple[int, str, Schema]]:
     """Yield the error answers of an operation: status, a name by which to share it, and what OpenAPI says."""
-    own = list_own(operation)
+    own, gateways = list_own(operation), list_gateways(operation)
     dialect = operation.path.split("/")[1]
-    for status in sorted({row.status for row in [*own, *BY_GATEWAY]}):
+    for status in sorted({row.status for row in [*own, *gateways]}):
         ours = [row for row in own if row.status == status]
-        theirs = [row for row in BY_GATEWAY if row.status == status]
+        theirs = [row for row in gateways if row.status == status]
         every = unite(ours, theirs)
         if dialect not in DIALECTS:
             content = {PROBLEM: show_problems(every)}

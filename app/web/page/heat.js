@@ -1,0 +1,75 @@
+// A heat map as colours: the network's coarse map, upsampled smoothly.
+
+// matplotlib's "inferno" (CC0) at eight equal steps: its brightness rises evenly with the value.
+const INFERNO = [
+  [0, 0, 4],
+  [33, 12, 74],
+  [87, 16, 110],
+  [138, 34, 106],
+  [188, 55, 84],
+  [228, 90, 49],
+  [249, 142, 9],
+  [249, 203, 53],
+  [252, 255, 164],
+];
+const LET_THROUGH = 0.35; // of the picture, where it is hottest
+const SHADES = makeShades();
+const LONGER_SIDE = 192; // px of the canvas; the browser scales what is smooth already
+
+/**
+ * Draw a map onto a canvas whose shape is that of `width` × `height`.
+ *
+ * `map` has rows of values in 0..1, the first row at the top; a value stands for the middle of its cell.
+ */
+export function draw(canvas, map, width, height) {
+  const scale = LONGER_SIDE / Math.max(width, height);
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(canvas.width, canvas.height);
+  const columns = weights(canvas.width, map[0].length);
+  const rows = weights(canvas.height, map.length);
+  let at = 0;
+  for (const row of rows) {
+    // Across first: one line of the map as wide as the picture's row needs it.
+    const line = map[0].map((_, x) => row.reduce((sum, [y, share]) => sum + share * map[y][x], 0));
+    for (const column of columns) {
+      const value = column.reduce((sum, [x, share]) => sum + share * line[x], 0);
+      image.data.set(SHADES[Math.round(255 * Math.min(1, Math.max(0, value)))], at);
+      at += 4;
+    }
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** For each of `count` pixels the cells of a map that it is made of: [[cell, share], …] (Catmull-Rom). */
+function weights(count, cells) {
+  return Array.from({ length: count }, (_, pixel) => {
+    const at = ((pixel + 0.5) / count) * cells - 0.5;
+    const first = Math.floor(at);
+    return [-1, 0, 1, 2].map((step) => {
+      const cell = Math.min(cells - 1, Math.max(0, first + step));
+      return [cell, catmullRom(Math.abs(at - first - step))];
+    });
+  });
+}
+
+function catmullRom(distance) {
+  if (distance < 1) return 1.5 * distance ** 3 - 2.5 * distance ** 2 + 1;
+  if (distance < 2) return -0.5 * distance ** 3 + 2.5 * distance ** 2 - 4 * distance + 2;
+  return 0;
+}
+
+/** 256 colours with their opacity: what is cold darkens the picture, and what is hot can still be recognised. */
+function makeShades() {
+  return Array.from({ length: 256 }, (_, level) => {
+    const at = (level / 255) * (INFERNO.length - 1);
+    const first = Math.min(Math.floor(at), INFERNO.length - 2);
+    const mix = (channel) =>
+      Math.round(
+        INFERNO[first][channel] +
+          (at - first) * (INFERNO[first + 1][channel] - INFERNO[first][channel]),
+      );
+    return [mix(0), mix(1), mix(2), Math.round(255 - LET_THROUGH * level)];
+  });
+}

@@ -1,0 +1,137 @@
+// The page: what was given is sent, the answers are shown, and one looks at one of them or at all.
+
+import { listSamples, openSample, Problem } from "./api.js";
+import { Detail, inWords } from "./detail.js";
+import { element } from "./element.js";
+import { Gallery } from "./gallery.js";
+import { Pictures } from "./pictures.js";
+import { explain } from "./problems.js";
+import { Rule } from "./rule.js";
+import { Sender } from "./sender.js";
+import { Service } from "./service.js";
+import { listen } from "./sources.js";
+import { Threshold } from "./threshold.js";
+import { showSamples, showService } from "./welcome.js";
+
+const pictures = new Pictures();
+const service = new Service();
+const sender = new Sender(pictures, service);
+const rule = new Rule();
+const detail = new Detail({ pictures, service, sender, rule });
+const gallery = new Gallery(pictures, rule, {
+  open: visit,
+  retry: (picture) => sender.send(picture),
+});
+const answeringRule = () =>
+  (service.of(detail.picture?.answer?.model ?? {}) ?? service.about)?.rule;
+const sliders = ["gallery-threshold", "detail-threshold"].map(
+  (id) => new Threshold(element(id), rule, answeringRule),
+);
+let sampledFor = ""; // the model that the samples were chosen for
+
+/** Take files, show one at once and several as a grid. */
+function take(files, isSample = false) {
+  const added = pictures.add(files, isSample);
+  added.forEach((picture) => sender.send(picture));
+  if (added.length === 1) visit(added[0]);
+  else if (detail.picture) history.back();
+  else element("gallery").scrollIntoView({ block: "start" });
+}
+
+/** Open a picture, such that the browser's Back closes it. */
+function visit(picture) {
+  const state = { picture: picture.id };
+  if (detail.picture) history.replaceState(state, "");
+  else history.pushState(state, "");
+  show(picture);
+}
+
+function show(picture) {
+  const before = detail.picture;
+  element("home").hidden = Boolean(picture);
+  detail.open(picture ?? null);
+  sliders.forEach((slider) => slider.show());
+  if (picture) {
+    showPager(picture);
+    window.scrollTo(0, 0);
+    element("detail-name").focus({ preventScroll: true });
+  } else if (before) {
+    gallery.focus(before);
+  }
+}
+
+function showPager(picture) {
+  const { all } = pictures;
+  element("back-words").textContent = all.length > 1 ? "All pictures" : "Another picture";
+  element("pager").hidden = all.length < 2;
+  element("position").textContent = `${all.indexOf(picture) + 1} of ${all.length}`;
+}
+
+function step(places) {
+  if (detail.picture && pictures.all.length > 1) visit(pictures.neighbour(detail.picture, places));
+}
+
+function listenToKeys() {
+  document.addEventListener("keydown", (event) => {
+    if (!detail.picture || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.key === "Escape") {
+      if (detail.chosen === null) history.back();
+      else detail.choose(null);
+    }
+    if (event.target.matches("input, select, textarea, pre")) return; // they have arrows of their own
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
+}
+
+/** Tell those who cannot see it what has come: of one picture all, of many when the last one has come. */
+function announce({ detail: picture }) {
+  if (!["done", "failed"].includes(picture.state)) return;
+  const isAlone = picture === detail.picture || pictures.all.length === 1;
+  if (isAlone) element("announcer").textContent = `${picture.name}: ${outcome(picture)}.`;
+  else if (!pictures.count("waiting", "sending")) {
+    const failed = pictures.count("failed");
+    const answered = `${pictures.count("done")} pictures answered`;
+    element("announcer").textContent = failed ? `${answered}, ${failed} failed.` : `${answered}.`;
+  }
+}
+
+function outcome(picture) {
+  if (picture.state === "failed") return explain(picture.problem).headline;
+  return inWords(rule.passing(picture).map(({ label }) => label)) || "no label passes";
+}
+
+async function openSamples() {
+  sampledFor = service.about.model;
+  try {
+    showSamples(await listSamples(), service.about, async (sample) =>
+      take([await openSample(sample)], true),
+    );
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem; // without samples the page is still whole
+  }
+  element("model").hidden = false; // after the samples, which stand above it
+}
+
+history.replaceState(null, ""); // pictures do not outlive a reload
+window.addEventListener("popstate", ({ state }) => show(pictures.find(state?.picture)));
+pictures.addEventListener("change", announce);
+pictures.addEventListener("add", () => detail.picture && showPager(detail.picture));
+element("back").addEventListener("click", () => history.back());
+element("previous").addEventListener("click", () => step(-1));
+element("next").addEventListener("click", () => step(1));
+listen(take);
+listenToKeys();
+service.addEventListener("change", () => {
+  showService(service);
+  sliders.forEach((slider) => slider.show());
+  if (service.about && service.about.model !== sampledFor) openSamples();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) service.start(); // versions may have changed meanwhile
+});
+element("model-choice").addEventListener("change", async ({ target }) => {
+  await service.choose(JSON.parse(target.value));
+  pictures.all.forEach((picture) => sender.send(picture));
+});
+service.start();

@@ -1,0 +1,128 @@
+// Sends the pictures: a few at once, each with its own errors, again where the server says when.
+
+import { Problem, predict } from "./api.js";
+
+const AT_ONCE = 4;
+const TRIES = 6; // each after the server's Retry-After
+const LONGEST_WAIT_S = 30;
+const SPREAD_MS = 250; // so that those who were turned away do not come back all at once
+const EVERYTHING = { scores: "all" }; // so that the threshold can move without another request
+const FORM_BYTES = 2048; // what the form adds to the file, generously
+
+export class Sender {
+  #pictures;
+  #service;
+  #line = [];
+  #busy = 0;
+
+  /** `service` tells the options and limits of the model that is asked (service.js). */
+  constructor(pictures, service) {
+    this.#pictures = pictures;
+    this.#service = service;
+    window.addEventListener("online", () => this.#sendAgain("offline"));
+  }
+
+  /** Send a picture, for the first time or again. */
+  send(picture) {
+    this.#pictures.update(picture, { state: "waiting", problem: null, retryAt: null });
+    this.#line.push(picture);
+    this.#next();
+  }
+
+  /** Ask for the heat map of one more label. Throws Problem. */
+  async locate(picture, label) {
+    const { model } = picture.answer;
+    const options = { ...EVERYTHING, heatmap: label, model: model.name, version: model.version };
+    const { answer } = await predict(picture.file, options, { signal: picture.left.signal });
+    keepMaps(picture, answer.images[0]);
+  }
+
+  #sendAgain(code) {
+    for (const picture of this.#pictures.all) {
+      if (picture.state === "failed" && picture.problem.code === code) this.send(picture);
+    }
+  }
+
+  #next() {
+    while (this.#busy < AT_ONCE && this.#line.length) {
+      const picture = this.#line.shift();
+      if (picture.left.signal.aborted) continue;
+      this.#busy += 1;
+      this.#answer(picture).finally(() => {
+        this.#busy -= 1;
+        this.#next();
+      });
+    }
+  }
+
+  async #answer(picture) {
+    for (let tries = 1; ; tries += 1) {
+      try {
+        await this.#ask(picture);
+        return;
+      } catch (problem) {
+        if (picture.left.signal.aborted) return;
+        if (!(problem instanceof Problem)) throw problem;
+        if (problem.retryAfterS === null || tries === TRIES) {
+          this.#pictures.update(picture, { state: "failed", problem });
+          return;
+        }
+        await this.#wait(picture, problem);
+      }
+      if (picture.left.signal.aborted) return;
+    }
+  }
+
+  async #ask(picture) {
+    this.#pictures.update(picture, { state: "sending", sent: 0, problem: null, retryAt: null });
+    this.#checkSize(picture.file);
+    const { target } = this.#service;
+    const onUpload = (sent) => this.#pictures.update(picture, { sent });
+    const { answer, elapsedMs } = await this.#predict(picture.file, onUpload, picture.left.signal);
+    const [result] = answer.images;
+    picture.maps.clear();
+    keepMaps(picture, result);
+    await this.#service.meet(answer.model);
+    this.#pictures.update(picture, { state: "done", answer, result, elapsedMs, target });
+  }
+
+  async #predict(file, onUpload, signal) {
+    const { about, target } = this.#service;
+    const options = { ...EVERYTHING, ...target };
+    try {
+      const maps = about?.heatmaps ? { heatmap: "all" } : {};
+      return await predict(file, { ...options, ...maps }, { onUpload, signal });
+    } catch (problem) {
+      if (problem.code !== "no_heatmap") throw problem;
+      return predict(file, options, { onUpload, signal }); // another model answers by now
+    }
+  }
+
+  /** Refuse here what the server would refuse after a long upload. */
+  #checkSize(file) {
+    const limit = this.#service.limits?.max_body_bytes;
+    if (limit && file.size + FORM_BYTES > limit) {
+      const detail = `the file has ${inMegabytes(file.size)} MB; the server takes ${inMegabytes(limit)} MB`;
+      throw new Problem({ code: "body_too_large", detail });
+    }
+  }
+
+  async #wait(picture, problem) {
+    const waitMs = Math.min(problem.retryAfterS, LONGEST_WAIT_S) * 1000 + Math.random() * SPREAD_MS;
+    const retryAt = Date.now() + waitMs;
+    while (Date.now() < retryAt && !picture.left.signal.aborted) {
+      this.#pictures.update(picture, { state: "waiting", problem, retryAt }); // counts the seconds down
+      await new Promise((resolve) => setTimeout(resolve, Math.min(1000, retryAt - Date.now())));
+    }
+  }
+}
+
+function keepMaps(picture, result) {
+  for (const { heatmap } of [...result.labels, ...result.scores]) {
+    if (heatmap) picture.maps.set(heatmap.label, heatmap);
+  }
+}
+
+function inMegabytes(bytes) {
+  return (bytes / 1024 / 1024).toFixed(1).replace(/\.0$/, "");
+}

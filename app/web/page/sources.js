@@ -1,0 +1,82 @@
+// Where pictures come from: a drop, the clipboard, the file chooser, the camera.
+
+import { element } from "./element.js";
+
+/** Call `take(files)` with whatever is given, from anywhere on the page. */
+export function listen(take) {
+  listenToButton("choose", "choose-input", take);
+  listenToButton("photograph", "photograph-input", take);
+  listenToClipboard(take);
+  listenToDrops(take);
+}
+
+function listenToButton(buttonId, inputId, take) {
+  const input = element(inputId);
+  element(buttonId).addEventListener("click", () => input.click());
+  input.addEventListener("change", () => {
+    const files = [...input.files];
+    input.value = ""; // so that the same file can be chosen again
+    if (files.length) take(files);
+  });
+}
+
+function listenToClipboard(take) {
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    if (!files.length) return;
+    event.preventDefault();
+    take(files);
+  });
+}
+
+function listenToDrops(take) {
+  const cover = element("drop-cover");
+  let depth = 0; // every element that is crossed enters and leaves
+  const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
+  const show = (isOver) => cover.classList.toggle("over", isOver);
+
+  document.addEventListener("dragenter", (event) => {
+    if (!hasFiles(event)) return;
+    depth += 1;
+    show(true);
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!hasFiles(event)) return;
+    depth = Math.max(0, depth - 1);
+    show(depth > 0);
+  });
+  document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault(); // else the browser opens the file instead of the page
+    event.dataTransfer.dropEffect = "copy";
+  });
+  document.addEventListener("drop", async (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    depth = 0;
+    show(false);
+    const files = await openAll(event.dataTransfer);
+    if (files.length) take(files);
+  });
+}
+
+/** The files of a drop; folders are opened, hidden files left alone. */
+async function openAll(transfer) {
+  const files = [...transfer.files];
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
+  if (!entries.some((entry) => entry?.isDirectory)) return files;
+  const found = await Promise.all(entries.filter(Boolean).map(openEntry));
+  return found.flat().filter((file) => !file.name.startsWith("."));
+}
+
+async function openEntry(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader();
+  const entries = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) break; // browsers hand out a hundred at a time
+    entries.push(...some);
+  }
+  return (await Promise.all(entries.map(openEntry))).flat();
+}

@@ -1,0 +1,47 @@
+// The threshold as a slider. There is one in the gallery and one beside a picture; both move the same rule.
+
+import { element } from "./element.js";
+import { asPercent, commonThreshold, describeRule } from "./rule.js";
+
+const UNKNOWN = 0.5; // where the thumb rests if the model's own rule is no single score
+
+/** Put a slider into a place; `decision()` returns the rule of the model that has answered. */
+export class Threshold {
+  #rule;
+  #decision;
+
+  constructor(place, rule, decision) {
+    this.#rule = rule;
+    this.#decision = decision;
+    place.append(element("threshold").content.cloneNode(true));
+    this.element = place;
+    this.slider = place.querySelector("input");
+    this.words = place.querySelector("output");
+    this.reset = place.querySelector("button");
+    const label = place.querySelector("label");
+    this.slider.id = `${place.id}-slider`;
+    label.htmlFor = this.slider.id;
+    label.textContent = "Threshold";
+    this.slider.addEventListener("input", () => rule.set(Number(this.slider.value)));
+    this.reset.addEventListener("click", () => {
+      rule.set(null);
+      this.slider.focus();
+    });
+    rule.addEventListener("change", () => this.show());
+  }
+
+  /** Show where the rule stands. */
+  show() {
+    const { threshold } = this.#rule;
+    const decision = this.#decision();
+    const isOwn = threshold === null;
+    const position = threshold ?? commonThreshold(decision) ?? UNKNOWN;
+    const words = isOwn ? describeRule(decision) : `above ${asPercent(threshold)}`;
+    this.slider.value = position;
+    this.slider.setAttribute("aria-valuetext", words);
+    this.slider.style.setProperty("--at", position);
+    this.words.textContent = words;
+    this.reset.hidden = isOwn;
+    this.element.classList.toggle("own", isOwn);
+  }
+}

@@ -1,0 +1,107 @@
+// What a newcomer reads: which model answers, what it knows, and samples to try.
+
+import { element } from "./element.js";
+import { explain } from "./problems.js";
+
+const MOST_LABELS = 200; // names that are listed; of a model with more the first so many
+
+/** Show the model that answers by default, or why there is none. */
+export function showService({ about, problem, target }) {
+  element("answering").classList.toggle("bad", !about);
+  if (!about) {
+    element("answering").textContent = explain(problem).headline;
+    return;
+  }
+  element("answering").textContent = `${about.model} · version ${about.version}`;
+  showChoice(about, target);
+  element("docs-link").hidden = !about.routes.some((route) => route.startsWith("/docs"));
+  // Pictures are shown as the server reads them: as they are stored, or upright by their EXIF tag.
+  const orientation = about.exif_rotate ? "from-image" : "none";
+  document.documentElement.style.setProperty("--orientation", orientation);
+  showLimits(about.limits);
+  element("knows").hidden = !about.description;
+  element("knows").textContent = firstSentence(about.description);
+  element("model-description").textContent = about.description;
+  element("model-runs").textContent =
+    `${about.model}, version ${about.version}, in ${about.precision} on ${about.device}`;
+  showClasses(about.classes);
+}
+
+/** Show the samples whose labels the model knows; `take(sample)` is called with the one that is chosen. */
+export function showSamples(samples, { classes }, take) {
+  const known = new Set(classes);
+  const fitting = samples.filter(({ labels }) => labels.some((label) => known.has(label)));
+  element("samples").hidden = !fitting.length;
+  element("sample-list").replaceChildren(...fitting.map((sample) => makeSample(sample, take)));
+}
+
+function makeSample(sample, take) {
+  const item = document.createElement("li");
+  item.style.setProperty("--shape", sample.width / sample.height);
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "sample";
+  const image = document.createElement("img");
+  image.src = sample.url;
+  image.alt = "";
+  const name = document.createElement("span");
+  name.textContent = titleOf(sample.name);
+  button.title = sample.labels.join(", ");
+  button.append(image, name);
+  button.addEventListener("click", () => take(sample));
+  item.append(button);
+  return item;
+}
+
+/** Where several models or versions answer: the list to choose from. */
+function showChoice({ model: answering, models }, target) {
+  const targets = Object.entries(models).flatMap(([model, versions]) => [
+    { model },
+    ...(versions.length > 1 ? versions.map((version) => ({ model, version })) : []),
+  ]);
+  const chosen = JSON.stringify(target.model ? target : { model: answering });
+  element("model-choice").hidden = targets.length < 2;
+  element("answering").hidden = targets.length > 1;
+  element("model-choice").replaceChildren(
+    ...targets.map((each) => {
+      const value = JSON.stringify(each);
+      const words = each.version ? `${each.model}, version ${each.version}` : each.model;
+      return new Option(words, value, false, value === chosen);
+    }),
+  );
+}
+
+function showLimits({ max_body_bytes: bytes, max_pixels: pixels }) {
+  const megabytes = Math.floor(bytes / 1024 / 1024);
+  const megapixels = Math.floor(pixels / 1e6);
+  element("limits").textContent =
+    `JPEG, PNG, WebP, BMP or GIF, up to ${megabytes} MB and ${megapixels} megapixels. Nothing is kept.`;
+}
+
+function showClasses(classes) {
+  element("classes").querySelector("summary").textContent =
+    classes.length === 1
+      ? "The label it knows"
+      : `The ${classes.length.toLocaleString("en")} labels it knows`;
+  const names = classes.slice(0, MOST_LABELS);
+  if (classes.length > MOST_LABELS) names.push("…");
+  element("classes")
+    .querySelector("ul")
+    .replaceChildren(
+      ...names.map((name) => {
+        const item = document.createElement("li");
+        item.textContent = name;
+        return item;
+      }),
+    );
+}
+
+/** "Knows leaves." of "Knows leaves. Trained in 2026." */
+export function firstSentence(text) {
+  return text.match(/^.*?[.!?](?=\s|$)/)?.[0] ?? text;
+}
+
+function titleOf(name) {
+  const stem = name.replace(/\.\w+$/, "").replaceAll("-", " ");
+  return stem.charAt(0).toUpperCase() + stem.slice(1);
+}

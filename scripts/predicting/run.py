@@ -1,0 +1,85 @@
+"""Send pictures to a running server and write its answers into a CSV file (docs/clients.md)."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from .errors import Stop, describe
+from .options import make_query, parse_options
+from .pictures import find_pictures
+from .progress import REDRAW_S, Progress, say, tell
+from .server import Server
+from .table import Table, make_failure
+
+AHEAD = 16  # pictures a job that may be answered before the one whose row comes next
+COULD_NOT, INTERRUPTED = 2, 130  # exit statuses; 130 as shells have it
+
+
+def answer_in_order(
+    server: Server, files: Sequence[str], jobs: int, meanwhile: Callable[[], None]
+) -> Iterator[list[str]]:
+    """Yield the row of each file, in order, while others are asked about. Raises Stop."""
+    pool = ThreadPoolExecutor(jobs)
+    left = iter(files)
+    asked: deque[Future[list[str]]] = deque()
+    while True:
+        for file in itertools.islice(left, jobs * AHEAD - len(asked)):
+            asked.append(pool.submit(server.predict, file))
+        if not asked:
+            return
+        first = asked.popleft()
+        while not first.done():
+            meanwhile()
+            wait([first], REDRAW_S)
+        yield first.result()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do all that the options ask for; return the exit status. Raises Stop or OSError."""
+    server = Server(options.url, make_query(options), options.retries)
+    files, problems = find_pictures(options.pictures)
+    server.check()
+    with contextlib.closing(Table(options.csv)) as table:
+        todo = [file for file in files if file not in table.done]
+        if len(todo) < len(files):
+            say(f"{options.csv} has {len(files) - len(todo):,} of {len(files):,} pictures already")
+        progress = Progress(len(problems) + len(todo), server)
+        unlisted = [
+            make_failure(str(one.filename), "unreadable_folder", describe(one)) for one in problems
+        ]
+        answers = answer_in_order(server, todo, options.jobs, progress.draw)
+        try:
+            for row in itertools.chain(unlisted, answers):
+                table.add(row)
+                progress.count(row)
+        except KeyboardInterrupt:
+            progress.clear()
+            left = len(todo) + len(problems) - progress.done
+            say(
+                f"stopped; {options.csv} is whole, and the same command goes on with the {left:,} pictures left"
+            )
+            return INTERRUPTED
+        finally:
+            progress.clear()
+    if progress.done:
+        tell(progress, options.csv)
+    return 1 if progress.failures else 0
+
+
+def main() -> int:
+    """Run, and return the exit status."""
+    options = parse_options()
+    try:
+        return run(options)
+    except Stop as error:
+        say(f"scripts/predict: {error}")
+    except OSError as error:
+        say(f"scripts/predict: {error.filename or options.csv}: {describe(error)}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return COULD_NOT

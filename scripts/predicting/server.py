@@ -1,0 +1,123 @@
+"""The way to a server: connections, options, and trying again."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import random
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+from .errors import Stop, describe
+from .table import make_failure, make_row
+
+TIMEOUT_S = 60  # nginx gives up after 45
+RETRIED = {429, 502, 503, 504}
+OF_ONE_PICTURE = {400, 408, 413, 415, 429, 500, 504}  # any other error would meet all of them
+BACKOFF_S, LONGEST_WAIT_S = 0.5, 30  # eight retries wait a minute and a half in all
+
+
+class Server:
+    """The way to a server: a connection for each thread, and patience.
+
+    Attributes:
+        trouble: why a picture is being sent again; empty while none is.
+    """
+
+    def __init__(self, url: str, query: dict[str, str], retries: int) -> None:
+        """Keep the address, and the options that go with each picture. Raises Stop where it is none."""
+        try:
+            parts = urlsplit(url)
+            self._address = (parts.hostname or "", parts.port)
+        except ValueError as error:
+            raise Stop(f"--url {url}: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Stop(f"--url {url}: expected an address such as http://localhost:8999")
+        https = parts.scheme == "https"
+        self._connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
+        self._url, self._root = url, parts.path.rstrip("/")
+        self._predict = f"/predict?{urlencode(query)}" if query else "/predict"
+        self._retries = retries
+        self._local = threading.local()
+        self.trouble = ""
+
+    def check(self) -> None:
+        """Find out whether anybody is there, ready or not. Raises Stop."""
+        try:
+            self._exchange("GET", "/readyz")
+        except (OSError, http.client.HTTPException) as error:
+            raise Stop(
+                f"no server answers at {self._url}: {describe(error)}."
+                " scripts/serve starts one; --url names another"
+            ) from error
+
+    def predict(self, file: str) -> list[str]:
+        """Return the row of a picture, with its answer or its error. Raises Stop."""
+        try:
+            data = Path(file).read_bytes()
+        except OSError as error:
+            return make_failure(file, "unreadable_file", describe(error))
+        status, body = self._ask(data)
+        if status in OF_ONE_PICTURE:
+            return make_failure(file, *read_problem(status, body))
+        if status != 200:
+            raise Stop(f"{self._url} answers {': '.join(read_problem(status, body))}")
+        try:
+            return make_row(file, json.loads(body))
+        except (ValueError, LookupError, TypeError) as error:
+            raise Stop(
+                f"{self._url} is another kind of server; it answers {body[:80]!r}"
+            ) from error
+
+    def _ask(self, data: bytes) -> tuple[int, bytes]:
+        """Send a picture until the answer is another than "come again". Raises Stop."""
+        for attempt in itertools.count():
+            wait_s = BACKOFF_S * 2**attempt
+            last = attempt >= self._retries
+            try:
+                status, headers, body = self._exchange("POST", self._predict, data)
+            except (OSError, http.client.HTTPException) as error:
+                self._local.connection.close()  # the next request opens it again
+                self.trouble = describe(error)
+                if last:
+                    raise Stop(
+                        f"{self._url} answers no more: {self.trouble}."
+                        " When it does, the same command goes on"
+                    ) from error
+            else:
+                if status not in RETRIED or last:
+                    self.trouble = ""
+                    return status, body
+                self.trouble = f"{status} {read_problem(status, body)[0]}"
+                told = headers.get("Retry-After", "")
+                wait_s = max(wait_s, int(told) if told.isdecimal() else 0)
+            # Never sooner than told, and not all at once.
+            time.sleep(min(wait_s, LONGEST_WAIT_S) * random.uniform(1, 1.5))  # noqa: S311
+        raise AssertionError("count() has no end")
+
+    def _exchange(
+        self, method: str, path: str, data: bytes | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Return an answer's status, headers and body. Raises OSError or HTTPException."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._connect(*self._address, timeout=TIMEOUT_S)
+        connection = self._local.connection
+        headers = {} if data is None else {"Content-Type": "application/octet-stream"}
+        # Who refuses a large body answers, and closes, before all of it is sent.
+        with contextlib.suppress(BrokenPipeError):
+            connection.request(method, self._root + path, data, headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+
+
+def read_problem(status: int, body: bytes) -> tuple[str, str]:
+    """Return an error's code and detail; of an answer that is not the server's own, what there is."""
+    try:
+        problem = json.loads(body)
+        return problem["code"], problem["detail"]
+    except (ValueError, LookupError, TypeError):
+        return f"http_{status}", body[:200].decode("utf-8", "replace").strip()

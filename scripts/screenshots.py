@@ -1,0 +1,145 @@
+"""Take screenshots of the page of a running server, to be looked at.
+
+    python -m scripts.screenshots build/screenshots --url http://localhost:8999
+
+It needs Debian's chromium (``scripts/setup test``). With ``--readme`` it takes the README's picture alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
+BROKEN = {"name": "holiday.jpg", "mimeType": "image/jpeg", "buffer": b"no picture at all"}
+DESKTOP = {"viewport": {"width": 1280, "height": 860}}
+TABLET = {"viewport": {"width": 820, "height": 1180}}
+PHONE = {
+    "viewport": {"width": 360, "height": 740},
+    "device_scale_factor": 2,
+    "has_touch": True,
+    "is_mobile": True,
+}
+SMALL = {**PHONE, "viewport": {"width": 320, "height": 568}}
+COLOURS = 256  # of the README's picture: a third of the size, and no difference to be seen
+
+
+def show_home(page: Page) -> None:
+    """Nothing was given yet."""
+
+
+def show_answer(page: Page) -> None:
+    """One picture with its labels."""
+    page.get_by_role("button", name="Street", exact=True).click()
+    expect(page.locator("#results")).to_be_visible()
+
+
+def show_heat(page: Page) -> None:
+    """One label's heat map over the picture."""
+    show_answer(page)
+    page.locator(".label-button").first.click()
+    expect(page.locator("#heat")).to_be_visible()
+    page.mouse.move(0, 0)
+
+
+def show_threshold(page: Page) -> None:
+    """The threshold moved, and every label shown."""
+    show_answer(page)
+    page.locator("#detail-threshold-slider").fill("0.005")
+    page.locator("#more").click()
+
+
+def show_grid(page: Page) -> None:
+    """Several pictures, one of them broken."""
+    page.set_input_files("#choose-input", SAMPLES)
+    page.set_input_files("#choose-input", BROKEN)
+    page.locator("#back").click()
+    expect(page.locator(".tile[data-state=done]")).to_have_count(len(SAMPLES))
+    expect(page.locator(".tile[data-state=failed]")).to_have_count(1)
+    page.mouse.move(0, 0)
+
+
+def show_error(page: Page) -> None:
+    """A file that is no picture."""
+    page.set_input_files("#choose-input", BROKEN)
+    expect(page.locator("#problem")).to_be_visible()
+
+
+def show_busy(page: Page) -> None:
+    """A server that asks to come again."""
+    busy = {"status": 429, "headers": {"Retry-After": "30"}, "body": '{"code": "queue_full"}'}
+    page.route("**/predict", lambda route: route.fulfill(**busy))
+    page.set_input_files("#choose-input", SAMPLES[0])
+    expect(page.locator("#waiting-words")).to_contain_text("trying again")
+
+
+VIEWS: tuple[Callable[[Page], None], ...] = (
+    show_home,
+    show_answer,
+    show_heat,
+    show_threshold,
+    show_grid,
+    show_error,
+    show_busy,
+)
+SCREENS = {"desktop": DESKTOP, "tablet": TABLET, "phone": PHONE, "small": SMALL}
+
+
+def open_page(browser: Browser, url: str, **options: object) -> Page:
+    """Open the page as a new visitor; ``options`` are those of Playwright's contexts."""
+    page = browser.new_context(reduced_motion="reduce", **options).new_page()
+    page.goto(url)
+    expect(page.locator(".sample")).to_have_count(len(SAMPLES))
+    page.wait_for_load_state("networkidle")
+    return page
+
+
+def take_all(browser: Browser, url: str, folder: Path) -> None:
+    """Take every view on every screen, in light and dark."""
+    for screen, options in SCREENS.items():
+        for colours in ("light", "dark"):
+            for view in VIEWS:
+                page = open_page(browser, url, color_scheme=colours, **options)
+                view(page)
+                name = f"{screen}-{view.__name__.removeprefix('show_')}-{colours}.png"
+                page.screenshot(path=folder / name)
+                page.context.close()
+
+
+def take_readmes(browser: Browser, url: str, path: Path) -> None:
+    """Take the README's picture: few colours, so that the file is small."""
+    page = open_page(browser, url, **DESKTOP)
+    show_heat(page)
+    page.screenshot(path=path)
+    page.context.close()
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+
+
+def main() -> None:
+    """Take what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "screenshots")
+    parser.add_argument("--url", default="http://localhost:8999")
+    parser.add_argument("--readme", action="store_true", help="docs/page.png alone")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        if arguments.readme:
+            take_readmes(browser, arguments.url, ROOT / "docs" / "page.png")
+        else:
+            take_all(browser, arguments.url, arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Bundles of any architecture with random weights, and the engines that serve them."""
+
+import json
+from pathlib import Path
+
+import torch
+from torchvision.transforms import Compose
+
+from app.bundle import Bundle, find_bundle
+from app.conversion import convert_bundle
+from app.engines import Choice, Engine, load_engine
+from app.optimized import Optimized
+from tests import reference
+from tests.helpers import SAMPLES
+
+CLASSES = 5
+
+
+def write_model(folder: Path, weights: dict[str, torch.Tensor], card: dict) -> Bundle:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(weights, folder / "model.pth")
+    names = {str(index): f"class {index}" for index in range(CLASSES)}
+    (folder / "class_name.json").write_text(json.dumps(names))
+    (folder / "model.json").write_text(json.dumps(card))
+    return find_bundle(folder)
+
+
+def load(bundle: Bundle, tmp_path: Path, engine: str) -> Engine:
+    optimized = Optimized(bundle, tmp_path / "cache")
+    if engine == "openvino":
+        convert_bundle(optimized)
+    return load_engine(Choice(engine, "fp32", "cpu", 2, 4), optimized)
+
+
+def sample_images(prepare: Compose) -> torch.Tensor:
+    pictures = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    return torch.stack([prepare(picture) for picture in pictures])

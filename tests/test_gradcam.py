@@ -1,0 +1,214 @@
+"""Heat maps from the network up: every engine and many architectures held against autograd's own Grad-CAM."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models import VisionTransformer, get_model
+
+from app import network as networks
+from app.bundle import find_bundle
+from app.conversion import convert_bundle
+from app.engines import Choice, load_engine
+from app.engines.cuda import prepare_network
+from app.gradcam import find_gradients, give_features
+from app.heatmap import make_heat_map
+from app.images import decode_image
+from app.network import build_network
+from app.optimized import Optimized
+from tests import reference
+from tests.helpers import ROOT, SAMPLES, STREET
+from tests.random_models import CLASSES, load, sample_images, write_model
+
+SIDE = 96
+# Where the last feature map of each is, as the reference finds it.
+CONSTANT = {
+    "resnet18": "avgpool.input",
+    "mobilenet_v2": "features.output",
+    "densenet121": "features.output",
+    "shufflenet_v2_x0_5": "conv5.output",
+    "efficientnet_b0": "avgpool.input",
+    "squeezenet1_1": "classifier.3.input",
+}
+COMPUTED = {"mobilenet_v3_small": "avgpool.input", "convnext_tiny": "avgpool.input"}
+
+
+def make(architecture, folder):
+    """Return a bundle with weights of its own, its reference, and prepared pictures for that."""
+    images = sample_images(reference.make_prepare(SIDE))
+    expected = reference.make_random(architecture, CLASSES, images)
+    card = {"architecture": architecture, "input_size": SIDE}
+    return write_model(folder, expected.state_dict(), card), expected, images
+
+
+def decode_samples(bundle):
+    files = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
+    return [decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame) for data in files]
+
+
+def draw(engine, features, label):
+    """Return a picture's map in logits, as an engine gives it."""
+    gradients = engine.gradients
+    gradient = gradients(features, label) if callable(gradients) else gradients[label]
+    heat_map = make_heat_map(features, gradient)
+    return heat_map.values * heat_map.peak
+
+
+def check_maps(engine, bundle, expected, images, place):
+    """Hold an engine's maps of three pictures against the reference."""
+    logits, features = engine.forward(decode_samples(bundle), True)
+    labels = range(CLASSES)
+    wanted = np.stack([reference.grad_cam(expected, place, images[:3], label) for label in labels])
+    found = np.stack([[draw(engine, own, label) for own in features] for label in labels])
+    assert wanted.max() > 0
+    assert np.abs(found - wanted).max() < 1e-3 * wanted.max()
+    return logits
+
+
+@pytest.mark.parametrize("architecture", CONSTANT)
+def test_a_pooled_network_gives_its_heat_maps_on_every_engine(architecture, tmp_path):
+    bundle, expected, images = make(architecture, tmp_path / "own")
+    for name in ("eager", "openvino"):
+        engine = load(bundle, tmp_path, name)
+        assert isinstance(engine.gradients, np.ndarray)
+        check_maps(engine, bundle, expected, images, CONSTANT[architecture])
+
+
+@pytest.mark.parametrize("architecture", COMPUTED)
+def test_another_networks_gradients_are_computed_and_leave_nothing_on_it(architecture, tmp_path):
+    bundle, expected, images = make(architecture, tmp_path / "own")
+    engine = load(bundle, tmp_path, "eager")
+    before = engine.forward(decode_samples(bundle)).logits
+    logits = check_maps(engine, bundle, expected, images, COMPUTED[architecture])
+    assert (logits == before).all()
+    for parameter in engine._network.parameters():
+        assert parameter.grad is None
+        assert not parameter.requires_grad
+    for part in engine._network.modules():
+        assert not part._forward_hooks
+        assert not part._backward_hooks
+
+
+def test_openvino_gives_no_features_where_their_gradients_take_torch(tmp_path):
+    bundle, _, _ = make("mobilenet_v3_small", tmp_path / "own")
+    engine = load(bundle, tmp_path, "openvino")
+    assert engine.gradients is None
+    assert engine.forward(decode_samples(bundle), True).features is None
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v3_small"])
+def test_a_network_folded_for_the_gpu_gives_the_same_maps(architecture, tmp_path):
+    bundle, _, _ = make(architecture, tmp_path / "own")
+    plain = build_network(bundle)
+    folded = prepare_network(build_network(bundle), torch.float32)
+    assert not [part for part in folded.modules() if isinstance(part, nn.BatchNorm2d)]
+    pixels = torch.from_numpy(np.stack(decode_samples(bundle)))
+    maps = []
+    with torch.inference_mode():
+        answers = [network.run(pixels) for network in (plain, folded)]
+    for network, (_, features) in zip((plain, folded), answers, strict=True):
+        gradients = network.gradients()
+        own = features[0].numpy()
+        gradient = gradients(own, 1) if callable(gradients) else gradients[1]
+        maps.append(make_heat_map(own, gradient))
+    assert np.abs(maps[0].values - maps[1].values).max() < 1e-3
+    assert maps[0].peak == pytest.approx(maps[1].peak, rel=1e-3)
+
+
+def test_a_network_without_a_pooled_map_is_served_without_heat_maps(tmp_path, monkeypatch):
+    torch.manual_seed(7)
+    small = VisionTransformer(32, 16, 1, 2, 32, 64, num_classes=CLASSES).eval()
+    monkeypatch.setattr(networks, "build_classifier", lambda *_: small)
+    bundle = write_model(tmp_path / "own", small.state_dict(), {"input_size": 32})
+    for name in ("eager", "openvino"):
+        engine = load(bundle, tmp_path, name)
+        assert engine.gradients is None
+        logits, features = engine.forward(decode_samples(bundle), True)
+        assert logits.shape == (3, CLASSES)
+        assert features is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "constant"),
+    [
+        ("resnext50_32x4d", True),
+        ("regnet_x_400mf", True),
+        ("mnasnet0_5", True),
+        ("swin_t", True),
+        ("alexnet", False),
+    ],
+)
+def test_the_last_feature_map_is_found_in_other_architectures(architecture, constant):
+    classifier = get_model(architecture, num_classes=CLASSES).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = classifier(images)
+        opened = give_features(classifier)
+        logits, features = opened(images)
+    assert (logits == expected).all()
+    gradients = find_gradients(opened, CLASSES)
+    assert isinstance(gradients, np.ndarray) == constant
+    gradient = gradients[0] if constant else gradients(features[0].numpy(), 0)
+    assert gradient.shape == features.shape[1:2]
+
+
+@pytest.mark.parametrize("kind", ["weighted twice", "used again", "counted"])
+def test_what_only_looks_like_a_pooled_ending_is_told_apart(kind):
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+            self.pool = nn.AdaptiveAvgPool2d(2 if kind == "counted" else 1)
+            self.first = nn.Linear(16 if kind == "counted" else 4, 4)
+            self.last = nn.Linear(4, CLASSES)
+
+        def forward(self, images):
+            features = self.body(images)
+            pooled = self.first(torch.flatten(self.pool(features), 1))
+            if kind == "used again":
+                pooled = pooled + features.relu_().amax(dim=(2, 3))
+            return self.last(pooled)
+
+    opened = give_features(Network().eval())
+    gradients = find_gradients(opened, CLASSES)
+    assert gradients is None if kind == "used again" else callable(gradients)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Return the demo, converted."""
+    optimized = Optimized(find_bundle(ROOT / "models"), tmp_path_factory.mktemp("cache"))
+    convert_bundle(optimized)
+    return optimized
+
+
+@pytest.mark.parametrize(
+    ("how", "apart"),
+    [(("eager", "fp32"), 1e-3), (("openvino", "fp32"), 1e-3), (("openvino", "bf16"), 0.05)],
+)
+def test_the_demo_sees_what_the_reference_sees(demo, demo_network, how, apart):
+    """Measured in bf16 on 32 scenes: 1 % of the peak apart at most."""
+    loaded = load_engine(Choice(*how, "cpu", 2, 4), demo)
+    data = STREET.read_bytes()
+    images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)
+    for lane in range(loaded.lanes):
+        pixels = decode_image(io.BytesIO(data), 10**9)
+        _, features = loaded.forward_in_lane(lane, [pixels, pixels[:, ::-1]], True)
+        for label in (5, 6, 14):  # a bus, a car and a person are there
+            (wanted,) = reference.grad_cam(demo_network, "layer4.output", images, label)
+            found = draw(loaded, features[0], label)
+            assert np.abs(found - wanted).max() < apart * wanted.max()
+
+
+def test_features_come_only_where_they_are_wanted_and_change_no_logit(demo):
+    engine = load_engine(Choice("openvino", "fp32", "cpu", 2, 4), demo)
+    pixels = decode_image(io.BytesIO(STREET.read_bytes()), 10**9)
+    without, again = engine.forward([pixels]), engine.forward([pixels], True)
+    assert without.features is None
+    assert again.features.shape == (1, 2048, 7, 7)
+    assert (without.logits == again.logits).all()
+    kept = again.features.copy()
+    engine.forward([np.zeros_like(pixels)], True)
+    assert (again.features == kept).all()  # they are the caller's own

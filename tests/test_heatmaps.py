@@ -1,0 +1,251 @@
+"""POST /predict/heatmap, and the heat maps of POST /predict."""
+
+import base64
+import dataclasses
+import io
+import json
+
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from tests import reference
+from tests.helpers import SAMPLES, STREET, check_problem, encode, make_seeing, photo_like
+from tests.test_predictions import send, send_json
+
+JSON = {"Accept": "application/json"}
+
+
+def square(*levels: int) -> bytes:
+    """Return a PNG of four grey squares, row by row."""
+    cells = np.array(levels, np.uint8).reshape(2, 2).repeat(20, 0).repeat(30, 1)
+    return encode(Image.fromarray(cells).convert("RGB"), "PNG")
+
+
+PICTURE = square(0, 51, 51, 255)  # darker than bright
+
+
+@pytest.fixture
+def client(client_of):
+    """Return Flask's client of a server whose model sees brightness."""
+    return client_of(lambda _settings, _slot, entry: make_seeing(entry))
+
+
+def post(client, data: bytes = PICTURE, query: str = "", accept: str | None = None):
+    headers = {"Accept": accept} if accept else {}
+    return client.post(
+        f"/predict/heatmap{query}", data=data, content_type="image/png", headers=headers
+    )
+
+
+def open_png(response) -> Image.Image:
+    assert response.status_code == 200, response.text
+    assert response.content_type == "image/png"
+    return Image.open(io.BytesIO(response.data))
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        None,
+        "*/*",
+        "image/*",
+        "image/png",
+        "text/html,image/avif,image/png,*/*;q=0.8",
+        "application/json;q=0.5,image/png",
+    ],
+)
+def test_the_strongest_label_is_drawn_over_the_picture(client, accept):
+    response = post(client, accept=accept)
+    assert open_png(response).size == (60, 40)
+    assert response.headers["X-Heatmap-Label"] == "Dark"
+    assert response.headers["X-Model-Name"] == "light"
+    assert response.headers["Vary"] == "Accept"
+    times = response.headers["Server-Timing"].split(", ")
+    assert [time.partition(";")[0] for time in times] == [
+        *("upload", "decode", "queue", "forward", "draw", "total")
+    ]
+
+
+def test_in_json_the_drawing_comes_with_its_numbers(client):
+    response = post(client, accept="application/json")
+    answer = response.json
+    assert answer["model"] == {"name": "light", "version": 4}
+    assert (answer["label"], answer["logit"]) == ("Dark", pytest.approx(2.6, abs=0.02))
+    assert answer["score"] == pytest.approx(1 / (1 + np.exp(-answer["logit"])), abs=1e-5)
+    assert answer["peak"] == pytest.approx(1, abs=0.01)
+    assert np.array(answer["map"]) == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.01)
+    assert base64.b64decode(answer["overlay"]) == post(client).data
+    assert list(answer["timings_ms"]) == ["upload", "decode", "queue", "forward", "draw", "total"]
+    assert answer["request_id"] == response.headers["X-Request-ID"]
+
+
+def test_any_label_can_be_asked_for(client):
+    answer = post(client, query="?label=Bright", accept="application/json").json
+    assert answer["label"] == "Bright"
+    assert answer["map"][1][1] == 1
+    assert post(client, query="?label=Bright").data == base64.b64decode(answer["overlay"])
+
+
+def test_the_map_comes_in_the_drawings_size_where_that_is_asked_for(client):
+    data = encode(photo_like(2048, 512), "PNG")
+    answer = post(client, data, "?size=picture", "application/json").json
+    assert np.shape(answer["map"]) == (256, 1024)
+    assert Image.open(io.BytesIO(base64.b64decode(answer["overlay"]))).size == (1024, 256)
+
+
+def test_the_opacity_goes_from_the_picture_alone_to_colours_alone(client):
+    picture = np.asarray(Image.open(io.BytesIO(PICTURE)))
+    assert (np.asarray(open_png(post(client, query="?opacity=0"))) == picture).all()
+    drawn = [np.asarray(open_png(post(client, query=f"?opacity={o}"))) for o in ("0.5", "1")]
+    changed = [np.abs(each - picture.astype(float)).mean() for each in drawn]
+    assert 0 < changed[0] < changed[1]
+    assert (open_png(post(client)).tobytes()) == drawn[0].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("?opacity=2", "opacity is "),
+        ("?size=huge", "size is "),
+        ("?top_k=3", 'no option "top_k"; there are label, model, opacity, size, version'),
+        ("?label=Cat", 'label is "Cat": light has no such class; it has Bright, Dark'),
+    ],
+)
+def test_an_option_that_cannot_be_is_told(client, query, told):
+    assert told in check_problem(post(client, query=query), 422, "invalid_option")
+
+
+def test_of_many_labels_an_error_shows_those_that_are_close_or_some(client_of):
+    names = ("Bright", *(f"label {number}" for number in range(300)))
+
+    def load(_settings, _slot, entry):
+        return dataclasses.replace(make_seeing(entry), class_names=names)
+
+    client = client_of(load)
+    close = check_problem(post(client, query="?label=bright"), 422, "invalid_option")
+    assert close.endswith("it has Bright … of 301")
+    some = check_problem(post(client, query="?label=Żółw"), 422, "invalid_option")
+    assert some.count("label ") == 10  # nine of them, and the option's own name
+    assert some.endswith("label 8 … of 301")
+
+
+def test_a_label_of_any_script_comes_in_the_header(client_of):
+    def load(_settings, _slot, entry):
+        return dataclasses.replace(make_seeing(entry), class_names=("яркий", "тёмный"))
+
+    response = post(client_of(load), query="?label=яркий")
+    assert response.headers["X-Heatmap-Label"] == "%D1%8F%D1%80%D0%BA%D0%B8%D0%B9"
+
+
+def test_a_type_that_there_is_not_is_told(client):
+    detail = check_problem(post(client, accept="text/csv"), 406, "not_acceptable")
+    assert detail == "Accept is text/csv; there are image/png and application/json"
+
+
+def test_it_takes_pictures_as_predict_does(client):
+    drawn = post(client).data
+    form = {"image": (io.BytesIO(PICTURE), "a.png"), "opacity": "0.5"}
+    assert client.post("/predict/heatmap", data=form).data == drawn
+    text = base64.b64encode(PICTURE).decode()
+    assert client.post("/predict/heatmap", data={"b64": text}).data == drawn
+    content = {"images": [{"b64": text}], "label": "Dark"}
+    assert client.post("/predict/heatmap", json=content).data == drawn
+
+
+def test_one_picture_is_drawn_and_not_several(client):
+    files = [(io.BytesIO(PICTURE), "a.png"), (io.BytesIO(PICTURE), "b.png")]
+    response = client.post("/predict/heatmap", data={"image": files})
+    assert "has 2 pictures; a heat map is drawn of one" in check_problem(
+        response, 400, "malformed_request"
+    )
+
+
+def test_a_picture_that_cannot_be_read_is_told(client):
+    check_problem(post(client, b"text"), 400, "unreadable_image")
+    broken = {"images": [{"b64": "%%%"}]}
+    check_problem(client.post("/predict/heatmap", json=broken), 400, "unreadable_image")
+
+
+def test_a_model_without_heat_maps_says_so_on_both_routes(client_of):
+    client = client_of()
+    told = "light (resnet50) pools no feature map that a heat map could be made of"
+    assert check_problem(post(client), 422, "no_heatmap") == told
+    assert check_problem(send(client, PICTURE, heatmap="all"), 422, "no_heatmap") == told
+    assert send(client, PICTURE).status_code == 200
+
+
+def heat_maps(response) -> dict[str, list]:
+    """Return the map of each label in the first picture's answer that has one."""
+    (picture, *_) = response.json["images"]
+    return {
+        each["label"]: each["heatmap"]["map"] for each in picture["labels"] if "heatmap" in each
+    }
+
+
+def test_predict_gives_the_heat_maps_that_are_asked_for(client):
+    every = heat_maps(send(client, PICTURE, heatmap="all"))
+    assert list(every) == ["Dark", "Bright"]
+    assert np.array(every["Dark"]) == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.01)
+    assert heat_maps(send(client, PICTURE, heatmap="strongest")) == {"Dark": every["Dark"]}
+    assert heat_maps(send(client, PICTURE, heatmap="Bright")) == {"Bright": every["Bright"]}
+    assert heat_maps(send(client, PICTURE)) == {}
+    label = send(client, PICTURE, heatmap="all", top_k="1").json["images"][0]["labels"][0]
+    assert (label["heatmap"]["label"], label["heatmap"]["peak"]) == (
+        "Dark",
+        pytest.approx(1, abs=0.01),
+    )
+
+
+def test_a_class_that_does_not_pass_has_its_heat_map_among_all_the_scores(client):
+    response = send(client, PICTURE, heatmap="Bright", top_k="1", scores="all")
+    assert heat_maps(response) == {}
+    bright, dark = response.json["images"][0]["scores"]
+    assert bright["heatmap"]["map"][1][1] == 1
+    assert "heatmap" not in dark
+
+
+def test_each_of_many_pictures_has_its_own_heat_map(client):
+    pictures = [PICTURE, b"broken", square(255, 0, 0, 0)]
+    files = [{"b64": base64.b64encode(data).decode()} for data in pictures]
+    answer = send_json(client, {"images": files, "heatmap": "Bright"}).json["images"]
+    assert answer[1]["error"]["code"] == "unreadable_image"
+    cells = [np.array(answer[place]["labels"][-1]["heatmap"]["map"]) for place in (0, 2)]
+    assert cells[0] == pytest.approx(np.array([[0, 0.2], [0.2, 1]]), abs=0.02)
+    assert cells[1] == pytest.approx(np.array([[1, 0], [0, 0]]), abs=0.02)
+
+
+def test_an_unknown_label_is_told_by_predict_too(client):
+    detail = check_problem(send(client, PICTURE, heatmap="Cat"), 422, "invalid_option")
+    assert detail == 'heatmap is "Cat": light has no such class; it has Bright, Dark'
+
+
+def test_the_running_server_draws_what_the_reference_sees(server, demo_network, class_names):
+    url = f"{server.url}/predict/heatmap"
+    data = STREET.read_bytes()
+    drawn = requests.post(url, files={"image": data}, timeout=60)
+    assert drawn.headers["Content-Type"] == "image/png"
+    assert drawn.headers["X-Heatmap-Label"] == "Car"
+    assert Image.open(io.BytesIO(drawn.content)).size == (325, 351)
+    images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)
+    for label in ("Car", "Person"):
+        answer = requests.post(
+            url, params={"label": label}, files={"image": data}, headers=JSON, timeout=60
+        ).json()
+        place = class_names.index(label)
+        (wanted,) = reference.grad_cam(demo_network, "layer4.output", images, place)
+        assert np.abs(np.array(answer["map"]) - wanted / wanted.max()).max() < 2e-3
+        assert answer["peak"] == pytest.approx(wanted.max(), rel=1e-3)
+
+
+def test_the_running_server_gives_every_samples_maps_in_one_request(server):
+    files = [("image", path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    answer = requests.post(f"{server.url}/predict?heatmap=all", files=files, timeout=60).json()
+    labels = [label for picture in answer["images"] for label in picture["labels"]]
+    assert len(labels) >= 20
+    for label in labels:
+        cells = np.array(label["heatmap"]["map"])
+        assert cells.shape == (7, 7)
+        assert cells.max() == 1
+        assert json.dumps(label["heatmap"]["peak"]) not in ("0", "0.0")

@@ -1,0 +1,339 @@
+"""Monitoring of the whole server: all workers in one answer, over kills and reloads; the rules and the dashboard."""
+
+import ipaddress
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.helpers import ROOT, STREET, check_problem, wait_until
+from tests.load import Load
+from tests.scrape import DOCUMENTED, Scrape
+from tests.server import Server
+
+FOLDER = ROOT / "docs" / "monitoring"
+DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+NGINX = (ROOT / "conf" / "nginx.conf").read_text()
+PATHS = ("/metrics", "/monitoring/prometheus/metrics")
+
+
+def scrape(server, path="/metrics") -> Scrape:
+    response = requests.get(f"{server.url}{path}", timeout=30)
+    assert response.status_code == 200, response.text
+    return Scrape(response.text)
+
+
+def predict_many(server, count, clients=16):
+    data = STREET.read_bytes()
+    with ThreadPoolExecutor(clients) as pool:
+        statuses = list(pool.map(lambda _: server.predict(data).status_code, range(count)))
+    assert set(statuses) == {200}
+
+
+def answered(found: Scrape) -> float:
+    return found.total("serving_requests_total", route="/model_predict", status=200)
+
+
+# Two workers
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return a server with two workers; each test leaves both ready."""
+    live = Server(tmp_path_factory.mktemp("server"), workers="2", precision="fp32")
+    yield live.start().wait_ready(2)
+    live.remove()
+
+
+def wait_for_others_than(server, pids):
+    """Wait until two workers are ready, none of which is one of those."""
+    wait_until(lambda: not set(pids) & set(server.worker_pids()), 60)
+    server.wait_ready(2)
+    wait_until(lambda: len(server.worker_pids()) == 2, 60)
+
+
+def test_what_was_sent_is_what_is_counted_whoever_answered(pair):
+    before = scrape(pair)
+    predict_many(pair, 40)
+    assert pair.predict(b"text").status_code == 400
+    found = scrape(pair)
+    counted = found.since(before)
+    assert answered(counted) == 40
+    assert counted.total("serving_errors_total", code="unreadable_image") == 1
+    assert counted.total("serving_pictures_total", outcome="answered") == 40
+    assert counted.total("serving_batch_size_sum") == 40
+    pids = {str(pid) for pid in pair.worker_pids()}
+    assert found.values_of("serving_worker_memory_bytes", "pid") == pids
+
+
+def test_a_killed_worker_takes_no_count_away(pair):
+    before = scrape(pair)
+    predict_many(pair, 20)
+    victim = pair.worker_pids()[0]
+    pair.kill_worker(victim)
+    wait_for_others_than(pair, [victim])
+    predict_many(pair, 20)
+    found = scrape(pair)
+    found.never_counts_back(before)
+    counted = found.since(before)
+    assert answered(counted) == 40
+    assert counted.total("serving_worker_deaths_total") == 1
+
+
+def test_a_reload_takes_no_count_away_and_leaves_no_files_behind(pair):
+    before = scrape(pair)
+    for _ in range(3):
+        predict_many(pair, 10)
+        pids = pair.worker_pids()
+        pair.control("signal", "HUP", "gunicorn")
+        wait_for_others_than(pair, pids)
+        found = scrape(pair)
+        found.never_counts_back(before)
+    counted = found.since(before)
+    assert answered(counted) == 30
+    assert counted.total("serving_worker_deaths_total") == 0, "a reload is no death"
+    files = {path.name for path in (pair.folder / "run" / "metrics").iterdir()}
+    kinds = ("counter", "gauge_livesum", "histogram")
+    slots = range(4)  # two for each worker, however many came and went
+    assert files <= {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
+
+
+def test_pictures_that_died_with_their_worker_are_inside_no_more(pair):
+    before = scrape(pair)
+    load = Load(pair)
+    with load.running():
+        load.wait_for_more()
+        victim = pair.worker_pids()[0]
+        pair.kill_worker(victim)
+        wait_for_others_than(pair, [victim])
+        load.wait_for_more()
+        wait_until(lambda: scrape(pair).total("serving_queue_depth") > 0)
+    load.check_nothing_lost()
+    found = scrape(pair)
+    found.never_counts_back(before)
+    assert answered(found.since(before)) >= len(load.answers)
+    assert found.total("serving_queue_depth") == 0
+    assert found.total("serving_workers", state="ready") == 2
+    assert found.total("serving_workers_planned") == 2
+
+
+def test_a_start_counts_from_0(pair):
+    predict_many(pair, 2)
+    assert answered(scrape(pair)) >= 2
+    pair.control("restart", "gunicorn")
+    pair.wait_ready(2)
+    assert answered(scrape(pair)) == 0
+
+
+# Without a model, and with one worker
+
+
+def test_what_is_refused_shows_with_its_reason_while_no_model_is_ready(start_server, tmp_path):
+    version = tmp_path / "leaves" / "7"
+    version.mkdir(parents=True)
+    (version / "class_name.json").write_text('{"0": "Healthy"}')
+    (version / "model.npz").write_bytes(b"torn")
+    server = start_server(models=str(tmp_path))
+    wait_until(lambda: "the model cannot be served" in server.log("gunicorn"), 60)
+    found = scrape(server)
+    (((_, labels), value),) = [
+        item for item in found.samples.items() if item[0][0] == "serving_version_refused_info"
+    ]
+    labels = dict(labels)
+    assert (labels["model"], labels["version"], value) == ("leaves", "7", 1)
+    assert "model.npz cannot be read as weights" in labels["reason"]
+    assert str(tmp_path) not in labels["reason"]
+    assert found.total("serving_workers", state="failed") == found.total("serving_workers") >= 1
+    assert found.total("serving_workers_planned") >= 1
+    assert not found.families["serving_model_info"].samples
+
+
+def test_sixteen_clients_fill_the_batches(server):
+    """Fewer forwards than pictures: that is what batching is."""
+    before = scrape(server)
+    predict_many(server, 96, clients=16)
+    counted = scrape(server).since(before)
+    limit = scrape(server).total("serving_batch_limit")
+    batches = counted.total("serving_batch_size_count")
+    assert counted.total("serving_batch_size_sum") == 96
+    assert batches < 96 / 2
+    assert counted.total("serving_batch_size_bucket", le=f"{limit}") == batches
+    computing_s = counted.total("serving_computing_seconds_total")
+    assert 0 < computing_s < counted.total("serving_forward_duration_seconds_sum")
+
+
+def test_a_slow_upload_is_told_as_the_clients_time(server):
+    """A worker is asked once the whole body has come to nginx, which says how long that took."""
+    body = b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+    body += STREET.read_bytes() + b"\r\n--X--\r\n"
+    head = (
+        "POST /model_predict HTTP/1.1\r\nHost: x\r\nX-Request-ID: slow-1\r\nConnection: close\r\n"
+        f"Content-Type: multipart/form-data; boundary=X\r\nContent-Length: {len(body)}\r\n"
+        "X-Upload-Time: 9999.000\r\nX-Request-Start: t=1.000\r\n\r\n"  # a client's own word counts for nothing
+    )
+    before = scrape(server)
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname, address.port)) as client:
+        client.sendall(head.encode() + body[:5000])
+        time.sleep(0.5)  # a slow line
+        client.sendall(body[5000:])
+        assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+    counted = scrape(server).since(before)
+    (line,) = server.lines_of("slow-1")
+    assert 450 < line["upload_ms"] < 9_000
+    assert line["accept_ms"] < 9_000
+    assert counted.total("serving_upload_duration_seconds_sum") * 1000 == pytest.approx(
+        line["upload_ms"]
+    )
+    assert counted.total("serving_upload_duration_seconds_count") == 1
+    assert line["client"] == "127.0.0.1"
+    assert line["bytes_in"] == len(body)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_both_paths_answer_the_documented_metrics(server, path):
+    found = scrape(server, path).families
+    assert {name: family.type for name, family in found.items()} == {
+        name: kind for name, (kind, _) in DOCUMENTED.items()
+    }
+
+
+def test_a_stranger_may_not_read_the_metrics(start_server):
+    """The clients of this test are strangers where the line that lets this machine in is gone."""
+    server = start_server().wait_ready()
+    for path in PATHS:
+        assert requests.get(f"{server.url}{path}", timeout=10).status_code == 200
+    conf = server.folder / "conf" / "nginx.conf"
+    conf.write_text(conf.read_text().replace("allow 127.0.0.0/8;", ""))
+    server.control("signal", "HUP", "nginx")
+
+    def is_refused():
+        return requests.get(f"{server.url}/metrics", timeout=10).status_code == 403
+
+    wait_until(is_refused, 20)
+    port = urlsplit(server.url).port
+    for path in (*PATHS, "/%6Detrics", "//metrics", "/x/../metrics", "/metrics?name[]=up"):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 403 "), path
+    refused = requests.get(f"{server.url}/metrics", timeout=10)
+    assert "private networks only" in check_problem(refused, 403, "forbidden")
+    assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
+    assert requests.get(f"{server.direct_url}/metrics", timeout=10).status_code == 200
+
+
+def test_nginx_lets_in_this_machine_and_private_networks():
+    (block,) = re.findall(r"location ~ (\S+) \{\n((?: +(?:allow|deny).*\n)+)", NGINX)
+    assert all(re.fullmatch(block[0], path) for path in PATHS)
+    *rules, last = re.findall(r"(allow|deny) (\S+);", block[1])
+    assert last == ("deny", "all")
+    assert {verb for verb, _ in rules} == {"allow"}
+    networks = [ipaddress.ip_network(network) for _, network in rules]
+    assert all(network.is_private for network in networks)
+    inside = ("127.0.0.1", "::1", "10.1.2.3", "172.17.0.1", "192.168.1.9", "fd12::9")
+    outside = ("8.8.8.8", "172.32.0.1", "192.169.0.1", "2001:4860::8888", "100.64.0.1")
+    for address in map(ipaddress.ip_address, (*inside, *outside)):
+        let_in = any(address in network for network in networks)
+        assert let_in == (str(address) in inside), address
+
+
+# What Prometheus and Grafana are given
+
+
+def promtool(*words: str | Path, text: str = "") -> str:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["promtool", *words],
+        input=text,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def names_in(text: str) -> set[str]:
+    """Return the names of our metrics in an expression, as the documentation has them."""
+    found = set(re.findall(r"\bserving_\w+", text))
+    return {
+        name if name in DOCUMENTED else re.sub(r"_(bucket|sum|count)$", "", name) for name in found
+    }
+
+
+def test_prometheus_finds_no_fault_in_what_it_reads(server):
+    server.predict(STREET.read_bytes())
+    assert (
+        promtool("check", "metrics", text=requests.get(f"{server.url}/metrics", timeout=10).text)
+        == ""
+    )
+
+
+def test_prometheus_takes_the_example_and_the_rules():
+    assert "SUCCESS" in promtool("check", "config", FOLDER / "prometheus.yml")
+    assert "SUCCESS" in promtool("test", "rules", FOLDER / "alerts_test.yml")
+
+
+def test_every_rule_has_a_case_and_knows_its_metrics():
+    rules = (FOLDER / "alerts.yml").read_text()
+    names = re.findall(r"- alert: (\w+)", rules)
+    cases = (FOLDER / "alerts_test.yml").read_text()
+    fired = re.findall(r"- alertname: (\w+)\n\s+eval_time: \w+\n\s+exp_alerts:", cases)
+    assert sorted(names) == sorted(fired)
+    assert names_in(rules) <= DOCUMENTED.keys()
+
+
+def test_the_dashboards_queries_are_prometheus_own(tmp_path):
+    variables = {
+        "$__rate_interval": "5m",
+        "$__range": "1h",
+        "$job": "resnet-serving",
+        "$instance": ".*",
+        "$model": ".*",
+    }
+    rules = []
+    for number, expression in enumerate(EXPRESSIONS):
+        query = re.sub(r"\$\w+", lambda match: variables[match[0]], expression)
+        rules.append({"record": f"dashboard:{number}", "expr": query})
+    file = tmp_path / "rules.yml"  # JSON is YAML
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(EXPRESSIONS)} rules found" in promtool("check", "rules", file)
+
+
+def test_the_dashboard_knows_its_metrics_and_is_in_order():
+    asked = " ".join(EXPRESSIONS) + json.dumps(DASHBOARD["templating"])
+    assert names_in(asked) <= DOCUMENTED.keys()
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    for panel in PANELS:
+        assert panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+
+
+def test_the_page_names_only_metrics_and_settings_that_there_are():
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    assert names_in(page) <= DOCUMENTED.keys()
+    assert all(f"`{name}`" in reference for name in re.findall(r"SERVING_[A-Z_]+", page))
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", page):
+        assert (ROOT / "docs" / path).exists(), path

@@ -1,0 +1,59 @@
+"""The notebook runs from top to bottom against the server, and shows what it gets."""
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tests.helpers import SAMPLES
+from tests.notebook import NOTEBOOK, execute
+
+LARGEST = 300_000  # bytes; it is shown on web pages
+MEASURED = "measured"  # the tag of a cell whose output is another each time
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """Return the notebook as it is kept."""
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def programs(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def texts(cell):
+    """Return what a cell has printed, without the digits in which machines differ."""
+    printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    return re.sub(r"\d+\.\d%", "%", printed)
+
+
+def kinds(cell):
+    """Return of which kinds a cell's outputs are."""
+    return [sorted(output.get("data", {"text": ""})) for output in cell.outputs]
+
+
+def test_it_runs_and_shows_what_it_gets(server, shown, tmp_path):
+    """A cell that fails ends it."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "samples").symlink_to(SAMPLES)
+    got = execute(Path(shutil.copy(NOTEBOOK, tmp_path / "docs")), server.url)
+    for cell, kept in zip(programs(got), programs(shown), strict=True):
+        assert kinds(cell) == kinds(kept), cell.source
+        if MEASURED not in cell.metadata.get("tags", []):
+            assert texts(cell) == texts(kept), "tests/notebook.py puts fresh outputs into it"
+
+
+def test_a_reader_sees_the_outputs_without_running_it(shown):
+    assert [cell.execution_count for cell in programs(shown)] == list(
+        range(1, len(programs(shown)) + 1)
+    )
+    found = [kind for cell in programs(shown) for output in kinds(cell) for kind in output]
+    assert found.count("image/png") >= 3
+    assert "100%" in "".join(texts(cell) for cell in programs(shown)), "a progress bar"
+    assert not any(
+        output.output_type == "error" for cell in programs(shown) for output in cell.outputs
+    )
+    assert NOTEBOOK.stat().st_size < LARGEST

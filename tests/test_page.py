@@ -1,0 +1,132 @@
+"""The page's files as they are served: to whom, how long to keep, and from nowhere else."""
+
+import re
+
+import pytest
+
+from app import errors
+from app.web.page import DIGEST, FILES, FOLDER, KINDS, PAGE, read_samples
+from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_lineup
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+TEXTS = sorted(path for path in FOLDER.iterdir() if path.suffix in (".html", ".css", ".js"))
+SCRIPTS = [path for path in TEXTS if path.suffix == ".js"]
+
+
+def browse(client, **headers: str):
+    return client.get("/", headers={"Accept": BROWSER, **headers})
+
+
+def test_a_browser_gets_the_page_and_a_program_what_is_served(client):
+    page = browse(client)
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "What is in the picture?" in page.text
+    for accept in ("*/*", "application/json", ""):
+        answer = client.get("/", headers={"Accept": accept})
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.json["service"] == "resnet-serving"
+    assert page.headers["Vary"] == answer.headers["Vary"] == "Accept"
+
+
+def test_the_page_is_there_before_a_model_is(client_of):
+    client = client_of(lineup=make_lineup())
+    assert client.get("/").status_code == 503
+    assert browse(client).status_code == 200
+
+
+def test_the_root_tells_the_rule_the_frame_and_the_limits(client_of):
+    answer = client_of(max_body_mb="3", max_pixels="20000", exif_rotate="on").get("/").json
+    assert answer["rule"] == {
+        "activation": "sigmoid",
+        "threshold": 0.5,
+        "threshold_on": "logit",
+        "top_k": None,
+    }
+    assert answer["frame"] == {"side": 224, "resize": None}
+    assert answer["limits"] == {"max_body_bytes": 3 * 1024 * 1024, "max_pixels": 20000}
+    assert answer["exif_rotate"] is True
+
+
+def test_the_root_tells_what_another_model_is(client_of):
+    lineup = make_lineup(make_entry("light", 4), make_entry("night", 2))
+    client = client_of(lambda _settings, _slot, entry: make_light(entry), lineup)
+    answer = client.get("/?model=night&version=2").json
+    assert (answer["model"], answer["version"]) == ("night", 2)
+    check_problem(client.get("/?model=dawn"), 404, "unknown_model")
+    check_problem(client.get("/?colour=red"), 422, "invalid_option")
+
+
+def test_the_page_may_run_and_load_only_what_comes_from_here(client):
+    policy = browse(client).headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_no_file_needs_another_host_and_none_is_long(path):
+    text = path.read_text()
+    assert not re.findall(r"(?:https?:)?//(?!localhost)[\w-]+\.[\w.-]+", text)
+    assert text.count("\n") <= 310
+    if path.suffix == ".html":
+        assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
+
+
+def test_every_file_that_is_named_is_there_and_every_script_is_used():
+    reference = re.compile(r'(?:"page/files/|from "\./|url\(")([\w.-]+)"')
+    named = {name for path in TEXTS for name in reference.findall(path.read_text())}
+    assert named == set(FILES) - {"inter-license.txt"}
+
+
+def test_every_error_that_a_visitor_can_meet_has_words_of_its_own():
+    family = [each for each in vars(errors).values() if isinstance(each, type)]
+    codes = {each.code for each in family if issubclass(each, errors.ServingError)}
+    known = re.findall(r"^  (\w+): \[", (FOLDER / "problems.js").read_text(), re.MULTILINE)
+    of_programs = {"malformed_request", "invalid_option", "url_refused", "fetch_failed"}
+    assert codes - set(known) == of_programs | {"client_gone"}
+
+
+def test_every_id_that_a_script_asks_for_is_in_the_page():
+    there = re.findall(r'\sid="([\w-]+)"', PAGE.decode())
+    assert len(there) == len(set(there))
+    for path in SCRIPTS:
+        asked = set(re.findall(r'element\("([\w-]+)"\)', path.read_text()))
+        assert asked <= set(there), path.name
+
+
+def test_the_files_are_kept_for_ever_under_their_digest_and_asked_for_otherwise(client):
+    assert f"page/{DIGEST}/main.js" in browse(client).text
+    for name in FILES:
+        kept = client.get(f"/page/{DIGEST}/{name}")
+        assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert kept.headers["Content-Type"] == KINDS[name[name.rindex(".") :]]
+        assert kept.headers["X-Content-Type-Options"] == "nosniff"
+        assert kept.data == (FOLDER / name).read_bytes()
+        assert client.get(f"/page/older/{name}").headers["Cache-Control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", ["/", f"/page/{DIGEST}/base.css", "/samples/farm.jpg"])
+def test_what_has_not_changed_is_not_sent_again(client, path):
+    first = client.get(path, headers={"Accept": BROWSER})
+    again = {"Accept": BROWSER, "If-None-Match": first.headers["ETag"]}
+    assert (client.get(path, headers=again).status_code, first.status_code) == (304, 200)
+    assert client.get(path, headers={**again, "If-None-Match": '"other"'}).data == first.data
+
+
+@pytest.mark.parametrize("path", ["page/x/index.html", "page/x/page.py", "samples/labels.csv"])
+def test_nothing_else_is_served_from_there(client, path):
+    check_problem(client.get(f"/{path}"), 404, "not_found")
+    check_problem(client.get("/samples/..%2Fapp%2Fwsgi.py"), 404, "not_found")
+
+
+def test_the_samples_are_listed_with_what_was_drawn_in_them(client):
+    samples = client.get("/samples").json["samples"]
+    assert {sample["name"] for sample in samples} == {path.name for path in SAMPLES.glob("*.jpg")}
+    street = next(sample for sample in samples if sample["name"] == STREET.name)
+    assert street["labels"] == ["Bicycle", "Bus", "Car", "Person"]
+    assert (street["width"], street["height"]) == (325, 351)
+    assert client.get(f"/{street['url']}").data == STREET.read_bytes()
+
+
+def test_a_server_without_samples_lists_none(tmp_path):
+    assert read_samples(tmp_path) == []

@@ -1,0 +1,74 @@
+"""What the pages for people show works as pasted, and is what the code says."""
+
+import io
+import re
+import subprocess
+from contextlib import redirect_stdout
+
+import pytest
+
+from scripts.predicting.pictures import SUFFIXES
+from scripts.predicting.table import COLUMNS
+from tests.helpers import ROOT
+
+DOCS = ROOT / "docs"
+CLIENTS = (DOCS / "clients.md").read_text()
+PAGES = [DOCS / "clients.md", DOCS / "predict.md"]
+
+
+def blocks(page, kind):
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for its_kind, block in found if its_kind == kind]
+
+
+# tests/test_postman.py has its own way to newman.
+COMMANDS = [block for page in PAGES for block in blocks(page, "sh") if "npm" not in block]
+
+
+@pytest.mark.parametrize("block", COMMANDS)
+def test_every_command_works_as_pasted(server, tmp_path, block):
+    program = block.replace("http://localhost:8999", server.url)
+    program = program.replace("curl ", "curl -sS --fail ")
+    program = program.replace("out.csv", f"{tmp_path}/out.csv --url {server.url}")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_python_works_as_pasted(server, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (program,) = blocks(DOCS / "clients.md", "python")
+    with redirect_stdout(io.StringIO()) as shown:
+        exec(program.replace("http://localhost:8999", server.url), {})  # the page's own
+    assert shown.getvalue().startswith("Car: 99.9%\n")
+
+
+def test_the_row_that_is_shown_is_the_one_that_is_written(server, tmp_path):
+    command = [ROOT / "scripts" / "predict", "samples", "--csv", tmp_path / "out.csv"]
+    subprocess.run([*command, "--url", server.url], cwd=ROOT, check=True, capture_output=True)
+    (shown,) = blocks(DOCS / "clients.md", "")
+    written = (tmp_path / "out.csv").read_text().splitlines()[:2]
+    assert [re.sub(r"0\.\d+", "0.0", line) for line in shown.splitlines()] == [
+        re.sub(r"0\.\d+", "0.0", line) for line in written
+    ]
+
+
+def test_the_columns_and_the_names_of_pictures_are_the_codes():
+    table = re.search(r"^\| column \|.*\n\|---.*\n((?:\|.*\n)+)", CLIENTS, re.MULTILINE)[1]
+    shown = [
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    ]
+    assert shown == COLUMNS
+    for suffix in SUFFIXES:
+        assert f"`{suffix}`" in CLIENTS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for name in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", page.read_text()):
+        assert (page.parent / name).exists(), name
