@@ -41,7 +41,7 @@ from app.errors import (
     QueueFull,
     ServingError,
 )
-from app.handoff import Handoff
+from app.handoff import Handoff, native_lock
 from app.outputs import Forward
 
 UNANSWERED = InternalError("the model gave no answer")
@@ -130,6 +130,7 @@ class Batcher:
         self._submitted = 0  # those of them that have queued their picture
         self._aside = 0  # those of them that need no forward any more
         self._in_hand: list[list[Ticket]] = []  # the batch that each lane works on
+        self._cutting = native_lock()
         self._closing = False
         self._idle = Event()
         self._idle.set()
@@ -254,7 +255,16 @@ class Batcher:
         self._handoff.deliver([ticket.answered for ticket in left])
 
     def _cut_batch(self, lane: int, max_batch: int) -> bool:
-        """Wait for the lane's next batch and take it in hand; False ends the loop. It may come out empty."""
+        """Wait for the lane's next batch and take it in hand; False ends the loop. It may come out empty.
+
+        One lane at a time. Where another takes the picture for which a ``SimpleQueue.get`` with a timeout
+        has just been woken, and the time is up, CPython 3.11 waits on for ever.
+        """
+        with self._cutting:
+            return self._fill(lane, max_batch)
+
+    def _fill(self, lane: int, max_batch: int) -> bool:
+        """Do so (while nobody else does)."""
         self._in_hand[lane] = batch = []
         ticket = self._queue.get()
         lanes = len(self._in_hand)

@@ -8,6 +8,7 @@ from app.roster import Roster
 from app.serving import ModelServer
 from app.settings import Settings
 from app.web import (
+    docs,
     health,
     heatmaps,
     monitoring,
@@ -30,6 +31,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
             starts and stops it.
     """
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # else "//" is answered by a redirect, in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["settings"] = settings
     app.extensions["model_server"] = server or ModelServer(settings, Roster())
@@ -41,6 +43,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     app.register_blueprint(tfserving.blueprint)
     app.register_blueprint(openinference.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(docs.blueprint)
     app.register_blueprint(monitoring.blueprint)
     app.register_blueprint(page.blueprint)
     return app

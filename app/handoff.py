@@ -19,6 +19,7 @@ from gevent.monkey import get_original
 T = TypeVar("T")
 
 _start_native_thread = get_original("_thread", "start_new_thread")
+native_lock = get_original("_thread", "allocate_lock")  # makes one that gevent does not patch
 
 
 class Handoff:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gevent
 
@@ -45,7 +45,7 @@ class VersionStatus:
 
     name: str
     version: int
-    state: str
+    state: Literal["AVAILABLE", "LOADING", "END"]
     problem: str = ""
 
 
@@ -127,8 +127,9 @@ class Versions:
         known = [VersionStatus(r.name, r.version, "END", r.told) for r in lineup.refusals]
         for entry in lineup.entries:
             problem = failed if entry.key in self.failed else ""
-            state = "END" if problem else "LOADING"
-            known.append(VersionStatus(entry.name, entry.version, state, problem))
+            known.append(
+                VersionStatus(entry.name, entry.version, "END" if problem else "LOADING", problem)
+            )
         # Last, so that it counts: other weights of a version may be loading, or have failed, meanwhile.
         known += [VersionStatus(name, version, "AVAILABLE") for name, version, *_ in self.live]
         latest = {(status.name, status.version): status for status in known}

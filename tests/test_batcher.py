@@ -211,6 +211,20 @@ def test_a_lone_picture_gets_the_whole_device_and_a_crowd_is_dealt_out_to_the_la
         assert whole.batches == [[1]]
 
 
+def test_lanes_that_wait_for_decoders_never_wait_longer_than_they_may():
+    """The wait for a decoder ends while another lane takes what it has brought, again and again."""
+    with running(double, in_lanes=[double] * 2, max_batch=4, max_wait_s=0.0001) as batcher:
+
+        def request(number: int) -> float:
+            with gevent.Timeout(10), batcher.place():
+                gevent.sleep(number % 3 / 10_000)  # it is decoded
+                return float(batcher.submit(image(number)).logits[0])
+
+        for _ in range(400):
+            crowd = [gevent.spawn(request, number) for number in range(9)]
+            assert [greenlet.get() for greenlet in crowd] == [n * 2.0 for n in range(9)]
+
+
 def test_every_lane_ends_when_the_batcher_drains():
     with running(double, in_lanes=[double] * 4) as batcher:
         requests = [ask(batcher, number) for number in range(32)]

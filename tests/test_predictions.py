@@ -169,8 +169,6 @@ def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
     assert labels(send(client, MIXED, query="?top_k=1")) == ["Bright"]
     content = {"images": [{"b64": b64(MIXED)}], "top_k": 1}
     assert labels(send_json(client, content)) == ["Bright"]
-    content["top_k"] = "1"
-    assert labels(send_json(client, content)) == ["Bright"]
     response = client.post("/predict", data={"b64": b64(MIXED), "top_k": "1"})
     assert labels(response) == ["Bright"]
 
@@ -201,6 +199,14 @@ def test_an_option_that_cannot_be_meant_is_named_with_its_value(client, query, f
     assert said in check_problem(response, 422, "invalid_option")
 
 
+def test_a_number_in_json_is_no_text(client):
+    content = {"images": [{"b64": b64(MIXED)}], "top_k": 1.0}
+    assert labels(send_json(client, content)) == ["Bright"]
+    content["top_k"] = "1"
+    detail = check_problem(send_json(client, content), 422, "invalid_option")
+    assert detail == 'top_k is "1": expected `int | null`, got `str`'
+
+
 def test_a_model_or_version_that_is_not_there_is_named(client):
     assert labels(send(client, DARK, model="light", version="4")) == ["Dark"]
     detail = check_problem(send(client, DARK, model="heavy"), 404, "unknown_model")
@@ -221,6 +227,7 @@ def test_a_model_or_version_that_is_not_there_is_named(client):
         (b'{"images": [{"b64": 5}]}', "at `$[0].b64`"),
         (b'{"images": [{"b46": "x"}]}', "unknown field `b46`"),
         (b'{"images": [{}]}', "images[0] needs one of 'b64' and 'url'"),
+        (b'{"images": [{"b64": null, "url": "y"}]}', "Expected `str`, got `null`"),
         (b'{"images": [{"b64": "x", "url": "y"}]}', "images[0] needs one of"),
         (b'{"images": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", "JSON"),
     ],

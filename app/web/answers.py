@@ -5,12 +5,24 @@ Logits and scores have six digits after the point: float32 has no more to say ab
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, TypedDict, cast
 
 from flask import Response
 from msgspec import UNSET, Raw, Struct, UnsetType, json
 
 DIGITS = 6
+
+
+class Labels(TypedDict):
+    """What ``POST /model_predict`` answers.
+
+    Attributes:
+        result: the classes that pass, the strongest last; or that there are none.
+        status: 1 where a class passes, else 0.
+    """
+
+    result: list[str] | Literal["No Categories"]
+    status: Literal[0, 1]
 
 
 class HeatMap(Struct):
@@ -196,6 +208,40 @@ class Problem(Struct, omit_defaults=True):
     code: str
     request_id: str
     images: list[Picture] | UnsetType = UNSET
+
+
+class DialectProblem(TypedDict):
+    """An error as the clients of other servers know it.
+
+    Attributes:
+        error: a sentence for a person; it names the value and the limit.
+    """
+
+    error: str
+
+
+class Alive(TypedDict):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class Ready(TypedDict):
+    """A model answers.
+
+    Attributes:
+        status: always "ready".
+        model: the one that answers requests that name none.
+        version: its version.
+        workers: what each worker is doing, by its number.
+        live: which versions of which models answer in each worker.
+    """
+
+    status: Literal["ready"]
+    model: str
+    version: int
+    workers: dict[int, str]
+    live: dict[int, dict[str, list[int]]]
 
 
 def as_rows(numbers: bytes) -> list[list[float]]:

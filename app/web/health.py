@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from app.web import model_server
+from app.web.answers import Alive, Ready
 
 blueprint = Blueprint("health", __name__)
 
@@ -13,7 +14,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthcheck")  # as older clients call it
 def healthz() -> Response:
     """Alive: the process answers, with or without a model."""
-    return jsonify(status="alive")
+    return jsonify(Alive(status="alive"))
 
 
 @blueprint.get("/readyz")
@@ -21,10 +22,11 @@ def readyz() -> Response:
     """Ready: a model is loaded, has answered a real forward, and this worker takes requests; otherwise 503."""
     server = model_server()
     model = server.ready_model()
-    return jsonify(
+    ready = Ready(
         status="ready",
         model=model.name,
         version=model.version,
         workers=server.fleet.states(),
         live=server.fleet.live(),
     )
+    return jsonify(ready)

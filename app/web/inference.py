@@ -22,6 +22,7 @@ from app.errors import MalformedRequest
 from app.prediction import Prediction
 from app.studio import Picture
 from app.web.bodies import abbreviate, parse_object
+from app.web.openinference_types import OutputTensor
 from app.web.tensors import (
     as_decimals,
     check_shape,
@@ -251,16 +252,16 @@ def encode(predictions: Sequence[Prediction], asked: Inference) -> Response:
     body: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
     if asked.id is not None:
         body["id"] = asked.id
+    tensors: list[OutputTensor] = []
+    body["outputs"] = tensors
     binaries = []
-    body["outputs"] = []
     for output in asked.outputs:
-        values = np.stack([OUTPUTS[output.name](each) for each in predictions])
-        datatype, elements = "FP32", values
+        elements = np.stack([OUTPUTS[output.name](each) for each in predictions])
         if output.classes:
-            datatype, elements = "BYTES", rank(values, model.class_names, output.classes)
-        tensor: dict[str, Any] = {
+            elements = rank(elements, model.class_names, output.classes)
+        tensor: OutputTensor = {
             "name": output.name,
-            "datatype": datatype,
+            "datatype": "BYTES" if output.classes else "FP32",
             "shape": list(elements.shape),
         }
         flat = elements.ravel()
@@ -270,7 +271,7 @@ def encode(predictions: Sequence[Prediction], asked: Inference) -> Response:
             tensor["parameters"] = {"binary_data_size": len(binary)}
         else:
             tensor["data"] = flat.tolist() if output.classes else as_decimals(flat)
-        body["outputs"].append(tensor)
+        tensors.append(tensor)
     text = json.dumps(body).encode()
     if not binaries:
         return Response(text, mimetype="application/json")

@@ -6,7 +6,7 @@ tritonclient and the servers' own probes find what they look for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 from flask import Blueprint, Response, g, jsonify, request
 
@@ -17,11 +17,26 @@ from app.web import SERVER_VERSION, model_server
 from app.web.bodies import parse_object, read_body
 from app.web.clients import routing_key, watch_client
 from app.web.inference import HEADER_LENGTH, INPUTS, OUTPUTS, encode, read_inference
+from app.web.openinference_types import (
+    IndexEntry,
+    ModelNames,
+    ModelReady,
+    ModelTensors,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+)
 from app.web.problems import answer_serving_error
 from app.web.requests import sign
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
-STATES = {"AVAILABLE": "READY", "LOADING": "LOADING", "END": "UNAVAILABLE"}  # as Triton calls them
+# As Triton calls them.
+STATES: dict[str, Literal["READY", "LOADING", "UNAVAILABLE"]] = {
+    "AVAILABLE": "READY",
+    "LOADING": "LOADING",
+    "END": "UNAVAILABLE",
+}
 
 blueprint = Blueprint("openinference", __name__, url_prefix="/v2")
 
@@ -40,27 +55,29 @@ def answer_unknown_model(error: UnknownModel) -> Response:
 @blueprint.get("")
 def server_metadata() -> Response:
     """Tell what this server is."""
-    return jsonify(name="resnet-serving", version=SERVER_VERSION, extensions=EXTENSIONS)
+    return jsonify(
+        ServerMetadata(name="resnet-serving", version=SERVER_VERSION, extensions=EXTENSIONS)
+    )
 
 
 @blueprint.get("/health/live")
 def live() -> Response:
     """Alive: the process answers."""
-    return jsonify(live=True)
+    return jsonify(ServerLive(live=True))
 
 
 @blueprint.get("/health/ready")
 def ready() -> Response:
     """Ready: a model answers; otherwise 503."""
     model_server().ready_model()
-    return jsonify(ready=True)
+    return jsonify(ServerReady(ready=True))
 
 
 @blueprint.get("/models")
 def models() -> Response:
     """List the models, as KServe does."""
     statuses = model_server().statuses()
-    return jsonify(models=list(dict.fromkeys(status.name for status in statuses)))
+    return jsonify(ModelNames(models=list(dict.fromkeys(status.name for status in statuses))))
 
 
 @blueprint.get("/models/<name>")
@@ -71,19 +88,17 @@ def model_metadata(name: str, version: int | None = None) -> Response:
     model = server.ready_model(Target(name, version))
     live = [str(each.version) for each in server.statuses(name) if each.state == "AVAILABLE"]
     outputs = [describe(output, "FP32", [-1, len(model.class_names)]) for output in OUTPUTS]
-    return sign(
-        jsonify(
-            name=model.name,
-            versions=live,
-            platform=f"pytorch_{model.engine}",
-            inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUTS.items()],
-            outputs=outputs,
-        ),
-        model,
+    metadata = ModelTensors(
+        name=model.name,
+        versions=live,
+        platform=f"pytorch_{model.engine}",
+        inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUTS.items()],
+        outputs=outputs,
     )
+    return sign(jsonify(metadata), model)
 
 
-def describe(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
+def describe(name: str, datatype: str, shape: list[int]) -> TensorMetadata:
     """Return a tensor's metadata."""
     return {"name": name, "datatype": datatype, "shape": shape}
 
@@ -96,7 +111,7 @@ def model_ready(name: str, version: int | None = None) -> Response:
         model: Model = model_server().ready_model(Target(name, version))
     except NotReady as error:
         raise NotReady(f"Model with name {name} is not ready.") from error
-    return sign(jsonify(name=name, ready=True), model)
+    return sign(jsonify(ModelReady(name=name, ready=True)), model)
 
 
 @blueprint.post("/models/<name>/infer")
@@ -120,7 +135,7 @@ def repository_index() -> Response:
     only_ready = parse_object(body).get("ready", False) if body else False
     if not isinstance(only_ready, bool):
         raise MalformedRequest("'ready' must be true or false")
-    rows = [
+    rows: list[IndexEntry] = [
         {
             "name": status.name,
             "version": str(status.version),

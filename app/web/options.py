@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from flask import request
 from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import replace
 
 from app.errors import InvalidOption
 from app.traffic import Target
@@ -66,18 +67,20 @@ class HeatMapOptions(ModelOptions, kw_only=True):
 O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 
 
-def read_options(kind: type[O], given: Iterable[tuple[str, Any]]) -> O:
+def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool = False) -> O:
     """Return the current request's options.
 
     Args:
         kind: which options there are.
-        given: those of the body, text or what JSON has; those of the query are read here.
+        given: those of the body; those of the query are read here.
+        is_json: they come from JSON, where a number is a number; elsewhere it is text.
 
     Raises:
         InvalidOption: one is unknown, given twice, or of a value that it cannot have.
     """
+    query, body = [*request.args.items(multi=True)], [*given]
     values: dict[str, Any] = {}
-    for name, value in [*request.args.items(multi=True), *given]:
+    for name, value in [*query, *body]:
         if name not in kind.__struct_fields__:
             known = ", ".join(sorted(kind.__struct_fields__))
             raise InvalidOption(f"there is no option {abbreviate(name)}; there are {known}")
@@ -85,9 +88,11 @@ def read_options(kind: type[O], given: Iterable[tuple[str, Any]]) -> O:
             raise InvalidOption(f"the option {name} is given twice")
         values[name] = value
     try:
-        return convert(values, kind, strict=False)
+        options = convert(dict(query), kind, strict=False)
+        of_body = convert(dict(body), kind, strict=is_json)
     except ValidationError as error:
         raise InvalidOption(describe(error, values)) from error
+    return replace(options, **{name: getattr(of_body, name) for name, _ in body})
 
 
 def describe(error: ValidationError, values: dict[str, Any]) -> str:

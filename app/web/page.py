@@ -71,6 +71,12 @@ class Sample(Struct):
     height: int
 
 
+class Samples(Struct):
+    """What ``GET /samples`` answers: the pictures to try."""
+
+    samples: list[Sample]
+
+
 def read_files(paths: Iterable[Path]) -> dict[str, bytes]:
     """Return files by their names."""
     return {path.name: path.read_bytes() for path in sorted(paths)}
@@ -121,7 +127,7 @@ def file(digest: str, name: str) -> Response:
 @blueprint.get("/samples")
 def list_samples() -> Response:
     """The pictures to try, with what was drawn in them."""
-    return write_json({"samples": SAMPLE_LIST})
+    return write_json(Samples(SAMPLE_LIST))
 
 
 @blueprint.get("/samples/<name>")

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 from flask import request
-from msgspec import DecodeError, Raw, Struct, ValidationError, json
+from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
 from app.errors import (
     InvalidOption,
@@ -22,7 +22,7 @@ from app.web import model_server
 from app.web.bodies import abbreviate, read_body
 from app.web.forms import FORM, MAX_PARTS, read_form
 from app.web.options import O, read_options
-from app.web.tensors import B64, open_base64
+from app.web.tensors import B64, Base64, open_base64
 
 FIELD = "image"
 JSON_FIELD = "images"
@@ -41,8 +41,8 @@ class Source(Struct, forbid_unknown_fields=True):
         url: where the server fetches the file from, where its operator allows that.
     """
 
-    b64: str | None = None
-    url: str | None = None
+    b64: Base64 | UnsetType = UNSET
+    url: str | UnsetType = UNSET
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,13 @@ def read_request(kind: type[O]) -> tuple[list[Upload], O]:
         raise UnsupportedType(
             f"expected {FORM}, {JSON}, {URL_ENCODED}, image/* or {RAW}, found {found}"
         )
-    options = read_options(kind, given)
+    options = read_options(kind, given, is_json=mimetype == JSON)
     model_server().check_count(len(uploads))
     return uploads, options
 
 
 def read_multipart() -> tuple[list[Upload], Given]:
-    """Read a form: every file ``image``, every text ``b64``; what else it has are options."""
+    """Read a form: every file ``image``, every ``b64``; what else it has are options."""
     uploads: list[Upload] = []
     given: Given = []
     for part in read_form(model_server().most_pictures + MAX_PARTS):
@@ -99,12 +99,12 @@ def read_multipart() -> tuple[list[Upload], Given]:
             raise MissingImage(
                 f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
             )
+        elif part.name == B64:  # text, or a file of it: some clients send base64 as binary data
+            uploads.append(open_text(number(uploads), part.data.decode("utf-8", "replace")))
         elif part.is_file:
             raise MissingImage(
                 f"the form has a file {part.name!r}; files are called {FIELD!r} here"
             )
-        elif part.name == B64:
-            uploads.append(open_text(number(uploads), part.data.decode("utf-8", "replace")))
         else:
             given.append((part.name, part.data.decode("utf-8", "replace")))
     if not uploads:
@@ -142,7 +142,7 @@ def read_json(body: bytes) -> tuple[list[Upload], Given]:
         for name, value in content.items():
             if len(value) > MAX_OPTION:
                 raise InvalidOption(f"{abbreviate(name)} is longer than {MAX_OPTION} bytes")
-        given = [(name, json.decode(value)) for name, value in content.items()]
+        given = [(name, as_whole(json.decode(value))) for name, value in content.items()]
     except ValidationError as error:
         raise MalformedRequest(f"the JSON is not as it should be: {error}") from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -155,20 +155,25 @@ def read_json(body: bytes) -> tuple[list[Upload], Given]:
     return open_sources(sources), given
 
 
+def as_whole(value: Any) -> Any:
+    """Return a JSON value; 3.0 is a whole number there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def open_sources(sources: list[Source]) -> list[Upload]:
     """Open the pictures of a JSON request; the URLs are fetched side by side."""
     for place, source in enumerate(sources):
-        if (source.b64 is None) == (source.url is None):
+        if (source.b64 is UNSET) == (source.url is UNSET):
             raise MalformedRequest(f"{JSON_FIELD}[{place}] needs one of {B64!r} and 'url'")
     fetched = iter(
-        model_server().fetch([source.url for source in sources if source.url is not None])
+        model_server().fetch([source.url for source in sources if source.url is not UNSET])
     )
     uploads: list[Upload] = []
     for source in sources:
-        if source.url is None:
-            uploads.append(open_text(number(uploads), source.b64 or ""))
-        else:
+        if source.url is not UNSET:
             uploads.append(Upload(source.url[:MAX_NAME], next(fetched)))
+        else:
+            uploads.append(open_text(number(uploads), source.b64 or ""))
     return uploads
 
 

@@ -10,6 +10,7 @@ from flask import Blueprint, Response, jsonify
 from app.errors import MissingImage
 from app.traffic import Target
 from app.web import model_server
+from app.web.answers import Labels
 from app.web.clients import routing_key, watch_client
 from app.web.forms import read_form
 from app.web.requests import sign
@@ -26,8 +27,8 @@ def model_predict() -> Response:
     server.check_room()
     prediction = server.classify(read_image_field(), watch_client(), Target(sticky=routing_key()))
     labels = prediction.labels()
-    answer = jsonify(result=labels or "No Categories", status=int(bool(labels)))
-    return sign(answer, prediction.model, [prediction])
+    answer = Labels(result=labels or "No Categories", status=1 if labels else 0)
+    return sign(jsonify(answer), prediction.model, [prediction])
 
 
 def read_image_field() -> BinaryIO:

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from app.errors import BodyTooLarge, InternalError, ServingError
 from app.logs import request_id
-from app.web.answers import Picture, Problem, write_json
+from app.web.answers import DialectProblem, Picture, Problem, write_json
 
 # The first part of the paths of each dialect, and which of our statuses its clients know by another.
 DIALECTS: dict[str, dict[int, int]] = {
@@ -44,7 +44,7 @@ def problem(
     g.log_fields["code"] = code
     statuses = DIALECTS.get(dialect())
     if statuses is not None:
-        return write_json({"error": detail}, statuses.get(status, status))
+        return write_json(DialectProblem(error=detail), statuses.get(status, status))
     title = "Client Closed Request" if status == 499 else HTTPStatus(status).phrase
     body = Problem(
         type="about:blank",

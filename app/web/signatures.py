@@ -27,6 +27,7 @@ from app.web.tensors import (
     to_pictures,
     unnest,
 )
+from app.web.tfserving_types import SignatureDef, TensorInfo
 
 INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "image_bytes": ("DT_STRING", (-1,)),
@@ -68,14 +69,16 @@ SIGNATURES = {
 DEFAULT_INPUT = SIGNATURES[DEFAULT].input
 
 
-def describe_signatures(model: Model) -> dict[str, Any]:
+def describe_signatures(model: Model) -> dict[str, SignatureDef]:
     """Return the signatures as a SignatureDefMap in JSON."""
 
-    def tensor(name: str, dtype: str, shape: Sequence[int]) -> dict[str, Any]:
-        dim = [{"size": str(size), "name": ""} for size in shape]
+    def tensor(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
         return {
             "dtype": dtype,
-            "tensor_shape": {"dim": dim, "unknown_rank": False},
+            "tensor_shape": {
+                "dim": [{"size": str(size), "name": ""} for size in shape],
+                "unknown_rank": False,
+            },
             "name": f"{name}:0",
         }
 

@@ -7,15 +7,17 @@ import binascii
 import io
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
+from msgspec import Meta
 
 from app.errors import MalformedRequest
 from app.web.bodies import abbreviate
 
 CHANNELS = 3
 B64 = "b64"
+Base64 = Annotated[str, Meta(extra_json_schema={"contentEncoding": "base64"})]
 
 
 def is_binary(value: object) -> bool:

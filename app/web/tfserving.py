@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,6 +38,16 @@ from app.web.signatures import (
     open_pictures,
     unpack_columns,
     unpack_rows,
+)
+from app.web.tfserving_types import (
+    Classifications,
+    ModelEntry,
+    ModelList,
+    ModelMetadata,
+    ModelStatus,
+    Outputs,
+    Predictions,
+    VersionState,
 )
 
 MODEL = r"/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
@@ -124,12 +134,15 @@ def predict(target: Address, content: dict[str, Any]) -> Response:
     predictions = answer_pictures(target, tensor, values)
     columns = {name: OUTPUTS[name].values(predictions) for name in signature.outputs}
     if by_row:
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows: list[Any] = [
+            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+        ]
         one = [row[name] for row in rows for name in row]  # a lone output has no name
-        body: dict[str, Any] = {"predictions": one if len(columns) == 1 else rows}
-    else:
-        body = {"outputs": columns if len(columns) > 1 else columns.popitem()[1]}
-    return answer(body, predictions)
+        rowwise: Predictions = {"predictions": one if len(columns) == 1 else rows}
+        return answer(rowwise, predictions)
+    outputs: Any = columns if len(columns) > 1 else columns.popitem()[1]
+    columnwise: Outputs = {"outputs": outputs}
+    return answer(columnwise, predictions)
 
 
 def classify(target: Address, content: dict[str, Any]) -> Response:
@@ -137,11 +150,11 @@ def classify(target: Address, content: dict[str, Any]) -> Response:
     find_signature(content)
     predictions = answer_pictures(target, "image_bytes", find_examples(content))
     names, scores = (OUTPUTS[name].values(predictions) for name in ("classes", "scores"))
-    results = [
+    results: list[list[Any]] = [
         sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
         for pair in zip(names, scores, strict=True)
     ]
-    return answer({"results": results}, predictions)
+    return answer(Classifications(results=results), predictions)
 
 
 def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Prediction]:
@@ -156,13 +169,14 @@ def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Pre
 def list_models() -> Response:
     """Answer all models, as KServe's first protocol and OpenAI's do; TensorFlow Serving has no such answer."""
     names = list(dict.fromkeys(status.name for status in model_server().statuses()))
-    data = [{"id": name, "object": "model"} for name in names]
-    return show({"models": names, "object": "list", "data": data})
+    data: list[ModelEntry] = [{"id": name, "object": "model"} for name in names]
+    models: ModelList = {"models": names, "object": "list", "data": data}
+    return show(models)
 
 
 def show_status(target: Address) -> Response:
     """Answer how the versions of a model stand, the highest first; KServe's and OpenAI's keys beside it."""
-    versions = [
+    versions: list[VersionState] = [
         {
             "version": str(status.version),
             "state": status.state,
@@ -174,8 +188,14 @@ def show_status(target: Address) -> Response:
         for status in reversed(find_statuses(target))
     ]
     ready = any(version["state"] == "AVAILABLE" for version in versions)
-    names = {"name": target.name, "ready": ready, "id": target.name, "object": "model"}
-    return show({"model_version_status": versions, **names})
+    status: ModelStatus = {
+        "model_version_status": versions,
+        "name": target.name,
+        "ready": ready,
+        "id": target.name,
+        "object": "model",
+    }
+    return show(status)
 
 
 def find_statuses(target: Address) -> list[VersionStatus]:
@@ -207,17 +227,19 @@ def show_metadata(target: Address) -> Response:
     """Answer what a model takes and gives."""
     with target.in_their_words():
         model = model_server().ready_model(target)
-    spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
-    signatures = {"signature_def": describe_signatures(model)}
-    return sign(show({"model_spec": spec, "metadata": {"signature_def": signatures}}), model)
+    metadata: ModelMetadata = {
+        "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
+        "metadata": {"signature_def": {"signature_def": describe_signatures(model)}},
+    }
+    return sign(show(metadata), model)
 
 
-def show(body: dict[str, Any]) -> Response:
+def show(body: Mapping[str, Any]) -> Response:
     """Return JSON, laid out for people as theirs is."""
     return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
 
 
-def answer(body: dict[str, Any], predictions: list[Prediction]) -> Response:
+def answer(body: Mapping[str, Any], predictions: list[Prediction]) -> Response:
     """Return predictions, and who made them; numbers that are none go as ``NaN`` and ``Infinity``."""
     response = Response(json.dumps(body) + "\n", mimetype="application/json")
     return sign(response, predictions[0].model, predictions)

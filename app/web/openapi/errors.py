@@ -1,0 +1,88 @@
+"""Which errors a route may meet, by what it does, and a sentence for each as clients read it.
+
+``app/errors.py`` has their statuses and codes. What nginx answers by itself stands in conf/nginx.conf and
+again in ``GATEWAY``; a test compares.
+"""
+
+from __future__ import annotations
+
+from app.errors import (
+    BodyTooLarge,
+    DeadlinePassed,
+    FetchFailed,
+    ImageTooLarge,
+    InternalError,
+    InvalidOption,
+    MalformedRequest,
+    MissingImage,
+    NoHeatMap,
+    NotAcceptable,
+    NotReady,
+    OutOfMemory,
+    QueueFull,
+    ServingError,
+    UnknownModel,
+    UnreadableImage,
+    UnsupportedType,
+    UrlRefused,
+)
+
+READING_A_BODY = {BodyTooLarge, MalformedRequest, UnsupportedType}
+READING_A_PICTURE = {ImageTooLarge, UnreadableImage, UnsupportedType}
+FINDING_A_MODEL = {NotReady, UnknownModel}
+TAKING_PICTURES = {
+    *READING_A_BODY,
+    *READING_A_PICTURE,
+    FetchFailed,
+    InvalidOption,
+    MissingImage,
+    UrlRefused,
+}
+PREDICTING = {DeadlinePassed, NotReady, OutOfMemory, QueueFull}
+
+# What nginx answers by itself: status → code, words. The metrics are not for everybody.
+FORBIDDEN = {403: ("forbidden", "the metrics are for this machine and private networks only")}
+# What any request may meet on its way to the application, or where that does not answer: status → code, words.
+GATEWAY = {
+    400: ("bad_request", "the request is not valid HTTP"),
+    408: ("request_timeout", "the request did not arrive in time"),
+    413: ("body_too_large", "the body has 40000000 bytes; the limit is 33,554,432"),
+    414: ("uri_too_long", "the request line is too long"),
+    431: ("headers_too_large", "the request headers are too large"),
+    500: ("internal_error", "an unexpected error; the log has it under this request id"),
+    501: ("not_implemented", "a body comes with a length or in chunks"),
+    502: ("not_ready", "the server is starting or restarting"),
+    503: ("not_ready", "the server is starting or restarting"),
+    504: ("deadline_passed", "no answer within 45 s, the limit of the gateway"),
+}
+
+# What the details say, for example.
+WORDS: dict[type[ServingError], str] = {
+    BodyTooLarge: "the body has 40,000,000 bytes; the limit is 33,554,432",
+    DeadlinePassed: "no answer within 30 s, the limit of a request",
+    FetchFailed: "'https://images.example.org/dog.jpg' is answered with the status 404",
+    ImageTooLarge: "image has 169,000,000 pixels (13,000 × 13,000); the limit is 50,000,000",
+    InternalError: "an unexpected error; the log has it under this request id",
+    InvalidOption: 'threshold is "2": expected `float` <= 1.0',
+    MalformedRequest: "images[0] needs one of 'b64' and 'url'",
+    NoHeatMap: "vit_b_16 has no feature map to draw a heat map of",
+    NotAcceptable: "Accept is text/html; there are image/png and application/json",
+    MissingImage: "the form has no file 'image'; it has no field at all",
+    NotReady: "the model is loading",
+    OutOfMemory: "the GPU is out of memory: CUDA out of memory",
+    QueueFull: "128 requests are waiting; the limit is 128",
+    UnknownModel: "there is no model 'cats'; there is demo",
+    UnreadableImage: "image is empty: 0 bytes",
+    UnsupportedType: "image is TIFF; accepted are JPEG, PNG, WebP, BMP, GIF",
+    UrlRefused: "pictures by URL are off here: send the file, or its base64",
+}
+DIALECT_WORDS: dict[str, dict[type[ServingError], str]] = {
+    "v1": {
+        MalformedRequest: "Missing 'inputs' or 'instances' key",
+        UnknownModel: "Servable not found for request: Latest(cats)",
+    },
+    "v2": {
+        MalformedRequest: "'inputs' is null; expected a list of one tensor, image or pixels",
+        UnknownModel: "Model with name cats does not exist.",
+    },
+}

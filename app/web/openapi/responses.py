@@ -1,0 +1,116 @@
+"""The error answers of an operation: each error that it may meet, in the form of its dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from app.errors import InternalError, ServingError
+from app.web.openapi.errors import DIALECT_WORDS, FORBIDDEN, GATEWAY, WORDS
+from app.web.openapi.headers import RETRY_AFTER
+from app.web.openapi.operations import Operation
+from app.web.openapi.schemas import REF, Schema
+from app.web.pictures import JSON
+from app.web.problems import DIALECTS
+from app.web.requests import HEADER
+
+PROBLEM = "application/problem+json"
+COME_AGAIN = {429, 502, 503, 504}  # these have Retry-After, wherever they come from
+
+
+@dataclass(frozen=True)
+class Row:
+    """One error: its status in the route's dialect, its code, what it means, and its detail for example."""
+
+    status: int
+    code: str
+    meaning: str
+    words: str
+
+
+def list_own(operation: Operation) -> list[Row]:
+    """Return what the application itself may answer instead."""
+    dialect = operation.path.split("/")[1]
+    statuses, words = DIALECTS.get(dialect, {}), WORDS | DIALECT_WORDS.get(dialect, {})
+    errors: set[type[ServingError]] = {*operation.errors, InternalError}
+    rows = [
+        Row(statuses.get(error.status, error.status), error.code, error.__doc__ or "", words[error])
+        for error in errors
+    ]
+    if "{" in operation.path and dialect != "v1":  # there it is a malformed request
+        told = "there is nothing at /cats; GET / lists the routes"
+        rows.append(Row(404, "not_found", "There is no such path.", told))
+    return sorted(rows, key=lambda row: row.code)
+
+
+def list_gateways(operation: Operation) -> list[Row]:
+    """Return what nginx may answer instead of the application."""
+    rows = GATEWAY | FORBIDDEN if operation.is_private else GATEWAY
+    told = "Before the application, or instead of it"
+    return [Row(status, code, f"{told}: {words}.", words) for status, (code, words) in rows.items()]
+
+
+def describe_errors(operation: Operation) -> Iterator[tuple[int, str, Schema]]:
+    """Yield the error answers of an operation: status, a name by which to share it, and what OpenAPI says."""
+    own, gateways = list_own(operation), list_gateways(operation)
+    dialect = operation.path.split("/")[1]
+    for status in sorted({row.status for row in [*own, *gateways]}):
+        ours = [row for row in own if row.status == status]
+        theirs = [row for row in gateways if row.status == status]
+        every = unite(ours, theirs)
+        if dialect not in DIALECTS:
+            content = {PROBLEM: show_problems(every)}
+        else:
+            content = {JSON: show_dialect(ours)} if ours else {}
+            content |= {PROBLEM: show_problems(theirs)} if theirs else {}
+        speaker = dialect if dialect in DIALECTS and ours else "native"
+        codes = [row.code if row in ours else f"gateway_{row.code}" for row in every]
+        told = {
+            "description": "  \n".join(f"`{row.code}`: {row.meaning}" for row in every),
+            "headers": refer([HEADER, RETRY_AFTER] if status in COME_AGAIN else [HEADER]),
+            "content": content,
+        }
+        yield status, ".".join([speaker, str(status), *codes]), told
+
+
+def unite(ours: Sequence[Row], theirs: Sequence[Row]) -> list[Row]:
+    """Return both; of a code that both have, ours."""
+    codes = {row.code for row in ours}
+    return [*ours, *(row for row in theirs if row.code not in codes)]
+
+
+def show_problems(rows: Sequence[Row]) -> Schema:
+    """Return errors of one status as problem+json."""
+    status = rows[0].status
+    codes = sorted({row.code for row in rows})
+    schema = {
+        "$ref": f"{REF}Problem",
+        "properties": {"status": {"const": status}, "code": {"enum": codes}},
+    }
+    return {"schema": schema, "examples": {row.code: {"value": show_problem(row)} for row in rows}}
+
+
+def show_problem(row: Row) -> dict[str, Any]:
+    """Return an error as it may come."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(row.status).phrase,
+        "status": row.status,
+        "detail": row.words,
+        "instance": "/predict",
+        "code": row.code,
+        "request_id": "5d0c0a1f6b1e4f0c8f6f3f0b8f1a2c3d",
+    }
+
+
+def show_dialect(rows: Sequence[Row]) -> Schema:
+    """Return errors of one status as other servers' clients know them."""
+    examples = {row.code: {"value": {"error": row.words}} for row in rows}
+    return {"schema": {"$ref": f"{REF}DialectProblem"}, "examples": examples}
+
+
+def refer(headers: Iterable[str]) -> dict[str, Schema]:
+    """Return the headers of an answer."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in headers}
