@@ -103,7 +103,9 @@ SERVER = Group(
             may_be_known=True,
         ),
         Operation("GET", "/healthz", "healthz", "Is it alive?", {JSON: Alive}),
-        Operation("GET", "/healthcheck", "healthcheck", "The same for older clients", {JSON: Alive}),
+        Operation(
+            "GET", "/healthcheck", "healthcheck", "The same for older clients", {JSON: Alive}
+        ),
         Operation("GET", "/readyz", "readyz", "Is it ready?", {JSON: Ready}, {NotReady}),
         Operation("GET", "/metrics", "metrics", "How it is doing", {TEXT: str}, is_private=True),
         Operation(
