@@ -8,15 +8,40 @@ model.
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from socket import socket
 
 import gevent
 from gevent.server import StreamServer
+from gunicorn import util
 from gunicorn.workers.ggevent import GeventWorker
 
 from app.roster import State, roster
 
 POLL_S = 0.05  # while loading only; well below the time that a load takes
+
+
+def write_problem(connection: socket, status: int, reason: str, detail: str) -> None:
+    """Answer what Gunicorn refuses although nginx let it pass: a control character in a header, a method "A"."""
+    problem = {
+        "type": "about:blank",
+        "title": reason,
+        "status": status,
+        "detail": detail or "an unexpected error; the log has it",
+        "instance": "/",
+        "code": "bad_request" if status < 500 else "internal_error",
+        "request_id": "",  # it has not been read; nginx puts it into the header
+    }
+    body = json.dumps(problem) + "\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(connection, (head + body).encode("ascii"))
+
+
+util.write_error = write_problem  # Gunicorn's own writes HTML
 
 
 class ServingWorker(GeventWorker):

@@ -32,6 +32,9 @@ plan = adopt_plan(settings)
 workers = len(plan.seats)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
+# nginx holds the limits of the request line and the headers, 8 KiB a line, and answers in our form.
+limit_request_line = 0
+limit_request_fields = 32_768  # the most that Gunicorn takes
 
 # The ladder of times, each above the one before it; tests/test_conf.py holds it:
 # deadline of a request (30 s) < graceful_timeout < nginx proxy_read_timeout < supervisor

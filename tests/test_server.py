@@ -113,14 +113,60 @@ def test_a_wrong_method_and_an_unknown_path_are_told(server):
     check_problem(requests.post(f"{server.url}/nowhere", timeout=30), 404, "not_found")
 
 
-def test_a_request_that_is_no_http_is_told_in_the_same_form(server):
+def ask(server, line: bytes, headers: bytes = b"") -> requests.Response:
+    """Send a request as it is, well formed or not; return the answer."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as raw:
-        raw.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
-        answer = raw.makefile("rb").read().decode()
-    assert answer.startswith("HTTP/1.1 400 ")
-    assert "application/problem+json" in answer
-    assert '"code":"bad_request"' in answer
+        raw.sendall(line + b"\r\nHost: a\r\nConnection: close\r\n" + headers + b"\r\n")
+        head, _, body = raw.makefile("rb").read().decode().partition("\r\n\r\n")
+    status, *rows = head.split("\r\n")
+    response = requests.Response()
+    response.status_code = int(status.split()[1])
+    response.headers.update(row.split(": ", 1) for row in rows)
+    response._content, response.encoding = body.encode(), "utf-8"
+    return response
+
+
+@pytest.mark.parametrize(
+    ("line", "headers", "status", "code"),
+    [
+        (b"GET / HTTP/1.1", b"Host: b\r\n", 400, "bad_request"),
+        (b"GET /%00 HTTP/1.1", b"", 400, "bad_request"),
+        (b"GET /../.. HTTP/1.1", b"", 400, "bad_request"),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1", b"", 414, "uri_too_long"),
+        (b"GET / HTTP/1.1", b"X-A: " + b"a" * 9000 + b"\r\n", 431, "headers_too_large"),
+        (b"POST /predict HTTP/1.1", b"Transfer-Encoding: foo\r\n", 501, "not_implemented"),
+        (b"GET / HTTP/2.0", b"", 505, "http_version_not_supported"),
+        (b"GET //healthz/ HTTP/1.1", b"", 404, "not_found"),
+        (b"GET /.problem HTTP/1.1", b"", 404, "not_found"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_nginx_cannot_read_is_told_in_the_same_form(server, line, headers, status, code):
+    check_problem(ask(server, line, headers), status, code)
+
+
+@pytest.mark.parametrize(
+    ("line", "headers"), [(b"A / HTTP/1.1", b""), (b"GET / HTTP/1.1", b"X-A: \x01\r\n")]
+)
+def test_what_gunicorn_cannot_read_is_told_in_the_same_form(server, line, headers):
+    response = ask(server, line, headers)
+    assert (response.status_code, response.json()["code"]) == (400, "bad_request")
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["X-Request-ID"]
+
+
+def test_what_nginx_can_read_gunicorn_can_too(server):
+    assert ask(server, b"GET /healthz?" + b"a" * 8100 + b" HTTP/1.1").status_code == 200
+    many = b"".join(b"X-%d: a\r\n" % number for number in range(200))
+    assert ask(server, b"GET /healthz HTTP/1.1", many).status_code == 200
+
+
+@pytest.mark.parametrize("method", [b"TRACE", b"CONNECT", b"QUERY", b"DELETE"])
+def test_a_method_that_is_not_there_is_told_with_those_that_are(server, method):
+    response = ask(server, method + b" /predict HTTP/1.1")
+    check_problem(response, 405, "method_not_allowed")
+    assert set(response.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
 
 
 def test_a_large_body_is_refused_before_it_is_sent(server):

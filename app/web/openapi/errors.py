@@ -54,6 +54,7 @@ GATEWAY = {
     502: ("not_ready", "the server is starting or restarting"),
     503: ("not_ready", "the server is starting or restarting"),
     504: ("deadline_passed", "no answer within 45 s, the limit of the gateway"),
+    505: ("http_version_not_supported", "HTTP is spoken in versions 1.0 and 1.1"),
 }
 
 # What the details say, for example.
