@@ -6,27 +6,31 @@ import schemathesis
 from hypothesis import strategies
 from schemathesis.transport.serialization import contains_binary
 
-from tests.helpers import SAMPLES
+from tests.helpers import grey
 
-PICTURE = (SAMPLES / "airport.jpg").read_bytes()
+PICTURE = grey(200)
 BASE64 = base64.b64encode(PICTURE).decode()
 
 schemathesis.openapi.format("binary", strategies.just(PICTURE))
 
 
 @schemathesis.hook
+def filter_case(_context, case):
+    """Leave out two pictures for one heat map: schemathesis takes any form with bytes in it for a valid one."""
+    both = isinstance(case.body, dict) and {"image", "b64"} <= case.body.keys()
+    return not (both and case.path == "/predict/heatmap")
+
+
+@schemathesis.hook
 def before_call(_context, case, _kwargs):
-    """Make of a valid request one that can be answered: with pictures in base64, and each option in one place."""
-    if case.meta is None or not case.meta.generation.mode.is_positive:
-        return
-    if isinstance(case.body, dict) and not contains_binary(case.body):
+    """Put a picture wherever base64 belongs in a valid request, or a URL: they are off."""
+    is_valid = case.meta is not None and case.meta.generation.mode.is_positive
+    if is_valid and isinstance(case.body, dict) and not contains_binary(case.body):
         case.body = with_pictures(case.body)
-    if isinstance(case.body, dict) and case.query:
-        case.query = {name: value for name, value in case.query.items() if name not in case.body}
 
 
 def with_pictures(value):
-    """Return a body with a picture wherever base64 belongs, or a URL: they are off."""
+    """Return a body with pictures."""
     if isinstance(value, list):
         return [with_pictures(each) for each in value]
     if not isinstance(value, dict):
@@ -37,7 +41,7 @@ def with_pictures(value):
 
 
 def with_base64(name, value):
-    """Return a member of an object in the same way; in a form ``b64`` is a list."""
+    """Return a member of an object in the same way; in a form ``b64`` may be a list."""
     if name != "b64":
         return with_pictures(value)
     return [BASE64 for _ in value] if isinstance(value, list) else BASE64

@@ -184,6 +184,8 @@ def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
         ("?top_k=true", {}, 'top_k is "true"'),
         ("?scores=some", {}, 'scores is "some"'),
         ("?version=0", {}, 'version is "0"'),
+        ("?version=null", {}, 'version is "null": leave it out instead'),
+        ("", {"threshold": "Null"}, 'threshold is "Null": leave it out instead'),
         (
             "?treshold=0.5",
             {},

@@ -92,6 +92,9 @@ def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool 
         of_body = convert(dict(body), kind, strict=is_json)
     except ValidationError as error:
         raise InvalidOption(describe(error, values)) from error
+    for name, value in values.items():
+        if value is not None and getattr(options, name) is getattr(of_body, name) is None:
+            raise InvalidOption(f"{name} is {abbreviate(value)}: leave it out instead")
     return replace(options, **{name: getattr(of_body, name) for name, _ in body})
 
 

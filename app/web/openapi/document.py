@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Flask
 from msgspec import json
+from werkzeug.routing import Rule
 
 from app.web import SERVER_VERSION
 from app.web.answers import DialectProblem, Problem
@@ -28,6 +29,7 @@ from app.web.requests import HEADER
 from app.web.tfserving import MAX_VERSION
 
 GROUPS = [native.PICTURES, native.SERVER, tfserving.GROUP, openinference.GROUP]
+UNDOCUMENTED = {"/docs/<name>", "/page/<digest>/<name>"}  # the files of the two pages
 EXAMPLES = Path(__file__).with_name("examples.json")
 ABOUT = """\
 One picture or many in, their labels out.
@@ -68,8 +70,8 @@ def build_document(app: Flask) -> Schema:
     }
 
 
-def find_view(app: Flask, operation: Operation) -> tuple[str, str]:
-    """Return the pattern and the name of the view that answers an operation.
+def find_rule(app: Flask, operation: Operation) -> Rule:
+    """Return the rule by which the application finds an operation's view.
 
     Raises:
         NotFound, MethodNotAllowed: there is none (Werkzeug's).
@@ -77,7 +79,7 @@ def find_view(app: Flask, operation: Operation) -> tuple[str, str]:
     path = operation.path.replace("{version}", "1").replace("{action}", "load")
     path = re.sub(r"{\w+}", "x", path)
     rule, _ = app.url_map.bind("").match(path, operation.method, return_rule=True)
-    return rule.rule, rule.endpoint
+    return rule
 
 
 class Builder:
@@ -112,8 +114,8 @@ class Builder:
 
     def _read_view(self, operation: Operation) -> str:
         """Return what the docstring of an operation's view says."""
-        _, endpoint = find_view(self._app, operation)
-        return read_docstring(self._app.view_functions[endpoint].__doc__ or "")[0]
+        view = self._app.view_functions[find_rule(self._app, operation).endpoint]
+        return read_docstring(view.__doc__ or "")[0]
 
     def _draw_parameters(self, operation: Operation) -> list[Schema]:
         """Return what stands in the path, the query and the headers."""
@@ -133,7 +135,8 @@ class Builder:
             kind: {"schema": self._draw(held)} for kind, held in (operation.takes or {}).items()
         }
         if operation.takes_pictures and operation.options:
-            pictures, components = draw_picture_bodies(operation.options)
+            is_many = operation.takes_pictures == "many"
+            pictures, components = draw_picture_bodies(operation.options, is_many)
             self._keep("schemas", components)
             bodies |= {kind: {"schema": schema} for kind, schema in pictures.items()}
         self._add_examples(bodies, operation, "request")

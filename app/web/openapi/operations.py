@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -30,7 +30,7 @@ class Operation:
         is_private: whether nginx lets in this machine and private networks only.
         may_be_known: whether a client that has the answer already is told so, with status 304.
         may_be_empty: whether it may also have no body.
-        takes_pictures: whether the body is pictures in any form, with ``options`` beside them.
+        takes_pictures: whether the body is ``one`` picture or ``many`` in any form, with ``options`` beside them.
         options: what the query takes.
         asks: headers of the request, and ``tells``: of the answer; by their names, see ``headers.py``.
         examples: the operation whose examples are shown; empty: its own.
@@ -47,7 +47,7 @@ class Operation:
     is_private: bool = False
     may_be_known: bool = False
     may_be_empty: bool = False
-    takes_pictures: bool = False
+    takes_pictures: Literal["", "one", "many"] = ""
     options: type[ModelOptions] | None = None
     asks: Sequence[str] = ()
     tells: Sequence[str] = ()

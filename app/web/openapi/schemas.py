@@ -74,30 +74,45 @@ def as_text(schema: Schema) -> Schema:
     return {**kinds[0], "description": schema["description"]}
 
 
-def draw_picture_bodies(kind: type[ModelOptions]) -> tuple[dict[str, Schema], dict[str, Schema]]:
-    """Return the bodies of a route that takes pictures in any form: media type → schema, and components."""
+def draw_picture_bodies(
+    kind: type[ModelOptions], is_many: bool
+) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    """Return the bodies of a route that takes one picture or many in any form.
+
+    Args:
+        kind: the options beside them.
+        is_many: whether there may be several.
+
+    Returns:
+        Media type → schema, and the components that they refer to.
+    """
     options = draw_members(kind)
     texts = {name: as_text(schema) for name, schema in options.items()}
     (file, base64, source), components = draw_types([File, Base64, Source])
 
-    def draw_form(needed: dict[str, Schema], options: dict[str, Schema]) -> Schema:
-        choice = [{"required": [name]} for name in needed]
-        return {
-            "type": "object",
-            "properties": needed | options,
-            "additionalProperties": False,
-            **({"anyOf": choice} if len(choice) > 1 else choice[0]),
-        }
+    def field(item: Schema, description: str) -> Schema:
+        several = {"type": "array", "items": item, "minItems": 1} if is_many else item
+        return {**several, "description": description}
 
-    def many(items: Schema, description: str) -> Schema:
-        return {"type": "array", "items": items, "minItems": 1, "description": description}
-
-    files, encoded = many(file, "pictures, as files"), many(base64, "pictures, in base64")
+    files, encoded = field(file, "as files"), field(base64, "in base64")
+    sources = {"type": "array", "items": source, "minItems": 1}
     bodies = {
-        FORM: draw_form({FIELD: files, B64: encoded}, texts),
-        JSON: draw_form({JSON_FIELD: many(source, "pictures")}, options),
+        FORM: draw_form({FIELD: files, B64: encoded}, texts, "anyOf" if is_many else "oneOf"),
+        JSON: draw_form({JSON_FIELD: sources if is_many else {**sources, "maxItems": 1}}, options),
         URL_ENCODED: draw_form({B64: encoded}, texts),
         "image/*": file,
         RAW: file,
     }
     return bodies, components
+
+
+def draw_form(
+    pictures: dict[str, Schema], options: dict[str, Schema], choice: str = "allOf"
+) -> Schema:
+    """Return an object with options, and pictures in one member or another."""
+    return {
+        "type": "object",
+        "properties": pictures | options,
+        "additionalProperties": False,
+        choice: [{"required": [name]} for name in pictures],
+    }
