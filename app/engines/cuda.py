@@ -98,10 +98,11 @@ class CudaEngine:
         # Blocking: the thread sleeps while it waits. The default spins, a core for each worker.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        _, features = self._network.run(self._pixels[:1].to(self.device))
-        self._features = (
-            None if features is None else features.new_zeros((most, *features.shape[1:]))
-        )
+        self._features: torch.Tensor | None = None
+        with torch.cuda.stream(self._stream):
+            _, features = self._network.run(self._pixels[:1].to(self.device))
+            if features is not None:  # the last forward's; it stays on the GPU
+                self._features = features.new_zeros((most, *features.shape[1:]))
         pool = torch.cuda.graph_pool_handle()
         for size in sorted(sizes, reverse=True):
             try:

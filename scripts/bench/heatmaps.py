@@ -74,13 +74,16 @@ def compare_networks(optimized: Optimized, precision: str, batch: int, rounds: i
 
 
 def compare_requests(pictures: Path, precision: str, options: argparse.Namespace) -> None:
-    """Load a server with each kind of request in turns, and print requests/s and their ratios."""
+    """Load a server with each kind of request in turns; print requests/s, CPU time, and both over those without.
+
+    Others who use the machine take from the requests/s, and hardly from the CPU time.
+    """
     with tempfile.TemporaryDirectory() as folder:
         IMAGE.write_bodies(pictures, Path(folder))
         first = sorted(pictures.glob("*.jpg"))[0]
         with ours(first, precision=precision) as running:
             base = running.url.removesuffix("/model_predict")
-            rows: dict[str, list[float]] = {name: [] for name in ASKED}
+            rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ASKED}
             for turn in range(options.rounds + 1):
                 for name, path in ASKED.items():
                     asking = replace(running, url=base + path)
@@ -88,11 +91,13 @@ def compare_requests(pictures: Path, precision: str, options: argparse.Namespace
                     if sample.errors:
                         raise SystemExit(f"{path}: {sample.errors} errors")
                     if turn:  # the first is for warming up
-                        rows[name].append(sample.requests_per_s)
+                        rows[name].append((sample.requests_per_s, sample.cpu_s_per_request))
     without = np.array(rows["without"])
-    for name, speeds in rows.items():
-        ratios = np.array(speeds) / without
-        print(f"{precision:5} {name:12} {np.median(speeds):7.1f} requests/s  {spread(ratios)}")
+    for name, measured in rows.items():
+        speed, cpu_s = np.median(measured, axis=0)
+        faster, dearer = (measured / without).T
+        print(f"{precision:5} {name:12} {speed:7.1f} requests/s  {spread(faster)}", end="  ")
+        print(f"{cpu_s * 1000:7.1f} ms of CPU  {spread(dearer)}", flush=True)
 
 
 def spread(ratios: np.ndarray) -> str:
