@@ -15,13 +15,6 @@ schemathesis.openapi.format("binary", strategies.just(PICTURE))
 
 
 @schemathesis.hook
-def filter_case(_context, case):
-    """Leave out two pictures for one heat map: schemathesis takes any form with bytes in it for a valid one."""
-    both = isinstance(case.body, dict) and {"image", "b64"} <= case.body.keys()
-    return not (both and case.path == "/predict/heatmap")
-
-
-@schemathesis.hook
 def before_call(_context, case, _kwargs):
     """Put a picture wherever base64 belongs in a valid request, or a URL: they are off."""
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive

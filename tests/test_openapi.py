@@ -125,7 +125,7 @@ def test_the_options_are_the_same_in_the_query_a_form_and_json():
     query = {part["name"] for part in map(resolve, drawn["parameters"]) if part["in"] == "query"}
     assert query == set(PredictOptions.__struct_fields__)
     bodies = {kind: media["schema"] for kind, media in drawn["requestBody"]["content"].items()}
-    assert bodies["multipart/form-data"]["properties"].keys() == {"image", "b64", *query}
+    assert bodies["multipart/form-data"]["properties"].keys() == {"image", *query}
     assert bodies["application/x-www-form-urlencoded"]["properties"].keys() == {"b64", *query}
     assert bodies["application/json"]["properties"].keys() == {"images", *query}
     for kind, body in bodies.items():

@@ -179,6 +179,7 @@ def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
         ("?threshold=2", {}, 'threshold is "2": expected `float` <= 1.0'),
         ("?threshold=nan", {}, 'threshold is "nan"'),
         ("?threshold=high", {}, 'threshold is "high": expected `float'),
+        ("?top_k=", {}, 'top_k is ""'),
         ("", {"top_k": "0"}, 'top_k is "0": expected `int` >= 1'),
         ("?top_k=1.5", {}, 'top_k is "1.5"'),
         ("?top_k=true", {}, 'top_k is "true"'),
@@ -199,6 +200,21 @@ def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
 def test_an_option_that_cannot_be_meant_is_named_with_its_value(client, query, fields, said):
     response = send(client, MIXED, query=query, **fields)
     assert said in check_problem(response, 422, "invalid_option")
+
+
+def test_an_empty_field_of_a_form_was_left_out(client):
+    """Browsers send every field of a form."""
+    response = client.post("/predict?top_k=1", data={"b64": b64(MIXED), "top_k": ""})
+    assert labels(response) == ["Bright"]
+    response = client.post("/predict", data={"b64": b64(MIXED), "treshold": ""})
+    assert 'no option "treshold"' in check_problem(response, 422, "invalid_option")
+    empty = {"model": "", "version": "", "threshold": "", "top_k": "", "scores": "", "heatmap": ""}
+    form = requests.Request("POST", "http://a", files={"image": MIXED}, data=empty).prepare()
+    kind = form.headers["Content-Type"]  # Werkzeug's own forms break where a field is empty
+    response = client.post("/predict", data=form.body, content_type=kind)
+    assert labels(response) == ["Bright", "Dark"]
+    response = client.post("/predict", data={"b64": b64(MIXED), **empty})
+    assert labels(response) == ["Bright", "Dark"]
 
 
 def test_a_number_in_json_is_no_text(client):

@@ -73,17 +73,19 @@ def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool 
     Args:
         kind: which options there are.
         given: those of the body; those of the query are read here.
-        is_json: they come from JSON, where a number is a number; elsewhere it is text.
+        is_json: they come from JSON, where a number is a number. Else from a form, where a number is text
+            and an empty field was left out.
 
     Raises:
         InvalidOption: one is unknown, given twice, or of a value that it cannot have.
     """
-    query, body = [*request.args.items(multi=True)], [*given]
+    query, known = [*request.args.items(multi=True)], kind.__struct_fields__
+    body = [pair for pair in given if is_json or pair[1] or pair[0] not in known]
     values: dict[str, Any] = {}
     for name, value in [*query, *body]:
-        if name not in kind.__struct_fields__:
-            known = ", ".join(sorted(kind.__struct_fields__))
-            raise InvalidOption(f"there is no option {abbreviate(name)}; there are {known}")
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise InvalidOption(f"there is no option {abbreviate(name)}; there are {names}")
         if name in values:
             raise InvalidOption(f"the option {name} is given twice")
         values[name] = value
@@ -93,7 +95,7 @@ def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool 
     except ValidationError as error:
         raise InvalidOption(describe(error, values)) from error
     for name, value in values.items():
-        if value is not None and getattr(options, name) is getattr(of_body, name) is None:
+        if value and getattr(options, name) is getattr(of_body, name) is None:
             raise InvalidOption(f"{name} is {abbreviate(value)}: leave it out instead")
     return replace(options, **{name: getattr(of_body, name) for name, _ in body})
 

@@ -119,14 +119,12 @@ class Builder:
 
     def _draw_parameters(self, operation: Operation) -> list[Schema]:
         """Return what stands in the path, the query and the headers."""
-        names = [*re.findall(r"{(\w+)}", operation.path), *operation.asks, HEADER]
+        in_path = re.findall(r"{(\w+)}", operation.path)
         query = draw_members(operation.options) if operation.options else {}
         return [
-            *({"$ref": f"#/components/parameters/{name}"} for name in names),
-            *(
-                {"name": name, "in": "query", **as_parameter(schema)}
-                for name, schema in query.items()
-            ),
+            *map(refer_parameter, in_path),
+            *(as_parameter(name, schema) for name, schema in query.items()),
+            *map(refer_parameter, [*operation.asks, HEADER]),
         ]
 
     def _draw_bodies(self, operation: Operation) -> dict[str, Schema]:
@@ -157,7 +155,7 @@ class Builder:
             responses["304"] = {"description": told, "headers": refer([HEADER])}
         for status, name, response in describe_errors(operation):
             self._keep("responses", {name: response})
-            responses[str(status)] = {"$ref": f"#/components/responses/{name}"}
+            responses[status] = {"$ref": f"#/components/responses/{name}"}
         return responses
 
     def _draw(self, held: Any) -> Schema:
@@ -182,7 +180,13 @@ class Builder:
                 raise ValueError(f"two different {kind} are called {name}")
 
 
-def as_parameter(schema: Schema) -> Schema:
+def refer_parameter(name: str) -> Schema:
+    """Return a parameter that many operations have."""
+    return {"$ref": f"#/components/parameters/{name}"}
+
+
+def as_parameter(name: str, schema: Schema) -> Schema:
     """Return an option as a parameter of the query."""
-    text = dict(as_text(schema))
-    return {"description": text.pop("description"), "schema": text}
+    text = as_text(schema)
+    told = text.pop("description")
+    return {"name": name, "in": "query", "description": told, "schema": text}

@@ -12,7 +12,7 @@ from app.errors import ServingError
 from app.web.options import ModelOptions
 
 Media = Mapping[str, Any]  # media type → the type of what it holds; a tuple: one of several
-File = Annotated[str, Meta(extra_json_schema={"format": "binary"})]
+File = Annotated[str, Meta(description="a picture's file", extra_json_schema={"format": "binary"})]
 
 
 @dataclass(frozen=True)

@@ -48,31 +48,46 @@ def list_own(operation: Operation) -> list[Row]:
 def list_gateways(operation: Operation) -> list[Row]:
     """Return what nginx may answer instead of the application."""
     rows = GATEWAY | FORBIDDEN if operation.is_private else GATEWAY
-    told = "Before the application, or instead of it"
-    return [Row(status, code, f"{told}: {words}.", words) for status, (code, words) in rows.items()]
+    return [
+        Row(status, code, f"{words} ({status})", words) for status, (code, words) in rows.items()
+    ]
 
 
-def describe_errors(operation: Operation) -> Iterator[tuple[int, str, Schema]]:
-    """Yield the error answers of an operation: status, a name by which to share it, and what OpenAPI says."""
+def describe_errors(operation: Operation) -> Iterator[tuple[str, str, Schema]]:
+    """Yield the error answers of an operation: status, a name by which to share it, and what OpenAPI says.
+
+    Those that only nginx gives stand together under 4XX and 5XX: a reader seldom wants to know them.
+    """
     own, gateways = list_own(operation), list_gateways(operation)
     dialect = operation.path.split("/")[1]
-    for status in sorted({row.status for row in [*own, *gateways]}):
+    speaker = dialect if dialect in DIALECTS else "native"
+    statuses = {row.status for row in own} | (FORBIDDEN.keys() if operation.is_private else set())
+    for status in sorted(statuses):
         ours = [row for row in own if row.status == status]
         theirs = [row for row in gateways if row.status == status]
         every = unite(ours, theirs)
-        if dialect not in DIALECTS:
+        if speaker == "native":
             content = {PROBLEM: show_problems(every)}
         else:
-            content = {JSON: show_dialect(ours)} if ours else {}
-            content |= {PROBLEM: show_problems(theirs)} if theirs else {}
-        speaker = dialect if dialect in DIALECTS and ours else "native"
-        codes = [row.code if row in ours else f"gateway_{row.code}" for row in every]
-        told = {
-            "description": "  \n".join(f"`{row.code}`: {row.meaning}" for row in every),
-            "headers": refer([HEADER, RETRY_AFTER] if status in COME_AGAIN else [HEADER]),
-            "content": content,
-        }
-        yield status, ".".join([speaker, str(status), *codes]), told
+            content = {JSON: show_dialect(ours)} | (
+                {PROBLEM: show_problems(theirs)} if theirs else {}
+            )
+        codes = ".".join(row.code for row in every)
+        headers = [HEADER, RETRY_AFTER] if status in COME_AGAIN else [HEADER]
+        yield str(status), f"{speaker}.{status}.{codes}", tell(every, headers, content)
+    for family in (4, 5):
+        rest = [
+            row for row in gateways if row.status // 100 == family and row.status not in statuses
+        ]
+        shown = "_".join(str(row.status) for row in rest)
+        content = {PROBLEM: show_problems(rest)}
+        yield f"{family}XX", f"gateway.{shown}", tell(rest, [HEADER], content)
+
+
+def tell(rows: Sequence[Row], headers: Iterable[str], content: Schema) -> Schema:
+    """Return a response."""
+    lines = [f"`{row.code}`: {row.meaning}" for row in rows]
+    return {"description": "  \n".join(lines), "headers": refer(headers), "content": content}
 
 
 def unite(ours: Sequence[Row], theirs: Sequence[Row]) -> list[Row]:
@@ -82,14 +97,15 @@ def unite(ours: Sequence[Row], theirs: Sequence[Row]) -> list[Row]:
 
 
 def show_problems(rows: Sequence[Row]) -> Schema:
-    """Return errors of one status as problem+json."""
-    status = rows[0].status
+    """Return errors as problem+json."""
+    statuses = sorted({row.status for row in rows})
     codes = sorted({row.code for row in rows})
     schema = {
         "$ref": f"{REF}Problem",
-        "properties": {"status": {"const": status}, "code": {"enum": codes}},
+        "properties": {"status": {"enum": statuses}, "code": {"enum": codes}},
     }
-    return {"schema": schema, "examples": {row.code: {"value": show_problem(row)} for row in rows}}
+    examples = {f"{row.status} {row.code}": {"value": show_problem(row)} for row in rows}
+    return {"schema": schema, "examples": examples}
 
 
 def show_problem(row: Row) -> dict[str, Any]:

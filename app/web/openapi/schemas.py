@@ -13,11 +13,12 @@ from app.web.forms import FORM
 from app.web.openapi.operations import File
 from app.web.options import ModelOptions
 from app.web.pictures import FIELD, JSON, JSON_FIELD, RAW, URL_ENCODED, Source
-from app.web.tensors import B64, Base64
+from app.web.tensors import B64
 
 Schema = dict[str, Any]
 
 REF = "#/components/schemas/"
+TEXT: Schema = {"type": "string", "description": "the picture's file in base64"}
 # What types cannot say: of these members there is exactly one, or at least one.
 CHOICES = {
     "NamedPicture": ("oneOf", ["image_bytes", "pixels"]),
@@ -30,6 +31,7 @@ def draw_types(types: Sequence[Any]) -> tuple[list[Schema], dict[str, Schema]]:
     schemas, components = msgspec.json.schema_components(types, ref_template=f"{REF}{{name}}")
     given = {kind.__name__: kind for kind in types if isinstance(kind, type)}
     for name, schema in components.items():
+        name_types(schema)
         kind = given.get(name)
         inherited = [base.__doc__ or "" for base in kind.__mro__[1:]] if kind else []
         describe(schema, [schema.get("description", ""), *inherited])
@@ -37,6 +39,18 @@ def draw_types(types: Sequence[Any]) -> tuple[list[Schema], dict[str, Schema]]:
             keyword, members = CHOICES[name]
             schema[keyword] = [{"required": [member]} for member in members]
     return list(schemas), dict(components)
+
+
+def name_types(schema: Any) -> None:
+    """Say of what type choices are, wherever in a schema: msgspec leaves that out, and readers of it ask."""
+    if isinstance(schema, list):
+        for each in schema:
+            name_types(each)
+    elif isinstance(schema, dict):
+        if "enum" in schema:
+            is_text = all(isinstance(value, str) for value in schema["enum"])
+            schema["type"] = "string" if is_text else "integer"
+        name_types(list(schema.values()))
 
 
 def describe(schema: Schema, docstrings: Sequence[str]) -> None:
@@ -67,11 +81,18 @@ def draw_members(kind: type[ModelOptions]) -> dict[str, Schema]:
 
 
 def as_text(schema: Schema) -> Schema:
-    """Return an option's schema where it comes as text: what is null in JSON is left out there."""
-    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
-    if len(kinds) != 1:
-        return schema
-    return {**kinds[0], "description": schema["description"]}
+    """Return an option's schema for the query and for forms.
+
+    What is null in JSON is left out there. The default is told in words: Swagger UI would send it in
+    the query and in the form, and an option may be given once.
+    """
+    text = dict(schema)
+    default = text.pop("default", None)
+    if kinds := [kind for kind in text.pop("anyOf", []) if kind != {"type": "null"}]:
+        text |= kinds[0]
+    if default not in (None, ""):
+        text["description"] += f" Default: `{default}`."
+    return text
 
 
 def draw_picture_bodies(
@@ -87,32 +108,25 @@ def draw_picture_bodies(
         Media type → schema, and the components that they refer to.
     """
     options = draw_members(kind)
-    texts = {name: as_text(schema) for name, schema in options.items()}
-    (file, base64, source), components = draw_types([File, Base64, Source])
+    # Swagger UI sends every field of a form, with "string" and 0 in it unless there is an example.
+    fields = {name: as_text(schema) | {"example": ""} for name, schema in options.items()}
+    (file, source), components = draw_types([File, Source])
 
-    def field(item: Schema, description: str) -> Schema:
-        several = {"type": "array", "items": item, "minItems": 1} if is_many else item
-        return {**several, "description": description}
+    def draw(name: str, item: Schema, options: dict[str, Schema], as_list: bool) -> Schema:
+        most = {} if is_many else {"maxItems": 1}
+        pictures = {"type": "array", "items": item, "minItems": 1, **most} if as_list else item
+        return {
+            "type": "object",
+            "properties": {name: pictures, **options},
+            "required": [name],
+            "additionalProperties": False,
+        }
 
-    files, encoded = field(file, "as files"), field(base64, "in base64")
-    sources = {"type": "array", "items": source, "minItems": 1}
     bodies = {
-        FORM: draw_form({FIELD: files, B64: encoded}, texts, "anyOf" if is_many else "oneOf"),
-        JSON: draw_form({JSON_FIELD: sources if is_many else {**sources, "maxItems": 1}}, options),
-        URL_ENCODED: draw_form({B64: encoded}, texts),
+        FORM: draw(FIELD, file, fields, is_many),  # a text "b64" is taken too, seldom of use here
+        JSON: draw(JSON_FIELD, source, options, True),
+        URL_ENCODED: draw(B64, TEXT, fields, is_many),
         "image/*": file,
         RAW: file,
     }
     return bodies, components
-
-
-def draw_form(
-    pictures: dict[str, Schema], options: dict[str, Schema], choice: str = "allOf"
-) -> Schema:
-    """Return an object with options, and pictures in one member or another."""
-    return {
-        "type": "object",
-        "properties": pictures | options,
-        "additionalProperties": False,
-        choice: [{"required": [name]} for name in pictures],
-    }
