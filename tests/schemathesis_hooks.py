@@ -1,4 +1,4 @@
-"""What schemathesis has to be told about this server beside the document: JSON Schema knows no pictures."""
+"""What schemathesis cannot know of this server from the document: pictures, and the codes of errors."""
 
 import base64
 
@@ -12,6 +12,27 @@ PICTURE = grey(200)
 BASE64 = base64.b64encode(PICTURE).decode()
 
 schemathesis.openapi.format("binary", strategies.just(PICTURE))
+
+
+@schemathesis.check
+def codes_are_documented(_context, response, case):
+    """Each status tells its codes by examples; a client may rely on finding its error among them."""
+    if response.headers["content-type"] != ["application/problem+json"]:
+        return
+    problem = response.json()
+    told = find_examples(case.operation, response.status_code)
+    if (problem["status"], problem["code"]) not in told and response.status_code != 405:
+        raise AssertionError(f"{problem['status']} {problem['code']} is not among {told}")
+
+
+def find_examples(operation, status):
+    """Return status and code of each error that an operation documents for a status."""
+    document = operation.schema.raw_schema
+    responses = document["paths"][operation.path][operation.method]["responses"]
+    response = responses.get(str(status)) or responses[f"{status // 100}XX"]
+    response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    examples = response["content"]["application/problem+json"]["examples"].values()
+    return [(example["value"]["status"], example["value"]["code"]) for example in examples]
 
 
 @schemathesis.hook

@@ -87,6 +87,7 @@ def test_an_upload_time_that_no_gateway_says_counts_as_none(client, told):
         lambda data: {"data": data, "content_type": "image/png"},
         lambda data: {"data": data, "content_type": "application/octet-stream"},
         lambda data: {"data": {"b64": b64(data)}, "content_type": "multipart/form-data"},
+        lambda data: {"data": {"b64": (io.BytesIO(b64(data).encode()), "picture.b64")}},
         lambda data: {"data": {"b64": b64(data)}},
         lambda data: {"data": {"b64": f"data:image/png;base64,{b64(data)}"}},
         # As clients write it that forget to escape "+".

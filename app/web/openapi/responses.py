@@ -97,15 +97,9 @@ def unite(ours: Sequence[Row], theirs: Sequence[Row]) -> list[Row]:
 
 
 def show_problems(rows: Sequence[Row]) -> Schema:
-    """Return errors as problem+json."""
-    statuses = sorted({row.status for row in rows})
-    codes = sorted({row.code for row in rows})
-    schema = {
-        "$ref": f"{REF}Problem",
-        "properties": {"status": {"enum": statuses}, "code": {"enum": codes}},
-    }
+    """Return errors as problem+json; every code has an example."""
     examples = {f"{row.status} {row.code}": {"value": show_problem(row)} for row in rows}
-    return {"schema": schema, "examples": examples}
+    return {"schema": {"$ref": f"{REF}Problem"}, "examples": examples}
 
 
 def show_problem(row: Row) -> dict[str, Any]:
