@@ -33,6 +33,7 @@ ASKED = {
     "every label": "/predict?heatmap=all",
     "drawn": "/predict/heatmap",
 }
+SETTLE_S = 2  # for what the clients before had asked and did not wait for
 
 
 def compile_one(path: Path, precision: str, with_features: bool) -> openvino.InferRequest:
@@ -86,6 +87,7 @@ def compare_requests(pictures: Path, precision: str, options: argparse.Namespace
             rows: dict[str, list[tuple[float, float]]] = {name: [] for name in ASKED}
             for turn in range(options.rounds + 1):
                 for name, path in ASKED.items():
+                    time.sleep(SETTLE_S)
                     asking = replace(running, url=base + path)
                     sample = measure(asking, Path(folder), options.clients, options.seconds)
                     if sample.errors:
