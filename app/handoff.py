@@ -13,10 +13,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from gevent.event import Event
-from gevent.hub import get_hub
+from gevent.hub import Hub, get_hub
 from gevent.monkey import get_original
 
+from app.errors import ServingError
+
 T = TypeVar("T")
+
+# gevent prints the traceback of whatever a greenlet or a pool raises, but for these: a client's fault is
+# raised on another thread like anywhere else, and no surprise.
+Hub.NOT_ERROR += (ServingError,)
 
 _start_native_thread = get_original("_thread", "start_new_thread")
 native_lock = get_original("_thread", "allocate_lock")  # makes one that gevent does not patch

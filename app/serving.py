@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
 import gevent
 
@@ -24,7 +24,7 @@ from app.errors import (
 )
 from app.fetching import Fetcher
 from app.fleet import Fleet
-from app.handoff import Handoff
+from app.handoff import Handoff, call_aside
 from app.lineup import Entry, Lineup, Refusal
 from app.loading import load_model
 from app.machine import hold_lock
@@ -37,6 +37,8 @@ from app.sizing import current_plan, has_room
 from app.studio import Picture, Studio
 from app.traffic import ANY, Target, choose_version
 from app.versions import Versions, VersionStatus
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -257,6 +259,17 @@ class ModelServer:
         except ServingError as error:
             return error
         return replace(prediction, drawing=drawing)
+
+    def run_aside(self, data: bytes, work: Callable[[], T]) -> T:
+        """Run work on a client's bytes on a native thread, while the hub goes on; return or raise what it does.
+
+        The work must not touch Flask's ``request`` or ``g``, gevent, or the metrics.
+
+        Args:
+            data: the client's bytes that the work is about: should it end the process, they are to blame.
+            work: what to do; ends within the deadline of a request.
+        """
+        return call_aside(work)
 
     def ready_model(self, target: Target = ANY) -> Model:
         """Return what would answer. Raises UnknownModel or NotReady."""
