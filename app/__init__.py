@@ -4,6 +4,7 @@ The house, from the roof down. A module imports only from floors below its own;
 ``tests/test_layers.py`` holds that law.
 
     ROOF     wsgi, worker       the application built from the environment; Gunicorn's worker around it
+             responses          Gunicorn's response, in one send
              probe, optimize    programs of their own: measure one worker; earn reduced precisions
              follow, publish    look for new versions; put one in place
     FLOOR 4  factory            create_app(settings): wires everything
@@ -13,6 +14,8 @@ The house, from the roof down. A module imports only from floors below its own;
              studio             native threads for pictures: decoded before the forward, drawn on after it
              fleet, meter       all workers together; what pictures are counted as
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
+             native_pool, budget   native threads for images and bodies; the bytes that these may hold
+             watchdog, trials, visitors   threads that do not come back, inputs that end workers
              servable, versions a loaded version with its threads; which are live, and how they change
              fetching           pictures by URL, from where the operator allows it
              repository, models_file, traffic   which versions are wanted; which of them answers
@@ -24,7 +27,7 @@ The house, from the roof down. A module imports only from floors below its own;
              heatmap            from features to numbers and colours over a picture
              images, bundle, card, optimized, precision   files: pictures, models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
-    GROUND   settings, errors, logs, roster, machine, metrics, outputs   no torch, no Flask
+    GROUND   settings, errors, logs, roster, quarantine, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 

@@ -42,7 +42,9 @@ from app.errors import (
     ServingError,
 )
 from app.handoff import Handoff, native_lock
+from app.native_pool import Task
 from app.outputs import Forward
+from app.quarantine import Records
 
 UNANSWERED = InternalError("the model gave no answer")
 
@@ -91,6 +93,7 @@ class Ticket:
         work: the picture, (3, side, side) uint8; or the job.
         is_gone: tells whether the client has hung up; asked on the model thread.
         with_features: the picture's features are wanted too.
+        digest: of the client's bytes; should the forward end the process, they are to blame.
         submitted: when it was queued, monotonic seconds.
         answered: set, on the hub, once ``outcome`` is there.
         abandoned: the waiter has left (deadline or hang-up); nobody wants the answer.
@@ -100,6 +103,7 @@ class Ticket:
     work: np.ndarray | Job
     is_gone: Callable[[], bool]
     with_features: bool = False
+    digest: bytes = b""
     submitted: float = field(default_factory=time.monotonic)
     answered: Event = field(default_factory=Event)
     abandoned: bool = False
@@ -114,15 +118,24 @@ def is_never_gone() -> bool:
 class Batcher:
     """Collects pictures into batches and runs them through a network, one batch at a time."""
 
-    def __init__(self, handoff: Handoff, *, max_wait_s: float, max_queue: int) -> None:
+    def __init__(
+        self,
+        handoff: Handoff,
+        *,
+        max_wait_s: float,
+        max_queue: int,
+        hands: Records | None = None,
+    ) -> None:
         """Make an empty batcher (on the hub).
 
         Args:
             handoff: brings the answers back.
             max_wait_s: how long the first picture of a batch waits for those that are being decoded.
             max_queue: the most requests inside, from ``place`` to the answer.
+            hands: records what the forwards have in hand; by default nobody else reads it.
         """
         self._handoff = handoff
+        self._hands = hands or Records()
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
@@ -130,6 +143,7 @@ class Batcher:
         self._submitted = 0  # those of them that have queued their picture
         self._aside = 0  # those of them that need no forward any more
         self._in_hand: list[list[Ticket]] = []  # the batch that each lane works on
+        self._tasks: list[Task | None] = []  # the forward that each lane is in
         self._cutting = native_lock()
         self._closing = False
         self._idle = Event()
@@ -176,6 +190,7 @@ class Batcher:
         image: np.ndarray,
         is_gone: Callable[[], bool] = is_never_gone,
         with_features: bool = False,
+        digest: bytes = b"",
     ) -> Row:
         """Queue a picture and wait for its answer; the caller's timeout bounds the wait.
 
@@ -183,6 +198,7 @@ class Batcher:
             image: (3, side, side) uint8.
             is_gone: tells whether the client has hung up; safe on any thread.
             with_features: give the picture's features too.
+            digest: of the client's bytes, as ``Quarantine.digest`` makes it.
 
         Raises:
             InternalError: the forward failed.
@@ -190,7 +206,7 @@ class Batcher:
             ClientGone: the client had hung up before its turn came.
             NotReady: the model thread has ended.
         """
-        return cast(Row, self._wait(Ticket(image, is_gone, with_features)))
+        return cast(Row, self._wait(Ticket(image, is_gone, with_features, digest)))
 
     def do(self, job: Job, is_gone: Callable[[], bool] = is_never_gone) -> np.ndarray:
         """Queue a job that needs the model thread, and wait for what it returns; else as ``submit``."""
@@ -221,6 +237,11 @@ class Batcher:
     def open_lanes(self, lanes: int) -> None:
         """Say how many threads will call ``run``, before the first does."""
         self._in_hand = [[] for _ in range(lanes)]
+        self._tasks = [None] * lanes
+
+    def tasks(self) -> list[Task]:
+        """Return the forwards and jobs that are running now; on any thread."""
+        return [task for task in self._tasks if task is not None]
 
     def run(self, lane: int, forward: Forward, forward_in_lane: Forward, max_batch: int) -> None:
         """Answer batches until ``drain``; once every lane has ended, call ``turn_away``.
@@ -240,7 +261,13 @@ class Batcher:
             jobs = [[ticket] for ticket in batch if callable(ticket.work)]
             pictures = [ticket for ticket in batch if not callable(ticket.work)]
             for part in filter(None, [pictures, *jobs]):
+                digests = tuple(ticket.digest for ticket in part)
+                self._tasks[lane] = Task("the forward", time.monotonic(), digests)
+                held = self._hands.hold(digests)
                 self._answer(part, forward_in_lane if self._crowd() >= lanes else forward)
+                # Not in a "finally": what ends this thread ends the worker, and these are to blame.
+                self._hands.release(held)
+                self._tasks[lane] = None
 
     def turn_away(self) -> None:
         """Answer whoever is left: nobody will compute it."""

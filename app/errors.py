@@ -6,7 +6,7 @@ Where each is raised, along the way of a request:
               MissingImage     UnreadableImage   QueueFull           InternalError
               UnsupportedType  UnsupportedType   NotReady
               BodyTooLarge     ImageTooLarge     DeadlinePassed
-              MalformedRequest                   NoHeatMap
+              MalformedRequest Quarantined       NoHeatMap
               InvalidOption
               NotAcceptable
               UrlRefused, FetchFailed
@@ -149,6 +149,13 @@ class OutOfMemory(ServingError):
     status = 503
     code = "out_of_memory"
     retry_after_s = 1
+
+
+class Quarantined(ServingError):
+    """The input ended two workers, so it is not worked on again (see ``app/quarantine.py``)."""
+
+    status = 500
+    code = "quarantined"
 
 
 class ClientGone(ServingError):

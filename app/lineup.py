@@ -35,6 +35,7 @@ from app.repository import ModelConfig, choose_versions
 from app.settings import Settings
 
 LINEUP_FILE = "lineup.json"  # in the cache folder
+LOOK_WAIT_S = 10  # for another process that looks at the same folders: it may convert for minutes
 WATCHED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE, SUMS_FILE, REPORT_FILE)
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
@@ -147,8 +148,11 @@ class Curator:
         self._seen: dict[Path, Fingerprint] = {}
         self._looked = False
 
-    def look(self) -> Lineup:
+    def look(self, wait_s: float = LOOK_WAIT_S) -> Lineup:
         """Return the lineup as the folders are now; takes seconds where something is new, else microseconds.
+
+        Another process may be looking at the same folders. After ``wait_s`` this one stays with what
+        it has, or, where that is nothing, looks all the same.
 
         The last versions of a model are kept when its folder is empty or gone: more likely a mount
         vanished than an operator wants an outage.
@@ -159,7 +163,9 @@ class Curator:
             self._lineup = dataclasses.replace(self._lineup, problem=str(error))
             return self._lineup
         # Two that look at once would convert everything twice.
-        with hold_lock(self._settings.cache / "curator.lock"):
+        with hold_lock(self._settings.cache / "curator.lock", wait_s) as held:
+            if not held and self._lineup.entries:
+                return self._lineup
             parts = [self._look_at(config) for config in configs]
         self._looked = True
         self._lineup = Lineup(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pynvml
 
 GIB = 1 << 30
 CGROUP = Path("/sys/fs/cgroup")  # version 2
+LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,15 @@ def read_process(pid: int) -> ProcessUse | None:
     return ProcessUse(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
+def ending_signal(pid: int) -> int:
+    """Return the signal that has ended a child that is still to be reaped; 0 for none."""
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return found.si_status if found and found.si_code != os.CLD_EXITED else 0
+
+
 def list_gpus() -> list[Gpu]:
     """Return the GPUs that CUDA may see, from NVML: it makes no CUDA context. Empty where there is no driver.
 
@@ -162,17 +174,40 @@ def visible_handles() -> list[object]:
 
 
 @contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes know by its file; waits (the whole thread) until it is free.
+def hold_lock(path: Path, timeout_s: float) -> Iterator[bool]:
+    """Hold a lock that other processes know by its file; the whole thread waits until it is free.
 
-    Where the file cannot be made nothing is held: better twice the work than none.
+    Where the file cannot be made or locked, or its holder does not let go in time, nothing is held:
+    better twice the work than none.
+
+    Args:
+        path: the file.
+        timeout_s: how long to wait.
+
+    Yields:
+        Whether the lock is held.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     except OSError:
-        yield
+        yield False
         return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends
-        yield
+    with lock:  # closing it lets go, and so does the kernel when the process ends
+        yield wait_for_lock(lock, timeout_s)
+
+
+def wait_for_lock(lock: IO[str], timeout_s: float) -> bool:
+    """Lock an open file; return False where that is not possible in time."""
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(LOCK_POLL_S)
+        except OSError:  # a file system without locks
+            return False
+        else:
+            return True

@@ -15,6 +15,8 @@ import json
 import mmap
 import struct
 
+from app.quarantine import Quarantine
+
 NOTE_BYTES = 16 * 1024  # what one worker may tell the others
 SIZE = struct.Struct("I")
 COUNT = struct.Struct("Q")
@@ -39,6 +41,7 @@ class Roster:
 
     Attributes:
         slot: this process's own slot; ``enter`` sets it, in the worker.
+        quarantine: the inputs that have ended workers, and what each worker has in hand.
     """
 
     def __init__(self) -> None:
@@ -48,6 +51,7 @@ class Roster:
         self._deaths = mmap.mmap(-1, COUNT.size)
         self._served = SLOTS  # index of the byte that says whether any worker was ever ready
         self.slot = 0
+        self.quarantine = Quarantine(SLOTS)
 
     def claim(self) -> int:
         """Take the lowest free slot (in the master, before a fork).
@@ -61,12 +65,25 @@ class Roster:
                 return slot
         raise RuntimeError(f"all {SLOTS} worker slots are taken")
 
-    def release(self, slot: int) -> None:
-        """Give a slot back (in the master, after its worker ended); who had not been draining has died."""
+    def release(self, slot: int, signal_number: int = 0) -> list[bytes]:
+        """Give a slot back (in the master, after its worker ended); one that was not draining has died.
+
+        Args:
+            slot: the worker's.
+            signal_number: the signal that ended it, or 0.
+
+        Returns:
+            The digests of the inputs that are convicted now.
+        """
+        convicted = []
         if self._states[slot] != State.DRAINING:
             COUNT.pack_into(self._deaths, 0, self.deaths() + 1)
+            outside = self.quarantine.was_outside(signal_number)
+            convicted = self.quarantine.charge(slot, outside=outside)
+        self.quarantine.clear(slot)
         self._states[slot] = State.ABSENT
         self._write(slot, b"")
+        return convicted
 
     def deaths(self) -> int:
         """Return how many workers have died: killed, crashed, or ended by a model thread that died."""
@@ -108,6 +125,11 @@ class Roster:
         SIZE.pack_into(self._notes, begin, 0)
         self._notes[begin + SIZE.size : begin + SIZE.size + len(text)] = text
         SIZE.pack_into(self._notes, begin, len(text))
+
+    def occupied(self) -> list[int]:
+        """Return the slots that have a worker; quicker than ``states``."""
+        states = self._states[:SLOTS].rstrip(b"\0")
+        return [slot for slot, state in enumerate(states) if state]
 
     def states(self) -> dict[int, State]:
         """Return the state of every slot that has a worker."""

@@ -23,6 +23,7 @@ from app.errors import NoHeatMap
 from app.handoff import Handoff, start_native_thread
 from app.heatmap import HeatMap, make_heat_map
 from app.outputs import Forward, Gradients
+from app.quarantine import Records
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Servable:
         max_wait_s: float,
         max_queue: int,
         on_death: Callable[[str], None],
+        hands: Records | None = None,
     ) -> None:
         """Prepare it; nothing runs before ``start``.
 
@@ -105,9 +107,10 @@ class Servable:
             max_queue: likewise.
             on_death: called with the reason, on a model thread, when one ends unasked; the requests in
                 hand are not answered yet.
+            hands: as ``Batcher`` takes it.
         """
         self.model = model
-        self.batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue)
+        self.batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue, hands=hands)
         self._handoff = handoff
         self._on_death = on_death
         self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item for each lane that did

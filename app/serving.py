@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
+from weakref import WeakSet
 
 import gevent
 
@@ -24,11 +25,12 @@ from app.errors import (
 )
 from app.fetching import Fetcher
 from app.fleet import Fleet
-from app.handoff import Handoff, call_aside
+from app.handoff import Handoff
 from app.lineup import Entry, Lineup, Refusal
 from app.loading import load_model
 from app.machine import hold_lock
 from app.meter import Meter, meter_of
+from app.native_pool import NativePool, Task
 from app.prediction import Prediction, Wish
 from app.roster import Roster, State
 from app.servable import Model, Servable
@@ -36,9 +38,14 @@ from app.settings import Settings
 from app.sizing import current_plan, has_room
 from app.studio import Picture, Studio
 from app.traffic import ANY, Target, choose_version
+from app.trials import Trials
 from app.versions import Versions, VersionStatus
+from app.visitors import Visitors
+from app.watchdog import Watchdog
 
 T = TypeVar("T")
+
+PARSING_THREADS = 2  # large bodies parsed at once in a worker
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +59,7 @@ class ModelServer:
     Attributes:
         state: of this worker.
         fleet: all workers.
+        visitors: the requests inside this worker.
     """
 
     def __init__(
@@ -69,7 +77,8 @@ class ModelServer:
             roster: where this process has its slot.
             read_lineup: returns what to serve now; by default what this process planned.
             load: loads a version, on the loader's thread.
-            on_death: called on a model thread when it ends unasked.
+            on_death: called when a native thread ends unasked (on that thread) or does not come back;
+                ends the process.
         """
         self._settings = settings
         self._roster = roster
@@ -77,17 +86,26 @@ class ModelServer:
         self._poll_s = settings.poll_s if read_lineup else 0.0
         self._on_death = on_death
         self._handoff = Handoff()
-        self._studio = Studio(settings)
+        quarantine = roster.quarantine
+        self._hands = quarantine.hands(roster.slot)
+        self._studio = Studio(settings, self._handoff, quarantine, self._hands)
+        self._parsing = NativePool(
+            "parsing", PARSING_THREADS, self._handoff, quarantine, self._hands
+        )
+        self._trials = Trials(quarantine)
+        self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
         self.fleet = Fleet(settings, roster)
+        self.visitors = Visitors(roster)
         self._versions = Versions(
             self._handoff,
             load=lambda entry: load(settings, roster.slot, entry),
             serve=self._serve,
             has_room=self._has_room,
-            in_turn=partial(hold_lock, settings.cache / "load.lock"),
+            in_turn=partial(hold_lock, settings.cache / "load.lock", settings.load_timeout_s),
         )
-        self._watchdog = gevent.Greenlet()
+        self._watchdog = Watchdog(settings.deadline_s, self._tasks, self._end_stuck)
+        self._load_timer = gevent.Greenlet()
         self._failure = ""
         self.state = State.LOADING
 
@@ -96,15 +114,18 @@ class ModelServer:
         self._enter(State.LOADING)
         self.fleet.tell(self._versions.live, self._versions.failed)
         self._versions.start(self._read_lineup, self._poll_s, self._take_stock)
-        self._watchdog = gevent.spawn_later(self._settings.load_timeout_s, self._give_up_loading)
+        self._load_timer = gevent.spawn_later(self._settings.load_timeout_s, self._give_up_loading)
+        self._watchdog.start()
 
     def stop(self, timeout_s: float) -> None:
         """Drain: take nothing new, answer what is inside, end the threads; at most ``timeout_s`` seconds."""
         self._enter(State.DRAINING)
-        self._watchdog.kill()
+        self._load_timer.kill()
+        self._watchdog.stop()
         if not self._versions.stop(timeout_s):
             logger.error("stopped with requests unanswered after %s s", timeout_s)
         self._studio.close()
+        self._parsing.close()
 
     def check_room(self, target: Target = ANY) -> None:
         """Refuse a request that would be refused anyway, before its body is read.
@@ -231,33 +252,41 @@ class ModelServer:
         wish: Wish | None,
     ) -> Prediction | ServingError:
         """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
-        settings, model = self._settings, servable.model
-        too_late = DeadlinePassed(
-            f"no answer within {settings.deadline_s:g} s, the limit of a request"
-        )
+        model = servable.model
         if wish is not None and model.gradients is None:
             return model.no_heat_map()
         try:
             with (
-                gevent.Timeout(settings.deadline_s, too_late),
+                gevent.Timeout(self._settings.deadline_s, self._too_late()),
                 servable.batcher.place(),
                 self._meter(model).inside(),
             ):
-                began = time.monotonic()
-                image, size = self._studio.decode(picture, model)
-                decode_s = time.monotonic() - began
-                row = servable.batcher.submit(image, is_gone, with_features=wish is not None)
-                prediction = Prediction(row.logits, model, row.timing, decode_s, size)
-                if wish is None:
-                    return prediction
-                maps = servable.explain(row.features, wish.choose(prediction), is_gone)
-                prediction = replace(prediction, heat_maps=maps)
-                if wish.style is None:
-                    return prediction
-                with servable.batcher.aside():
-                    drawing = self._studio.draw(picture, prediction, wish.style)
+                return self._trials.run(partial(self._predict, servable, picture, is_gone, wish))
         except ServingError as error:
             return error
+
+    def _predict(
+        self,
+        servable: Servable,
+        picture: Picture,
+        is_gone: Callable[[], bool],
+        wish: Wish | None,
+        on_trial: bool,
+    ) -> Prediction:
+        """Answer one picture that holds its place. Raises NeedsTrial unless it is on trial."""
+        began = time.monotonic()
+        decoded = self._studio.decode(picture, servable.model, on_trial=on_trial)
+        decode_s = time.monotonic() - began
+        row = servable.batcher.submit(decoded.image, is_gone, wish is not None, decoded.digest)
+        prediction = Prediction(row.logits, servable.model, row.timing, decode_s, decoded.size)
+        if wish is None:
+            return prediction
+        maps = servable.explain(row.features, wish.choose(prediction), is_gone)
+        prediction = replace(prediction, heat_maps=maps)
+        if wish.style is None:
+            return prediction
+        with servable.batcher.aside():
+            drawing = self._studio.draw(picture, prediction, wish.style, on_trial=on_trial)
         return replace(prediction, drawing=drawing)
 
     def run_aside(self, data: bytes, work: Callable[[], T]) -> T:
@@ -268,8 +297,15 @@ class ModelServer:
         Args:
             data: the client's bytes that the work is about: should it end the process, they are to blame.
             work: what to do; ends within the deadline of a request.
+
+        Raises:
+            DeadlinePassed: it did not.
+            ServingError: as ``NativePool.run``.
         """
-        return call_aside(work)
+        with gevent.Timeout(self._settings.deadline_s, self._too_late()):
+            return self._trials.run(
+                lambda on_trial: self._parsing.run(lambda _: work(), data, on_trial=on_trial)
+            )
 
     def ready_model(self, target: Target = ANY) -> Model:
         """Return what would answer. Raises UnknownModel or NotReady."""
@@ -293,6 +329,8 @@ class ModelServer:
         known = {entry.name for entry in lineup.entries}
         if not live and name not in known:
             raise UnknownModel(f"there is no model {name!r}; there is {list_all(known)}")
+        if not live and self._versions.has_failed(name):
+            raise NotReady(f"{name} could not be loaded; the log of the server has the reason")
         if not live:
             raise NotReady(f"{name} is being loaded")
         labels = lineup.labels.get(name, {})
@@ -313,13 +351,16 @@ class ModelServer:
     def _serve(self, model: Model) -> Servable:
         """Make a servable of a loaded model; from now on its counts are told, if only as 0."""
         self._meter(model)
-        return Servable(
+        servable = Servable(
             model,
             self._handoff,
             max_wait_s=self._settings.max_wait_ms / 1000,
             max_queue=self._settings.max_queue,
             on_death=self._die,
+            hands=self._hands,
         )
+        self._servables.add(servable)
+        return servable
 
     def _has_room(self, entry: Entry) -> bool:
         """Tell whether a version fits beside those that are loaded (on the loader's thread)."""
@@ -339,18 +380,46 @@ class ModelServer:
             logger.error("the model cannot be served: %s", failure)
 
     def _give_up_loading(self) -> None:
-        """End the wait for a load that hangs; should it come through after all, the worker is ready then."""
+        """End the wait for a load that hangs, and after as long again the worker.
+
+        Should the load come through meanwhile, the worker is ready then. A worker that has another
+        version to answer with goes on, whatever a load beside it does.
+        """
+        limit_s = self._settings.load_timeout_s
         if self.state is State.LOADING:
             self._fail("the model did not load in time")
-            limit_s = self._settings.load_timeout_s
             logger.error("the model did not load in time: the limit is %g s", limit_s)
+            self._load_timer = gevent.spawn_later(limit_s, self._end_hanging_load)
+
+    def _end_hanging_load(self) -> None:
+        """End the worker if it is still loading and has nothing to answer with."""
+        if self.state is State.FAILED and self._versions.is_loading:
+            self._die(f"its load has hung for {2 * self._settings.load_timeout_s:g} s")
 
     def _die(self, reason: str) -> None:
-        """End the worker: a model thread has ended unasked (on that thread, before anybody is turned away)."""
+        """End the worker: a native thread has ended unasked, or has not come back (on any thread)."""
         if self.state is not State.DRAINING:
             self._fail("the model has stopped")
-            logger.error("the model has stopped: %s", reason)
-            self._on_death()
+            try:
+                logger.error("the model has stopped: %s", reason)
+            finally:
+                self._on_death()
+
+    def _tasks(self) -> list[Task]:
+        """Return what the native threads are working on for requests."""
+        forwards = [task for servable in self._servables for task in servable.batcher.tasks()]
+        return self._studio.tasks() + self._parsing.tasks() + forwards
+
+    def _end_stuck(self, task: Task, limit_s: float) -> None:
+        """End the worker: a native thread has not come back. What else is in hand is not to blame."""
+        self._hands.keep_only(task.digests)
+        self._die(f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone")
+
+    def _too_late(self) -> DeadlinePassed:
+        """Return what a request meets whose deadline passes."""
+        return DeadlinePassed(
+            f"no answer within {self._settings.deadline_s:g} s, the limit of a request"
+        )
 
     def _fail(self, reason: str) -> None:
         """Become unready (on any thread), for a reason that clients may read."""

@@ -217,7 +217,7 @@ def room_on_device(settings: Settings, device: str, needed: int) -> Iterator[Non
     if device == "cpu":
         yield
         return
-    with hold_lock(settings.cache / f"{device}.lock"):
+    with hold_lock(settings.cache / f"{device}.lock", settings.load_timeout_s):
         until = time.monotonic() + settings.load_timeout_s
         while free_on(device) < needed and time.monotonic() < until:
             time.sleep(MEMORY_POLL_S)

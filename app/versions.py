@@ -56,6 +56,7 @@ class Versions:
         live: those that answer; changed on the hub only.
         failed: those that could not be loaded, and why.
         lineup: what was to be loaded last.
+        is_loading: a version is being loaded at this moment.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Versions:
         load: Callable[[Entry], Model],
         serve: Callable[[Model], Servable],
         has_room: Callable[[Entry], bool] = lambda entry: True,
-        in_turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        in_turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Begin with nothing.
 
@@ -88,6 +89,7 @@ class Versions:
         self.live: dict[Key, Servable] = {}
         self.failed: dict[Key, str] = {}
         self.lineup = Lineup()
+        self.is_loading = False
 
     # On the hub
 
@@ -119,6 +121,10 @@ class Versions:
         """Return a model's live versions."""
         live = (servable for servable in self.live.values() if servable.model.name == name)
         return {servable.model.version: servable for servable in live}
+
+    def has_failed(self, name: str) -> bool:
+        """Tell if a version of a model could not be loaded."""
+        return any(key[0] == name for key in self.failed)
 
     def statuses(self) -> list[VersionStatus]:
         """Return how each version stands that is live, wanted or refused, by name and number."""
@@ -208,6 +214,7 @@ class Versions:
                     )
                     self._let_go(old)
                     old = []
+                self.is_loading = True
                 model = self._load(entry)
         except BundleError as error:
             self.failed[entry.key] = str(error)
@@ -219,6 +226,8 @@ class Versions:
             self.failed.pop(entry.key, None)
             self._on_hub(partial(self._install, entry, model))
             announce(model, time.monotonic() - started)
+        finally:
+            self.is_loading = False
         return old
 
     def _let_go(self, keys: list[Key], timeout_s: float = 60) -> None:

@@ -17,6 +17,7 @@ from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.workers.ggevent import GeventWorker
 
+from app import responses  # noqa: F401  (it takes the place of Gunicorn's own)
 from app.roster import State, roster
 
 POLL_S = 0.05  # while loading only; well below the time that a load takes

@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from app.errors import SettingsError
 from app.logs import logging_config
+from app.machine import ending_signal
 from app.roster import roster
 from app.settings import Settings
 from app.sizing import adopt_plan
@@ -52,9 +53,20 @@ logconfig_dict = logging_config(settings.log_level)
 SWITCH_INTERVAL_S = 0.0005
 
 
+signals = {}  # by pid: the signal that has ended a worker, 0 for none
+
+
 def when_ready(server):
     """Tell the plan and import the engine (in the master, after the sockets are open: clients wait, not fail)."""
     tell_plan()
+    reap = server.reap_workers
+
+    def look_and_reap():
+        """Note how each worker ended, which Gunicorn does not tell its hooks, and then reap it."""
+        signals.update({pid: ending_signal(pid) for pid in server.WORKERS})
+        reap()
+
+    server.reap_workers = look_and_reap
 
 
 def on_reload(server):
@@ -99,10 +111,17 @@ def post_fork(server, worker):
 
 
 def child_exit(server, worker):
-    """Free a dead worker's slot, and take its gauges out of the metrics (in the master); its counts stay."""
+    """Free a dead worker's slot, and take its gauges out of the metrics (in the master); its counts stay.
+
+    What ended two workers is convicted: app/quarantine.py.
+    """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # scripts/run-gunicorn
         mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py
-    roster.release(worker.slot)
+    for digest in roster.release(worker.slot, signals.pop(worker.pid, 0)):
+        logging.getLogger("quarantine").error(
+            "an input (%s) was in hand when two workers died: it is refused until the next start",
+            digest.hex(),
+        )
 
 
 def worker_exit(server, worker):

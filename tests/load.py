@@ -28,18 +28,18 @@ class Load:
         answers: every request that ended, whatever came.
     """
 
-    def __init__(self, server, clients=CLIENTS):
-        """Prepare clients of that server."""
+    def __init__(self, server, clients=CLIENTS, data=None):
+        """Prepare clients of that server, who send an image's file."""
         self._clients = clients
+        self._data = data or STREET.read_bytes()
         self.answers: list[Answer] = []
         self._server = server
         self._going = threading.Event()
 
     def _client(self) -> None:
-        data = STREET.read_bytes()
         while self._going.is_set():
             try:
-                response = self._server.predict(data)
+                response = self._server.predict(self._data)
                 version = response.headers.get("X-Model-Version", "")
                 self.answers.append(Answer(response.status_code, response.text, version))
             except requests.RequestException as error:
@@ -65,6 +65,6 @@ class Load:
 
     def check_nothing_lost(self) -> None:
         """Assert that every request got the right answer."""
-        right = self._server.predict(STREET.read_bytes()).text
+        right = self._server.predict(self._data).text
         lost = [each for each in self.answers if (each.status, each.text) != (200, right)]
         assert not lost, f"{len(lost)} of {len(self.answers)} lost: {lost[:3]}"

@@ -1,25 +1,55 @@
-"""An application whose model thread dies of a white picture: a fault that a real network has no way to cause."""
+"""An application that dies of some images, or never comes back from them: faults that nobody can cause at will.
+
+Of an image in tests/faults.py the decode thread or the model thread ends the process, or hangs. A white
+image ends the model thread.
+"""
 
 import os
+import signal
 
 import numpy as np
+from gevent.monkey import get_original
+from PIL import Image
 
+from app import studio
 from app.factory import create_app
 from app.roster import roster
 from app.servable import Model
 from app.serving import ModelServer
 from app.settings import Settings
+from tests.faults import FAULTS, MARK
 from tests.helpers import as_forward, make_entry, make_lineup
+
+HANG_S = 3600
+NATIVE_SLEEP = get_original("time", "sleep")  # gevent's own would let other greenlets run
+
+
+def prepare_image(image: Image.Image, *rest: object) -> np.ndarray:
+    """Stand for ``app.images.prepare_image``, which cannot crash at will."""
+    if image.size == FAULTS["crash in decoding"]:
+        signal.raise_signal(signal.SIGSEGV)  # of this thread, as a real one is
+    if image.size == FAULTS["kill in decoding"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if image.size == FAULTS["hang in decoding"]:
+        NATIVE_SLEEP(HANG_S)
+    return really_prepare_image(image, *rest)
 
 
 def forward(images: list[np.ndarray]) -> np.ndarray:
-    """Answer, or end the thread where a picture is white."""
-    if any((image == 255).all() for image in images):
-        raise SystemExit
+    """Answer, or do as an image demands."""
+    for image in images:
+        demand = tuple(image[:2, 0, 0])
+        if (image == 255).all():
+            raise SystemExit
+        if demand == (MARK, 63):
+            os._exit(1)
+        if demand == (MARK, 65):
+            NATIVE_SLEEP(HANG_S)
     return np.ones((len(images), 1), np.float32)
 
 
-settings = Settings.from_env({})
+really_prepare_image, studio.prepare_image = studio.prepare_image, prepare_image
+settings = Settings.from_env(os.environ)
 model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, as_forward(forward))
 lineup = make_lineup(make_entry("mortal", 1))
 server = ModelServer(settings, roster, lambda: lineup, lambda *_: model, lambda: os._exit(1))

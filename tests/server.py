@@ -37,10 +37,16 @@ class Server:
         direct_url: the way past nginx.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        """Lay out the folder; ``settings`` are environment variables without their prefix."""
+    def __init__(self, folder: Path, wsgi_app: str = "", **settings: str) -> None:
+        """Lay out the folder.
+
+        Args:
+            folder: where it runs.
+            wsgi_app: a module of tests/ that serves instead of the project's own application.
+            settings: environment variables without their prefix.
+        """
         self.folder = folder
-        for name in LINKED:
+        for name in (*LINKED, "tests"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "run").mkdir()
         port, direct_port = free_port(), free_port()
@@ -50,6 +56,11 @@ class Server:
             text = path.read_text().replace("10086", str(direct_port))
             copy.write_text(text.replace("8999", str(port)))
             copy.chmod(path.stat().st_mode)
+        if wsgi_app:
+            conf = folder / "conf" / "gunicorn.conf.py"
+            text = conf.read_text()
+            assert "app.wsgi:app" in text
+            conf.write_text(text.replace("app.wsgi:app", wsgi_app))
         self.url = f"http://127.0.0.1:{port}"
         self.direct_url = f"http://127.0.0.1:{direct_port}"
         self.environment = {

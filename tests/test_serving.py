@@ -270,6 +270,38 @@ def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, c
     assert "surprise" in caplog.text
 
 
+def test_a_load_that_hangs_for_good_ends_the_worker(settings):
+    gate, roster, deaths = SimpleQueue(), Roster(), []
+    roster.enter(roster.claim())
+    lineup = make_lineup(make_entry())
+    server = ModelServer(
+        settings(load_timeout_s="1"),
+        roster,
+        lambda: lineup,
+        lambda *_: gate.get(),
+        lambda: deaths.append(server.state),
+    )
+    server.start()
+    wait_until(lambda: deaths, 5)
+    assert deaths == [State.FAILED]
+    gate.put(model())
+    wait_until(lambda: server.state is State.READY)
+    server.stop(timeout_s=2)
+
+
+def test_a_model_that_failed_is_not_said_to_be_loading(serve):
+    def load(_settings, _slot, entry):
+        if entry.name == "broken":
+            raise BundleError("it is broken")
+        return dataclasses.replace(model(), name=entry.name)
+
+    lineup = make_lineup(make_entry("insects"), make_entry("broken"))
+    server = serve(load, lambda: lineup)
+    wait_until(lambda: is_ready(server))
+    with pytest.raises(NotReady, match="broken could not be loaded"):
+        server.check_room(Target("broken"))
+
+
 def test_a_load_that_hangs_counts_as_failed_after_its_time(serve):
     gate = SimpleQueue()
 

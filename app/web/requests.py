@@ -16,6 +16,7 @@ from app import metrics
 from app.logs import request_id
 from app.prediction import Prediction
 from app.servable import Model
+from app.web import model_server
 
 HEADER = "X-Request-ID"
 QUIET = {"/healthz", "/healthcheck", "/readyz", "/v2/health/live", "/v2/health/ready"}
@@ -25,6 +26,7 @@ UPLOAD_TIME = "X-Upload-Time"  # how long the body took to reach nginx, in s; ng
 # where that was longer ago than anybody waits: the clock was set, or a client made it up.
 PASSED_ON = "X-Request-Start"
 MAX_ACCEPT_S = 600
+GATEWAY_ID = "X-Serving-Request"  # nginx's own id of a request, the same when it tries it again
 SAFE_ID = re.compile(
     r"[A-Za-z0-9._-]{1,64}"
 )  # conf/nginx.conf takes over the same ids from clients
@@ -50,6 +52,12 @@ def begin() -> None:
     g.computed_by = "", ""  # model and version
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+    g.visit = model_server().visitors.enter(read_gateway_id(request.headers.get(GATEWAY_ID, "")))
+
+
+def read_gateway_id(text: str) -> bytes:
+    """Return the gateway's id of a request, 16 bytes; empty where there is none."""
+    return bytes.fromhex(text) if re.fullmatch(r"[0-9a-f]{32}", text) else b""
 
 
 def read_upload_time(text: str) -> float:
@@ -158,5 +166,6 @@ def to_ms(seconds: float) -> float:
 
 
 def forget(_error: BaseException | None) -> None:
-    """Let go of the id: the greenlet goes on with the connection's next request."""
+    """Forget the request: the greenlet goes on with the connection's next."""
+    model_server().visitors.leave(g.get("visit", ()))
     request_id.set("")

@@ -1,0 +1,163 @@
+"""The pool of native threads, with real threads."""
+
+import time
+from _queue import SimpleQueue
+from functools import partial
+
+import gevent
+import pytest
+from gevent.monkey import get_original
+
+from app.budget import ByteBudget
+from app.errors import InternalError, OutOfMemory, Quarantined, QueueFull, UnreadableImage
+from app.handoff import Handoff
+from app.native_pool import NativePool, NeedsTrial
+from app.quarantine import Quarantine, Verdict
+from app.watchdog import Watchdog
+from tests.helpers import wait_until
+
+native_sleep = get_original("time", "sleep")
+
+
+@pytest.fixture
+def ward():
+    return Quarantine(1)
+
+
+@pytest.fixture
+def pool(ward):
+    """Return a pool of two threads."""
+    handoff = Handoff()
+    pool = NativePool("testing", 2, handoff, ward, ward.hands(0))
+    yield pool
+    pool.close()
+    wait_until(lambda: not pool.tasks())
+    handoff.close()
+
+
+def test_work_runs_on_another_thread_and_its_result_comes_back(pool):
+    main = get_original("_thread", "get_ident")()
+    assert pool.run(lambda _: get_original("_thread", "get_ident")(), b"") != main
+
+
+def test_the_hub_goes_on_meanwhile(pool):
+    seen = []
+    busy = gevent.spawn(pool.run, lambda _: native_sleep(0.2), b"")
+    while not busy.ready():
+        seen.append(1)
+        gevent.sleep(0.005)
+    assert len(seen) > 5
+
+
+@pytest.mark.parametrize(
+    ("raised", "met"),
+    [
+        (UnreadableImage("damaged"), UnreadableImage),
+        (KeyError("odd"), KeyError),
+        (MemoryError(), OutOfMemory),
+        (SystemExit(), InternalError),
+    ],
+)
+def test_what_the_work_raises_is_raised_where_somebody_waits_and_the_thread_goes_on(
+    pool, raised, met, capfd
+):
+    def work(_):
+        raise raised
+
+    for _ in range(3):
+        with pytest.raises(met):
+            pool.run(work, b"")
+    assert pool.run(lambda _: 1, b"") == 1
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_work_that_nobody_waits_for_any_more_is_not_begun(pool):
+    held, begun = SimpleQueue(), []
+    blockers = [gevent.spawn(pool.run, lambda _: held.get(), b"") for _ in range(2)]
+    wait_until(lambda: len(pool.tasks()) == 2)
+    late = gevent.spawn(pool.run, lambda _: begun.append(1), b"")
+    gevent.sleep(0.01)
+    late.kill()
+    for _ in blockers:
+        held.put(None)
+    gevent.joinall(blockers)
+    assert pool.run(lambda _: 2, b"") == 2
+    assert not begun
+
+
+def test_an_input_is_in_hand_while_it_is_worked_on(pool, ward):
+    held = SimpleQueue()
+    working = gevent.spawn(pool.run, lambda _: held.get(), b"data")
+    wait_until(pool.tasks)
+    (task,) = pool.tasks()
+    assert task.digests == (ward.digest(b"data"),)
+    held.put(None)
+    working.join()
+    ward.charge(0, outside=False)
+    assert ward.verdict(ward.digest(b"data")) is Verdict.CLEAR
+
+
+def test_a_suspect_is_worked_on_only_on_trial_and_a_convict_never(pool, ward):
+    digest = ward.digest(b"data")
+    ward.hands(0).hold([digest])
+    ward.charge(0, outside=False)
+    with pytest.raises(NeedsTrial) as raised:
+        pool.run(lambda _: 1, b"data")
+    assert raised.value.digest == digest
+    assert pool.run(lambda _: 1, b"data", on_trial=True) == 1
+    ward.hands(0).hold([digest])
+    ward.charge(0, outside=False)
+    with pytest.raises(Quarantined):
+        pool.run(lambda _: 1, b"data", on_trial=True)
+
+
+def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
+    held, stuck = SimpleQueue(), []
+    watchdog = Watchdog(1, pool.tasks, lambda task, limit: stuck.append((task, limit)))
+    watchdog.start()
+    quick = gevent.spawn(lambda: [pool.run(lambda _: native_sleep(0.05), b"") for _ in range(10)])
+    slow = gevent.spawn(pool.run, lambda _: held.get(), b"slow")
+    began = time.monotonic()
+    wait_until(lambda: stuck, 5)
+    assert time.monotonic() - began < 2
+    ((task, limit),) = stuck
+    assert (task.name, task.digests, limit) == ("testing", (ward.digest(b"slow"),), 1)
+    held.put(None)
+    gevent.joinall([quick, slow])
+    watchdog.stop()
+
+
+def test_a_budget_is_never_exceeded_and_a_small_one_passes_a_large_one():
+    budget = ByteBudget(100, "bodies")
+    order = []
+
+    def hold(size, name):
+        with budget.hold(size, 5):
+            order.append(name)
+            assert budget.held <= 100
+            gevent.sleep(0.02)
+
+    with budget.hold(60, 5):
+        waiting = [gevent.spawn(hold, 90, "large"), gevent.spawn(hold, 30, "small")]
+        gevent.sleep(0.01)
+        assert order == ["small"]
+    gevent.joinall(waiting, raise_error=True)
+    assert order == ["small", "large"]
+    assert budget.held == 0
+
+
+def test_whoever_waits_too_long_for_the_budget_is_told_the_limit():
+    budget = ByteBudget(100, "request bodies")
+    with budget.hold(80, 1):
+        with pytest.raises(
+            QueueFull, match="80 bytes of request bodies are held; the limit is 100"
+        ):
+            gevent.spawn(partial(enter, budget, 50, 0.02)).get()
+        assert budget.held == 80
+    with budget.hold(1000, 1):
+        assert budget.held == 100, "more than all of it is all of it"
+
+
+def enter(budget, size, timeout_s):
+    with budget.hold(size, timeout_s):
+        pass

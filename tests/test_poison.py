@@ -1,0 +1,96 @@
+"""Images that end or hold a worker, through nginx and Gunicorn: one request harms at most one worker, twice."""
+
+import time
+
+import pytest
+import requests
+
+from tests.faults import draw_fault
+from tests.helpers import check_problem, encode, photo_like, wait_until
+from tests.load import Load
+from tests.scrape import Scrape
+from tests.server import Server
+
+GOOD = encode(photo_like(), "PNG")
+DEADLINE_S = 4
+
+
+@pytest.fixture(scope="module")
+def start_mortal(tmp_path_factory):
+    """Return a maker of servers whose decoders and forwards can be made to crash or hang."""
+    started = []
+
+    def start(workers: int) -> Server:
+        rows = {"workers": str(workers), "deadline_s": str(DEADLINE_S)}
+        server = Server(tmp_path_factory.mktemp("server"), wsgi_app="tests.mortal:app", **rows)
+        started.append(server)
+        return server.start().wait_ready(workers)
+
+    yield start
+    for server in started:
+        server.remove()
+
+
+@pytest.fixture(scope="module")
+def mortal(start_mortal):
+    """Return one with four workers."""
+    return start_mortal(4)
+
+
+def deaths(server) -> int:
+    """Return how many workers have died since the start."""
+    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    return int(Scrape(text).total("serving_worker_deaths_total"))
+
+
+@pytest.mark.parametrize("fault", ["crash in decoding", "kill in decoding", "exit in the forward"])
+def test_a_poison_image_ends_two_workers_at_most_and_is_refused_from_then_on(mortal, fault):
+    mortal.wait_ready(4)
+    before = deaths(mortal)
+    poison = draw_fault(fault)
+    for _ in range(3):
+        response = mortal.predict(poison)
+        assert "ended two workers" in check_problem(response, 500, "quarantined")
+    assert deaths(mortal) - before == 2, mortal.log("gunicorn")
+    assert mortal.predict(GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("fault", ["hang in decoding", "hang in the forward"])
+def test_a_thread_that_does_not_come_back_ends_its_worker_within_twice_the_deadline(mortal, fault):
+    mortal.wait_ready(4)
+    before = deaths(mortal)
+    began = time.monotonic()
+    response = mortal.predict(draw_fault(fault))
+    assert response.status_code in (500, 504), response.text
+    assert mortal.predict(GOOD).status_code == 200
+    wait_until(lambda: deaths(mortal) > before, 2 * DEADLINE_S)
+    assert time.monotonic() - began < 2 * DEADLINE_S
+    mortal.wait_ready(4)
+
+
+def test_good_clients_beside_a_poison_image_lose_nothing(mortal):
+    mortal.wait_ready(4)
+    before = deaths(mortal)
+    load = Load(mortal, data=GOOD)
+    with load.running():
+        load.wait_for_more()
+        poison = draw_fault("crash in decoding", shade=1)
+        assert mortal.predict(poison).status_code == 500
+        load.wait_for_more()
+    load.check_nothing_lost()
+    assert deaths(mortal) - before == 2, mortal.log("gunicorn")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_twenty_kills_in_a_row_lose_no_request(start_mortal, workers):
+    server = start_mortal(workers)
+    load = Load(server, data=GOOD)
+    with load.running():
+        for _ in range(20):
+            load.wait_for_more(4)
+            victim = server.worker_pids()[0]
+            server.kill_worker(victim)
+            wait_until(lambda gone=victim: gone not in server.worker_pids(), 30)
+        load.wait_for_more()
+    load.check_nothing_lost()
+    assert deaths(server) == 20
