@@ -10,7 +10,8 @@ from gevent.threadpool import ThreadPool
 
 from app.errors import ServingError
 from app.heatmap import Drawing, Style, draw_heat_map, open_canvas
-from app.images import open_image, prepare_image, prepare_pixels
+from app.image_decoding import open_image
+from app.images import prepare_image, prepare_pixels
 from app.precision import FP32
 from app.prediction import Prediction
 from app.servable import Model
