@@ -25,7 +25,10 @@ The house, from the roof down. A module imports only from floors below its own;
              conversion, quantisation   what only programs that end soon may import
              network, weights, gradcam   the network as torch knows it, and its last feature map
              heatmap            from features to numbers and colours over a picture
-             images, bundle, card, optimized, precision   files: pictures, models, what was derived from them
+             images             from RGB to the network's input
+             image_decoding, image_memory   from a file to RGB, and the bytes that it takes
+             image_structure, jpeg_structure, image_parts   what a file is made of, counted before it is decoded
+             bundle, card, optimized, precision   files: models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
     GROUND   settings, errors, logs, roster, quarantine, machine, metrics, outputs   no torch, no Flask
 

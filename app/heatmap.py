@@ -17,8 +17,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from app.errors import UnreadableImage
-from app.images import DECODE_ERRORS, Frame, open_image, to_rgb
+from app.image_decoding import decode_rgb, open_image
+from app.images import Frame
 
 MOST = 1024  # px of a drawing's longer side
 SMOOTH = Image.Resampling.BICUBIC  # bilinear leaves a star around every cell
@@ -119,12 +119,7 @@ def open_canvas(
         canvas = Image.fromarray(picture)
     else:
         image = open_image(picture, max_pixels)
-        try:
-            image.draft(None, fit(image.size))  # a large JPEG at a half, a quarter or an eighth
-            image.load()
-            canvas = to_rgb(ImageOps.exif_transpose(image) if exif_rotate else image)
-        except DECODE_ERRORS as error:
-            raise UnreadableImage(f"image is a damaged {image.format}: {error}") from error
+        canvas = decode_rgb(image, exif_rotate, fit(image.size))
     return canvas.resize(fit(canvas.size), Image.Resampling.BICUBIC, reducing_gap=2)
 
 

@@ -2,12 +2,8 @@
 
 The contract (``POST /model_predict``): the first frame is read as RGB, resized to 224 × 224 on both
 sides without a crop, bilinear with antialiasing as Pillow does it. A model may ask for another size,
-and for the middle of a picture that keeps its shape (``Frame``). What plain
-``Image.convert("RGB")`` would spoil is mended first:
-
-* transparent pixels are laid on white (their stored colour is arbitrary, mostly black);
-* 16-bit greys are scaled to 8 bits (Pillow clips them: nearly all of the picture would turn white);
-* EXIF orientation is left alone unless asked for.
+and for the middle of a picture that keeps its shape (``Frame``). ``app/image_decoding.py`` makes RGB
+of the file.
 
 ``decode_image`` keeps that contract to the bit, or, where it may be ``fast``, to 1 of 255 (seldom 2)
 in half of the time (cykooz_resizer, Rust with SIMD, resizes in 0.2 ms what takes Pillow 1.0 to 1.3 ms).
@@ -17,17 +13,14 @@ Everything here is plain CPU work without state: safe on any thread. The GIL is 
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
-from PIL import Image, ImageOps
+from PIL import Image
 
-from app.errors import ImageTooLarge, UnreadableImage, UnsupportedType
+from app.image_decoding import check_size, decode_rgb, errors_of, open_image, structure_of
 
 SIDE = 224  # px, both sides of the network's input unless a model says otherwise
 EXACT = Image.Resampling.BILINEAR
@@ -36,47 +29,6 @@ SCALED = 2  # what scaled decoding leaves to the resize still averages two by tw
 # Pixels of a resized picture before its middle is cut out. A long thin one would need gigabytes: 1 ×
 # 100,000 pixels with a shorter side of 256 become 6.5 gigapixels. Its middle is resized alone.
 MAX_UNCUT = 10_000_000
-
-# What Pillow may try, by its own names. Nothing else is opened, so no exotic decoder can be reached
-# from outside.
-ACCEPTED = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-ACCEPTED_TEXT = "JPEG, PNG, WebP, BMP, GIF"
-
-# Pictures that people send by mistake, told by their first bytes: (offset, bytes, name).
-REFUSED = (
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypheix", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypavif", "AVIF"),
-    (0, b"%PDF", "PDF"),
-    (0, b"<svg", "SVG"),
-    (0, b"<?xml", "XML"),
-)
-
-# What Pillow's decoders raise on damaged files; it has no common ancestor of its own.
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
-
-# The limit is checked against the header before a single pixel is decoded (see ``open_image``), for
-# every picture and lower than Pillow's own, which only warns up to 179 megapixels.
-Image.MAX_IMAGE_PIXELS = None
-
-# Pillow imports its decoders when it first meets a file that it does not know. That must not happen
-# on a decode thread: under gevent two threads that import the same module can wait for ever.
-Image.init()
-# What Pillow warns of in odd files would stand between the JSON lines of the log.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -153,17 +105,16 @@ def decode_image(
 def prepare_image(
     image: Image.Image, exif_rotate: bool = False, fast: bool = False, frame: Frame = WHOLE
 ) -> np.ndarray:
-    """Decode an opened picture; arguments, result and errors as ``decode_image`` has them."""
-    try:
-        if fast:
-            needed = SCALED * (frame.resize or frame.side)
-            image.draft(None, (needed, needed))  # does nothing for other types than JPEG
-        image.load()
-        if exif_rotate:
-            image = ImageOps.exif_transpose(image)
-        return resize(to_rgb(image), fast, frame)
-    except DECODE_ERRORS as error:
-        raise UnreadableImage(f"image is a damaged {image.format}: {error}") from error
+    """Decode an opened picture and close it; arguments, result and errors as ``decode_image`` has them."""
+    kind = structure_of(image).kind
+    rgb = decode_rgb(image, exif_rotate, needed_size(frame) if fast else None)
+    with errors_of(kind):
+        return resize(rgb, fast, frame)
+
+
+def needed_size(frame: Frame) -> tuple[int, int]:
+    """Return the px that a scaled decoding leaves at least."""
+    return (SCALED * (frame.resize or frame.side),) * 2
 
 
 def prepare_pixels(
@@ -184,7 +135,7 @@ def prepare_pixels(
         ImageTooLarge: more pixels than ``max_pixels``.
     """
     image = Image.fromarray(pixels)
-    check_size(image, max_pixels)
+    check_size(*image.size, max_pixels)
     return resize(image, fast, frame)
 
 
@@ -217,45 +168,3 @@ def resize_fast(image: Image.Image, frame: Frame) -> Image.Image:
     # A resizer keeps its scratch memory and belongs to one thread; a new one costs less than a microsecond.
     Resizer().resize_pil(image, small, ResizeOptions(FAST, crop_box=part))
     return small
-
-
-def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Read a picture's header and refuse what is not served; no pixel is decoded yet. Raises as ``decode_image``."""
-    file.seek(0)
-    head = file.read(16)
-    if not head:
-        raise UnreadableImage("image is empty: 0 bytes")
-    for offset, magic, name in REFUSED:
-        if head[offset : offset + len(magic)] == magic:
-            raise UnsupportedType(f"image is {name}; accepted are {ACCEPTED_TEXT}")
-    file.seek(0)
-    try:
-        image = Image.open(file, formats=ACCEPTED)
-    except DECODE_ERRORS as error:
-        raise UnreadableImage(
-            f"image is not readable as any of {ACCEPTED_TEXT}; it begins with {head!r}"
-        ) from error
-    check_size(image, max_pixels)
-    return image
-
-
-def check_size(image: Image.Image, max_pixels: int) -> None:
-    """Raise ImageTooLarge where a picture has more pixels than that."""
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise ImageTooLarge(
-            f"image has {pixels:,} pixels ({image.width:,} × {image.height:,}); the limit is {max_pixels:,}"
-        )
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded picture of any mode as RGB."""
-    if image.mode.startswith("I"):  # I, I;16, I;16B …: greys of 16 bits
-        greys = np.asarray(image) >> 8
-        return Image.fromarray(greys.clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        on_white = Image.new("RGB", image.size, "white")
-        on_white.paste(layered, mask=layered.getchannel("A"))
-        return on_white
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy

@@ -1,25 +1,44 @@
-"""Work on images on native threads: decoding before the forward, drawing a heat map after it."""
+"""Work on images on native threads: decoding before the forward, drawing a heat map after it.
+
+Decoding is bounded in bytes, not in pixels alone: 38 bytes of WebP can ask for a gigabyte. An *ordinary*
+image takes at most ``ORDINARY_BYTES`` and is decoded on one of several threads. A larger one is handed on
+to a lane of its own, where one is decoded at a time and none takes more than the settings allow. So the
+small never wait behind the large, and ``app/sizing.py`` knows what all of them take together.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from app.handoff import Handoff
 from app.heatmap import Drawing, Style, draw_heat_map, open_canvas
-from app.images import open_image, prepare_image, prepare_pixels
+from app.image_decoding import open_image
+from app.image_memory import check_memory, estimate_canvas_bytes, estimate_decode_bytes
+from app.images import prepare_image, prepare_pixels
 from app.native_pool import NativePool, Task
 from app.precision import FP32
 from app.prediction import Prediction
 from app.quarantine import Quarantine, Records
 from app.servable import Model
-from app.settings import Settings
+from app.settings import MEGABYTE, Settings
+
+ORDINARY_BYTES = 24 * MEGABYTE
+LARGE_BYTES = 512 * MEGABYTE
 
 Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
+
+T = TypeVar("T")
+
+
+class LargeImage(Exception):
+    """The image takes more memory than an ordinary one: it belongs into the other lane."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,25 @@ class Decoded:
     digest: bytes
 
 
+@dataclass(frozen=True)
+class Admission:
+    """What a job may take in its lane.
+
+    Attributes:
+        limit: bytes.
+        digest: of the file.
+    """
+
+    limit: int
+    digest: bytes
+
+    def check(self, image: Image.Image, needed: int) -> None:
+        """Raise LargeImage or ImageTooLarge where an opened image needs more bytes than that."""
+        if self.limit == ORDINARY_BYTES and needed > self.limit:
+            raise LargeImage
+        check_memory(image, needed, self.limit)
+
+
 class Studio:
     """The native threads, and the settings by which they work. Methods run on the hub and wait."""
 
@@ -47,46 +85,63 @@ class Studio:
         self._settings = settings
         threads = settings.decode_pool_size
         self._ordinary = NativePool("decoding", threads, handoff, quarantine, hands)
+        self._large = NativePool("decoding a large image", 1, handoff, quarantine, hands)
 
     def close(self) -> None:
         """End the threads; do not wait for them."""
         self._ordinary.close()
+        self._large.close()
 
     def tasks(self) -> list[Task]:
         """Return what the threads are working on now."""
-        return self._ordinary.tasks()
+        return self._ordinary.tasks() + self._large.tasks()
 
     def decode(self, picture: Picture, model: Model, *, on_trial: bool = False) -> Decoded:
         """Return an image as the network takes it.
 
         Raises:
-            ServingError: as ``decode_image``.
+            ServingError: as ``decode_image``; ImageTooLarge also where decoding takes too much memory.
             NeedsTrial: as ``NativePool.run``.
         """
         fast = self._may_be_fast(model)
-        work = partial(self._decode, picture, model, fast)
-        return self._ordinary.run(work, read_data(picture), on_trial=on_trial)
+        return self._run(partial(self._decode, picture, model, fast), picture, on_trial)
 
     def draw(
         self, picture: Picture, prediction: Prediction, style: Style, *, on_trial: bool = False
     ) -> Drawing:
         """Return a prediction's first heat map over its picture. Raises as ``decode``."""
-        work = partial(self._draw, picture, prediction, style)
-        return self._ordinary.run(work, read_data(picture), on_trial=on_trial)
+        return self._run(partial(self._draw, picture, prediction, style), picture, on_trial)
 
-    def _decode(self, picture: Picture, model: Model, fast: bool, digest: bytes) -> Decoded:
+    def _run(self, work: Callable[[Admission], T], picture: Picture, on_trial: bool) -> T:
+        """Have work done in the lane that the picture belongs to."""
+        data = read_data(picture)
+
+        def admitted(limit: int) -> Callable[[bytes], T]:
+            return lambda digest: work(Admission(limit, digest))
+
+        try:
+            return self._ordinary.run(admitted(ORDINARY_BYTES), data, on_trial=on_trial)
+        except LargeImage:
+            return self._large.run(admitted(LARGE_BYTES), data, on_trial=on_trial)
+
+    def _decode(self, picture: Picture, model: Model, fast: bool, admission: Admission) -> Decoded:
         settings, frame = self._settings, model.card.frame
-        if isinstance(picture, np.ndarray):
+        if isinstance(picture, np.ndarray):  # in memory already
             image = prepare_pixels(picture, settings.max_pixels, fast, frame)
-            return Decoded(image, (picture.shape[1], picture.shape[0]), digest)
+            return Decoded(image, (picture.shape[1], picture.shape[0]), admission.digest)
         opened = open_image(picture, settings.max_pixels)
         size = opened.size  # a scaled decoding changes it
-        return Decoded(prepare_image(opened, settings.exif_rotate, fast, frame), size, digest)
+        admission.check(opened, estimate_decode_bytes(opened, fast, frame, settings.exif_rotate))
+        image = prepare_image(opened, settings.exif_rotate, fast, frame)
+        return Decoded(image, size, admission.digest)
 
     def _draw(
-        self, picture: Picture, prediction: Prediction, style: Style, _digest: bytes
+        self, picture: Picture, prediction: Prediction, style: Style, admission: Admission
     ) -> Drawing:
         settings, frame = self._settings, prediction.model.card.frame
+        if not isinstance(picture, np.ndarray):
+            opened = open_image(picture, settings.max_pixels)
+            admission.check(opened, estimate_canvas_bytes(opened, settings.exif_rotate))
         canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
         heat_map = next(iter(prediction.heat_maps.values()))
         return draw_heat_map(canvas, heat_map, frame, style)

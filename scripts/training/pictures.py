@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from app.errors import ServingError
-from app.images import DECODE_ERRORS, decode_image, open_image, to_rgb
+from app.image_decoding import decode_rgb, open_image
+from app.images import decode_image
 from scripts.training.errors import TrainingError
 
 # Share of the picture's area that a training crop keeps, and how far it may leave the picture's
@@ -67,16 +68,11 @@ class Reader:
         """
         try:
             with path.open("rb") as file:
-                image = open_image(file, self.max_pixels)
-                image.load()
-                if self.exif_rotate:
-                    image = ImageOps.exif_transpose(image)
-                box = choose_crop(image.width, image.height, rng)
-                crop = to_rgb(image).resize((side, side), Image.Resampling.BILINEAR, box)
+                image = decode_rgb(open_image(file, self.max_pixels), self.exif_rotate)
         except ServingError as error:
             raise TrainingError(f"{path}: {error.message}") from error
-        except DECODE_ERRORS as error:
-            raise TrainingError(f"{path}: image is damaged: {error}") from error
+        box = choose_crop(image.width, image.height, rng)
+        crop = image.resize((side, side), Image.Resampling.BILINEAR, box)
         pixels = np.asarray(crop)
         if rng.random() < 0.5:
             pixels = pixels[:, ::-1]
