@@ -19,6 +19,7 @@ from app.errors import (
     NotAcceptable,
     NotReady,
     OutOfMemory,
+    Quarantined,
     QueueFull,
     ServingError,
     UnknownModel,
@@ -38,7 +39,7 @@ TAKING_PICTURES = {
     MissingImage,
     UrlRefused,
 }
-PREDICTING = {DeadlinePassed, NotReady, OutOfMemory, QueueFull}
+PREDICTING = {DeadlinePassed, NotReady, OutOfMemory, Quarantined, QueueFull}
 
 # What nginx answers by itself: status → code, words. The metrics are not for everybody.
 FORBIDDEN = {403: ("forbidden", "the metrics are for this machine and private networks only")}
@@ -71,6 +72,7 @@ WORDS: dict[type[ServingError], str] = {
     MissingImage: "the form has no file 'image'; it has no field at all",
     NotReady: "the model is loading",
     OutOfMemory: "the GPU is out of memory: CUDA out of memory",
+    Quarantined: "this input ended two workers; it is refused until the server is started again",
     QueueFull: "128 requests are waiting; the limit is 128",
     UnknownModel: "there is no model 'cats'; there is demo",
     UnreadableImage: "image is empty: 0 bytes",

@@ -24,6 +24,10 @@ const WORDS = {
   ],
   not_ready: ["The model is not ready yet", "It may still be loading. Try again in a moment."],
   out_of_memory: ["The server is short of memory", "Try again in a moment."],
+  quarantined: [
+    "This picture is not taken any more",
+    "It crashed the server twice. Save it anew, in another format, and try that.",
+  ],
   deadline_passed: [
     "It took too long",
     "The server gave up on this picture. Try again in a moment.",
@@ -51,7 +55,8 @@ const BY_STATUS = {
 
 /** Tell whether the same picture may be answered another time: the fault is not the picture's. */
 export function mayPass({ status, code }) {
-  return code !== "body_too_large" && (status < 400 || status === 429 || status >= 500);
+  const isItsOwn = code === "body_too_large" || code === "quarantined";
+  return !isItsOwn && (status < 400 || status === 429 || status >= 500);
 }
 
 /** Return {headline, detail, advice, meta} for a Problem. */
