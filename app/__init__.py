@@ -27,7 +27,8 @@ The house, from the roof down. A module imports only from floors below its own;
              image_structure, jpeg_structure, image_parts   what a file is made of, counted before it is decoded
              bundle, card, optimized, precision   files: models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
-    GROUND   settings, errors, logs, roster, machine, metrics, outputs   no torch, no Flask
+    GROUND   budgets            what a worker may hold for its requests, in bytes
+             settings, errors, logs, roster, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 
