@@ -14,7 +14,7 @@ The house, from the roof down. A module imports only from floors below its own;
              studio             native threads for pictures: decoded before the forward, drawn on after it
              fleet, meter       all workers together; what pictures are counted as
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
-             native_pool, budget   native threads for images and bodies; the bytes that these may hold
+             native_pool, byte_budget   native threads for images and bodies; the bytes that these may hold
              watchdog, trials, visitors   threads that do not come back, inputs that end workers
              servable, versions a loaded version with its threads; which are live, and how they change
              fetching           pictures by URL, from where the operator allows it
@@ -30,7 +30,8 @@ The house, from the roof down. A module imports only from floors below its own;
              image_structure, jpeg_structure, image_parts   what a file is made of, counted before it is decoded
              bundle, card, optimized, precision   files: models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
-    GROUND   settings, errors, logs, roster, quarantine, machine, metrics, outputs   no torch, no Flask
+    GROUND   budgets            what a worker may hold for its requests, in bytes
+             settings, errors, logs, roster, quarantine, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 

@@ -86,7 +86,7 @@ class BodyTooLarge(ServingError):
 
 
 class ImageTooLarge(ServingError):
-    """The picture has more pixels than the limit."""
+    """The picture has more pixels, its file more parts, or its decoding takes more memory than the limit."""
 
     status = 413
     code = "image_too_large"

@@ -60,7 +60,7 @@ def check_count(kind: str, count: int, what: str, limit: int) -> None:
     """Raise ImageTooLarge where a file has more parts than that."""
     if count > limit:
         raise ImageTooLarge(
-            f"image is a {kind} of {count:,} {what} or more; the limit is {limit:,}"
+            f"image is a {kind} of at least {count:,} {what}; the limit is {limit:,}"
         )
 
 

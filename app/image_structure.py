@@ -134,7 +134,7 @@ def walk_gif(data: bytes) -> Structure:
     while position < len(data) and data[position] not in b",;":
         if data[position] != ord("!"):
             junk += 1
-            check_count("GIF", junk, "bytes that belong to no block", MAX_JUNK)
+            check_count("GIF", junk, "bytes outside of blocks", MAX_JUNK)
             position += 1
             continue
         start, position = position, position + 2

@@ -16,6 +16,10 @@ from app.image_parts import UPRIGHT, Runs, Structure, check_count, read_orientat
 MAX_SCANS = 100  # encoders write up to about 12
 MAX_SEGMENTS = 2_000  # 64 KiB each at most; a camera's depth map or panorama takes some hundreds
 
+MAX_FILL = (
+    4_096  # bytes FF in a row: libjpeg begins anew at the first of them with each piece of the file
+)
+
 # A marker, wherever a decoder looks for the next one: FF is followed by 00 inside of compressed data, by
 # FF where it fills up, and RST0 to RST7 stand between its pieces. 01 is the one that has no length.
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
@@ -66,7 +70,9 @@ def walk_jpeg(data: bytes) -> Structure:
             kept.add(start, end)
     if not scans:
         raise UnreadableImage("image is a damaged JPEG: it ends before its first scan")
-    kept.add(first, end if marker == EOI else len(data))
+    end = end if marker == EOI else len(data)
+    check_fill(data, first, end)
+    kept.add(first, end)
     return Structure("JPEG", kept.join(), buffers, orientation=orientation)
 
 
@@ -93,6 +99,14 @@ def find_marker(data: bytes, position: int) -> int | None:
             return found.start()
         position += SLICE - 1
     return None
+
+
+def check_fill(data: bytes, start: int, end: int) -> None:
+    """Raise ImageTooLarge where more fill bytes stand in a row than the limit."""
+    run = b"\xff" * (MAX_FILL + 1)
+    for position in range(start, end, SLICE):
+        if data.find(run, position, min(position + SLICE + len(run), end)) >= 0:
+            check_count("JPEG", len(run), "fill bytes in a row", MAX_FILL)
 
 
 def coefficient_bytes(frame: bytes, scan: bytes) -> int:

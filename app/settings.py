@@ -223,6 +223,15 @@ class Settings:
     max_pixels: int = row(
         "50000000", whole(10_000, 500_000_000), "pixels", "largest picture, width × height"
     )
+    decode_memory_mb: int = row(
+        "512", whole(64, 8192), "MiB", "largest memory that decoding one image may take"
+    )
+    max_bodies_mb: int = row(
+        "256",
+        whole(64, 16_384),
+        "MiB",
+        "request bodies held at once in one worker; one more waits or is answered 429",
+    )
     url_hosts: tuple[str, ...] = row(
         "",
         hosts,
@@ -259,6 +268,16 @@ class Settings:
     def max_body_bytes(self) -> int:
         """Largest request body, in bytes."""
         return self.max_body_mb * MEGABYTE
+
+    @property
+    def decode_memory_bytes(self) -> int:
+        """Largest memory that decoding one image may take, in bytes."""
+        return self.decode_memory_mb * MEGABYTE
+
+    @property
+    def max_bodies_bytes(self) -> int:
+        """Request bodies held at once in a worker, in bytes."""
+        return self.max_bodies_mb * MEGABYTE
 
     @property
     def decode_pool_size(self) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from app.budgets import decode_budget_bytes, request_budget_bytes
 from app.engines import Choice
 from app.errors import BundleError
 from app.footprint import (
@@ -151,8 +152,10 @@ def fit_workers(
         measured = entry.footprint
         lines.append(("model", f"{entry.name}, version {entry.version}"))
         lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
+    each, text = worker_need(settings, lineup)
+    lines.append(("worker", text))
     host = read_host_memory()
-    each, held = host_need(lineup), len(before.seats) * host_need(before.lineup) if before else 0
+    held = len(before.seats) * host_need(before.lineup) if before else 0
     host_room, text = count_room(host.free + held, host.total, each, settings)
     lines.append(("host", text))
     rooms = []
@@ -188,8 +191,18 @@ def fit_workers(
 
 
 def host_need(lineup: Lineup) -> int:
-    """Return the host memory in bytes that one worker needs for a lineup; counts what its models share for each."""
+    """Return the host memory in bytes that the models of one worker need; counts what they share for each."""
     return sum(entry.footprint.host_bytes for entry in lineup.entries)
+
+
+def worker_need(settings: Settings, lineup: Lineup) -> tuple[int, str]:
+    """Return the host memory in bytes that one worker needs, with its requests, and the sum in words."""
+    models, decoding = host_need(lineup), decode_budget_bytes(settings)
+    need = models + request_budget_bytes(settings)
+    return need, (
+        f"{need / GIB:.2f} GiB: {models / GIB:.2f} models, {decoding / GIB:.2f} pictures being decoded, "
+        f"{settings.max_bodies_bytes / GIB:.2f} bodies of requests"
+    )
 
 
 def device_need(lineup: Lineup) -> int:
@@ -198,9 +211,10 @@ def device_need(lineup: Lineup) -> int:
 
 
 def has_room(settings: Settings, device: str, footprint: Footprint) -> bool:
-    """Tell whether one more version fits beside what is loaded now, the reserve left free."""
+    """Return whether one more version fits beside what is loaded; the reserve and the requests' memory stay free."""
     host = read_host_memory()
-    if not count_room(host.free, host.total, footprint.host_bytes, settings)[0]:
+    need = footprint.host_bytes + request_budget_bytes(settings)
+    if not count_room(host.free, host.total, need, settings)[0]:
         return False
     gpus = [gpu for gpu in list_gpus() if device == f"cuda:{gpu.index}"]
     return all(count_room(gpu.free, gpu.total, footprint.device_bytes, settings)[0] for gpu in gpus)

@@ -1,7 +1,7 @@
 """Work on images on native threads: decoding before the forward, drawing a heat map after it.
 
-Decoding is bounded in bytes, not in pixels alone: 38 bytes of WebP can ask for a gigabyte. An *ordinary*
-image takes at most ``ORDINARY_BYTES`` and is decoded on one of several threads. A larger one is handed on
+Decoding is bounded in bytes, not in pixels alone: 38 bytes of WebP can ask for a gigabyte. A *small*
+image takes at most ``SMALL_DECODE_BYTES`` and is decoded on one of several threads. A larger one is handed on
 to a lane of its own, where one is decoded at a time and none takes more than the settings allow. So the
 small never wait behind the large, and ``app/sizing.py`` knows what all of them take together.
 """
@@ -17,6 +17,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import Image
 
+from app.budgets import SMALL_DECODE_BYTES
 from app.handoff import Handoff
 from app.heatmap import Drawing, Style, draw_heat_map, open_canvas
 from app.image_decoding import open_image
@@ -27,10 +28,7 @@ from app.precision import FP32
 from app.prediction import Prediction
 from app.quarantine import Quarantine, Records
 from app.servable import Model
-from app.settings import MEGABYTE, Settings
-
-ORDINARY_BYTES = 24 * MEGABYTE
-LARGE_BYTES = 512 * MEGABYTE
+from app.settings import Settings
 
 Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
 
@@ -38,7 +36,7 @@ T = TypeVar("T")
 
 
 class LargeImage(Exception):
-    """The image takes more memory than an ordinary one: it belongs into the other lane."""
+    """The image takes more memory than a small one: it belongs into the other lane."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Admission:
 
     def check(self, image: Image.Image, needed: int) -> None:
         """Raise LargeImage or ImageTooLarge where an opened image needs more bytes than that."""
-        if self.limit == ORDINARY_BYTES and needed > self.limit:
+        if self.limit == SMALL_DECODE_BYTES and needed > self.limit:
             raise LargeImage
         check_memory(image, needed, self.limit)
 
@@ -84,17 +82,17 @@ class Studio:
         """Start without any thread; arguments as ``NativePool`` takes them."""
         self._settings = settings
         threads = settings.decode_pool_size
-        self._ordinary = NativePool("decoding", threads, handoff, quarantine, hands)
+        self._small = NativePool("decoding", threads, handoff, quarantine, hands)
         self._large = NativePool("decoding a large image", 1, handoff, quarantine, hands)
 
     def close(self) -> None:
         """End the threads; do not wait for them."""
-        self._ordinary.close()
+        self._small.close()
         self._large.close()
 
     def tasks(self) -> list[Task]:
         """Return what the threads are working on now."""
-        return self._ordinary.tasks() + self._large.tasks()
+        return self._small.tasks() + self._large.tasks()
 
     def decode(self, picture: Picture, model: Model, *, on_trial: bool = False) -> Decoded:
         """Return an image as the network takes it.
@@ -120,9 +118,11 @@ class Studio:
             return lambda digest: work(Admission(limit, digest))
 
         try:
-            return self._ordinary.run(admitted(ORDINARY_BYTES), data, on_trial=on_trial)
+            return self._small.run(admitted(SMALL_DECODE_BYTES), data, on_trial=on_trial)
         except LargeImage:
-            return self._large.run(admitted(LARGE_BYTES), data, on_trial=on_trial)
+            return self._large.run(
+                admitted(self._settings.decode_memory_bytes), data, on_trial=on_trial
+            )
 
     def _decode(self, picture: Picture, model: Model, fast: bool, admission: Admission) -> Decoded:
         settings, frame = self._settings, model.card.frame

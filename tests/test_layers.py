@@ -12,8 +12,9 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "roster", "machine", "metrics", "outputs", "quarantine"}
+GROUND |= {"budgets"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native_pool"}
-CONCURRENCY |= {"budget", "trials", "visitors", "watchdog"}
+CONCURRENCY |= {"byte_budget", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
 FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"} | DECODING
 TENSORS = {"weights", "network", "gradcam"}
@@ -36,6 +37,7 @@ FLOORS: dict[str, int] = {
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
 NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
 NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
+NEIGHBOURS |= {("budgets", "settings")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
 NEIGHBOURS |= {("network", "gradcam"), ("heatmap", "images"), ("servable", "heatmap")}

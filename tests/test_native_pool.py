@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.monkey import get_original
 
-from app.budget import ByteBudget
+from app.byte_budget import ByteBudget
 from app.errors import InternalError, OutOfMemory, Quarantined, QueueFull, UnreadableImage
 from app.handoff import Handoff
 from app.native_pool import NativePool, NeedsTrial

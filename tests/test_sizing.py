@@ -71,8 +71,8 @@ def test_auto_is_the_least_of_gpu_memory_host_memory_and_cores(machine, settings
     assert len(fit_workers(settings(), serving(ON_GPU), many).seats) == 8  # 16 cores, two each
     machine(cores=64)
     assert len(fit_workers(settings(), serving(ON_GPU), [gpu(11.2)]).seats) == 3
-    machine(cores=64, free_gib=6.4 + 2.5)
-    assert len(fit_workers(settings(), serving(ON_GPU), many).seats) == 2
+    machine(cores=64, free_gib=6.4 + 4.5)  # each 1 GiB, and 1.09 for its requests
+    assert len(fit_workers(settings(decode_threads="14"), serving(ON_GPU), many).seats) == 2
 
 
 def test_several_gpus_get_workers_in_turn_each_as_many_as_fit(machine, settings):
@@ -108,10 +108,23 @@ def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, wor
 
 
 def test_on_the_cpu_memory_is_a_limit_too(machine, settings):
-    machine(cores=64, free_gib=6.4 + 1.7)
-    plan = fit_workers(settings(workers="10"), serving(ON_CPU), [])
+    machine(cores=64, free_gib=6.4 + 4.7)
+    chosen = settings(workers="10", decode_threads="4", decode_memory_mb="600", max_bodies_mb="328")
+    plan = fit_workers(chosen, serving(ON_CPU), [])
     assert len(plan.seats) == 3
-    assert "8.1 of 64.0 GiB free, 0.50 GiB a worker, reserve 10 % → 3 workers" in row(plan, "host")
+    assert row(plan, "worker") == (
+        "1.50 GiB: 0.50 models, 0.68 pictures being decoded, 0.32 bodies of requests"
+    )
+    assert "11.1 of 64.0 GiB free, 1.50 GiB a worker, reserve 10 % → 3 workers" in row(plan, "host")
+
+
+def test_a_machine_too_small_for_its_requests_still_gets_one_worker_and_a_warning(
+    machine, settings
+):
+    machine(cores=4, free_gib=6.4 + 0.6)
+    plan = fit_workers(settings(), serving(ON_CPU), [])
+    assert plan.seats == (Seat("cpu", 4),)
+    assert "memory is short for even one worker" in plan.warning
 
 
 def test_what_is_set_is_taken(machine, settings):
@@ -137,8 +150,11 @@ def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
     monkeypatch.setattr(sizing, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
     assert sizing.has_room(settings(), "cuda:0", ON_GPU)
     assert not sizing.has_room(settings(), "cuda:1", ON_GPU)  # the reserve is 1.2 GiB
-    machine(free_gib=6.4 + 0.4)
-    assert not sizing.has_room(settings(), "cpu", ON_CPU)
+    chosen = settings(decode_threads="4")
+    machine(free_gib=6.4 + 0.5 + 0.9)  # the version, and 0.84 for requests
+    assert sizing.has_room(chosen, "cpu", ON_CPU)
+    machine(free_gib=6.4 + 0.5 + 0.8)
+    assert not sizing.has_room(chosen, "cpu", ON_CPU)
 
 
 def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
@@ -251,6 +267,7 @@ def test_plan_workers_prints_the_plan_with_its_reasons():
     assert [line.split()[0] for line in shown.splitlines()] == [
         "model",
         "engine",
+        "worker",
         "host",
         "cores",
         "plan",

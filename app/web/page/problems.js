@@ -16,7 +16,7 @@ const WORDS = {
     "Save the picture as JPEG or PNG and try that.",
   ],
   body_too_large: ["This file is too large", "Save the picture smaller and try that."],
-  image_too_large: ["This picture has too many pixels", "Save the picture smaller and try that."],
+  image_too_large: ["This picture is too large", "Save the picture smaller and try that."],
   queue_full: ["The server is busy", "Many people are asking at once. Try again in a moment."],
   rate_limited: [
     "That was too fast",

@@ -1,0 +1,189 @@
+"""Hostile, damaged and odd files: refused at once or served soon, and told about in plain words."""
+
+import io
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from app.errors import ImageTooLarge, ServingError, UnreadableImage
+from app.image_decoding import open_image
+from app.image_parts import read_orientation
+from app.images import WHOLE, Frame, decode_image
+from tests.bombs import HARMLESS, REFUSED, scans, webp
+from tests.helpers import ROOT, STREET, encode, photo_like
+from tests.test_images import PICTURES
+
+LIMIT = 50_000_000
+KINDS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
+PLAIN = {
+    kind: encode(photo_like(300, 200, "P" if kind == "GIF" else "RGB"), kind) for kind in KINDS
+}
+
+
+def decode(data: bytes, **options) -> np.ndarray:
+    return decode_image(io.BytesIO(data), LIMIT, **options)
+
+
+def message(data: bytes, **options) -> str:
+    """Return how a file is refused."""
+    with pytest.raises(ServingError) as caught:
+        decode(data, **options)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_of_too_many_parts_is_refused_at_once_with_the_count_and_the_limit(name):
+    make, words = REFUSED[name]
+    data = make()
+    began = time.thread_time()
+    with pytest.raises(ImageTooLarge, match=words):
+        open_image(io.BytesIO(data), LIMIT)
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_does_not_reach_the_decoder_costs_little(name):
+    data = HARMLESS[name]()
+    began = time.thread_time()
+    assert decode(data).shape == (3, 224, 224)
+    assert time.thread_time() - began < 4
+
+
+def test_what_is_left_out_changes_no_pixel():
+    odd = Image.Exif()
+    odd[0x010E] = "a description"
+    extra = {
+        "exif": odd,
+        "comment": b"about it",
+        "icc_profile": bytes(100_000),
+        "progressive": True,
+    }
+    photo = photo_like(300, 200)
+    assert np.array_equal(
+        decode(encode(photo, "JPEG", **extra)), decode(encode(photo, "JPEG", progressive=True))
+    )
+    assert np.array_equal(decode(webp()), decode(encode(photo_like(), "WEBP")))
+
+
+def test_a_video_behind_a_photograph_is_no_scan():
+    video = np.random.default_rng(3).integers(0, 256, 8 << 20, np.uint8).tobytes()
+    assert video.count(b"\xff\xda") > 100
+    assert np.array_equal(decode(PLAIN["JPEG"] + video), decode(PLAIN["JPEG"]))
+
+
+def test_ordinary_scans_are_decoded_one_and_all():
+    assert np.array_equal(decode(scans(90)), decode(scans(0)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(kind, orientation):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a maker", orientation
+    data = encode(photo_like(90, 60), kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    wanted = upright.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode(data, exif_rotate=True), np.asarray(wanted).transpose(2, 0, 1))
+
+
+def test_damaged_exif_leaves_a_picture_as_it_is():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = exif.tobytes()
+    assert read_orientation(whole) == 6
+    rng = np.random.default_rng(2)
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        damaged[rng.integers(len(damaged))] = rng.integers(256)
+        assert 1 <= read_orientation(bytes(damaged[: rng.integers(1, len(damaged) + 1)])) <= 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keep", [8, 14, 25, 40, 400])
+def test_a_file_that_breaks_off_is_called_a_damaged_one_of_its_kind(kind, keep):
+    if kind == "WebP" and keep < 12:
+        keep = 12  # before that it is a RIFF of any kind
+    text = message(PLAIN[kind][:keep])
+    assert text.startswith(f"image is a damaged {kind}: ")
+    assert_plain(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"hello, I am none", 'it begins with "hello, I am none"'),
+        (b"image,labels\nstreet.jpg", 'it begins with "image,labels str"'),
+        (b"\x00\x01'\"\xff", "it begins with the bytes 00 01 27 22 FF"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "it begins with the bytes 52 49 46 46 00 00 00 00"),
+    ],
+)
+def test_other_files_are_told_by_their_first_bytes_in_plain_words(data, words):
+    wanted = f"image is not readable as any of JPEG, PNG, WebP, BMP, GIF; {words}"
+    assert message(data) == wanted
+
+
+def assert_plain(text: str) -> None:
+    """Assert that a message is for people: no Python in it, and not long."""
+    assert len(text) <= 300
+    assert all(" " <= letter <= "~" or letter == "×" for letter in text), text
+    for python in ("b'", 'b"', "<_io", "object at", "\\x", "None", "Error"):
+        assert python not in text, text
+
+
+def test_a_picture_that_no_memory_is_left_for_is_refused():
+    """In a process of its own, which has 100 MiB for a picture that needs 190."""
+    program = (
+        "import io, resource\n"
+        "from app.errors import ImageTooLarge\n"
+        "from app.images import decode_image\n"
+        "from tests.bombs import png\n"
+        "data = png(width=7000, height=7000, colours=2)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))\n"
+        "try:\n"
+        "    decode_image(io.BytesIO(data), 50_000_000)\n"
+        "except ImageTooLarge as error:\n"
+        "    print(error.message)\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "image is a PNG that needs more memory than is free\n", done.stderr
+
+
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Return a damaged file: changed bytes, a piece cut out, doubled or moved, the end cut off."""
+    damaged = bytearray(data)
+    for _ in range(rng.integers(1, 6)):
+        start = int(rng.integers(len(damaged)))
+        piece = damaged[start : start + int(rng.integers(1, 64))]
+        match rng.integers(5):
+            case 0:
+                damaged[start] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.integers(256)])
+            case 1:
+                damaged[start : start + len(piece)] = rng.bytes(len(piece))
+            case 2 if len(damaged) > 2 * len(piece):
+                del damaged[start : start + len(piece)]
+            case 3:
+                damaged[start:start] = piece * int(rng.integers(1, 20))
+            case 4 if rng.random() < 0.3:
+                damaged = damaged[: max(2, start)]
+    return bytes(damaged)
+
+
+def test_two_thousand_mutations_are_read_or_refused_in_plain_words():
+    rng = np.random.default_rng(11)
+    files = [*PICTURES.values(), webp(), scans(2), STREET.read_bytes()[:20_000]]
+    for index in range(2000):
+        data = mutate(files[index % len(files)], rng)
+        options = {"fast": bool(index % 2), "exif_rotate": bool(index % 3)}
+        frame = WHOLE if index % 5 else Frame(224, 256)
+        try:
+            assert decode(data, frame=frame, **options).shape == (3, 224, 224)
+        except UnreadableImage as error:
+            assert_plain(error.message)
+        except ServingError as error:
+            assert error.status in (413, 415)

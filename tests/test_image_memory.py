@@ -1,0 +1,160 @@
+"""What decoding takes, told from the header, held against what it takes."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.errors import ImageTooLarge
+from app.image_decoding import STRIP_PIXELS, open_image
+from app.image_memory import (
+    FIXED,
+    MIB,
+    check_memory,
+    draft_size,
+    estimate_canvas_bytes,
+    estimate_decode_bytes,
+)
+from app.images import Frame, decode_image
+from tests import reference
+from tests.bombs import greedy_exif, png, tiny_webp
+from tests.helpers import ROOT, encode, photo_like
+
+SIDE = 2000  # px: nothing that does not grow with the picture matters
+SLACK = 3 * MIB  # of the estimates: what the interpreter itself takes
+
+
+def exif(orientation: int) -> Image.Exif:
+    made = Image.Exif()
+    made[0x0112] = orientation
+    return made
+
+
+def make_files(width: int, height: int) -> dict[str, bytes]:
+    """Return a picture of one size in every format and mode."""
+    rgba = photo_like(width, height, "RGBA")
+    rgb, grey, colours = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("RGB").quantize(64)
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
+    quick = {"compress_level": 1}
+    light = {"method": 0, "quality": 0}
+    return {
+        "rgb.jpg": encode(rgb, "JPEG"),
+        "turned.jpg": encode(rgb, "JPEG", exif=exif(6)),
+        "progressive.jpg": encode(rgb, "JPEG", progressive=True),
+        "progressive-444.jpg": encode(rgb, "JPEG", progressive=True, subsampling=0),
+        "grey.jpg": encode(grey, "JPEG"),
+        "cmyk.jpg": encode(rgb.convert("CMYK"), "JPEG"),
+        "rgb.png": encode(rgb, "PNG", **quick),
+        "rgb-transparent.png": encode(rgb, "PNG", transparency=(1, 2, 3), **quick),
+        "rgba.png": encode(rgba, "PNG", **quick),
+        "grey.png": encode(grey, "PNG", **quick),
+        "grey-alpha.png": encode(rgba.convert("LA"), "PNG", **quick),
+        "black.png": encode(grey.convert("1"), "PNG", **quick),
+        "palette.png": encode(colours, "PNG", **quick),
+        "palette-transparent.png": encode(colours, "PNG", transparency=bytes(range(64)), **quick),
+        "deep.png": encode(deep, "PNG", **quick),
+        "turned.png": encode(rgba, "PNG", exif=exif(8), **quick),
+        "palette.gif": encode(colours, "GIF"),
+        "palette-transparent.gif": encode(colours, "GIF", transparency=3),
+        "rgb.bmp": encode(rgb, "BMP"),
+        "palette.bmp": encode(colours, "BMP"),
+        "lossy.webp": encode(rgb, "WEBP", **light),
+        "lossy-alpha.webp": encode(rgba, "WEBP", **light),
+        "lossless.webp": encode(rgb, "WEBP", lossless=True, **light),
+        "lossless-alpha.webp": encode(rgba, "WEBP", lossless=True, **light),
+    }
+
+
+@pytest.fixture(scope="module")
+def files():
+    return make_files(SIDE, SIDE)
+
+
+def measure(folder, files):
+    """Return (file, way, peak, estimate) of each file."""
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    command = [sys.executable, "-m", "tests.peaks", str(folder)]
+    # Nothing that was freed is kept, or a decoding would take what another has left.
+    quick = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=quick, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_no_decoding_takes_more_than_was_estimated_nor_much_less(files, tmp_path):
+    wrong = [
+        f"{name}, {way}: {peak / MIB:.0f} MiB, estimated {estimate / MIB:.0f}"
+        for name, way, peak, estimate in measure(tmp_path, files)
+        if not peak - SLACK <= estimate <= 1.5 * peak + 8 * MIB
+    ]
+    assert not wrong
+
+
+def test_a_pixel_takes_at_most_ten_bytes_and_in_webp_thirteen(files):
+    for name, data in files.items():
+        image = open_image(io.BytesIO(data), 10**9)
+        most = (estimate_decode_bytes(image) - FIXED) / SIDE**2
+        assert most < (14 if name.endswith("webp") else 11), name
+
+
+def test_what_small_files_claim_takes_no_memory(tmp_path):
+    peaks = measure(tmp_path, {"greedy.jpg": greedy_exif(), "thin.png": png(width=200_000)})
+    assert max(peak for name, _, peak, _ in peaks if name == "greedy.jpg") < 16 * MIB
+    assert all(peak <= estimate + SLACK for _, _, peak, estimate in peaks)
+
+
+@pytest.mark.parametrize("size", [(701, 523), (STRIP_PIXELS, 2), (1, 200_000)])
+def test_large_pictures_become_rgb_in_strips_to_the_bit(size):
+    assert size[0] * size[1] > STRIP_PIXELS or size[0] == 1
+    for name, data in make_files(
+        min(size[0], 16_000), size[1] if size[1] < 65_000 else 16_000
+    ).items():
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            wanted = reference.as_rgb(data)
+            if image.has_transparency_data and image.mode != "I;16":
+                layered, wanted = image.convert("RGBA"), Image.new("RGB", image.size, "white")
+                wanted.paste(layered, mask=layered.getchannel("A"))
+        small = np.asarray(wanted.resize((224, 224), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert np.array_equal(decode_image(io.BytesIO(data), 10**9), small), name
+
+
+def test_a_scaled_decoding_takes_less_but_a_progressive_one_keeps_its_coefficients(files):
+    def estimate(name, **options):
+        return estimate_decode_bytes(open_image(io.BytesIO(files[name]), 10**9), **options)
+
+    assert estimate("rgb.jpg", fast=True) < estimate("rgb.jpg") / 3
+    assert estimate("rgb.jpg", fast=True, frame=Frame(1000)) > 4 * SIDE**2
+    assert estimate("progressive.jpg", fast=True) > 3 * SIDE**2
+
+
+@pytest.mark.parametrize("size", [(2600, 1300), (450, 449), (897, 5000), (20, 3000)])
+@pytest.mark.parametrize("needed", [(448, 448), (1024, 512), (1, 1)])
+def test_the_size_of_a_scaled_decoding_is_the_one_that_pillow_takes(size, needed):
+    image = open_image(io.BytesIO(encode(photo_like(*size), "JPEG")), 10**9)
+    told = draft_size(image, needed)
+    image.draft(None, needed)
+    assert image.size == told
+
+
+def test_28_bytes_that_take_half_a_gigabyte_are_told_what_they_take():
+    data = tiny_webp()
+    assert len(data) == 28
+    image = open_image(io.BytesIO(data), 10**9)
+    needed = estimate_decode_bytes(image)
+    wanted = r"image needs 575 MiB to decode \(7,060 × 7,060 px, WebP, RGBA\); the limit is 512 MiB"
+    with pytest.raises(ImageTooLarge, match=wanted):
+        check_memory(image, needed, 512 * MIB)
+    check_memory(image, needed, needed)
+
+
+def test_a_small_picture_is_a_small_one():
+    image = open_image(io.BytesIO(encode(photo_like(1600, 1200), "JPEG")), 10**9)
+    assert estimate_decode_bytes(image) < 24 * MIB
+    assert estimate_canvas_bytes(image) < 64 * MIB
