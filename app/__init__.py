@@ -24,7 +24,7 @@ The house, from the roof down. A module imports only from floors below its own;
              heatmap            from features to numbers and colours over a picture
              images, bundle, card, optimized, precision   files: pictures, models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
-    GROUND   settings, errors, logs, roster, machine, metrics, outputs   no torch, no Flask
+    GROUND   settings, errors, logs, log_writer, roster, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 

@@ -11,7 +11,7 @@ import pytest
 from tests.helpers import ROOT
 
 APP = ROOT / "app"
-GROUND = {"settings", "errors", "logs", "roster", "machine", "metrics", "outputs"}
+GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions"}
 FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"}
 TENSORS = {"weights", "network", "gradcam"}
@@ -34,6 +34,7 @@ FLOORS: dict[str, int] = {
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
 NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
 NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
+NEIGHBOURS |= {("logs", "log_writer")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
 NEIGHBOURS |= {("network", "gradcam"), ("heatmap", "images"), ("servable", "heatmap")}
