@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from app import worker
 from app.factory import create_app
 from app.roster import roster
 from app.servable import Model
@@ -19,6 +20,7 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
     return np.ones((len(images), 1), np.float32)
 
 
+worker.BODY_S = 2  # a test of half a minute would be all waiting
 settings = Settings.from_env({})
 model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, as_forward(forward))
 lineup = make_lineup(make_entry("mortal", 1))
