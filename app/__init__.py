@@ -31,7 +31,7 @@ The house, from the roof down. A module imports only from floors below its own;
              bundle, card, optimized, precision   files: models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
     GROUND   budgets            what a worker may hold for its requests, in bytes
-             settings, errors, logs, roster, quarantine, machine, metrics, outputs   no torch, no Flask
+             settings, errors, logs, log_writer, roster, quarantine, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 

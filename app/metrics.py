@@ -69,6 +69,12 @@ accept_seconds = seconds(
     "accept_duration", "From nginx passing a request on to a worker taking it up."
 )
 
+# Counted at each heartbeat, in app/worker.py
+
+log_lines_dropped = total(
+    "log_lines_dropped", "Lines of the log that could not be written in time.", ()
+)
+
 # Counted for each picture, in app/meter.py
 
 pictures = total(

@@ -13,6 +13,7 @@ import warnings
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from app import log_writer
 from app.errors import SettingsError
 from app.logs import logging_config
 from app.machine import ending_signal
@@ -33,9 +34,15 @@ plan = adopt_plan(settings)
 workers = len(plan.seats)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
-# nginx holds the limits of the request line and the headers, 8 KiB a line, and answers in our form.
-limit_request_line = 0
-limit_request_fields = 32_768  # the most that Gunicorn takes
+umask = 0o177  # run/gunicorn.sock is 0600: nobody else on this machine passes nginx by
+# nginx takes lines of up to 8 KiB and 32 KiB in all: its own refusals come first, but for that of many
+# short headers. These hold whoever comes past it.
+limit_request_line = 16_384
+limit_request_field_size = 16_384
+limit_request_fields = 200
+# nginx says which scheme the client used; no other header does, and none sets where we are mounted.
+secure_scheme_headers = {"X-FORWARDED-PROTO": "https"}
+forwarder_headers = ""
 
 # The ladder of times, each above the one before it; tests/test_conf.py holds it:
 # deadline of a request (30 s) < graceful_timeout < nginx proxy_read_timeout < supervisor
@@ -129,5 +136,5 @@ def worker_exit(server, worker):
     if model_server := getattr(getattr(worker, "wsgi", None), "extensions", {}).get("model_server"):
         model_server.stop(timeout_s=1)
         # A model thread that still loads would make the interpreter's own end abort (SIGABRT).
-        sys.stdout.flush()
+        log_writer.stdout.flush()
         os._exit(0)

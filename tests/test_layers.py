@@ -11,8 +11,8 @@ import pytest
 from tests.helpers import ROOT
 
 APP = ROOT / "app"
-GROUND = {"settings", "errors", "logs", "roster", "machine", "metrics", "outputs", "quarantine"}
-GROUND |= {"budgets"}
+GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
+GROUND |= {"budgets", "quarantine"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native_pool"}
 CONCURRENCY |= {"byte_budget", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
@@ -37,7 +37,7 @@ FLOORS: dict[str, int] = {
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
 NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
 NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
-NEIGHBOURS |= {("budgets", "settings")}
+NEIGHBOURS |= {("budgets", "settings"), ("logs", "log_writer")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
 NEIGHBOURS |= {("network", "gradcam"), ("heatmap", "images"), ("servable", "heatmap")}

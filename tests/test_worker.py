@@ -1,9 +1,12 @@
 """Gunicorn with our worker class and our configuration, around a model that can die."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -14,8 +17,8 @@ from tests.server import free_port
 
 
 @pytest.fixture
-def url(tmp_path):
-    """Return where Gunicorn serves tests/mortal.py with two workers; it is stopped afterwards."""
+def gunicorn(tmp_path):
+    """Return Gunicorn serving tests/mortal.py with two workers, and where; it is stopped afterwards."""
     address = f"127.0.0.1:{free_port()}"
     conf = str(ROOT / "conf" / "gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "-b", address, "-w", "2"]
@@ -25,10 +28,22 @@ def url(tmp_path):
         )
     try:
         wait_until(lambda: states(f"http://{address}") == ["ready", "ready"], 60)
-        yield f"http://{address}"
+        yield process, f"http://{address}"
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+@pytest.fixture
+def url(gunicorn):
+    """Return where Gunicorn serves."""
+    return gunicorn[1]
+
+
+def connect(url: str) -> socket.socket:
+    """Return a connection to the server."""
+    address = urlsplit(url)
+    return socket.create_connection((address.hostname, address.port), timeout=60)
 
 
 def states(url: str) -> list[str]:
@@ -51,3 +66,70 @@ def test_a_worker_whose_model_dies_is_gone_at_once_and_replaced(url):
             assert predict(url, white).status_code in (500, 503)
         assert {predict(url, photo_like()).status_code for _ in range(20)} == {200}
         wait_until(lambda: states(url) == ["ready", "ready"], 30)
+
+
+def test_connections_that_wait_for_their_next_request_do_not_hold_up_the_end(gunicorn):
+    process, url = gunicorn
+    with requests.Session() as kept, connect(url), connect(url) as asking:
+        assert kept.get(f"{url}/healthz", timeout=10).status_code == 200
+        asking.sendall(b"GET /healthz HTTP/1.1\r\n")
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        assert time.monotonic() - began < 4  # in vain it would be 30 s
+
+
+def test_a_body_that_drips_is_given_up(url):
+    """Past nginx, which passes on whole ones only."""
+    with connect(url) as slow:
+        slow.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000000\r\n\r\n"
+        )
+        slow.settimeout(0.2)
+        answer = b""
+        for _ in range(100):
+            with suppress(TimeoutError):
+                answer = slow.recv(4096)
+                break
+            slow.sendall(b"x")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"the body did not arrive within 2 s" in answer
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status", "code"),
+    [
+        (b"GET /" + b"a" * 20_000_000, 414, b"uri_too_long"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 17_000, 431, b"headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 300, 431, b"headers_too_large"),
+    ],
+    ids=["a request line", "a header", "many headers"],
+)
+def test_a_head_past_nginx_has_limits(url, request_head, status, code):
+    with connect(url) as client:
+        with suppress(ConnectionError):  # it does not read to the end
+            client.sendall(request_head + b"\r\n\r\n")
+        began = time.monotonic()
+        assert requests.get(f"{url}/healthz", timeout=30).status_code == 200
+        assert time.monotonic() - began < 5
+        with suppress(ConnectionError):
+            answer = client.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert code in answer
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X-Forwarded-Ssl: on",
+        "X-Forwarded-Protocol: ssl",
+        "Forwarded: proto=https",
+        "SCRIPT_NAME: /a",
+    ],
+)
+def test_no_header_of_a_proxy_changes_what_is_answered(url, header):
+    name, _, value = header.partition(": ")
+    sent = {name: value, "X-Forwarded-Proto": "http"}
+    assert requests.get(f"{url}/healthz", headers=sent, timeout=10).status_code == 200
+    assert requests.get(f"{url}/a/healthz", headers=sent, timeout=10).status_code == 404
