@@ -12,7 +12,7 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "roster", "machine", "metrics", "outputs"}
-CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions"}
+CONCURRENCY = {"batcher", "fetching", "handoff", "intake", "servable", "versions"}
 FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"}
 TENSORS = {"weights", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, g, request
@@ -27,11 +28,15 @@ from app.studio import Picture
 from app.traffic import Target
 from app.versions import VersionStatus
 from app.web import model_server
-from app.web.bodies import parse_object, read_body
+from app.web.bodies import aside, read_body
 from app.web.clients import routing_key, watch_client
+from app.web.documents import parse_object
+from app.web.echoes import cut
+from app.web.limits import MAX_DIGITS
 from app.web.requests import sign
 from app.web.signatures import (
     OUTPUTS,
+    Signature,
     describe_signatures,
     find_examples,
     find_signature,
@@ -51,9 +56,10 @@ from app.web.tfserving_types import (
 )
 
 MODEL = r"/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
-PREDICTION = re.compile(rf"/v1/models{MODEL}:(classify|regress|predict)", re.IGNORECASE)
+ANY_CASE = re.IGNORECASE | re.ASCII  # digits are 0 to 9
+PREDICTION = re.compile(rf"/v1/models{MODEL}:(classify|regress|predict)", ANY_CASE)
 STATUS = re.compile(
-    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE
+    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", ANY_CASE
 )
 MAX_VERSION = 2**63 - 1
 
@@ -66,8 +72,8 @@ class Address(Target):
     @classmethod
     def from_path(cls, name: str | None, version: str | None, label: str | None) -> Address:
         """Take a path's groups. Raises MalformedRequest where the version has too many digits."""
-        if version and int(version[:20]) > MAX_VERSION:
-            raise MalformedRequest(f"Failed to convert version: {version} to numeric.")
+        if version and (len(version) > MAX_DIGITS or int(version) > MAX_VERSION):
+            raise MalformedRequest(f"Failed to convert version: {cut(version)} to numeric.")
         number = int(version) if version else None
         return cls(name or "", number, label or "", routing_key())
 
@@ -115,23 +121,49 @@ def ask(rest: str) -> Response:
     found = Address.from_path(*target)
     with found.in_their_words():
         model_server().check_room(found)
-        content = parse_object(read_body())
-        if method.lower() == "predict":
-            return predict(found, content)
-        if method.lower() == "classify":
-            return classify(found, content)
-    raise MalformedRequest(
-        "Expected regression signature method_name to be tensorflow/serving/regress."
-        f" Was: {find_signature(content).method}"
-    )
+        body, check_count = read_body(), model_server().check_count
+        asked = aside(body, lambda: read_request(method.lower(), parse_object(body), check_count))
+        return classify(found, asked) if method.lower() == "classify" else predict(found, asked)
 
 
-def predict(target: Address, content: dict[str, Any]) -> Response:
-    """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
+@dataclass(frozen=True)
+class Asked:
+    """A request: its pictures, at least one; its signature; and whether it has rows rather than columns."""
+
+    pictures: list[Picture]
+    signature: Signature
+    by_row: bool = False
+
+
+def read_request(method: str, content: dict[str, Any], check_count: Callable[[int], None]) -> Asked:
+    """Read the body of a prediction (on any thread).
+
+    Args:
+        method: what the path asks for.
+        content: the body.
+        check_count: refuses a number of pictures, before anything is made of them.
+
+    Raises:
+        MalformedRequest: it is not as the method, or the model, asks for.
+    """
     signature = find_signature(content)
+    if method == "regress":
+        raise MalformedRequest(
+            "Expected regression signature method_name to be tensorflow/serving/regress."
+            f" Was: {signature.method}"
+        )
+    if method == "classify":
+        examples = find_examples(content, check_count)
+        return Asked(open_pictures("image_bytes", examples, check_count), signature)
     by_row = "instances" in content
     tensor, values = (unpack_rows if by_row else unpack_columns)(content)
-    predictions = answer_pictures(target, tensor, values)
+    return Asked(open_pictures(tensor, values, check_count), signature, by_row)
+
+
+def predict(target: Address, asked: Asked) -> Response:
+    """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
+    predictions = answer_pictures(target, asked)
+    signature, by_row = asked.signature, asked.by_row
     columns = {name: OUTPUTS[name].values(predictions) for name in signature.outputs}
     if by_row:
         rows: list[Any] = [
@@ -145,10 +177,9 @@ def predict(target: Address, content: dict[str, Any]) -> Response:
     return answer(columnwise, predictions)
 
 
-def classify(target: Address, content: dict[str, Any]) -> Response:
+def classify(target: Address, asked: Asked) -> Response:
     """Answer ``:classify``: for each picture all labels with their scores, the highest first."""
-    find_signature(content)
-    predictions = answer_pictures(target, "image_bytes", find_examples(content))
+    predictions = answer_pictures(target, asked)
     names, scores = (OUTPUTS[name].values(predictions) for name in ("classes", "scores"))
     results: list[list[Any]] = [
         sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
@@ -157,13 +188,10 @@ def classify(target: Address, content: dict[str, Any]) -> Response:
     return answer(Classifications(results=results), predictions)
 
 
-def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Prediction]:
-    """Answer the pictures of a request, all by the same version; there is at least one."""
-    server = model_server()
-    server.check_count(len(values))
-    pictures: list[Picture] = open_pictures(tensor, values)
-    g.log_fields["pictures"] = len(pictures)
-    return server.classify_many(pictures, watch_client(), target)
+def answer_pictures(target: Address, asked: Asked) -> list[Prediction]:
+    """Answer the pictures of a request, all by the same version."""
+    g.log_fields["pictures"] = len(asked.pictures)
+    return model_server().classify_many(asked.pictures, watch_client(), target)
 
 
 def list_models() -> Response:
