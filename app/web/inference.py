@@ -21,17 +21,18 @@ from flask import Response
 from app.errors import MalformedRequest
 from app.prediction import Prediction
 from app.studio import Picture
+from app.web.bodies import write_rows
 from app.web.documents import is_list, opened, parse_object, plain
 from app.web.echoes import abbreviate
-from app.web.limits import MAX_DIGITS, MAX_DIMENSION, MAX_DIMENSIONS
+from app.web.limits import MAX_DIGITS, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID
 from app.web.openinference_types import OutputTensor
 from app.web.tensors import (
-    as_decimals,
     check_shape,
     open_base64,
     read_array,
     to_pictures,
     unnest,
+    write_numbers,
 )
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -102,6 +103,8 @@ def read_inference(
     request_id = plain(content.get("id"))
     if not isinstance(request_id, str | None):
         raise MalformedRequest(f"'id' is {abbreviate(request_id)}, no string")
+    if request_id and len(request_id) > MAX_ID:
+        raise MalformedRequest(f"'id' has {len(request_id):,} characters; the limit is {MAX_ID}")
     outputs = read_outputs(content)
     tensor = read_tensor(content, body[length:])
     check_count(tensor.shape[0] if tensor.shape else 0)
@@ -279,31 +282,8 @@ def join(elements: Iterable[str]) -> bytes:
 
 def encode(predictions: Sequence[Prediction], asked: Inference) -> Response:
     """Return the answer; tensors that are asked for in binary form follow the JSON."""
-    model = predictions[0].model
-    body: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
-    if asked.id is not None:
-        body["id"] = asked.id
-    tensors: list[OutputTensor] = []
-    body["outputs"] = tensors
-    binaries = []
-    for output in asked.outputs:
-        elements = np.stack([OUTPUTS[output.name](each) for each in predictions])
-        if output.classes:
-            elements = rank(elements, model.class_names, output.classes)
-        tensor: OutputTensor = {
-            "name": output.name,
-            "datatype": "BYTES" if output.classes else "FP32",
-            "shape": list(elements.shape),
-        }
-        flat = elements.ravel()
-        if output.binary:
-            binary = join(flat) if output.classes else flat.astype("<f4").tobytes()
-            binaries.append(binary)
-            tensor["parameters"] = {"binary_data_size": len(binary)}
-        else:
-            tensor["data"] = flat.tolist() if output.classes else as_decimals(flat)
-        tensors.append(tensor)
-    text = json.dumps(body).encode()
+    rows = len(predictions) * len(predictions[0].model.class_names) * len(asked.outputs)
+    text, binaries = write_rows(rows, lambda: write_answer(predictions, asked))
     if not binaries:
         return Response(text, mimetype="application/json")
     response = Response(b"".join([text, *binaries]), mimetype="application/octet-stream")
@@ -311,20 +291,48 @@ def encode(predictions: Sequence[Prediction], asked: Inference) -> Response:
     return response
 
 
-def rank(values: np.ndarray, names: Sequence[str], count: int) -> np.ndarray:
+def write_answer(
+    predictions: Sequence[Prediction], asked: Inference
+) -> tuple[bytes, Sequence[bytes]]:
+    """Return the JSON of the answer, and the tensors that follow it."""
+    model = predictions[0].model
+    head = {"model_name": model.name, "model_version": str(model.version)}
+    if asked.id is not None:
+        head["id"] = asked.id
+    written = [write_output(predictions, output) for output in asked.outputs]
+    tensors = ", ".join(tensor for tensor, _ in written)
+    text = f'{json.dumps(head)[:-1]}, "outputs": [{tensors}]}}'
+    return text.encode(), [binary for _, binary in written if binary]
+
+
+def write_output(predictions: Sequence[Prediction], output: Output) -> tuple[str, bytes]:
+    """Return an output tensor as JSON, and the bytes that follow it where it is asked for in binary form."""
+    names = predictions[0].model.class_names
+    rows = [OUTPUTS[output.name](each) for each in predictions]
+    labels = [label for row in rows for label in rank(row, names, output.classes)]
+    tensor: OutputTensor = {
+        "name": output.name,
+        "datatype": "BYTES" if output.classes else "FP32",
+        "shape": [len(rows), min(output.classes, len(names)) or len(names)],
+    }
+    if output.binary:
+        binary = join(labels) if output.classes else np.stack(rows).astype("<f4").tobytes()
+        tensor["parameters"] = {"binary_data_size": len(binary)}
+        return json.dumps(tensor), binary
+    if output.classes:
+        texts = [json.dumps(label) for label in labels]
+    else:
+        texts = [text for row in rows for text in write_numbers(row)]
+    return f'{json.dumps(tensor)[:-1]}, "data": [{", ".join(texts)}]}}', b""
+
+
+def rank(values: np.ndarray, names: Sequence[str], count: int) -> list[str]:
     """Return the highest values with their classes as Triton writes them, ``0.731059:1:Dog``.
 
     Args:
-        values: (n, classes).
+        values: (classes,).
         names: the classes.
         count: how many; all, where there are not so many.
-
-    Returns:
-        (n, count) of str objects.
     """
-    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
-    rows = [
-        [f"{row[index]:f}:{index}:{names[index]}" for index in indices]
-        for row, indices in zip(values, order, strict=True)
-    ]
-    return np.array(rows, dtype=object)
+    order = np.argsort(-values, kind="stable")[:count].tolist()
+    return [f"{values[index]:f}:{index}:{names[index]}" for index in order]

@@ -25,6 +25,7 @@ MAX_SCALAR_BYTES = (
 )  # of anything that is neither pictures nor pixels: a shape, an id, options
 MAX_DIMENSIONS = 8  # of a tensor; pixels have 4, and NumPy itself goes to 64
 MAX_DIMENSION = 2**31  # of one of them: more elements than bytes come in a body
+MAX_ID = 256  # characters of a request's own id, which its answer repeats; a UUID has 36
 MAX_DIGITS = 19  # of a version or a length: 2**63 has as many
 
 # Forms and options.

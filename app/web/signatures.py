@@ -6,11 +6,12 @@ signature's outputs: bare values where it is one, by name where they are several
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 from msgspec import Raw
 
 from app.errors import MalformedRequest
@@ -21,13 +22,13 @@ from app.web.documents import opened, plain
 from app.web.echoes import abbreviate, cut
 from app.web.tensors import (
     B64,
-    as_decimals,
     check_shape,
     find_binary,
     is_nested,
     open_base64,
     read_pixels,
     to_pictures,
+    write_numbers,
 )
 from app.web.tfserving_types import SignatureDef, TensorInfo
 
@@ -39,16 +40,22 @@ INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Output:
-    """An output tensor: its type, and its values for n predictions, each with one for every class."""
+    """An output tensor: its type, and its values for a prediction as JSON, one for every class."""
 
     dtype: str
-    values: Callable[[Sequence[Prediction]], list[Any]]
+    values: Callable[[Prediction], Sequence[str]]
+
+
+@lru_cache(maxsize=8)
+def write_names(names: tuple[str, ...]) -> list[str]:
+    """Return the names of a model's classes as JSON."""
+    return [json.dumps(name) for name in names]
 
 
 OUTPUTS = {
-    "scores": Output("DT_FLOAT", lambda all_: as_decimals(np.stack([p.scores() for p in all_]))),
-    "logits": Output("DT_FLOAT", lambda all_: as_decimals(np.stack([p.logits for p in all_]))),
-    "classes": Output("DT_STRING", lambda all_: [list(p.model.class_names) for p in all_]),
+    "scores": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.scores())),
+    "logits": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.logits)),
+    "classes": Output("DT_STRING", lambda prediction: write_names(prediction.model.class_names)),
 }
 
 

@@ -20,6 +20,7 @@ from app.web.echoes import abbreviate
 from app.web.limits import MAX_DIMENSIONS, MAX_LISTED, SLICE_BYTES
 
 CHANNELS = 3
+NO_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # as JSON's readers know them
 B64 = "b64"
 STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet for URLs
 BLANKS = b" \t\n\r\v\f"
@@ -225,7 +226,12 @@ def place(index: int, shape: Sequence[int]) -> str:
     return "pixels" + "".join(f"[{i}]" for i in np.unravel_index(index, tuple(shape)))
 
 
-def as_decimals(values: np.ndarray) -> list[Any]:
-    """Return float32 values as nested lists of the shortest decimals that mean the same, as 0.2 for 0.200000003."""
-    decimals: list[Any] = values.astype(np.str_).astype(np.float64).tolist()
-    return decimals
+def write_numbers(values: np.ndarray) -> list[str]:
+    """Return (n,) float32 values as JSON, each the shortest decimal that means the same, as 0.2 for 0.200000003.
+
+    What is no number goes as ``NaN`` or ``Infinity``.
+    """
+    texts: list[str] = values.astype(np.str_).tolist()
+    if np.isfinite(values).all():
+        return texts
+    return [NO_NUMBERS.get(text, text) for text in texts]

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
@@ -28,7 +29,7 @@ from app.studio import Picture
 from app.traffic import Target
 from app.versions import VersionStatus
 from app.web import model_server
-from app.web.bodies import aside, read_body
+from app.web.bodies import aside, read_body, write_rows
 from app.web.clients import routing_key, watch_client
 from app.web.documents import parse_object
 from app.web.echoes import cut
@@ -45,13 +46,10 @@ from app.web.signatures import (
     unpack_rows,
 )
 from app.web.tfserving_types import (
-    Classifications,
     ModelEntry,
     ModelList,
     ModelMetadata,
     ModelStatus,
-    Outputs,
-    Predictions,
     VersionState,
 )
 
@@ -163,29 +161,49 @@ def read_request(method: str, content: dict[str, Any], check_count: Callable[[in
 def predict(target: Address, asked: Asked) -> Response:
     """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
     predictions = answer_pictures(target, asked)
-    signature, by_row = asked.signature, asked.by_row
-    columns = {name: OUTPUTS[name].values(predictions) for name in signature.outputs}
-    if by_row:
-        rows: list[Any] = [
-            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-        ]
-        one = [row[name] for row in rows for name in row]  # a lone output has no name
-        rowwise: Predictions = {"predictions": one if len(columns) == 1 else rows}
-        return answer(rowwise, predictions)
-    outputs: Any = columns if len(columns) > 1 else columns.popitem()[1]
-    columnwise: Outputs = {"outputs": outputs}
-    return answer(columnwise, predictions)
+    names = asked.signature.outputs
+
+    def write() -> str:
+        columns = {
+            name: [write_list(OUTPUTS[name].values(p)) for p in predictions] for name in names
+        }
+        if asked.by_row:
+            rows = [write_outputs(names, row) for row in zip(*columns.values(), strict=True)]
+            return f'{{"predictions": {write_list(rows)}}}'
+        written = write_outputs(names, [write_list(columns[name]) for name in names])
+        return f'{{"outputs": {written}}}'
+
+    return answer(write, predictions, len(names))
+
+
+def write_outputs(names: Sequence[str], values: Sequence[str]) -> str:
+    """Return outputs that are JSON already as one: by their names, but a lone one has none."""
+    if len(names) == 1:
+        return values[0]
+    pairs = [f'"{name}": {value}' for name, value in zip(names, values, strict=True)]
+    return f"{{{', '.join(pairs)}}}"
+
+
+def write_list(elements: Iterable[str]) -> str:
+    """Return elements that are JSON already as a list."""
+    return f"[{', '.join(elements)}]"
 
 
 def classify(target: Address, asked: Asked) -> Response:
     """Answer ``:classify``: for each picture all labels with their scores, the highest first."""
     predictions = answer_pictures(target, asked)
-    names, scores = (OUTPUTS[name].values(predictions) for name in ("classes", "scores"))
-    results: list[list[Any]] = [
-        sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
-        for pair in zip(names, scores, strict=True)
-    ]
-    return answer(Classifications(results=results), predictions)
+
+    def write() -> str:
+        return f'{{"results": {write_list(map(write_ranking, predictions))}}}'
+
+    return answer(write, predictions, 2)
+
+
+def write_ranking(prediction: Prediction) -> str:
+    """Return every [label, score] of a prediction as JSON, the highest first."""
+    names, scores = (OUTPUTS[name].values(prediction) for name in ("classes", "scores"))
+    order = np.argsort(-prediction.scores(), kind="stable").tolist()
+    return write_list(f"[{names[index]}, {scores[index]}]" for index in order)
 
 
 def answer_pictures(target: Address, asked: Asked) -> list[Prediction]:
@@ -267,7 +285,8 @@ def show(body: Mapping[str, Any]) -> Response:
     return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
 
 
-def answer(body: Mapping[str, Any], predictions: list[Prediction]) -> Response:
-    """Return predictions, and who made them; numbers that are none go as ``NaN`` and ``Infinity``."""
-    response = Response(json.dumps(body) + "\n", mimetype="application/json")
-    return sign(response, predictions[0].model, predictions)
+def answer(write: Callable[[], str], predictions: list[Prediction], outputs: int) -> Response:
+    """Return what is written of predictions, and who made them."""
+    model = predictions[0].model
+    text = write_rows(len(predictions) * len(model.class_names) * outputs, write)
+    return sign(Response(text + "\n", mimetype="application/json"), model, predictions)
