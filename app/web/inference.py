@@ -309,7 +309,8 @@ def write_output(predictions: Sequence[Prediction], output: Output) -> tuple[str
     """Return an output tensor as JSON, and the bytes that follow it where it is asked for in binary form."""
     names = predictions[0].model.class_names
     rows = [OUTPUTS[output.name](each) for each in predictions]
-    labels = [label for row in rows for label in rank(row, names, output.classes)]
+    ranked = rows if output.classes else []
+    labels = [label for row in ranked for label in rank(row, names, output.classes)]
     tensor: OutputTensor = {
         "name": output.name,
         "datatype": "BYTES" if output.classes else "FP32",
