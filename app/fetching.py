@@ -6,43 +6,95 @@ every address that its name resolves to is a public one; and the connection goes
 was checked, so that a name cannot resolve to another one in between. Size, time, redirects and the
 number of connections are bounded.
 
-It runs on the hub: gevent's sockets wait without holding it up.
+It runs on the hub: gevent's sockets wait without holding it up. Names are looked up on native threads of
+its own, which a slow name server cannot take from anybody else. Everything that a request wants from
+elsewhere has one deadline, waiting for a place included, and no request has more than its share of the
+places.
 """
 
 from __future__ import annotations
 
 import io
 import ipaddress
+import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from functools import cache
+from http.client import HTTPException
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import gevent
 import urllib3
-from gevent.pool import Pool
+from gevent.lock import BoundedSemaphore
+from gevent.monkey import get_original
+from gevent.threadpool import ThreadPool
 
 from app.errors import FetchFailed, ServingError, UrlRefused
 
 PORTS = {"http": 80, "https": 443}
-AT_ONCE = 16  # connections of one worker
+AT_ONCE = 32  # connections of one worker
+SHARE = 8  # of them for one request
+LOOKUPS = 8  # names that are looked up at once
 MAX_REDIRECTS = 3
+MAX_URL = 8192  # characters; what servers commonly take
 CHUNK_BYTES = 64 * 1024
+CHUNKS_IN_A_ROW = 16  # before other greenlets get their turn, however fast they come
 SHOWN = 200  # characters of a URL that an error repeats
-# Addresses that carry an IPv4 address inside, which may be a private one (NAT64, RFC 6052).
-TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+# What a fetch can meet: a name that is none, an answer that is no HTTP, a length below zero.
+ERRORS = (OSError, ValueError, HTTPException, urllib3.exceptions.HTTPError)
+
+# The addresses that are not of the public internet, by IANA's registries of special-purpose addresses;
+# not Python's own table, which differs from release to release.
+SPECIAL = [
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # shared by carriers; Alibaba's metadata
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Azure's own services inside each machine
+        "169.254.0.0/16",  # link-local; the metadata of most clouds
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # IETF protocols; Oracle's metadata
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/3",  # multicast, reserved, broadcast
+        "2001::/23",  # IETF protocols, Teredo, ORCHID
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4: an IPv4 address inside, which may be a private one
+        "3fff::/20",  # documentation
+    )
+]
+UNICAST = ipaddress.ip_network("2000::/3")  # all that is public in IPv6
+ISATAP = (0x5EFE, 0x0200_5EFE)  # bits 32 to 63 of an address with an IPv4 address inside (RFC 5214)
+
+look_up = get_original("socket", "getaddrinfo")  # gevent's own takes the threads that all share
+logger = logging.getLogger(__name__)
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an address belongs to the public internet, by IANA's registries as ``ipaddress`` has them."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
+    """Tell whether an address belongs to the public internet."""
+    found: IPv4Address | IPv6Address = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address):
         if found.ipv4_mapped:
             return is_public(str(found.ipv4_mapped))
-        if found.sixtofour or found.teredo or found in TRANSLATED:
+        if found not in UNICAST or int(found) >> 32 & 0xFFFF_FFFF in ISATAP:
             return False
-    return found.is_global and not found.is_multicast
+    return not any(found in network for network in SPECIAL)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return the rules by which servers prove who they are; reading the authorities takes 50 ms."""
+    return ssl.create_default_context()
 
 
 class Fetcher:
@@ -61,68 +113,96 @@ class Fetcher:
             hosts: ``images.example.org``, ``*.example.org`` (any host below it), or either with a port,
                 ``example.org:8080``; without one the scheme's own port is meant. None: URLs are off.
             max_bytes: of all the pictures of one request together.
-            timeout_s: for one picture, redirects included.
+            timeout_s: for all the pictures of one request, waiting for a place and redirects included.
             may_connect: tells whether an IP address may be connected to.
         """
         self._hosts = hosts
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._may_connect = may_connect
-        self._pool = Pool(AT_ONCE)
+        self._places = BoundedSemaphore(AT_ONCE)
+        self._lookups = ThreadPool(LOOKUPS)  # starts no thread before it is used
+        if hosts:
+            tls_context()  # now, not while others wait
 
     def fetch_all(self, urls: Sequence[str]) -> list[BinaryIO | ServingError]:
         """Fetch side by side; one's error (``UrlRefused``, ``FetchFailed``) is returned in its place."""
-        left = [self._max_bytes]
-        waiting = [self._pool.spawn(self._fetch, url, left) for url in urls]
+        left, share = [self._max_bytes], BoundedSemaphore(SHARE)
+        until = time.monotonic() + self._timeout_s
+        waiting: list[gevent.Greenlet[..., BinaryIO | ServingError]] = []
         try:
+            for url in urls:
+                waiting.append(gevent.spawn(self._fetch, url, left, share, until))
             return [greenlet.get() for greenlet in waiting]
         finally:
             gevent.killall(waiting, block=False)
 
-    def _fetch(self, url: str, left: list[int]) -> BinaryIO | ServingError:
-        """Fetch one; ``left`` holds the bytes that the request may still take."""
+    def _fetch(
+        self, url: str, left: list[int], share: BoundedSemaphore, until: float
+    ) -> BinaryIO | ServingError:
+        """Fetch one.
+
+        Args:
+            url: where it is.
+            left: the bytes that the request may still take.
+            share: the places that the request may still take.
+            until: its deadline, on the monotonic clock.
+        """
         too_late = FetchFailed(f"{shown(url)} took longer than {self._timeout_s:g} s")
         try:
-            with gevent.Timeout(self._timeout_s, too_late):
-                return io.BytesIO(self._follow(url, left))
+            self._check(url)  # what is refused takes no place
+            left_s = max(0.0, until - time.monotonic())
+            with gevent.Timeout(left_s, too_late), share, self._places:
+                return self._follow(url, left)
         except ServingError as error:
             return error
-        except (OSError, urllib3.exceptions.HTTPError) as error:
+        except ERRORS as error:
             return FetchFailed(f"{shown(url)} cannot be fetched: {type(error).__name__}")
+        except Exception as error:
+            logger.error("a fetch failed in an unexpected way", exc_info=error)
+            return FetchFailed(f"{shown(url)} cannot be fetched")
 
-    def _follow(self, url: str, left: list[int]) -> bytes:
+    def _follow(self, url: str, left: list[int]) -> BinaryIO:
         """Return what lies at a URL, after redirects."""
         at = url
         for _ in range(MAX_REDIRECTS + 1):
             parts, port = self._check(at)
-            connections = connect(parts, port, self._resolve(parts, port))
-            with connections:
-                response = connections.urlopen(
-                    "GET",
-                    parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
-                    headers={
-                        "Host": parts.netloc,
-                        "Accept": "image/*",
-                        "User-Agent": "resnet-serving",
-                    },
-                    redirect=False,
-                    retries=False,
-                    preload_content=False,
-                    decode_content=False,
-                    timeout=self._timeout_s,
-                )
-                if response.status == 200:
-                    return read_bounded(response, url, left, self._max_bytes)
+            with connect(parts, port, self._resolve(parts, port)) as connections:
+                response = self._ask(connections, parts)
+                try:
+                    if response.status == 200:
+                        return read_bounded(response, url, left, self._max_bytes)
+                finally:
+                    response.close()
             location = response.headers.get("Location")
             if not 300 <= response.status < 400 or not location:
                 raise FetchFailed(f"{shown(url)} is answered with the status {response.status}")
             at = urljoin(at, location)
         raise FetchFailed(f"{shown(url)} has more than {MAX_REDIRECTS} redirects")
 
+    def _ask(
+        self, connections: urllib3.HTTPConnectionPool, parts: SplitResult
+    ) -> urllib3.BaseHTTPResponse:
+        """Ask for a URL, and return the answer's head."""
+        return connections.urlopen(
+            "GET",
+            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            headers={"Host": parts.netloc, "Accept": "image/*", "User-Agent": "resnet-serving"},
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            decode_content=False,
+            timeout=self._timeout_s,
+        )
+
     def _check(self, url: str) -> tuple[SplitResult, int]:
         """Return a URL's parts and port, or raise UrlRefused."""
         if not self._hosts:
             raise UrlRefused("pictures by URL are off here: send the file, or its base64")
+        if len(url) > MAX_URL:
+            raise UrlRefused(
+                f"{shown(url)} has {len(url):,} characters; a URL has at most {MAX_URL:,}"
+            )
         try:
             parts = urlsplit(url)
             port = parts.port or PORTS.get(parts.scheme, 0)
@@ -130,8 +210,8 @@ class Fetcher:
             raise UrlRefused(f"{shown(url)} is no URL: {error}") from error
         if parts.scheme not in PORTS:
             raise UrlRefused(f"{shown(url)} is neither http nor https")
-        host = (parts.hostname or "").rstrip(".")
-        if not host.isascii() or not host or parts.username is not None or not url.isprintable():
+        host = (parts.hostname or "").removesuffix(".")
+        if not is_plain(host) or parts.username is not None or not url.isprintable():
             raise UrlRefused(f"{shown(url)} needs a plain host, in ASCII, without a user's name")
         if not any(matches(host, port, rule, parts.scheme) for rule in self._hosts):
             raise UrlRefused(f"{shown(url)}: the host is not on this server's list")
@@ -139,11 +219,28 @@ class Fetcher:
 
     def _resolve(self, parts: SplitResult, port: int) -> str:
         """Return an address of a URL's host; raise UrlRefused unless each of them may be connected to."""
-        found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        found = self._lookups.apply(find_addresses, (parts.hostname, port))
+        if isinstance(found, Exception):
+            raise found
         addresses = [str(entry[4][0]) for entry in found]
         if not all(self._may_connect(address) for address in addresses):
             raise UrlRefused(f"{shown(parts.geturl())}: the host has an address that is not public")
         return addresses[0]
+
+
+def is_plain(host: str) -> bool:
+    """Tell whether a host is an address or a name that can be looked up, in ASCII."""
+    return (
+        host.isascii() and len(host) < 254 and all(0 < len(part) < 64 for part in host.split("."))
+    )
+
+
+def find_addresses(host: str | None, port: int) -> Any:
+    """Return what ``getaddrinfo`` does, or raises: gevent prints what a pool raises (on a native thread)."""
+    try:
+        return look_up(host, port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def connect(parts: SplitResult, port: int, address: str) -> urllib3.HTTPConnectionPool:
@@ -153,7 +250,7 @@ def connect(parts: SplitResult, port: int, address: str) -> urllib3.HTTPConnecti
     return urllib3.HTTPSConnectionPool(
         address,
         port,
-        ssl_context=ssl.create_default_context(),
+        ssl_context=tls_context(),
         server_hostname=parts.hostname,
         assert_hostname=parts.hostname,
     )
@@ -161,17 +258,20 @@ def connect(parts: SplitResult, port: int, address: str) -> urllib3.HTTPConnecti
 
 def read_bounded(
     response: urllib3.BaseHTTPResponse, url: str, left: list[int], limit: int
-) -> bytes:
+) -> BinaryIO:
     """Return a body, or raise FetchFailed where the request's pictures become larger than the limit."""
-    pieces = []
-    for piece in response.stream(CHUNK_BYTES):
+    file = io.BytesIO()
+    for count, piece in enumerate(response.stream(CHUNK_BYTES), 1):
         left[0] -= len(piece)
         if left[0] < 0:
             raise FetchFailed(
                 f"{shown(url)} makes the request's pictures larger than the limit of {limit:,} bytes"
             )
-        pieces.append(piece)
-    return b"".join(pieces)
+        file.write(piece)
+        if count % CHUNKS_IN_A_ROW == 0:
+            gevent.sleep(0)
+    file.seek(0)
+    return file
 
 
 def matches(host: str, port: int, rule: str, scheme: str) -> bool:

@@ -1,5 +1,10 @@
 """What only gevent's own sockets can do: wait side by side, and be left in time. Run by test_patched.py."""
 
+import time
+
+import gevent
+
+from app.fetching import AT_ONCE
 from tests.test_fetching import (  # noqa: F401
     PICTURE,
     at,
@@ -19,3 +24,24 @@ def test_pictures_are_fetched_side_by_side(gallery):  # noqa: F811
     """Each is answered only once all three are asked for."""
     found = fetcher(gallery).fetch_all([at(gallery, "/together")] * 3)
     assert [each.read() for each in found] == [PICTURE] * 3
+
+
+def test_waiting_for_a_place_is_part_of_the_deadline_and_nobody_takes_all_places(gallery):  # noqa: F811
+    rules = fetcher(gallery, timeout_s=1.0, max_bytes=10**9)
+    slow = gevent.spawn(rules.fetch_all, [at(gallery, "/endless")] * 64)
+    gevent.sleep(0.3)
+    began = time.monotonic()
+    (found,) = rules.fetch_all([at(gallery, "/picture.png")])
+    assert found.read() == PICTURE
+    assert not slow.ready(), "the slow ones still waited"
+    assert all("longer than 1 s" in error_of(each) for each in slow.get())
+    assert time.monotonic() - began < 3  # waits one behind the other would take 4 to 8
+
+
+def test_a_request_that_is_given_up_leaves_no_fetch_behind(gallery):  # noqa: F811
+    rules = fetcher(gallery, timeout_s=20.0, max_bytes=10**9)
+    request = gevent.spawn(rules.fetch_all, [at(gallery, "/endless")] * 64)
+    gevent.sleep(0.3)
+    request.kill()
+    gevent.sleep(0.1)
+    assert rules._places.counter == AT_ONCE

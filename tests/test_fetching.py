@@ -6,12 +6,13 @@ What needs gevent's own sockets is in fetching_patched.py, which test_patched.py
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from app.errors import FetchFailed, SettingsError, UrlRefused
-from app.fetching import Fetcher, is_public
+from app.fetching import Fetcher, connect, is_public
 from app.settings import Settings
 from tests.helpers import check_problem, grey
 
@@ -31,7 +32,7 @@ class Gallery(BaseHTTPRequestHandler):
             self.send_header("Location", self.path.removeprefix("/to/"))
             self.send_header("Content-Length", "0")
             self.end_headers()
-        elif place == "/picture.png":
+        elif place in ("/picture.png", "/") and self.path != "/":
             self.answer(200, PICTURE)
         elif place == "/large":
             self.answer(200, bytes(10_000))
@@ -39,6 +40,11 @@ class Gallery(BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             self.drip()
+        elif place == "/negative":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"-5\r\nhello\r\n")
         elif place == "/together":
             self.server.barrier.wait(timeout=10)
             self.answer(200, PICTURE)
@@ -63,10 +69,16 @@ class Gallery(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class GalleryServer(ThreadingHTTPServer):
+    """Takes many connections at once."""
+
+    request_queue_size = 64
+
+
 @pytest.fixture
 def gallery():
     """Return a server on loopback."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Gallery)
+    server = GalleryServer(("127.0.0.1", 0), Gallery)
     server.seen, server.closing = [], threading.Event()
     server.barrier = threading.Barrier(3)
     server.daemon_threads = True
@@ -165,6 +177,42 @@ def test_a_url_that_is_not_allowed_reaches_nobody(gallery, url, said):
     assert gallery.seen == []
 
 
+@pytest.mark.parametrize("host", ["a..example.org", ".example.org", f"{'a' * 64}.example.org"])
+def test_a_name_that_nobody_can_look_up_is_refused_by_itself(gallery, host):
+    rules = Fetcher(
+        ["*.example.org", f"localhost:{gallery.server_port}"], 5000, 5.0, lambda _: True
+    )
+    refused, found = rules.fetch_all([f"http://{host}/", at(gallery, "/picture.png")])
+    assert "plain host" in error_of(refused)
+    assert found.read() == PICTURE
+
+
+def test_an_answer_that_is_no_http_is_one_pictures_error(gallery):
+    broken, found = fetcher(gallery).fetch_all(
+        [at(gallery, "/negative"), at(gallery, "/picture.png")]
+    )
+    assert "cannot be fetched" in error_of(broken)
+    assert found.read() == PICTURE
+
+
+def test_a_query_needs_no_path(gallery):
+    (found,) = fetcher(gallery).fetch_all([at(gallery, "?picture=1")])
+    assert found.read() == PICTURE
+    assert gallery.seen[0][1] == "/?picture=1"
+
+
+def test_a_url_of_any_length_is_told_shortly():
+    (found,) = Fetcher(["a.example"], 5000, 1.0).fetch_all(["http://a.example/" + "a" * 1_000_000])
+    assert "1,000,017 characters; a URL has at most 8,192" in error_of(found)
+    assert len(error_of(found)) < 300
+
+
+def test_the_authorities_are_read_once_for_all_urls():
+    url = urlsplit("https://a.example/")
+    first, second = (connect(url, 443, "127.0.0.1") for _ in range(2))
+    assert first.conn_kw["ssl_context"] is second.conn_kw["ssl_context"]
+
+
 def test_without_hosts_urls_are_off():
     (found,) = Fetcher([], 5000, 1.0).fetch_all(["http://example.org/a.png"])
     assert "off here" in error_of(found)
@@ -184,13 +232,21 @@ def test_a_name_that_leads_to_a_private_address_is_refused(gallery):
         *("100.64.0.1", "224.0.0.1", "255.255.255.255", "192.0.2.1"),
         *("::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1"),
         *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2"),
+        # Those that a cloud's machines find their secrets at.
+        *("192.0.0.192", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"),
+        # Of IANA's registries: 6to4 relays, NAT64, what was site-local, documentation, segment routing.
+        *("192.88.99.1", "64:ff9b:1::7f00:1", "fec0::1", "2001:db8::1", "3fff::1", "5f00::1"),
+        # An IPv4 address inside.
+        *("::7f00:1", "::ffff:0:127.0.0.1", "2a00:1450::5efe:7f00:1", "2a00:1450::200:5efe:a00:1"),
     ],
 )
 def test_no_private_address_is_public(address):
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "168.63.129.17", "2606:2800:220:1::1", "::ffff:8.8.8.8"]
+)
 def test_a_public_address_is(address):
     assert is_public(address)
 

@@ -298,7 +298,16 @@ BAD_REQUESTS = {
         "the request has 0 pictures; 1 to 128 are taken",
     ),
     "no picture": ({"inputs": [image(shape=[0])]}, "0 pictures; 1 to 128 are taken"),
-    "too many pictures": ({"inputs": [image(shape=[10**30])]}, "pictures; 1 to 128 are taken"),
+    "too many pictures": ({"inputs": [image(shape=[10**9])]}, "pictures; 1 to 128 are taken"),
+    "a giant dimension": (
+        {"inputs": [image(shape=[10**30])]},
+        "has the shape [1000000000000000000000000000000]; a dimension is at most 2,147,483,648",
+    ),
+    "digits that Python does not print": (
+        {"inputs": [pixels(of_greys(1), shape=[1, 10**4000, 10**4000, 3])]},
+        "has the shape [1, a number of very many digits, a number of very many digits, 3]",
+    ),
+    "many dimensions": ({"inputs": [image(shape=[1] * 400)]}, "400 dimensions; the limit is 8"),
     "a table of pictures": ({"inputs": [image(shape=[2, 2])]}, "shape [2, 2]; expected [n]"),
     "no data": ({"inputs": [image(data=None, shape=[1])]}, "'data' is null, no list"),
     "too little data": (

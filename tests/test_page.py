@@ -137,3 +137,16 @@ def test_the_samples_are_listed_with_what_was_drawn_in_them(client):
 
 def test_a_server_without_samples_lists_none(tmp_path):
     assert read_samples(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/samples/street.jpg"]
+)
+def test_a_date_or_a_range_that_no_file_has_does_no_harm(client, path):
+    """Werkzeug raises OverflowError at the first."""
+    far = "Thu, 01 Jan 999999999999 00:00:00 GMT"
+    asked = {"If-Modified-Since": far, "If-Range": far, "Range": "bytes=0-1"}
+    response = client.get(path, headers={"Accept": BROWSER, **asked})
+    assert response.status_code == 200, response.text
+    again = {"Accept": BROWSER, **asked, "If-None-Match": response.headers["ETag"]}
+    assert client.get(path, headers=again).status_code == 304

@@ -1,20 +1,27 @@
-"""Bodies of the JSON dialects: read whole, inflated where they were compressed, and never beyond the limit."""
+"""Bodies: read whole, inflated where they were compressed, never beyond the limit; and work on them.
+
+What takes long with a large body is done aside, on a native thread: zlib lets the hub go on meanwhile,
+and our own code does where it works slice by slice (``web/limits.py``).
+"""
 
 from __future__ import annotations
 
-import json
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 from flask import request
 
-from app.errors import BodyTooLarge, MalformedRequest, UnsupportedType
+from app.errors import BodyTooLarge, InvalidOption, MalformedRequest, UnsupportedType
+from app.intake import read_stream
+from app.web import model_server
+from app.web.echoes import cut
+from app.web.limits import INLINE_BYTES, INLINE_ROWS, MAX_ROWS
 
 # What zlib calls each Content-Encoding: gzip's header, or zlib's own.
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-# A million pixels in nested lists: three numbers and a list each. They are read in half a second, in which
-# this worker does nothing else, and take 200 MB; 32 MiB of "[]," would take a gigabyte.
-MAX_VALUES = 4_000_000
+
+T = TypeVar("T")
 
 
 def read_body() -> bytes:
@@ -29,18 +36,33 @@ def read_body() -> bytes:
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity" and encoding not in WINDOWS:
         raise UnsupportedType(
-            f"the body's encoding is {encoding!r}; accepted are {', '.join(WINDOWS)}"
+            f"the body's encoding is {cut(encoding)!r}; accepted are {', '.join(WINDOWS)}"
         )
-    body = request.get_data(cache=False)
-    return body if encoding == "identity" else inflate(body, encoding)
+    body, limit = read_plain_body(), request.max_content_length or 0
+    if encoding == "identity":
+        return body
+    # However few they are: a thousandth of the limit inflates to the limit.
+    return model_server().run_aside(body, lambda: inflate(body, encoding, limit))
 
 
-def inflate(body: bytes, encoding: str) -> bytes:
+def read_plain_body() -> bytes:
+    """Return the current request's body as it came. Raises RequestEntityTooLarge as ``read_body``."""
+    return read_stream(request.stream)
+
+
+def aside(body: bytes, work: Callable[[], T]) -> T:
+    """Return what work on a client's bytes returns; on a native thread, unless they are few.
+
+    The work must touch neither Flask's ``request`` and ``g`` nor the metrics.
+    """
+    return work() if len(body) <= INLINE_BYTES else model_server().run_aside(body, work)
+
+
+def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     """Inflate a body; what is beyond the limit is never made. Raises as ``read_body``.
 
     TensorFlow Serving's own limit, 100 MB, is above any that can be set here.
     """
-    limit = request.max_content_length or 0
     inflater = zlib.decompressobj(WINDOWS[encoding])
     try:
         inflated = inflater.decompress(body, limit + 1)
@@ -55,39 +77,16 @@ def inflate(body: bytes, encoding: str) -> bytes:
     return inflated
 
 
-def parse_object(text: bytes) -> dict[str, Any]:
-    """Read a JSON object; ``NaN`` and ``Infinity`` are numbers too.
+def write_rows(rows: int, work: Callable[[], T]) -> T:
+    """Return what work on an answer of so many rows returns; on a native thread, unless they are few.
+
+    A row is a class of a picture. The work must touch neither Flask's ``request`` and ``g`` nor the metrics.
 
     Raises:
-        MalformedRequest: it is none; in TensorFlow Serving's words.
-        BodyTooLarge: it holds more than ``MAX_VALUES``.
+        InvalidOption: there are more than ``MAX_ROWS``.
     """
-    if not text.strip():
-        raise MalformedRequest("JSON Parse error: The document is empty")
-    values = sum(
-        map(text.count, (b",", b"[", b"{"))
-    )  # as many or a few more; base64 has none of them
-    if values > MAX_VALUES:
-        raise BodyTooLarge(
-            f"the JSON has {values:,} values; the limit is {MAX_VALUES:,}."
-            " Send pictures as files, or pixels as a binary tensor (Open Inference Protocol)"
+    if rows > MAX_ROWS:
+        raise InvalidOption(
+            f"the answer would have {rows:,} scores; the limit is {MAX_ROWS:,}: send fewer pictures"
         )
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise MalformedRequest(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
-    except ValueError as error:  # no UTF-8, or a number of thousands of digits
-        raise MalformedRequest(f"JSON Parse error: {error}") from error
-    except RecursionError as error:
-        raise MalformedRequest("JSON Parse error: it is nested too deeply") from error
-    if not isinstance(found, dict):
-        raise MalformedRequest(f"JSON Value: {abbreviate(found)} Is not object")
-    return found
-
-
-def abbreviate(value: object) -> str:
-    """Return a value as JSON, or its beginning: an error shows what it is about, but no whole picture."""
-    if isinstance(value, list) and len(value) > 8:
-        return f"a list of {len(value):,}"
-    text = json.dumps(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
+    return work() if rows <= INLINE_ROWS else model_server().run_aside(b"", work)

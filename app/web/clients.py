@@ -9,13 +9,14 @@ from typing import cast
 from flask import request
 
 from app.batcher import is_never_gone
+from app.web.limits import MAX_ROUTING_KEY
 
 ROUTING_KEY = "X-Routing-Key"  # docs/models.md
 
 
 def routing_key() -> str:
     """Return what the current request's client wants to be told apart by where versions share traffic; may be empty."""
-    return request.headers.get(ROUTING_KEY, "")
+    return request.headers.get(ROUTING_KEY, "")[:MAX_ROUTING_KEY]
 
 
 def watch_client() -> Callable[[], bool]:

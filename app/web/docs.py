@@ -6,13 +6,15 @@ comes from another host.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from flask import Blueprint, Response, current_app, request, send_from_directory
+from flask import Blueprint, Response, current_app
 from msgspec import json
 from werkzeug.exceptions import NotFound
 
+from app.web.caching import send_file
 from app.web.openapi.document import build_document
 
 FOLDER = Path(__file__).parent / "docs"
@@ -24,6 +26,8 @@ FILES = {
     "swagger-ui-bundle.js": (SWAGGER_UI, "text/javascript"),
     "swagger-ui.css": (SWAGGER_UI, "text/css"),
 }
+PAGE = (FOLDER / "index.html").read_bytes()
+ASK_FIRST = "no-cache"  # keep it, but ask whether it is still the same
 KEEP_S = 3600  # a newer release brings other files under the same names
 DOCUMENT = "openapi"  # among the application's extensions
 POLICY = "; ".join(
@@ -45,13 +49,13 @@ blueprint = Blueprint("docs", __name__)
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
     """Every route of this server, as OpenAPI 3.1."""
-    return send_fresh(write_document(), "application/json")
+    return send_file(write_document(), "application/json", ASK_FIRST)
 
 
 @blueprint.get("/docs")
 def show() -> Response:
     """The same to read and to try in a browser."""
-    response = send_fresh((FOLDER / "index.html").read_bytes(), "text/html")
+    response = send_file(PAGE, "text/html; charset=utf-8", ASK_FIRST)
     response.headers["Content-Security-Policy"] = POLICY
     return response
 
@@ -61,20 +65,13 @@ def asset(name: str) -> Response:
     """One of the files that the page is made of."""
     if name not in FILES:
         raise NotFound
-    folder, kind = FILES[name]
-    response = send_from_directory(folder, name, mimetype=kind, max_age=KEEP_S)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    return send_file(read_asset(name), FILES[name][1], f"public, max-age={KEEP_S}")
 
 
-def send_fresh(content: bytes, kind: str) -> Response:
-    """Answer what a client may keep, but has to ask for again; 304 where it is still the same."""
-    response = Response(content, mimetype=kind)
-    response.headers["Cache-Control"] = "no-cache"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+@cache
+def read_asset(name: str) -> bytes:
+    """Return one of these files; read once."""
+    return (FILES[name][0] / name).read_bytes()
 
 
 def write_document() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from flask import request
@@ -9,9 +10,13 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import MissingImage, UnsupportedType
+from app.web.bodies import read_plain_body
+from app.web.echoes import cut
+from app.web.limits import MAX_FIELDS
 
 FORM = "multipart/form-data"
-MAX_PARTS = 100  # a form has one file and perhaps a few fields
+# It warns of every damaged form, which the client is told of.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 @dataclass
@@ -72,18 +77,29 @@ class PartCollector:
         self.parts.append(Part(name, told, b"".join(self._pieces)))
 
 
-def read_form(most: int = MAX_PARTS) -> list[Part]:
-    """Return the current request's form; it may have ``most`` parts.
+def read_form_body() -> bytes:
+    """Return the body of the current request, a form.
 
     Raises:
-        UnsupportedType: the body is no multipart form.
-        MissingImage: the form breaks off or is damaged.
-        RequestEntityTooLarge: the body is over the limit (Werkzeug's; answered as ``body_too_large``).
+        UnsupportedType: it is no multipart form.
+        RequestEntityTooLarge: it is over the limit (Werkzeug's; answered as ``body_too_large``).
     """
     if request.mimetype != FORM:
-        found = f"{request.mimetype!r}" if request.mimetype else "no content type"
+        found = repr(cut(request.mimetype)) if request.mimetype else "no content type"
         raise UnsupportedType(f"expected {FORM} with a file in it, found {found}")
-    boundary = request.mimetype_params.get("boundary", "")
+    return read_plain_body()
+
+
+def parse_form(body: bytes, most: int = MAX_FIELDS) -> list[Part]:
+    """Return the parts of the current request's form; there may be ``most``.
+
+    Raises:
+        MissingImage: the form breaks off, is damaged, or has more.
+    """
+    boundary = request.mimetype_params.get("boundary", "").encode("latin-1", "replace")
+    # The parser looks at each by itself, also where it was none after all.
+    if body.count(b"\r\n--" + boundary) > most + 1:
+        raise MissingImage(f"the form has over {most:,} fields, or its boundary within them")
     collector = PartCollector(most)
     callbacks = {
         "on_part_begin": collector.begin,
@@ -93,9 +109,8 @@ def read_form(most: int = MAX_PARTS) -> list[Part]:
         "on_part_data": collector.add_data,
         "on_part_end": collector.end,
     }
-    body = request.get_data(cache=False)
     try:
-        parser = MultipartParser(boundary.encode("latin-1", "replace"), callbacks)  # type: ignore[arg-type]
+        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
         parser.write(body)
         parser.finalize()
     except FormParserError as error:

@@ -37,9 +37,7 @@ blueprint = Blueprint("heatmaps", __name__)
 @blueprint.post("/predict/heatmap")
 def heatmap() -> Response:
     """Answer the drawing as a PNG, or in JSON with its numbers, as the request accepts it."""
-    server = model_server()
-    server.check_room()
-    mimetype = choose_type()
+    server, mimetype = model_server(), choose_type()
     uploads, options = read_request(HeatMapOptions)
     style = Style(options.opacity, enlarged=mimetype == JSON and options.size == "picture")
     wish = Wish(partial(choose_class, name=options.label), style)

@@ -21,15 +21,18 @@ from flask import Response
 from app.errors import MalformedRequest
 from app.prediction import Prediction
 from app.studio import Picture
-from app.web.bodies import abbreviate, parse_object
+from app.web.bodies import write_rows
+from app.web.documents import is_list, opened, parse_object, plain
+from app.web.echoes import abbreviate
+from app.web.limits import MAX_DIGITS, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID
 from app.web.openinference_types import OutputTensor
 from app.web.tensors import (
-    as_decimals,
     check_shape,
     open_base64,
-    read_numbers,
+    read_array,
     to_pictures,
     unnest,
+    write_numbers,
 )
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -91,15 +94,17 @@ def read_inference(
         header_length = str(len(body))
     elif header_length.strip() == "0":
         return Inference([io.BytesIO(body)], [Output(name, binary=True) for name in OUTPUTS])
-    if not header_length.isdecimal() or int(header_length[:20]) > len(body):
+    length = read_length(header_length)
+    if length is None or length > len(body):
         raise MalformedRequest(
             f"{HEADER_LENGTH} is {header_length[:20]!r}; the body has {len(body):,} bytes"
         )
-    length = int(header_length)
     content = parse_object(body[:length])
-    request_id = content.get("id")
+    request_id = plain(content.get("id"))
     if not isinstance(request_id, str | None):
         raise MalformedRequest(f"'id' is {abbreviate(request_id)}, no string")
+    if request_id and len(request_id) > MAX_ID:
+        raise MalformedRequest(f"'id' has {len(request_id):,} characters; the limit is {MAX_ID}")
     outputs = read_outputs(content)
     tensor = read_tensor(content, body[length:])
     check_count(tensor.shape[0] if tensor.shape else 0)
@@ -107,15 +112,20 @@ def read_inference(
     return Inference(open_pictures(tensor), outputs, request_id)
 
 
+def read_length(text: str) -> int | None:
+    """Return a length that a header tells; None where it tells none, or one that no body can have."""
+    return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
+
+
 def read_tensor(content: dict[str, Any], rest: bytes) -> Tensor:
     """Return the one input of a request, checked but for its data. Raises as ``read_inference``."""
-    inputs = content.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+    inputs = opened(content.get("inputs"))
+    given = opened(inputs[0]) if isinstance(inputs, list) and len(inputs) == 1 else None
+    if not isinstance(given, dict):
         raise MalformedRequest(
             f"'inputs' is {abbreviate(inputs)}; expected a list of one tensor, {' or '.join(INPUTS)}"
         )
-    (given,) = inputs
-    name, datatype, shape = given.get("name"), given.get("datatype"), given.get("shape")
+    name, datatype, shape = (plain(given.get(key)) for key in ("name", "datatype", "shape"))
     if not isinstance(name, str) or name not in INPUTS:
         raise MalformedRequest(
             f"unexpected inference input {abbreviate(name)}; expected {' or '.join(INPUTS)}"
@@ -125,8 +135,7 @@ def read_tensor(content: dict[str, Any], rest: bytes) -> Tensor:
         raise MalformedRequest(
             f"input '{name}' has the datatype {abbreviate(datatype)}; expected {expected}"
         )
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise MalformedRequest(f"input '{name}' has the shape {abbreviate(shape)}")
+    check_sizes(name, shape)
     size = read_parameters(given).get("binary_data_size")
     if size is None and rest:
         raise MalformedRequest(f"unexpected additional input data: {len(rest):,} bytes")
@@ -138,10 +147,24 @@ def read_tensor(content: dict[str, Any], rest: bytes) -> Tensor:
     return Tensor(name, datatype, tuple(shape), given.get("data"), None if size is None else rest)
 
 
+def check_sizes(name: str, shape: object) -> None:
+    """Refuse with MalformedRequest what can be no input's shape, before anybody multiplies or prints its sizes."""
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise MalformedRequest(f"input '{name}' has the shape {abbreviate(shape)}")
+    if len(shape) > MAX_DIMENSIONS:
+        raise MalformedRequest(
+            f"input '{name}' has {len(shape):,} dimensions; the limit is {MAX_DIMENSIONS}"
+        )
+    if any(size > MAX_DIMENSION for size in shape):
+        raise MalformedRequest(
+            f"input '{name}' has the shape {abbreviate(shape)}; a dimension is at most {MAX_DIMENSION:,}"
+        )
+
+
 def read_outputs(content: dict[str, Any]) -> list[Output]:
     """Return the outputs that a request asks for: all, where it names none. Raises as ``read_inference``."""
     binary = read_parameters(content).get("binary_data_output", False)
-    asked = content.get("outputs") or [{"name": name} for name in OUTPUTS]
+    asked = plain(content.get("outputs")) or [{"name": name} for name in OUTPUTS]
     if not isinstance(asked, list) or not all(isinstance(each, dict) for each in asked):
         raise MalformedRequest(f"'outputs' is {abbreviate(asked)}; expected a list of objects")
     outputs: list[Output] = []
@@ -164,7 +187,7 @@ def read_outputs(content: dict[str, Any]) -> list[Output]:
 
 def read_parameters(owner: dict[str, Any]) -> dict[str, Any]:
     """Return the ``parameters`` of a request or a tensor. Raises as ``read_inference``."""
-    parameters = owner.get("parameters", {})
+    parameters = plain(owner.get("parameters", {}))
     if not isinstance(parameters, dict):
         raise MalformedRequest(f"'parameters' is {abbreviate(parameters)}, no object")
     if any(key.startswith("shared_memory") for key in parameters):
@@ -179,23 +202,31 @@ def open_images(tensor: Tensor) -> list[Picture]:
         raise MalformedRequest(f"input 'image' has the shape {list(tensor.shape)}; expected [n]")
     if tensor.binary is not None:
         return [io.BytesIO(data) for data in split(tensor.binary, count)]
-    flat, _ = read_data(tensor)
-    for value in flat:
-        if not isinstance(value, str):
-            raise MalformedRequest(f"input 'image' has {abbreviate(value)}; expected base64")
-    return [open_base64(text) for text in flat]
+    check_list(tensor)
+    values = opened(tensor.data)
+    if len(values) > count:
+        check_elements(tensor, len(values))
+    flat, _ = unnest([opened(value) for value in values])
+    check_elements(tensor, len(flat))
+    texts = [opened(value) for value in flat]
+    for text in texts:
+        if not isinstance(text, str):
+            raise MalformedRequest(f"input 'image' has {abbreviate(text)}; expected base64")
+    return [open_base64(text) for text in texts]
 
 
 def open_pixels(tensor: Tensor) -> list[Picture]:
     """Return the pictures of a UINT8 or FP32 tensor. Raises as ``read_inference``."""
     check_shape(tensor.shape)
     if tensor.binary is None:
-        flat, shape = read_data(tensor)
+        check_list(tensor)
+        flat, shape = read_array(tensor.data)
+        check_elements(tensor, len(flat))
         if len(shape) > 1 and shape != tensor.shape:
             raise MalformedRequest(
-                f"input 'pixels' has data of shape {list(shape)}; its shape is {list(tensor.shape)}"
+                f"input 'pixels' has data of shape {abbreviate([*shape])}; its shape is {list(tensor.shape)}"
             )
-        return [*to_pictures(read_numbers(flat, tensor.shape))]
+        return [*to_pictures(flat.reshape(tensor.shape))]
     dtype = DTYPES[tensor.datatype]
     expected = math.prod(tensor.shape) * dtype.itemsize
     if len(tensor.binary) != expected:
@@ -206,19 +237,22 @@ def open_pixels(tensor: Tensor) -> list[Picture]:
     return [*to_pictures(np.frombuffer(tensor.binary, dtype).reshape(tensor.shape))]
 
 
-def read_data(tensor: Tensor) -> tuple[list[Any], tuple[int, ...]]:
-    """Return a tensor's JSON data, flat, and the shape in which it was nested. Raises as ``read_inference``."""
-    if not isinstance(tensor.data, list):
+def check_list(tensor: Tensor) -> None:
+    """Refuse with MalformedRequest data in JSON that are no list."""
+    if not is_list(tensor.data):
         raise MalformedRequest(
             f"input '{tensor.name}': 'data' is {abbreviate(tensor.data)}, no list"
         )
-    flat, shape = unnest(tensor.data)
-    if len(flat) != math.prod(tensor.shape):
+
+
+def check_elements(tensor: Tensor, found: int) -> None:
+    """Refuse with MalformedRequest another number of elements than the shape has."""
+    expected = math.prod(tensor.shape)
+    if found != expected:
         raise MalformedRequest(
-            f"input '{tensor.name}' has {len(flat):,} elements; its shape {list(tensor.shape)}"
-            f" has {math.prod(tensor.shape):,}"
+            f"input '{tensor.name}' has {found:,} elements; its shape {list(tensor.shape)}"
+            f" has {expected:,}"
         )
-    return flat, shape
 
 
 def split(data: bytes, count: int) -> list[bytes]:
@@ -248,31 +282,8 @@ def join(elements: Iterable[str]) -> bytes:
 
 def encode(predictions: Sequence[Prediction], asked: Inference) -> Response:
     """Return the answer; tensors that are asked for in binary form follow the JSON."""
-    model = predictions[0].model
-    body: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
-    if asked.id is not None:
-        body["id"] = asked.id
-    tensors: list[OutputTensor] = []
-    body["outputs"] = tensors
-    binaries = []
-    for output in asked.outputs:
-        elements = np.stack([OUTPUTS[output.name](each) for each in predictions])
-        if output.classes:
-            elements = rank(elements, model.class_names, output.classes)
-        tensor: OutputTensor = {
-            "name": output.name,
-            "datatype": "BYTES" if output.classes else "FP32",
-            "shape": list(elements.shape),
-        }
-        flat = elements.ravel()
-        if output.binary:
-            binary = join(flat) if output.classes else flat.astype("<f4").tobytes()
-            binaries.append(binary)
-            tensor["parameters"] = {"binary_data_size": len(binary)}
-        else:
-            tensor["data"] = flat.tolist() if output.classes else as_decimals(flat)
-        tensors.append(tensor)
-    text = json.dumps(body).encode()
+    rows = len(predictions) * len(predictions[0].model.class_names) * len(asked.outputs)
+    text, binaries = write_rows(rows, lambda: write_answer(predictions, asked))
     if not binaries:
         return Response(text, mimetype="application/json")
     response = Response(b"".join([text, *binaries]), mimetype="application/octet-stream")
@@ -280,20 +291,49 @@ def encode(predictions: Sequence[Prediction], asked: Inference) -> Response:
     return response
 
 
-def rank(values: np.ndarray, names: Sequence[str], count: int) -> np.ndarray:
+def write_answer(
+    predictions: Sequence[Prediction], asked: Inference
+) -> tuple[bytes, Sequence[bytes]]:
+    """Return the JSON of the answer, and the tensors that follow it."""
+    model = predictions[0].model
+    head = {"model_name": model.name, "model_version": str(model.version)}
+    if asked.id is not None:
+        head["id"] = asked.id
+    written = [write_output(predictions, output) for output in asked.outputs]
+    tensors = ", ".join(tensor for tensor, _ in written)
+    text = f'{json.dumps(head)[:-1]}, "outputs": [{tensors}]}}'
+    return text.encode(), [binary for _, binary in written if binary]
+
+
+def write_output(predictions: Sequence[Prediction], output: Output) -> tuple[str, bytes]:
+    """Return an output tensor as JSON, and the bytes that follow it where it is asked for in binary form."""
+    names = predictions[0].model.class_names
+    rows = [OUTPUTS[output.name](each) for each in predictions]
+    ranked = rows if output.classes else []
+    labels = [label for row in ranked for label in rank(row, names, output.classes)]
+    tensor: OutputTensor = {
+        "name": output.name,
+        "datatype": "BYTES" if output.classes else "FP32",
+        "shape": [len(rows), min(output.classes, len(names)) or len(names)],
+    }
+    if output.binary:
+        binary = join(labels) if output.classes else np.stack(rows).astype("<f4").tobytes()
+        tensor["parameters"] = {"binary_data_size": len(binary)}
+        return json.dumps(tensor), binary
+    if output.classes:
+        texts = [json.dumps(label) for label in labels]
+    else:
+        texts = [text for row in rows for text in write_numbers(row)]
+    return f'{json.dumps(tensor)[:-1]}, "data": [{", ".join(texts)}]}}', b""
+
+
+def rank(values: np.ndarray, names: Sequence[str], count: int) -> list[str]:
     """Return the highest values with their classes as Triton writes them, ``0.731059:1:Dog``.
 
     Args:
-        values: (n, classes).
+        values: (classes,).
         names: the classes.
         count: how many; all, where there are not so many.
-
-    Returns:
-        (n, count) of str objects.
     """
-    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
-    rows = [
-        [f"{row[index]:f}:{index}:{names[index]}" for index in indices]
-        for row, indices in zip(values, order, strict=True)
-    ]
-    return np.array(rows, dtype=object)
+    order = np.argsort(-values, kind="stable")[:count].tolist()
+    return [f"{values[index]:f}:{index}:{names[index]}" for index in order]

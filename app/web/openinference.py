@@ -14,8 +14,9 @@ from app.errors import MalformedRequest, NotReady, UnknownModel
 from app.servable import Model
 from app.traffic import Target
 from app.web import SERVER_VERSION, model_server
-from app.web.bodies import parse_object, read_body
+from app.web.bodies import aside, read_body
 from app.web.clients import routing_key, watch_client
+from app.web.documents import parse_object, plain
 from app.web.inference import HEADER_LENGTH, INPUTS, OUTPUTS, encode, read_inference
 from app.web.openinference_types import (
     IndexEntry,
@@ -119,12 +120,12 @@ def model_ready(name: str, version: int | None = None) -> Response:
 def infer(name: str, version: int | None = None) -> Response:
     """Answer pictures."""
     server = model_server()
-    server.check_room(Target(name, version))
-    asked = read_inference(read_body(), request.headers.get(HEADER_LENGTH), server.check_count)
+    target = Target(name, version, sticky=routing_key())
+    server.check_room(target)
+    body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
+    asked = aside(body, lambda: read_inference(body, header_length, server.check_count))
     g.log_fields["pictures"] = len(asked.pictures)
-    predictions = server.classify_many(
-        asked.pictures, watch_client(), Target(name, version, sticky=routing_key())
-    )
+    predictions = server.classify_many(asked.pictures, watch_client(), target)
     return sign(encode(predictions, asked), predictions[0].model, predictions)
 
 
@@ -132,7 +133,8 @@ def infer(name: str, version: int | None = None) -> Response:
 def repository_index() -> Response:
     """Tell how every version of every model stands; only those that answer where ``ready`` is asked for."""
     body = read_body()
-    only_ready = parse_object(body).get("ready", False) if body else False
+    given = aside(body, lambda: parse_object(body)) if body else {}
+    only_ready = plain(given.get("ready", False))
     if not isinstance(only_ready, bool):
         raise MalformedRequest("'ready' must be true or false")
     rows: list[IndexEntry] = [

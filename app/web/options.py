@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Annotated, Any, Literal, TypeVar
 
 from flask import request
@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from app.errors import InvalidOption
 from app.traffic import Target
-from app.web.bodies import abbreviate
 from app.web.clients import routing_key
+from app.web.echoes import abbreviate
+from app.web.limits import MAX_OPTION
 
 
 class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -80,6 +81,8 @@ def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool 
         InvalidOption: one is unknown, given twice, or of a value that it cannot have.
     """
     query, known = [*request.args.items(multi=True)], kind.__struct_fields__
+    for name, value in query:
+        check_length(name, value)
     body = [pair for pair in given if is_json or pair[1] or pair[0] not in known]
     values: dict[str, Any] = {}
     for name, value in [*query, *body]:
@@ -98,6 +101,13 @@ def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool 
         if value and getattr(options, name) is getattr(of_body, name) is None:
             raise InvalidOption(f"{name} is {abbreviate(value)}: leave it out instead")
     return replace(options, **{name: getattr(of_body, name) for name, _ in body})
+
+
+def check_length(name: str | bytes, value: Sized) -> None:
+    """Refuse with InvalidOption one that is too long to be meant, before anything is made of it."""
+    if len(name) > MAX_OPTION or len(value) > MAX_OPTION:
+        shown = name if isinstance(name, str) else name[:MAX_OPTION].decode("utf-8", "replace")
+        raise InvalidOption(f"{abbreviate(shown)} is longer than {MAX_OPTION} bytes")
 
 
 def describe(error: ValidationError, values: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from werkzeug.exceptions import NotFound
 from app.settings import ROOT
 from app.web.about import describe
 from app.web.answers import write_json
+from app.web.caching import send_file
 from app.web.options import ModelOptions, read_options
 
 FOLDER = Path(__file__).parent / "page"
@@ -144,16 +145,5 @@ def find(files: dict[str, bytes], name: str) -> bytes:
 
 
 def send(content: bytes, name: str, keep: str) -> Response:
-    """Answer a file, or 304 where the client has it already.
-
-    Args:
-        content: the file.
-        name: its name; the ending tells its type.
-        keep: what ``Cache-Control`` says.
-    """
-    response = Response(content, content_type=KINDS[name[name.rindex(".") :]])
-    response.headers["Cache-Control"] = keep
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.set_etag(hashlib.sha256(content).hexdigest()[:16])
-    response.make_conditional(request)
-    return response
+    """Answer a file as ``send_file``; its name's ending tells its type."""
+    return send_file(content, KINDS[name[name.rindex(".") :]], keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
@@ -11,7 +12,6 @@ from flask import request
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
 from app.errors import (
-    InvalidOption,
     MalformedRequest,
     MissingImage,
     ServingError,
@@ -19,9 +19,12 @@ from app.errors import (
     UnsupportedType,
 )
 from app.web import model_server
-from app.web.bodies import abbreviate, read_body
-from app.web.forms import FORM, MAX_PARTS, read_form
-from app.web.options import O, read_options
+from app.web.bodies import aside, read_body, read_plain_body
+from app.web.documents import check_size, is_list, open_level
+from app.web.echoes import cut, list_names
+from app.web.forms import FORM, Part, parse_form, read_form_body
+from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
+from app.web.options import O, check_length, read_options
 from app.web.tensors import B64, Base64, open_base64
 
 FIELD = "image"
@@ -29,8 +32,6 @@ JSON_FIELD = "images"
 URL_ENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
 RAW = "application/octet-stream"
-MAX_OPTION = 1000  # bytes of an option's value in JSON
-MAX_NAME = 255  # characters of a file's name that an answer repeats
 
 
 class Source(Struct, forbid_unknown_fields=True):
@@ -43,6 +44,17 @@ class Source(Struct, forbid_unknown_fields=True):
 
     b64: Base64 | UnsetType = UNSET
     url: str | UnsetType = UNSET
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One picture as it was sent: its file, or base64, or base64 as a URL quotes it, or its URL."""
+
+    name: str
+    file: bytes | None = None
+    text: str | bytes = b""
+    is_quoted: bool = False
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,86 +74,106 @@ Given = list[tuple[str, Any]]  # options by their names
 
 
 def read_request(kind: type[O]) -> tuple[list[Upload], O]:
-    """Return the current request's pictures, at least one, and its options.
+    """Return the current request's pictures, at least one, and its options; nothing is opened for a full model.
 
     Raises:
         ServingError: the request as a whole cannot be used.
     """
-    mimetype = request.mimetype
-    if mimetype == JSON:
-        uploads, given = read_json(read_body())
-    elif mimetype == FORM:
-        uploads, given = read_multipart()
-    elif mimetype == URL_ENCODED:
-        uploads, given = read_url_encoded(request.get_data(cache=False))
-    elif mimetype == RAW or mimetype.startswith("image/"):
-        body = read_body()
-        uploads, given = [Upload("image 1", io.BytesIO(body))], []
-    else:
-        found = repr(mimetype) if mimetype else "no content type"
-        raise UnsupportedType(
-            f"expected {FORM}, {JSON}, {URL_ENCODED}, image/* or {RAW}, found {found}"
-        )
+    server, mimetype = model_server(), request.mimetype
+    early = read_options(kind, [])
+    may_follow = mimetype in (JSON, FORM, URL_ENCODED)  # the body may name the model
+    if early.model or early.version or not may_follow:
+        server.check_room(early.target())
+    body, sent, given = read_pictures(mimetype)
     options = read_options(kind, given, is_json=mimetype == JSON)
-    model_server().check_count(len(uploads))
-    return uploads, options
+    server.check_count(len(sent))
+    if may_follow:
+        server.check_room(options.target())
+    return open_pictures(body, sent), options
 
 
-def read_multipart() -> tuple[list[Upload], Given]:
-    """Read a form: every file ``image``, every ``b64``; what else it has are options."""
-    uploads: list[Upload] = []
+def read_pictures(mimetype: str) -> tuple[bytes, list[Sent], Given]:
+    """Return the current request's body, the pictures in it as they were sent, and its options."""
+    check_count, most = model_server().check_count, model_server().most_pictures + MAX_FIELDS
+    if mimetype == JSON:
+        body = read_body()
+        return body, *aside(body, lambda: read_json(body, check_count))
+    if mimetype == FORM:
+        body = read_form_body()
+        return body, *sort_parts(parse_form(body, most))
+    if mimetype == URL_ENCODED:
+        body = read_plain_body()
+        return body, *read_url_encoded(body, most)
+    if mimetype == RAW or mimetype.startswith("image/"):
+        body = read_body()
+        return body, [Sent(number([]), body)], []
+    found = repr(cut(mimetype)) if mimetype else "no content type"
+    raise UnsupportedType(
+        f"expected {FORM}, {JSON}, {URL_ENCODED}, image/* or {RAW}, found {found}"
+    )
+
+
+def sort_parts(parts: list[Part]) -> tuple[list[Sent], Given]:
+    """Sort a form: every file ``image``, every ``b64``; what else it has are options."""
+    sent: list[Sent] = []
     given: Given = []
-    for part in read_form(model_server().most_pictures + MAX_PARTS):
+    for part in parts:
         if part.name == FIELD and part.is_file:
-            name = (part.filename or number(uploads))[:MAX_NAME]
-            uploads.append(Upload(name, io.BytesIO(part.data)))
+            sent.append(Sent((part.filename or number(sent))[:MAX_NAME], part.data))
         elif part.name == FIELD:
             raise MissingImage(
                 f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
             )
         elif part.name == B64:  # text, or a file of it: some clients send base64 as binary data
-            uploads.append(open_text(number(uploads), part.data.decode("utf-8", "replace")))
+            sent.append(Sent(number(sent), text=part.data))
         elif part.is_file:
             raise MissingImage(
-                f"the form has a file {part.name!r}; files are called {FIELD!r} here"
+                f"the form has a file {cut(part.name)!r}; files are called {FIELD!r} here"
             )
         else:
+            check_length(part.name, part.data)
             given.append((part.name, part.data.decode("utf-8", "replace")))
-    if not uploads:
-        names = ", ".join(sorted({name for name, _ in given})) or "no field at all"
+    if not sent:
+        names = list_names(name for name, _ in given) or "no field at all"
         raise MissingImage(f"the form has no file {FIELD!r}; it has {names}")
-    return uploads, given
+    return sent, given
 
 
-def read_url_encoded(body: bytes) -> tuple[list[Upload], Given]:
-    """Read ``b64=…``, as older clients send it; some forget to write "+" as "%2B", so it comes as a space."""
-    uploads: list[Upload] = []
-    given: Given = []
-    for field in body.split(b"&") if body else []:
+def read_url_encoded(body: bytes, most: int) -> tuple[list[Sent], Given]:
+    """Read ``b64=…`` and options, ``most`` fields of them."""
+    fields = body.split(b"&", most) if body else []
+    if len(fields) > most:
+        raise MalformedRequest(f"the form has over {most:,} fields")
+    sent: list[Sent] = []
+    quoted: list[tuple[bytes, bytes]] = []
+    for field in fields:
         name, _, value = field.partition(b"=")
-        if len(uploads) + len(given) >= model_server().most_pictures + MAX_PARTS:
-            raise MalformedRequest(f"the form has over {len(uploads) + len(given):,} fields")
         if name == B64.encode():
-            text = unquote_to_bytes(value).decode("utf-8", "replace")
-            uploads.append(open_text(number(uploads), text.replace(" ", "+")))
+            sent.append(Sent(number(sent), text=value, is_quoted=True))
         else:
-            given.append((decode_field(name), decode_field(value)))
-    if not uploads:
+            quoted.append((name, value))
+    if not sent:
         raise MissingImage(
             f"the body is {URL_ENCODED} without a field {B64!r}; curl sends a picture as it is with"
             " -H 'Content-Type: image/jpeg' --data-binary @picture.jpg"
         )
-    return uploads, given
+    for name, value in quoted:
+        check_length(name, value)
+    return sent, [(decode_field(name), decode_field(value)) for name, value in quoted]
 
 
-def read_json(body: bytes) -> tuple[list[Upload], Given]:
-    """Read ``{"images": [{"b64": "…"}, {"url": "…"}], "top_k": 3}``."""
+def read_json(body: bytes, check_count: Callable[[int], None]) -> tuple[list[Sent], Given]:
+    """Read ``{"images": [{"b64": "…"}, {"url": "…"}], "top_k": 3}`` (on any thread)."""
+    check_size(body)
     try:
         content = json.decode(body, type=dict[str, Raw])
-        sources = json.decode(content.pop(JSON_FIELD, b"[]"), type=list[Source])
+        images = content.pop(JSON_FIELD, Raw(b"[]"))
+        raws = open_level(images) if is_list(images) else json.decode(images, type=list)
+        if raws:
+            check_count(len(raws))
+        sources = [read_source(raw, place) for place, raw in enumerate(raws)]
         for name, value in content.items():
-            if len(value) > MAX_OPTION:
-                raise InvalidOption(f"{abbreviate(name)} is longer than {MAX_OPTION} bytes")
+            check_length(name, memoryview(value))
         given = [(name, as_whole(json.decode(value))) for name, value in content.items()]
     except ValidationError as error:
         raise MalformedRequest(f"the JSON is not as it should be: {error}") from error
@@ -151,8 +183,22 @@ def read_json(body: bytes) -> tuple[list[Upload], Given]:
         raise MissingImage(
             f'the JSON has no pictures: expected {{"{JSON_FIELD}": [{{"{B64}": "…"}}]}}'
         )
-    model_server().check_count(len(sources))
-    return open_sources(sources), given
+    return sources, given
+
+
+def read_source(raw: Raw, place: int) -> Sent:
+    """Return the picture at a place of a JSON request."""
+    try:
+        source = json.decode(raw, type=Source)
+    except ValidationError as error:
+        text, _, at = str(error).partition(" - at ")
+        within = at.strip("`$")
+        raise ValidationError(f"{text} - at `$[{place}]{within}`") from error
+    if (source.b64 is UNSET) == (source.url is UNSET):
+        raise MalformedRequest(f"{JSON_FIELD}[{place}] needs one of {B64!r} and 'url'")
+    if source.url is not UNSET:
+        return Sent(source.url[:MAX_NAME], url=source.url)
+    return Sent(f"image {place + 1}", text=source.b64 or "")
 
 
 def as_whole(value: Any) -> Any:
@@ -160,36 +206,53 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def open_sources(sources: list[Source]) -> list[Upload]:
-    """Open the pictures of a JSON request; the URLs are fetched side by side."""
-    for place, source in enumerate(sources):
-        if (source.b64 is UNSET) == (source.url is UNSET):
-            raise MalformedRequest(f"{JSON_FIELD}[{place}] needs one of {B64!r} and 'url'")
-    fetched = iter(
-        model_server().fetch([source.url for source in sources if source.url is not UNSET])
-    )
+def open_pictures(body: bytes, sent: list[Sent]) -> list[Upload]:
+    """Open the pictures of a request; those of URLs are fetched side by side."""
+    urls = iter(model_server().fetch([each.url for each in sent if each.url is not None]))
+    texts = [each for each in sent if each.file is None and each.url is None]
+    read = iter(aside(body, lambda: [open_text(each) for each in texts]))
     uploads: list[Upload] = []
-    for source in sources:
-        if source.url is not UNSET:
-            uploads.append(Upload(source.url[:MAX_NAME], next(fetched)))
+    for each in sent:
+        if each.file is not None:
+            uploads.append(Upload(each.name, io.BytesIO(each.file)))
         else:
-            uploads.append(open_text(number(uploads), source.b64 or ""))
+            uploads.append(Upload(each.name, next(read if each.url is None else urls)))
     return uploads
 
 
-def open_text(name: str, text: str) -> Upload:
-    """Open a picture in base64; where it is none, that is its own error."""
-    if text.startswith("data:"):
+def open_text(sent: Sent) -> BinaryIO | ServingError:
+    """Return a picture that was sent in base64; where it is none, that is its own error."""
+    text = sent.text
+    if isinstance(text, bytes):
+        text = unquote(text) if sent.is_quoted else text
+        text = text.partition(b",")[2] if text.startswith(b"data:") else text
+    elif text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return Upload(name, open_base64(text))
+        return open_base64(text)
     except MalformedRequest as error:
-        return Upload(name, UnreadableImage(error.message))
+        return UnreadableImage(error.message)
 
 
-def number(uploads: list[Upload]) -> str:
+def unquote(value: bytes) -> bytes:
+    """Return base64 of a URL-encoded form as text, slice by slice.
+
+    Some clients forget to write "+" as "%2B", so that it comes as a space, or stays.
+    """
+    if b"%" not in value and b" " not in value:
+        return value
+    pieces, begin = [], 0
+    while begin < len(value):
+        end = begin + SLICE_BYTES
+        end += value[end - 2 : end].rfind(b"%") + 1  # not through %2B
+        pieces.append(unquote_to_bytes(value[begin:end]).replace(b" ", b"+"))
+        begin = end
+    return b"".join(pieces)
+
+
+def number(sent: list[Sent]) -> str:
     """Return the name of the next picture, which has none of its own."""
-    return f"image {len(uploads) + 1}"
+    return f"image {len(sent) + 1}"
 
 
 def decode_field(text: bytes) -> str:

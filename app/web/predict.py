@@ -12,7 +12,8 @@ from app.traffic import Target
 from app.web import model_server
 from app.web.answers import Labels
 from app.web.clients import routing_key, watch_client
-from app.web.forms import read_form
+from app.web.echoes import list_names
+from app.web.forms import parse_form, read_form_body
 from app.web.requests import sign
 
 FIELD = "image"
@@ -23,9 +24,9 @@ blueprint = Blueprint("predict", __name__)
 @blueprint.post("/model_predict")
 def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
-    server = model_server()
-    server.check_room()
-    prediction = server.classify(read_image_field(), watch_client(), Target(sticky=routing_key()))
+    server, target = model_server(), Target(sticky=routing_key())
+    server.check_room(target)
+    prediction = server.classify(read_image_field(), watch_client(), target)
     labels = prediction.labels()
     answer = Labels(result=labels or "No Categories", status=1 if labels else 0)
     return sign(jsonify(answer), prediction.model, [prediction])
@@ -35,10 +36,10 @@ def read_image_field() -> BinaryIO:
     """Return the uploaded file.
 
     Raises:
-        ServingError: as ``read_form``.
+        ServingError: as ``read_form_body`` and ``parse_form``.
         MissingImage: the form has no file under the name ``image``.
     """
-    parts = read_form()
+    parts = parse_form(read_form_body())
     named = [part for part in parts if part.name == FIELD]
     file = next((part for part in named if part.is_file), None)
     if file is not None:
@@ -47,5 +48,5 @@ def read_image_field() -> BinaryIO:
         raise MissingImage(
             f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
         )
-    names = ", ".join(sorted({part.name for part in parts})) or "no field at all"
+    names = list_names(part.name for part in parts) or "no field at all"
     raise MissingImage(f"the form has no file field {FIELD!r}; it has {names}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import partial
 
 from flask import Blueprint, Response, g
+from msgspec import json
 
 from app.decision import SCORE
 from app.errors import InvalidOption, ServingError
@@ -26,17 +27,20 @@ from app.web.answers import (
     Picture,
     PictureTimings,
     RequestTimings,
+    as_pictures,
     as_rows,
     write_json,
 )
-from app.web.bodies import abbreviate
+from app.web.bodies import write_rows
 from app.web.clients import watch_client
+from app.web.echoes import abbreviate, cut
+from app.web.limits import MAX_FAULT, MAX_GUESSED, MAX_GUESSES, MAX_MAPS, MAX_NAMED
 from app.web.options import PredictOptions
 from app.web.pictures import Upload, read_request
 from app.web.problems import answer_serving_error
 from app.web.requests import longest_stages, sign, tell_times, to_ms
 
-SHOWN = 10  # class names that an error lists
+ROWS_OF_A_MAP = 20  # a map is as much work as so many labels
 
 blueprint = Blueprint("predictions", __name__)
 
@@ -44,97 +48,152 @@ blueprint = Blueprint("predictions", __name__)
 @blueprint.post("/predict")
 def predict() -> Response:
     """Answer each picture by itself; where none has an answer, as the first one's error."""
-    server = model_server()
-    server.check_room()
     uploads, options = read_request(PredictOptions)
     files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
-    wish = Wish(partial(choose_maps, options=options)) if options.heatmap else None
-    outcomes = iter(server.classify_each(files, watch_client(), options.target(), wish))
+    maps = MapChoice(options)
+    wish = Wish(maps.choose) if options.heatmap else None
+    outcomes = iter(model_server().classify_each(files, watch_client(), options.target(), wish))
+    if maps.refusal:
+        raise maps.refusal
     answers = [
         upload.file if isinstance(upload.file, ServingError) else next(outcomes)
         for upload in uploads
     ]
-    pictures = [
-        describe_picture(upload, answer, options)
-        for upload, answer in zip(uploads, answers, strict=True)
-    ]
     predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     if not predictions:
-        first = next(answer for answer in answers if isinstance(answer, ServingError))
-        return answer_serving_error(first, images=pictures)
-    return respond(pictures, predictions)
+        errors = [answer for answer in answers if isinstance(answer, ServingError)]
+        pictures = [
+            describe_error(upload, error) for upload, error in zip(uploads, errors, strict=True)
+        ]
+        return answer_serving_error(errors[0], images=pictures)
+    return respond(uploads, answers, predictions, options)
 
 
-def respond(pictures: list[Picture], predictions: list[Prediction]) -> Response:
+def respond(
+    uploads: Sequence[Upload],
+    answers: Sequence[Prediction | ServingError],
+    predictions: Sequence[Prediction],
+    options: PredictOptions,
+) -> Response:
     """Put the answer together, and tell the times also where browsers and proxies look for them."""
     model = predictions[0].model
+    chosen = {id(prediction): choose(prediction, options) for prediction in predictions}
+    labels = sum(map(len, chosen.values()))
+    everything = len(predictions) * len(model.class_names) if options.scores == "all" else 0
+    maps = sum(len(prediction.heat_maps) for prediction in predictions)
+
+    def write() -> list[bytes]:
+        return [
+            json.encode(
+                describe_error(upload, answer)
+                if isinstance(answer, ServingError)
+                else describe_picture(upload, answer, chosen[id(answer)], options)
+            )
+            for upload, answer in zip(uploads, answers, strict=True)
+        ]
+
+    pictures = as_pictures(write_rows(labels + everything + maps * ROWS_OF_A_MAP, write))
     timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
     answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
     response = write_json(answer)
     tell_times(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
-    g.log_fields["labels"] = sum(len(picture.labels or ()) for picture in pictures)
+    g.log_fields["labels"] = labels
     return sign(response, model, predictions)
 
 
+def describe_error(upload: Upload, error: ServingError) -> Picture:
+    """Return the part of the answer of a picture that has none."""
+    return Picture(upload.name, upload.bytes, error=describe_fault(error))
+
+
 def describe_picture(
-    upload: Upload, answer: Prediction | ServingError, options: PredictOptions
+    upload: Upload, prediction: Prediction, passing: Sequence[int], options: PredictOptions
 ) -> Picture:
-    """Return one picture's part of the answer."""
-    if isinstance(answer, ServingError):
-        return Picture(upload.name, upload.bytes, error=describe_fault(answer))
-    labels = describe_classes(answer)
-    width, height = answer.size
+    """Return one picture's part of the answer; the classes that pass are known."""
+    width, height = prediction.size
     picture = Picture(
         upload.name,
         upload.bytes,
         width=width,
         height=height,
-        labels=[labels[index] for index in choose(answer, options)],
+        labels=describe_classes(prediction, passing),
         timings_ms=PictureTimings(
-            to_ms(answer.decode_s), to_ms(answer.timing.queue_s), to_ms(answer.timing.forward_s)
+            to_ms(prediction.decode_s),
+            to_ms(prediction.timing.queue_s),
+            to_ms(prediction.timing.forward_s),
         ),
-        batch=answer.timing.batch,
+        batch=prediction.timing.batch,
     )
     if options.scores == "all":
-        picture.scores = labels
+        every = range(len(prediction.model.class_names))
+        picture.scores = describe_classes(prediction, every)
     return picture
 
 
-def describe_classes(prediction: Prediction) -> list[Label]:
-    """Return every class in the model's order."""
-    columns = zip(
-        prediction.model.class_names,
-        prediction.scores().tolist(),
-        prediction.logits.tolist(),
-        strict=True,
-    )
-    labels = [
-        Label(name, round(score, DIGITS), round(logit, DIGITS)) for name, score, logit in columns
-    ]
-    for index, heat_map in prediction.heat_maps.items():
-        label = labels[index]
-        rows = as_rows(write_numbers(heat_map.values))
-        label.heatmap = HeatMap(label.label, round(heat_map.peak, DIGITS), rows)
+def describe_classes(prediction: Prediction, classes: Sequence[int]) -> list[Label]:
+    """Return some classes in their order."""
+    scores, logits = prediction.scores().tolist(), prediction.logits.tolist()
+    labels = []
+    for index in classes:
+        name = prediction.model.class_names[index]
+        label = Label(name, round(scores[index], DIGITS), round(logits[index], DIGITS))
+        if heat_map := prediction.heat_maps.get(index):
+            rows = as_rows(write_numbers(heat_map.values))
+            label.heatmap = HeatMap(name, round(heat_map.peak, DIGITS), rows)
+        labels.append(label)
     return labels
 
 
-def choose_maps(prediction: Prediction, options: PredictOptions) -> list[int]:
-    """Return the classes whose heat maps the request wants."""
-    if options.heatmap == "all":
-        return choose(prediction, options)
-    if options.heatmap == "strongest":
-        return [prediction.strongest()]
-    return [find_class(prediction.model, "heatmap", options.heatmap)]
+class MapChoice:
+    """Chooses the classes whose heat maps a request wants, for one picture after the other.
+
+    Attributes:
+        refusal: why the request is refused as a whole, where it is.
+    """
+
+    def __init__(self, options: PredictOptions) -> None:
+        """Start with no map."""
+        self._options = options
+        self._maps = 0
+        self.refusal: InvalidOption | None = None
+
+    def choose(self, prediction: Prediction) -> list[int]:
+        """Return the classes for a picture. Raises InvalidOption, for this picture and all after it."""
+        if self.refusal is None:
+            try:
+                return self._choose(prediction)
+            except InvalidOption as error:
+                self.refusal = error
+        raise self.refusal
+
+    def _choose(self, prediction: Prediction) -> list[int]:
+        wanted = self._options.heatmap
+        if wanted == "all":
+            classes = choose(prediction, self._options)
+        elif wanted == "strongest":
+            classes = [prediction.strongest()]
+        else:
+            classes = [find_class(prediction.model, "heatmap", wanted)]
+        self._maps += len(classes)
+        if self._maps > MAX_MAPS:
+            raise InvalidOption(
+                f"heatmap is {abbreviate(wanted)}: the request wants {self._maps:,} heat maps or more;"
+                f" the limit is {MAX_MAPS}. Choose fewer classes by top_k or threshold, or send fewer pictures"
+            )
+        return classes
 
 
 def find_class(model: Model, option: str, name: str) -> int:
     """Return the class that an option names. Raises InvalidOption with what there is."""
-    if name in model.class_names:
-        return model.class_names.index(name)
-    close = get_close_matches(name, model.class_names, SHOWN) or model.class_names[:SHOWN]
-    more = f" … of {len(model.class_names)}" if len(model.class_names) > len(close) else ""
+    names = model.class_names
+    if name in names:
+        return names.index(name)
+    may_guess = len(name) <= MAX_GUESSED and len(names) <= MAX_GUESSES
+    close = (get_close_matches(name, names, MAX_NAMED) if may_guess else ()) or names[:MAX_NAMED]
+    more = f" … of {len(names)}" if len(names) > len(close) else ""
     raise InvalidOption(
-        f"{option} is {abbreviate(name)}: {model.name} has no such class; it has {', '.join(close)}{more}"
+        f"{option} is {abbreviate(name)}: {model.name} has no such class;"
+        f" it has {', '.join(map(cut, close))}{more}"
     )
 
 
@@ -150,7 +209,7 @@ def choose(prediction: Prediction, options: PredictOptions) -> list[int]:
 
 def describe_fault(error: ServingError) -> Fault:
     """Return why a picture has no answer."""
-    fault = Fault(error.status, error.code, error.message)
+    fault = Fault(error.status, error.code, cut(error.message, MAX_FAULT))
     if error.retry_after_s is not None:
         fault.retry_after_s = error.retry_after_s
     return fault

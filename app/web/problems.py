@@ -14,12 +14,21 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, g, request
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, json
+from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from app.errors import BodyTooLarge, InternalError, ServingError
 from app.logs import request_id
 from app.web.answers import DialectProblem, Picture, Problem, write_json
+from app.web.echoes import cut, cut_json
+from app.web.limits import (
+    MAX_DETAIL,
+    MAX_DETAIL_BYTES,
+    MAX_ECHO,
+    MAX_ERROR_BYTES,
+    MAX_INSTANCE_BYTES,
+)
 
 # The first part of the paths of each dialect, and which of our statuses its clients know by another.
 DIALECTS: dict[str, dict[int, int]] = {
@@ -40,8 +49,12 @@ def register(app: Flask) -> None:
 def problem(
     status: int, code: str, detail: str, images: list[Picture] | UnsetType = UNSET
 ) -> Response:
-    """Return a problem+json answer, or the dialect's own where the path has one; the log gets the code."""
+    """Return a problem+json answer, or the dialect's own where the path has one; the log gets the code.
+
+    It has at most ``MAX_ERROR_BYTES``, whatever the client has sent.
+    """
     g.log_fields["code"] = code
+    detail = cut_json(cut(detail, MAX_DETAIL), MAX_DETAIL_BYTES)
     statuses = DIALECTS.get(dialect())
     if statuses is not None:
         return write_json(DialectProblem(error=detail), statuses.get(status, status))
@@ -51,12 +64,30 @@ def problem(
         title=title,
         status=status,
         detail=detail,
-        instance=request.path,
+        instance=cut_json(request.path, MAX_INSTANCE_BYTES),
         code=code,
         request_id=request_id.get(),
-        images=images,
     )
+    if images is not UNSET:
+        body.images = []
+        body.images = fit(images, MAX_ERROR_BYTES - len(json.encode(body)) - 1)
     return write_json(body, status, "application/problem+json")
+
+
+def fit(pictures: list[Picture], most: int) -> list[Picture]:
+    """Return the first pictures, with as much of their names and errors as ``most`` bytes hold of them."""
+    share = max(200, most // len(pictures)) - 200  # without what each of them has beside its texts
+    fitting = []
+    for picture in pictures:
+        short = replace(picture, name=cut_json(picture.name, MAX_ECHO))
+        if picture.error is not UNSET:
+            detail = cut_json(picture.error.detail, MAX_ECHO + share)
+            short.error = replace(picture.error, detail=detail)
+        most -= len(json.encode(short)) + 1
+        if most < 0:
+            break
+        fitting.append(short)
+    return fitting
 
 
 def answer_serving_error(

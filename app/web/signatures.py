@@ -6,26 +6,29 @@ signature's outputs: bare values where it is one, by name where they are several
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
+from msgspec import Raw
 
 from app.errors import MalformedRequest
 from app.prediction import Prediction
 from app.servable import Model
 from app.studio import Picture
-from app.web.bodies import abbreviate
+from app.web.documents import opened, plain
+from app.web.echoes import abbreviate, cut
 from app.web.tensors import (
     B64,
-    as_decimals,
     check_shape,
-    is_binary,
+    find_binary,
+    is_nested,
     open_base64,
-    read_numbers,
+    read_pixels,
     to_pictures,
-    unnest,
+    write_numbers,
 )
 from app.web.tfserving_types import SignatureDef, TensorInfo
 
@@ -37,16 +40,22 @@ INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True)
 class Output:
-    """An output tensor: its type, and its values for n predictions, each with one for every class."""
+    """An output tensor: its type, and its values for a prediction as JSON, one for every class."""
 
     dtype: str
-    values: Callable[[Sequence[Prediction]], list[Any]]
+    values: Callable[[Prediction], Sequence[str]]
+
+
+@lru_cache(maxsize=8)
+def write_names(names: tuple[str, ...]) -> list[str]:
+    """Return the names of a model's classes as JSON."""
+    return [json.dumps(name) for name in names]
 
 
 OUTPUTS = {
-    "scores": Output("DT_FLOAT", lambda all_: as_decimals(np.stack([p.scores() for p in all_]))),
-    "logits": Output("DT_FLOAT", lambda all_: as_decimals(np.stack([p.logits for p in all_]))),
-    "classes": Output("DT_STRING", lambda all_: [list(p.model.class_names) for p in all_]),
+    "scores": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.scores())),
+    "logits": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.logits)),
+    "classes": Output("DT_STRING", lambda prediction: write_names(prediction.model.class_names)),
 }
 
 
@@ -98,7 +107,7 @@ def describe_signatures(model: Model) -> dict[str, SignatureDef]:
 
 def find_signature(content: dict[str, Any]) -> Signature:
     """Return the signature that a request names, or the default one. Raises MalformedRequest for any other."""
-    name = content.get("signature_name", "")
+    name = plain(content.get("signature_name", ""))
     if not isinstance(name, str):
         raise MalformedRequest(
             f"JSON Value: {abbreviate(name)} not formatted correctly."
@@ -106,21 +115,25 @@ def find_signature(content: dict[str, Any]) -> Signature:
         )
     name = name or DEFAULT
     if name not in SIGNATURES:
-        raise MalformedRequest(f'Serving signature name: "{name}" not found in signature def')
+        raise MalformedRequest(f'Serving signature name: "{cut(name)}" not found in signature def')
     return SIGNATURES[name]
 
 
-def unpack_rows(content: dict[str, Any]) -> tuple[str, list[Any]]:
-    """Return the name of the input and its value for each picture, of a request with ``instances``.
+def unpack_rows(content: dict[str, Any]) -> tuple[str, Any]:
+    """Return the name of the input and its values, of a request with ``instances``.
+
+    The values are a list with one for each picture, or the text of nested lists: all pixels together.
 
     Raises:
         MalformedRequest: it is not formed as it should be.
     """
-    rows = content["instances"]
     if "inputs" in content:
         raise MalformedRequest(
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
         )
+    rows = open_list(content["instances"])
+    if is_nested(rows):
+        return "pixels", rows
     if not isinstance(rows, list):
         raise MalformedRequest(
             f"Expecting 'instances' to be an list/array; it is {abbreviate(rows)}"
@@ -146,81 +159,107 @@ def unpack_rows(content: dict[str, Any]) -> tuple[str, list[Any]]:
     return tensor, [row[tensor] for row in rows]
 
 
-def unpack_columns(content: dict[str, Any]) -> tuple[str, list[Any]]:
+def unpack_columns(content: dict[str, Any]) -> tuple[str, Any]:
     """Return the same of a request with ``inputs``. Raises as ``unpack_rows``."""
     if "inputs" not in content:
         raise MalformedRequest("Missing 'inputs' or 'instances' key")
-    value = content["inputs"]
+    value = open_list(content["inputs"])
     if is_named(value):
         tensor = next((name for name in INPUTS if name in value), "")
         if not tensor:
             raise MalformedRequest(f"Missing named input: {DEFAULT_INPUT} in 'inputs' object.")
-        value = value[tensor]
+        value = open_list(value[tensor])
     else:
         tensor = guess_input(value[0] if isinstance(value, list) and value else value)
-    return tensor, value if isinstance(value, list) else [value]
+    return tensor, value if isinstance(value, list) or is_nested(value) else [value]
+
+
+def open_list(value: Any) -> Any:
+    """Return a list, and each of its elements, opened by one level; the text of nested lists is left as it is."""
+    if is_nested(value):
+        return value
+    found = opened(value)
+    if not isinstance(value, Raw) or not isinstance(found, list):
+        return found
+    return [each if is_nested(each) else opened(each) for each in found]
 
 
 def is_named(value: object) -> bool:
     """Tell whether a JSON value is an object of named tensors."""
-    return isinstance(value, dict) and not is_binary(value)
+    return isinstance(value, dict) and find_binary(value) is None
 
 
 def guess_input(value: object) -> str:
     """Return which input is meant where the request names none: nested lists are pixels."""
-    return "pixels" if isinstance(value, list) else DEFAULT_INPUT
+    return "pixels" if isinstance(value, list) or is_nested(value) else DEFAULT_INPUT
 
 
-def find_examples(content: dict[str, Any]) -> list[Any]:
+def find_examples(content: dict[str, Any], check_count: Callable[[int], None]) -> list[Any]:
     """Return the picture of each of a request's ``examples``; other features are let be, as a parsed Example's are.
+
+    Args:
+        content: the request.
+        check_count: refuses a number of pictures, before anything is made of them.
 
     Raises:
         MalformedRequest: they are not formed as they should be.
     """
-    examples, context = content.get("examples"), content.get("context", {})
     if "examples" not in content:
         raise MalformedRequest(
             "When method is classify, key 'examples' is expected and was not found"
         )
+    examples, context = opened(content["examples"]), opened(content.get("context", {}))
     if not isinstance(examples, list):
         raise MalformedRequest("Expecting 'examples' value to be an list/array")
     if not examples:
         raise MalformedRequest("'examples' value is an empty array")
-    found = []
+    check_count(len(examples))
+    examples = [opened(example) for example in examples]
     for example in [context, *examples]:
         if not isinstance(example, dict):
             raise MalformedRequest(f"Example must be JSON object but got {abbreviate(example)}")
-    for example in examples:
-        if both := context.keys() & example.keys():
-            raise MalformedRequest(f"Feature: {min(both)} is in the context and in an example")
-        value = (context | example).get(DEFAULT_INPUT)
-        if value is None:
-            raise MalformedRequest(f"Feature: {DEFAULT_INPUT} (data type: string) is required")
-        alone = (
-            isinstance(value, list) and len(value) == 1
-        )  # a feature is a list; one value may go bare
-        found.append(value[0] if alone else value)
-    return found
+    return [find_picture(example, context) for example in examples]
 
 
-def open_pictures(tensor: str, values: list[Any]) -> list[Picture]:
+def find_picture(example: dict[str, Any], context: dict[str, Any]) -> Any:
+    """Return the picture of an example; what the context holds is every example's. Raises as ``find_examples``."""
+    if both := context.keys() & example.keys():
+        raise MalformedRequest(f"Feature: {cut(min(both))} is in the context and in an example")
+    value = opened(example.get(DEFAULT_INPUT, context.get(DEFAULT_INPUT)))
+    if value is None:
+        raise MalformedRequest(f"Feature: {DEFAULT_INPUT} (data type: string) is required")
+    if isinstance(value, list) and len(value) == 1:  # a feature is a list; one value may go bare
+        return value[0]
+    return value
+
+
+def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) -> list[Picture]:
     """Return the pictures of a request.
 
     Args:
         tensor: the name of the input.
-        values: one for each picture: ``{"b64": "…"}``, or pixels as [height][width][3] whole numbers 0..255.
+        values: as ``unpack_rows`` returns them: ``{"b64": "…"}`` for each picture, or pixels as
+            [height][width][3] whole numbers 0..255.
+        check_count: as ``find_examples`` takes it.
 
     Raises:
         MalformedRequest: a value is something else.
     """
+    if isinstance(values, list):
+        check_count(len(values))
     if tensor == "pixels":
-        flat, shape = unnest(values)
+        flat, shape = read_pixels(values)
         check_shape(shape)
-        return [*to_pictures(read_numbers(flat, shape))]
-    for value in values:
-        if not is_binary(value):
+        check_count(shape[0])
+        return [*to_pictures(flat.reshape(shape))]
+    texts = []
+    for given in values:
+        value = opened(given)
+        text = find_binary(value)
+        if text is None:
             raise MalformedRequest(
                 f"JSON Value: {abbreviate(value)} is not of expected type: string"
                 f' (a picture goes as {{"{B64}": "<base64>"}})'
             )
-    return [open_base64(value[B64]) for value in values]
+        texts.append(text)
+    return [open_base64(text) for text in texts]

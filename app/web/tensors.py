@@ -2,41 +2,77 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import io
+import math
+import re
 from collections.abc import Sequence
 from itertools import chain
 from typing import Annotated, Any, BinaryIO
 
+import msgspec
 import numpy as np
-from msgspec import Meta
+from msgspec import Meta, Raw
 
 from app.errors import MalformedRequest
-from app.web.bodies import abbreviate
+from app.web.documents import opened, parse
+from app.web.echoes import abbreviate
+from app.web.limits import MAX_DIMENSIONS, MAX_LISTED, SLICE_BYTES
 
 CHANNELS = 3
+NO_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # as JSON's readers know them
 B64 = "b64"
+STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet for URLs
+BLANKS = b" \t\n\r\v\f"
+NESTED = re.compile(rb"\[\s*\[")
+NUMBERS = b"0123456789.eE+-"  # what numbers are written with in JSON
 Base64 = Annotated[str, Meta(extra_json_schema={"contentEncoding": "base64"})]
 
 
-def is_binary(value: object) -> bool:
-    """Tell whether a JSON value is TensorFlow Serving's form of binary data: ``{"b64": "…"}`` and nothing else."""
-    return isinstance(value, dict) and value.keys() == {B64} and isinstance(value[B64], str)
+def find_binary(value: object) -> str | None:
+    """Return the base64 in TensorFlow Serving's form of binary data, ``{"b64": "…"}`` and nothing else; or None.
+
+    Args:
+        value: from JSON, opened by one level at least.
+    """
+    if not isinstance(value, dict) or value.keys() != {B64}:
+        return None
+    text = opened(value[B64])
+    return text if isinstance(text, str) else None
 
 
-def open_base64(text: str) -> BinaryIO:
+def open_base64(text: str | bytes) -> BinaryIO:
     """Return what base64 stands for, of either alphabet, padded or not, as a file.
+
+    It is decoded slice by slice, so that other threads get their turn and no copy of it all is made.
 
     Raises:
         MalformedRequest: it is no base64; in TensorFlow Serving's words.
     """
-    standard = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    file, rest, padded = io.BytesIO(), b"", False
+    for begin in range(0, len(text), SLICE_BYTES):
+        piece = text[begin : begin + SLICE_BYTES]
+        data = piece.encode("ascii", "replace") if isinstance(piece, str) else piece
+        digits = data.translate(STANDARD, BLANKS)
+        stripped = digits.rstrip(b"=")
+        if b"=" in stripped or (padded and stripped):
+            raise MalformedRequest("Unable to base64 decode: padding before the end")
+        padded = padded or len(stripped) < len(digits)
+        whole = rest + stripped
+        end = len(whole) // 4 * 4
+        file.write(decode_digits(whole[:end]))
+        rest = whole[end:]
+    file.write(decode_digits(rest + b"=" * (-len(rest) % 4)))
+    file.seek(0)
+    return file
+
+
+def decode_digits(digits: bytes) -> bytes:
+    """Return what whole groups of four base64 digits stand for. Raises as ``open_base64``."""
     try:
-        data = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        return binascii.a2b_base64(digits, strict_mode=True)
+    except binascii.Error as error:
         raise MalformedRequest(f"Unable to base64 decode: {error}") from error
-    return io.BytesIO(data)
 
 
 def unnest(value: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
@@ -60,25 +96,105 @@ def unnest(value: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
     return flat, tuple(shape)
 
 
+def is_nested(value: object) -> bool:
+    """Tell whether a value is the text of a list whose first element is a list: pixels."""
+    return isinstance(value, Raw) and NESTED.match(memoryview(value)) is not None
+
+
+def read_pixels(values: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the pixels of some pictures as ``read_array`` does, all together or each by itself. Raises likewise."""
+    if not isinstance(values, list) or not any(isinstance(value, Raw) for value in values):
+        return read_array(values)
+    arrays = [read_array(value) for value in values]
+    first, *others = (shape for _, shape in arrays)
+    for shape in others:
+        if shape != first:
+            raise MalformedRequest(
+                f"pictures have the shapes {list(first)} and {list(shape)}; all must have the same"
+            )
+    return np.concatenate([flat for flat, _ in arrays]), (len(arrays), *first)
+
+
+def read_array(value: Any) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return nested lists of numbers as one flat array of float64, row-major, and their shape.
+
+    Raises:
+        MalformedRequest: they are no such lists, or not all of one shape.
+    """
+    if isinstance(value, Raw):
+        return read_array_text(bytes(value))
+    flat, shape = unnest(value)
+    return to_floats(flat, shape), shape
+
+
+def read_array_text(text: bytes) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the same of JSON that was found to be well formed: a slice of it at a time becomes an array."""
+    slices = [text[at : at + SLICE_BYTES] for at in range(0, len(text), SLICE_BYTES)]
+    signs = b"".join(each.translate(None, NUMBERS + BLANKS) for each in slices)
+    shape = find_shape(signs)
+    if shape is None:
+        raise MalformedRequest("pixels are no nested lists of numbers, all of one shape")
+    arrays, rest, at = [], b"", 0
+    for each in slices:
+        numbers, comma, cut_off = (rest + each.translate(None, b"[]")).rpartition(b",")
+        rest = cut_off if comma else rest + cut_off
+        if comma:
+            arrays.append(parse_numbers(numbers, shape, at))
+            at += len(arrays[-1])
+    arrays.append(parse_numbers(rest, shape, at))
+    flat = np.concatenate(arrays)
+    if len(flat) != math.prod(shape):  # an empty list has the signs of a list of one number
+        raise MalformedRequest("pixels have an empty list among them")
+    return flat, shape
+
+
+def find_shape(signs: bytes) -> tuple[int, ...] | None:
+    """Return the shape of nested lists by their brackets and commas; None where they have no one shape."""
+    depth = len(signs) - len(signs.lstrip(b"["))
+    if depth > MAX_DIMENSIONS:
+        return None
+    shape: list[int] = []
+    unit = b""  # what every list of a level looks like if all are as the first one
+    for level in range(depth):  # the innermost first
+        begin = depth - level
+        end = signs.find(b"]" * (level + 1), begin) + level
+        repeats = (end - begin + 1) // (len(unit) + 1)
+        unit = b"[" + (unit + b",") * (repeats - 1) + unit + b"]"
+        shape.insert(0, repeats)
+    return tuple(shape) if unit == signs else None
+
+
+def parse_numbers(text: bytes, shape: Sequence[int], at: int) -> np.ndarray:
+    """Return numbers with commas between them as an array; ``at`` are before them in the whole."""
+    return to_floats(parse(lambda: msgspec.json.decode(b"[" + text + b"]")), shape, at)
+
+
 def check_shape(shape: Sequence[int]) -> None:
     """Refuse with MalformedRequest what is no batch of pixels: (n, height, width, 3), each at least 1."""
     if len(shape) != 4 or shape[3] != CHANNELS or 0 in shape:
         raise MalformedRequest(
-            f"pixels have the shape {list(shape[:8])}; expected [n, height, width, {CHANNELS}]"
+            f"pixels have the shape {list(shape[:MAX_LISTED])}; expected [n, height, width, {CHANNELS}]"
         )
 
 
-def read_numbers(flat: list[Any], shape: Sequence[int]) -> np.ndarray:
-    """Return a flat list of JSON values as (n, height, width, 3) float64.
+def to_floats(flat: list[Any], shape: Sequence[int], at: int = 0) -> np.ndarray:
+    """Return JSON values as an array of float64.
+
+    Args:
+        flat: the values.
+        shape: of all of them.
+        at: how many are before these.
 
     Raises:
         MalformedRequest: something else than a number is among them.
     """
     if set(map(type, flat)) - {int, float}:
         index = next(i for i, value in enumerate(flat) if type(value) not in (int, float))
-        raise MalformedRequest(f"{place(index, shape)} is {abbreviate(flat[index])}, no number")
+        raise MalformedRequest(
+            f"{place(at + index, shape)} is {abbreviate(flat[index])}, no number"
+        )
     try:
-        return np.array(flat, np.float64).reshape(shape)
+        return np.array(flat, np.float64)
     except OverflowError as error:
         raise MalformedRequest("a pixel has hundreds of digits; expected 0 to 255") from error
 
@@ -110,7 +226,12 @@ def place(index: int, shape: Sequence[int]) -> str:
     return "pixels" + "".join(f"[{i}]" for i in np.unravel_index(index, tuple(shape)))
 
 
-def as_decimals(values: np.ndarray) -> list[Any]:
-    """Return float32 values as nested lists of the shortest decimals that mean the same, as 0.2 for 0.200000003."""
-    decimals: list[Any] = values.astype(np.str_).astype(np.float64).tolist()
-    return decimals
+def write_numbers(values: np.ndarray) -> list[str]:
+    """Return (n,) float32 values as JSON, each the shortest decimal that means the same, as 0.2 for 0.200000003.
+
+    What is no number goes as ``NaN`` or ``Infinity``.
+    """
+    texts: list[str] = values.astype(np.str_).tolist()
+    if np.isfinite(values).all():
+        return texts
+    return [NO_NUMBERS.get(text, text) for text in texts]

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
@@ -27,11 +29,15 @@ from app.studio import Picture
 from app.traffic import Target
 from app.versions import VersionStatus
 from app.web import model_server
-from app.web.bodies import parse_object, read_body
+from app.web.bodies import aside, read_body, write_rows
 from app.web.clients import routing_key, watch_client
+from app.web.documents import parse_object
+from app.web.echoes import cut
+from app.web.limits import MAX_DIGITS
 from app.web.requests import sign
 from app.web.signatures import (
     OUTPUTS,
+    Signature,
     describe_signatures,
     find_examples,
     find_signature,
@@ -40,20 +46,18 @@ from app.web.signatures import (
     unpack_rows,
 )
 from app.web.tfserving_types import (
-    Classifications,
     ModelEntry,
     ModelList,
     ModelMetadata,
     ModelStatus,
-    Outputs,
-    Predictions,
     VersionState,
 )
 
 MODEL = r"/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
-PREDICTION = re.compile(rf"/v1/models{MODEL}:(classify|regress|predict)", re.IGNORECASE)
+ANY_CASE = re.IGNORECASE | re.ASCII  # digits are 0 to 9
+PREDICTION = re.compile(rf"/v1/models{MODEL}:(classify|regress|predict)", ANY_CASE)
 STATUS = re.compile(
-    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", re.IGNORECASE
+    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", ANY_CASE
 )
 MAX_VERSION = 2**63 - 1
 
@@ -66,8 +70,8 @@ class Address(Target):
     @classmethod
     def from_path(cls, name: str | None, version: str | None, label: str | None) -> Address:
         """Take a path's groups. Raises MalformedRequest where the version has too many digits."""
-        if version and int(version[:20]) > MAX_VERSION:
-            raise MalformedRequest(f"Failed to convert version: {version} to numeric.")
+        if version and (len(version) > MAX_DIGITS or int(version) > MAX_VERSION):
+            raise MalformedRequest(f"Failed to convert version: {cut(version)} to numeric.")
         number = int(version) if version else None
         return cls(name or "", number, label or "", routing_key())
 
@@ -115,55 +119,97 @@ def ask(rest: str) -> Response:
     found = Address.from_path(*target)
     with found.in_their_words():
         model_server().check_room(found)
-        content = parse_object(read_body())
-        if method.lower() == "predict":
-            return predict(found, content)
-        if method.lower() == "classify":
-            return classify(found, content)
-    raise MalformedRequest(
-        "Expected regression signature method_name to be tensorflow/serving/regress."
-        f" Was: {find_signature(content).method}"
-    )
+        body, check_count = read_body(), model_server().check_count
+        asked = aside(body, lambda: read_request(method.lower(), parse_object(body), check_count))
+        return classify(found, asked) if method.lower() == "classify" else predict(found, asked)
 
 
-def predict(target: Address, content: dict[str, Any]) -> Response:
-    """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
+@dataclass(frozen=True)
+class Asked:
+    """A request: its pictures, at least one; its signature; and whether it has rows rather than columns."""
+
+    pictures: list[Picture]
+    signature: Signature
+    by_row: bool = False
+
+
+def read_request(method: str, content: dict[str, Any], check_count: Callable[[int], None]) -> Asked:
+    """Read the body of a prediction (on any thread).
+
+    Args:
+        method: what the path asks for.
+        content: the body.
+        check_count: refuses a number of pictures, before anything is made of them.
+
+    Raises:
+        MalformedRequest: it is not as the method, or the model, asks for.
+    """
     signature = find_signature(content)
+    if method == "regress":
+        raise MalformedRequest(
+            "Expected regression signature method_name to be tensorflow/serving/regress."
+            f" Was: {signature.method}"
+        )
+    if method == "classify":
+        examples = find_examples(content, check_count)
+        return Asked(open_pictures("image_bytes", examples, check_count), signature)
     by_row = "instances" in content
     tensor, values = (unpack_rows if by_row else unpack_columns)(content)
-    predictions = answer_pictures(target, tensor, values)
-    columns = {name: OUTPUTS[name].values(predictions) for name in signature.outputs}
-    if by_row:
-        rows: list[Any] = [
-            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-        ]
-        one = [row[name] for row in rows for name in row]  # a lone output has no name
-        rowwise: Predictions = {"predictions": one if len(columns) == 1 else rows}
-        return answer(rowwise, predictions)
-    outputs: Any = columns if len(columns) > 1 else columns.popitem()[1]
-    columnwise: Outputs = {"outputs": outputs}
-    return answer(columnwise, predictions)
+    return Asked(open_pictures(tensor, values, check_count), signature, by_row)
 
 
-def classify(target: Address, content: dict[str, Any]) -> Response:
+def predict(target: Address, asked: Asked) -> Response:
+    """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
+    predictions = answer_pictures(target, asked)
+    names = asked.signature.outputs
+
+    def write() -> str:
+        columns = {
+            name: [write_list(OUTPUTS[name].values(p)) for p in predictions] for name in names
+        }
+        if asked.by_row:
+            rows = [write_outputs(names, row) for row in zip(*columns.values(), strict=True)]
+            return f'{{"predictions": {write_list(rows)}}}'
+        written = write_outputs(names, [write_list(columns[name]) for name in names])
+        return f'{{"outputs": {written}}}'
+
+    return answer(write, predictions, len(names))
+
+
+def write_outputs(names: Sequence[str], values: Sequence[str]) -> str:
+    """Return outputs that are JSON already as one: by their names, but a lone one has none."""
+    if len(names) == 1:
+        return values[0]
+    pairs = [f'"{name}": {value}' for name, value in zip(names, values, strict=True)]
+    return f"{{{', '.join(pairs)}}}"
+
+
+def write_list(elements: Iterable[str]) -> str:
+    """Return elements that are JSON already as a list."""
+    return f"[{', '.join(elements)}]"
+
+
+def classify(target: Address, asked: Asked) -> Response:
     """Answer ``:classify``: for each picture all labels with their scores, the highest first."""
-    find_signature(content)
-    predictions = answer_pictures(target, "image_bytes", find_examples(content))
-    names, scores = (OUTPUTS[name].values(predictions) for name in ("classes", "scores"))
-    results: list[list[Any]] = [
-        sorted(map(list, zip(*pair, strict=True)), key=lambda one: -one[1])
-        for pair in zip(names, scores, strict=True)
-    ]
-    return answer(Classifications(results=results), predictions)
+    predictions = answer_pictures(target, asked)
+
+    def write() -> str:
+        return f'{{"results": {write_list(map(write_ranking, predictions))}}}'
+
+    return answer(write, predictions, 2)
 
 
-def answer_pictures(target: Address, tensor: str, values: list[Any]) -> list[Prediction]:
-    """Answer the pictures of a request, all by the same version; there is at least one."""
-    server = model_server()
-    server.check_count(len(values))
-    pictures: list[Picture] = open_pictures(tensor, values)
-    g.log_fields["pictures"] = len(pictures)
-    return server.classify_many(pictures, watch_client(), target)
+def write_ranking(prediction: Prediction) -> str:
+    """Return every [label, score] of a prediction as JSON, the highest first."""
+    names, scores = (OUTPUTS[name].values(prediction) for name in ("classes", "scores"))
+    order = np.argsort(-prediction.scores(), kind="stable").tolist()
+    return write_list(f"[{names[index]}, {scores[index]}]" for index in order)
+
+
+def answer_pictures(target: Address, asked: Asked) -> list[Prediction]:
+    """Answer the pictures of a request, all by the same version."""
+    g.log_fields["pictures"] = len(asked.pictures)
+    return model_server().classify_many(asked.pictures, watch_client(), target)
 
 
 def list_models() -> Response:
@@ -239,7 +285,8 @@ def show(body: Mapping[str, Any]) -> Response:
     return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
 
 
-def answer(body: Mapping[str, Any], predictions: list[Prediction]) -> Response:
-    """Return predictions, and who made them; numbers that are none go as ``NaN`` and ``Infinity``."""
-    response = Response(json.dumps(body) + "\n", mimetype="application/json")
-    return sign(response, predictions[0].model, predictions)
+def answer(write: Callable[[], str], predictions: list[Prediction], outputs: int) -> Response:
+    """Return what is written of predictions, and who made them."""
+    model = predictions[0].model
+    text = write_rows(len(predictions) * len(model.class_names) * outputs, write)
+    return sign(Response(text + "\n", mimetype="application/json"), model, predictions)
