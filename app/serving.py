@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
@@ -16,6 +17,7 @@ from weakref import WeakSet
 import gevent
 
 from app.batcher import is_never_gone
+from app.byte_budget import ByteBudget
 from app.errors import (
     DeadlinePassed,
     MalformedRequest,
@@ -95,6 +97,7 @@ class ModelServer:
         self._trials = Trials(quarantine)
         self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
+        self._bodies = ByteBudget(settings.max_bodies_bytes, "request bodies")
         self.fleet = Fleet(settings, roster)
         self.visitors = Visitors(roster)
         self._versions = Versions(
@@ -306,6 +309,14 @@ class ModelServer:
             return self._trials.run(
                 lambda on_trial: self._parsing.run(lambda _: work(), data, on_trial=on_trial)
             )
+
+    def hold_body(self, size: int) -> AbstractContextManager[None]:
+        """Hold a part of the memory that there is for request bodies; waits, but not longer than a request may take.
+
+        Raises:
+            QueueFull: it was not free in time.
+        """
+        return self._bodies.hold(size, self._settings.deadline_s)
 
     def ready_model(self, target: Target = ANY) -> Model:
         """Return what would answer. Raises UnknownModel or NotReady."""

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from flask import request
+from flask import g, request
 
 from app.errors import BodyTooLarge, InvalidOption, MalformedRequest, UnsupportedType
 from app.intake import read_stream
@@ -31,6 +31,7 @@ def read_body() -> bytes:
         UnsupportedType: it is compressed in another way than gzip or deflate.
         MalformedRequest: it is damaged.
         BodyTooLarge: it inflates to more than the limit of a body.
+        QueueFull: the bodies of other requests take all the memory that there is for bodies.
         RequestEntityTooLarge: it is over the limit as it is (Werkzeug's; answered as ``body_too_large``).
     """
     encoding = request.headers.get("Content-Encoding", "identity").lower()
@@ -38,15 +39,29 @@ def read_body() -> bytes:
         raise UnsupportedType(
             f"the body's encoding is {cut(encoding)!r}; accepted are {', '.join(WINDOWS)}"
         )
-    body, limit = read_plain_body(), request.max_content_length or 0
+    limit = request.max_content_length or 0
     if encoding == "identity":
-        return body
+        return read_plain_body()
+    body = read_plain_body(room=limit)
     # However few they are: a thousandth of the limit inflates to the limit.
     return model_server().run_aside(body, lambda: inflate(body, encoding, limit))
 
 
-def read_plain_body() -> bytes:
-    """Return the current request's body as it came. Raises RequestEntityTooLarge as ``read_body``."""
+def read_plain_body(room: int = 0) -> bytes:
+    """Return the current request's body as it came.
+
+    Until the request ends it holds a part of the worker's budget for bodies.
+
+    Args:
+        room: bytes to hold beside it, for what it inflates to.
+
+    Raises:
+        QueueFull: other requests' bodies have held the budget for as long as a request may take.
+        RequestEntityTooLarge: as ``read_body``.
+    """
+    length = request.content_length
+    size = (request.max_content_length or 0) if length is None else length
+    g.held.enter_context(model_server().hold_body(size + room))
     return read_stream(request.stream)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import uuid
 from collections.abc import Callable
 from typing import cast
 
-from flask import request
+from flask import g, request
 
 from app.batcher import is_never_gone
 from app.web.limits import MAX_ROUTING_KEY
@@ -15,8 +16,15 @@ ROUTING_KEY = "X-Routing-Key"  # docs/models.md
 
 
 def routing_key() -> str:
-    """Return what the current request's client wants to be told apart by where versions share traffic; may be empty."""
-    return request.headers.get(ROUTING_KEY, "")[:MAX_ROUTING_KEY]
+    """Return the key by which the current request is routed where versions share traffic.
+
+    A request without one gets one at random, so that the version that was asked for room is the one
+    that answers.
+    """
+    if "routing_key" not in g:
+        g.routing_key = request.headers.get(ROUTING_KEY, "")[:MAX_ROUTING_KEY] or uuid.uuid4().hex
+    key: str = g.routing_key
+    return key
 
 
 def watch_client() -> Callable[[], bool]:

@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 
 from flask import Flask, Response, g, request
@@ -52,6 +53,7 @@ def begin() -> None:
     g.computed_by = "", ""  # model and version
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+    g.held = ExitStack()
     g.visit = model_server().visitors.enter(read_gateway_id(request.headers.get(GATEWAY_ID, "")))
 
 
@@ -161,5 +163,7 @@ def to_ms(seconds: float) -> float:
 
 def forget(_error: BaseException | None) -> None:
     """Forget the request: the greenlet goes on with the connection's next."""
-    model_server().visitors.leave(g.get("visit", ()))
+    if "visit" in g:
+        g.held.close()
+        model_server().visitors.leave(g.visit)
     request_id.set("")
