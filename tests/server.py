@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import requests
 
@@ -73,14 +74,16 @@ class Server:
         self.process: subprocess.Popen | None = None
 
     def start(
-        self, command: Sequence[str] = ("supervisord", "-c", "conf/supervisor.conf")
+        self,
+        command: Sequence[str] = ("supervisord", "-c", "conf/supervisor.conf"),
+        stdout: IO | int | None = None,
     ) -> "Server":
-        """Start supervisord; it is not ready yet."""
+        """Start supervisord; it is not ready yet. Without another standard output, ``console`` shows it."""
         if command[0] == "supervisord" and os.getuid() == 0:
             command = [*command, "--user", "root"]
         with (self.folder / "run" / "console").open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdout=log, stderr=log
+                command, cwd=self.folder, env=self.environment, stdout=stdout or log, stderr=log
             )
         return self
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -215,3 +216,41 @@ def test_stopping_while_the_model_loads_is_quiet(start_server):
     assert "Shutting down: Master" in log
     assert "SIGABRT" not in log
     assert "terminate called" not in log
+
+
+def test_a_terminal_that_nobody_reads_stops_no_request(start_server):
+    """More lines than the pipes between the programs and the terminal can hold."""
+    server = start_server(workers="1", log_level="DEBUG")
+    server.stop()
+    server.start(stdout=subprocess.PIPE)
+    unread = server.process
+    try:
+        server.wait_ready()
+        with requests.Session() as client:
+            for number in range(1500):
+                path = f"{server.url}/{number}{'x' * 400}"
+                assert client.get(path, timeout=10).status_code == 404
+                assert client.get(f"{server.url}/healthz", timeout=10).elapsed.total_seconds() < 5
+        assert server.predict(STREET.read_bytes()).status_code == 200
+        wait_until(lambda: server.log("gunicorn").count('"status": 404') == 1500, 10, "the log")
+        assert "RUNNING" in server.control("status", "gunicorn").stdout
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 20
+    finally:
+        unread.stdout.close()
+
+
+def test_standard_output_may_be_a_socket(start_server):
+    """As under systemd, whose journal is one."""
+    server = start_server()
+    server.stop()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server.start(["scripts/serve"], stdout=theirs)
+        theirs.close()
+        server.wait_ready()
+        server.stop()
+        ours.settimeout(10)
+        with ours.makefile() as lines:
+            assert "model ready" in lines.read()
