@@ -294,7 +294,8 @@ class ModelServer:
         if not live and name not in known:
             raise UnknownModel(f"there is no model {name!r}; there is {list_all(known)}")
         if not live:
-            raise NotReady(f"{name} is being loaded")
+            failed = any(status.problem for status in self.statuses(name))
+            raise NotReady(f"{name} cannot be served" if failed else f"{name} is being loaded")
         labels = lineup.labels.get(name, {})
         if label:
             if label not in labels:
