@@ -51,6 +51,11 @@ class Prediction:
         return [self.model.class_names[index] for index in self.passing()]
 
 
+def count_passing(predictions: Sequence[Prediction]) -> int:
+    """Return how many classes pass in all of them together."""
+    return sum(len(prediction.passing()) for prediction in predictions)
+
+
 @dataclass(frozen=True)
 class Wish:
     """Which heat maps a request wants.

@@ -343,7 +343,8 @@ class ModelServer:
         if not live and self._versions.has_failed(name):
             raise NotReady(f"{name} could not be loaded; the log of the server has the reason")
         if not live:
-            raise NotReady(f"{name} is being loaded")
+            failed = any(status.problem for status in self.statuses(name))
+            raise NotReady(f"{name} cannot be served" if failed else f"{name} is being loaded")
         labels = lineup.labels.get(name, {})
         if label:
             if label not in labels:

@@ -10,8 +10,20 @@ from urllib.parse import quote
 import pytest
 import requests
 
+from app.errors import BundleError
 from tests import reference
-from tests.helpers import SAMPLES, STREET, check_problem, encode, grey, photo_like
+from tests.helpers import (
+    SAMPLES,
+    STREET,
+    check_problem,
+    encode,
+    grey,
+    make_entry,
+    make_light,
+    make_lineup,
+    make_seeing,
+    photo_like,
+)
 
 BRIGHT, MIXED, DARK, BLACK = grey(255), grey(150), grey(90), grey(0)
 
@@ -20,10 +32,10 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def send(client, *pictures: bytes, query: str = "", **fields: object):
+def send(client, *pictures: bytes, query: str = "", path: str = "/predict", **fields: object):
     """Post pictures as a form's files, with options in its fields."""
     files = [(io.BytesIO(data), f"{place}.png") for place, data in enumerate(pictures)]
-    return client.post(f"/predict{query}", data={"image": files, **fields})
+    return client.post(f"{path}{query}", data={"image": files, **fields})
 
 
 def send_json(client, content: object):
@@ -318,6 +330,40 @@ def test_a_full_queue_is_told_with_when_to_come_again(client_of):
     response = send(client, DARK)
     check_problem(response, 429, "queue_full")
     assert response.headers["Retry-After"] == "1"
+
+
+WAYS_TO_NAME_A_MODEL = {
+    "in the query": lambda name: {"query": f"?model={name}"},
+    "in the form": lambda name: {"model": name},
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
+@pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
+def test_a_full_model_turns_nobody_away_from_another_one(client_of, path, way):
+    lineup = make_lineup(make_entry("full", 1), make_entry("idle", 1))
+    client = client_of(lambda _settings, _slot, entry: make_seeing(entry), lineup)
+    versions = client.application.extensions["model_server"]._versions
+    versions.of_model("full")[1].batcher._max_queue = 0
+
+    def ask(name: str):
+        options = WAYS_TO_NAME_A_MODEL[way](name)
+        return send(client, DARK, path=path, **options)
+
+    assert ask("idle").status_code == 200
+    check_problem(ask("full"), 429, "queue_full")
+
+
+def test_a_model_that_failed_is_not_being_loaded(client_of):
+    def load(_settings, _slot, entry):
+        if entry.name == "broken":
+            raise BundleError("/secret/path is damaged")
+        return make_light(entry)
+
+    lineup = make_lineup(make_entry("light", 4), make_entry("broken", 1))
+    client = client_of(load, lineup)
+    response = send(client, DARK, model="broken")
+    assert check_problem(response, 503, "not_ready") == "broken cannot be served"
 
 
 def test_the_log_has_the_number_of_labels(client, caplog):

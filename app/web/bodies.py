@@ -92,16 +92,17 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     return inflated
 
 
-def write_rows(rows: int, work: Callable[[], T]) -> T:
-    """Return what work on an answer of so many rows returns; on a native thread, unless they are few.
+def write_rows(most: int, work: Callable[[], T]) -> T:
+    """Return what work on an answer of at most so many rows returns; on a native thread, unless they are few.
 
     A row is a class of a picture. The work must touch neither Flask's ``request`` and ``g`` nor the metrics.
-
-    Raises:
-        InvalidOption: there are more than ``MAX_ROWS``.
     """
+    return work() if most <= INLINE_ROWS else model_server().run_aside(b"", work)
+
+
+def check_rows(rows: int) -> None:
+    """Refuse with InvalidOption an answer of more than ``MAX_ROWS``."""
     if rows > MAX_ROWS:
         raise InvalidOption(
             f"the answer would have {rows:,} scores; the limit is {MAX_ROWS:,}: send fewer pictures"
         )
-    return work() if rows <= INLINE_ROWS else model_server().run_aside(b"", work)

@@ -115,6 +115,20 @@ def opened(value: Any) -> Any:
     return parse(lambda: msgspec.json.decode(value, type=str)) if first == b'"' else plain(value)
 
 
+def only_element(value: Any) -> Any:
+    """Return the only element of a list, opened as ``opened``; None where there are none or several.
+
+    However many numbers it has: no others are looked at.
+    """
+    if not isinstance(value, Raw):
+        return value[0] if isinstance(value, list) and len(value) == 1 else None
+    try:
+        (element,) = msgspec.json.decode(value, type=tuple[Raw])
+    except msgspec.ValidationError:
+        return None
+    return opened(element)
+
+
 def is_list(value: object) -> bool:
     """Tell whether a value is a list, or the text of one."""
     return isinstance(value, list) or (

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flask import Response
+from flask import Response, g
 
 from app.errors import MalformedRequest
-from app.prediction import Prediction
+from app.prediction import Prediction, count_passing
 from app.studio import Picture
-from app.web.bodies import write_rows
-from app.web.documents import is_list, opened, parse_object, plain
+from app.web.bodies import check_rows, write_rows
+from app.web.documents import is_list, only_element, opened, parse_object, plain
 from app.web.echoes import abbreviate
 from app.web.limits import MAX_DIGITS, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID
 from app.web.openinference_types import OutputTensor
@@ -119,8 +119,8 @@ def read_length(text: str) -> int | None:
 
 def read_tensor(content: dict[str, Any], rest: bytes) -> Tensor:
     """Return the one input of a request, checked but for its data. Raises as ``read_inference``."""
-    inputs = opened(content.get("inputs"))
-    given = opened(inputs[0]) if isinstance(inputs, list) and len(inputs) == 1 else None
+    inputs = content.get("inputs")
+    given = only_element(inputs)
     if not isinstance(given, dict):
         raise MalformedRequest(
             f"'inputs' is {abbreviate(inputs)}; expected a list of one tensor, {' or '.join(INPUTS)}"
@@ -283,7 +283,10 @@ def join(elements: Iterable[str]) -> bytes:
 def encode(predictions: Sequence[Prediction], asked: Inference) -> Response:
     """Return the answer; tensors that are asked for in binary form follow the JSON."""
     rows = len(predictions) * len(predictions[0].model.class_names) * len(asked.outputs)
-    text, binaries = write_rows(rows, lambda: write_answer(predictions, asked))
+    check_rows(rows)
+    text, binaries, g.log_fields["labels"] = write_rows(
+        rows, lambda: (*write_answer(predictions, asked), count_passing(predictions))
+    )
     if not binaries:
         return Response(text, mimetype="application/json")
     response = Response(b"".join([text, *binaries]), mimetype="application/octet-stream")

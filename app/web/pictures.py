@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 from flask import request
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
@@ -22,7 +23,7 @@ from app.web import model_server
 from app.web.bodies import aside, read_body, read_plain_body
 from app.web.documents import check_size, is_list, open_level
 from app.web.echoes import cut, list_names
-from app.web.forms import FORM, Part, parse_form, read_form_body
+from app.web.forms import FORM, Part, has_more, parse_form, read_form_body
 from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
 from app.web.options import O, check_length, read_options
 from app.web.tensors import B64, Base64, open_base64
@@ -32,6 +33,8 @@ JSON_FIELD = "images"
 URL_ENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
 RAW = "application/octet-stream"
+HEX_DIGITS = np.full(256, 255, np.uint8)  # what each sign stands for; 255: for nothing
+HEX_DIGITS[list(b"0123456789abcdef")] = HEX_DIGITS[list(b"0123456789ABCDEF")] = range(16)
 
 
 class Source(Struct, forbid_unknown_fields=True):
@@ -141,9 +144,9 @@ def sort_parts(parts: list[Part]) -> tuple[list[Sent], Given]:
 
 def read_url_encoded(body: bytes, most: int) -> tuple[list[Sent], Given]:
     """Read ``b64=…`` and options, ``most`` fields of them."""
-    fields = body.split(b"&", most) if body else []
-    if len(fields) > most:
+    if has_more(body, b"&", most - 1):
         raise MalformedRequest(f"the form has over {most:,} fields")
+    fields = body.split(b"&") if body else []
     sent: list[Sent] = []
     quoted: list[tuple[bytes, bytes]] = []
     for field in fields:
@@ -239,15 +242,27 @@ def unquote(value: bytes) -> bytes:
 
     Some clients forget to write "+" as "%2B", so that it comes as a space, or stays.
     """
-    if b"%" not in value and b" " not in value:
-        return value
     pieces, begin = [], 0
     while begin < len(value):
         end = begin + SLICE_BYTES
         end += value[end - 2 : end].rfind(b"%") + 1  # not through %2B
-        pieces.append(unquote_to_bytes(value[begin:end]).replace(b" ", b"+"))
+        pieces.append(unquote_slice(value[begin:end]).replace(b" ", b"+"))
         begin = end
     return b"".join(pieces)
+
+
+def unquote_slice(text: bytes) -> bytes:
+    """Return a text with each %2B as the byte that it stands for, as ``unquote_to_bytes`` does, but in time."""
+    if b"%" not in text:
+        return text
+    signs = np.frombuffer(text, np.uint8)
+    (places,) = np.nonzero(signs[:-2] == ord("%"))
+    high, low = HEX_DIGITS[signs[places + 1]], HEX_DIGITS[signs[places + 2]]
+    whole = (high < 16) & (low < 16)
+    places = places[whole]
+    read = signs.copy()
+    read[places] = high[whole] * 16 + low[whole]
+    return np.delete(read, np.concatenate([places + 1, places + 2])).tobytes()
 
 
 def number(sent: list[Sent]) -> str:

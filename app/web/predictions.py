@@ -31,7 +31,7 @@ from app.web.answers import (
     as_rows,
     write_json,
 )
-from app.web.bodies import write_rows
+from app.web.bodies import check_rows, write_rows
 from app.web.clients import watch_client
 from app.web.echoes import abbreviate, cut
 from app.web.limits import MAX_FAULT, MAX_GUESSED, MAX_GUESSES, MAX_MAPS, MAX_NAMED
@@ -77,28 +77,37 @@ def respond(
 ) -> Response:
     """Put the answer together, and tell the times also where browsers and proxies look for them."""
     model = predictions[0].model
-    chosen = {id(prediction): choose(prediction, options) for prediction in predictions}
-    labels = sum(map(len, chosen.values()))
-    everything = len(predictions) * len(model.class_names) if options.scores == "all" else 0
     maps = sum(len(prediction.heat_maps) for prediction in predictions)
-
-    def write() -> list[bytes]:
-        return [
-            json.encode(
-                describe_error(upload, answer)
-                if isinstance(answer, ServingError)
-                else describe_picture(upload, answer, chosen[id(answer)], options)
-            )
-            for upload, answer in zip(uploads, answers, strict=True)
-        ]
-
-    pictures = as_pictures(write_rows(labels + everything + maps * ROWS_OF_A_MAP, write))
+    most = len(predictions) * len(model.class_names) + maps * ROWS_OF_A_MAP
+    written, labels = write_rows(most, lambda: write_pictures(uploads, answers, options))
+    pictures = as_pictures(written)
     timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
     answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
     response = write_json(answer)
     tell_times(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
     g.log_fields["labels"] = labels
     return sign(response, model, predictions)
+
+
+def write_pictures(
+    uploads: Sequence[Upload],
+    answers: Sequence[Prediction | ServingError],
+    options: PredictOptions,
+) -> tuple[list[bytes], int]:
+    """Return each picture's part of the answer as JSON, and how many labels pass (on any thread)."""
+    passing = [
+        choose(answer, options) if isinstance(answer, Prediction) else [] for answer in answers
+    ]
+    labels = sum(map(len, passing))
+    every = sum(len(answer.logits) for answer in answers if isinstance(answer, Prediction))
+    check_rows(labels + (every if options.scores == "all" else 0))
+    written = []
+    for upload, answer, classes in zip(uploads, answers, passing, strict=True):
+        if isinstance(answer, ServingError):
+            written.append(json.encode(describe_error(upload, answer)))
+        else:
+            written.append(json.encode(describe_picture(upload, answer, classes, options)))
+    return written, labels
 
 
 def describe_error(upload: Upload, error: ServingError) -> Picture:

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Histogram
 
 from app import metrics
 from app.logs import request_id
-from app.prediction import Prediction
+from app.prediction import Prediction, count_passing
 from app.servable import Model
 from app.web import model_server
 
@@ -133,7 +133,8 @@ def sign(response: Response, model: Model, predictions: Sequence[Prediction] = (
     if predictions:
         g.computed_by = model.name, model.version
         fields["pictures"] = len(predictions)
-        fields["labels"] = sum(len(prediction.passing()) for prediction in predictions)
+        if "labels" not in g.log_fields:  # else it was counted aside
+            fields["labels"] = count_passing(predictions)
         stages = longest_stages(predictions).items()
         fields |= {f"{stage}_ms": to_ms(taken_s) for stage, taken_s in stages}
         fields["batch"] = max(prediction.timing.batch for prediction in predictions)

@@ -119,10 +119,11 @@ def find_signature(content: dict[str, Any]) -> Signature:
     return SIGNATURES[name]
 
 
-def unpack_rows(content: dict[str, Any]) -> tuple[str, Any]:
+def unpack_rows(content: dict[str, Any], check_count: Callable[[int], None]) -> tuple[str, Any]:
     """Return the name of the input and its values, of a request with ``instances``.
 
     The values are a list with one for each picture, or the text of nested lists: all pixels together.
+    ``check_count`` refuses a number of pictures, before anything is made of them.
 
     Raises:
         MalformedRequest: it is not formed as it should be.
@@ -131,7 +132,7 @@ def unpack_rows(content: dict[str, Any]) -> tuple[str, Any]:
         raise MalformedRequest(
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
         )
-    rows = open_list(content["instances"])
+    rows = open_list(content["instances"], check_count)
     if is_nested(rows):
         return "pixels", rows
     if not isinstance(rows, list):
@@ -159,28 +160,30 @@ def unpack_rows(content: dict[str, Any]) -> tuple[str, Any]:
     return tensor, [row[tensor] for row in rows]
 
 
-def unpack_columns(content: dict[str, Any]) -> tuple[str, Any]:
+def unpack_columns(content: dict[str, Any], check_count: Callable[[int], None]) -> tuple[str, Any]:
     """Return the same of a request with ``inputs``. Raises as ``unpack_rows``."""
     if "inputs" not in content:
         raise MalformedRequest("Missing 'inputs' or 'instances' key")
-    value = open_list(content["inputs"])
+    value = open_list(content["inputs"], check_count)
     if is_named(value):
         tensor = next((name for name in INPUTS if name in value), "")
         if not tensor:
             raise MalformedRequest(f"Missing named input: {DEFAULT_INPUT} in 'inputs' object.")
-        value = open_list(value[tensor])
+        value = open_list(value[tensor], check_count)
     else:
         tensor = guess_input(value[0] if isinstance(value, list) and value else value)
     return tensor, value if isinstance(value, list) or is_nested(value) else [value]
 
 
-def open_list(value: Any) -> Any:
+def open_list(value: Any, check_count: Callable[[int], None]) -> Any:
     """Return a list, and each of its elements, opened by one level; the text of nested lists is left as it is."""
     if is_nested(value):
         return value
     found = opened(value)
     if not isinstance(value, Raw) or not isinstance(found, list):
         return found
+    if found:
+        check_count(len(found))
     return [each if is_nested(each) else opened(each) for each in found]
 
 
@@ -199,7 +202,7 @@ def find_examples(content: dict[str, Any], check_count: Callable[[int], None]) -
 
     Args:
         content: the request.
-        check_count: refuses a number of pictures, before anything is made of them.
+        check_count: as ``unpack_rows`` takes it.
 
     Raises:
         MalformedRequest: they are not formed as they should be.
@@ -240,7 +243,7 @@ def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) 
         tensor: the name of the input.
         values: as ``unpack_rows`` returns them: ``{"b64": "…"}`` for each picture, or pixels as
             [height][width][3] whole numbers 0..255.
-        check_count: as ``find_examples`` takes it.
+        check_count: likewise.
 
     Raises:
         MalformedRequest: a value is something else.

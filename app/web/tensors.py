@@ -136,11 +136,12 @@ def read_array_text(text: bytes) -> tuple[np.ndarray, tuple[int, ...]]:
         raise MalformedRequest("pixels are no nested lists of numbers, all of one shape")
     arrays, rest, at = [], b"", 0
     for each in slices:
-        numbers, comma, cut_off = (rest + each.translate(None, b"[]")).rpartition(b",")
-        rest = cut_off if comma else rest + cut_off
+        numbers, comma, rest = (rest + each.translate(None, b"[]")).rpartition(b",")
         if comma:
             arrays.append(parse_numbers(numbers, shape, at))
             at += len(arrays[-1])
+        elif len(rest) > SLICE_BYTES:
+            raise MalformedRequest("a pixel has millions of digits; expected 0 to 255")
     arrays.append(parse_numbers(rest, shape, at))
     flat = np.concatenate(arrays)
     if len(flat) != math.prod(shape):  # an empty list has the signs of a list of one number

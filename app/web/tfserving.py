@@ -24,12 +24,12 @@ import numpy as np
 from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
-from app.prediction import Prediction
+from app.prediction import Prediction, count_passing
 from app.studio import Picture
 from app.traffic import Target
 from app.versions import VersionStatus
 from app.web import model_server
-from app.web.bodies import aside, read_body, write_rows
+from app.web.bodies import aside, check_rows, read_body, write_rows
 from app.web.clients import routing_key, watch_client
 from app.web.documents import parse_object
 from app.web.echoes import cut
@@ -154,7 +154,7 @@ def read_request(method: str, content: dict[str, Any], check_count: Callable[[in
         examples = find_examples(content, check_count)
         return Asked(open_pictures("image_bytes", examples, check_count), signature)
     by_row = "instances" in content
-    tensor, values = (unpack_rows if by_row else unpack_columns)(content)
+    tensor, values = (unpack_rows if by_row else unpack_columns)(content, check_count)
     return Asked(open_pictures(tensor, values, check_count), signature, by_row)
 
 
@@ -288,5 +288,7 @@ def show(body: Mapping[str, Any]) -> Response:
 def answer(write: Callable[[], str], predictions: list[Prediction], outputs: int) -> Response:
     """Return what is written of predictions, and who made them."""
     model = predictions[0].model
-    text = write_rows(len(predictions) * len(model.class_names) * outputs, write)
+    rows = len(predictions) * len(model.class_names) * outputs
+    check_rows(rows)
+    text, g.log_fields["labels"] = write_rows(rows, lambda: (write(), count_passing(predictions)))
     return sign(Response(text + "\n", mimetype="application/json"), model, predictions)
