@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from scripts.hostile.trial import Row
+
 MIB = 1 << 20
 EVERY_S = 0.25
 GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError, ProcessLookupError)
@@ -142,14 +144,16 @@ class Watch:
             self.look()
 
 
-def settle(
-    supervisord: int, folder: Path, before: Gauges, within_s: float
-) -> tuple[Gauges, list[str]]:
+def settle(supervisord: int, folder: Path, before: Gauges, within_s: float) -> tuple[Gauges, Row]:
     """Wait until everything is back where it was, or the time is over; return the last reading and what is not."""
-    until = time.monotonic() + within_s
+    row = Row("settling")
     while True:
         now = read_gauges(supervisord, folder)
         told = risen(before, now)
-        if not told or time.monotonic() > until:
-            return now, told
+        row.ended = time.monotonic()
+        if not told or row.ended > row.began + within_s:
+            break
         time.sleep(1)
+    for text in told:
+        row.add_fault(f"not back {within_s:g} s after the last request", text)
+    return now, row

@@ -81,7 +81,7 @@ def is_same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(is_same, one, other))
-    if isinstance(one, float) or isinstance(other, float):
+    if isinstance(one, float) and isinstance(other, float | int):
         return abs(one - other) <= TOLERANCE
     return bool(one == other)
 

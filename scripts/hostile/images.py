@@ -14,12 +14,15 @@ from scripts.hostile.trial import Row, Trial
 from scripts.hostile.wire import build
 
 PICTURES = 5000
+LEAST_SCALE = 0.02  # below it the bombs, of seconds each, are left to the phase that decodes
 
 
 async def run(trial: Trial, row: Row) -> None:
     """Send damaged pictures, then each bomb once by itself, then all bombs at once."""
     options = trial.options
     await trial.send_all(row, make_cases(options.seed, options.scaled(PICTURES, 50)), at_once=8)
+    if options.scale < LEAST_SCALE:
+        return
     await trial.send_all(row, bomb_cases(options.bomb_bytes), at_once=1)
     await trial.send_all(row, bomb_cases(options.bomb_bytes // 8), at_once=8)
 

@@ -11,14 +11,15 @@ from scripts.hostile.streams import QUIET_S, all_streams, get
 from scripts.hostile.trial import Row, Trial
 
 MUTATED = 3000
+AT_ONCE = 40  # most of them only wait until it is clear that nothing more comes
 
 
 async def run(trial: Trial, row: Row) -> None:
     """Send all streams of the list, and damaged ones."""
     options = trial.options
-    await trial.send_all(row, with_checks(all_streams()), at_once=16)
+    await trial.send_all(row, with_checks(all_streams()), at_once=AT_ONCE)
     count = options.scaled(MUTATED, 100)
-    await trial.send_all(row, with_checks(damaged(options.seed, count)), at_once=16)
+    await trial.send_all(row, with_checks(damaged(options.seed, count)), at_once=AT_ONCE)
 
 
 def with_checks(cases: Iterator[Case], every: int = 10) -> Iterator[Case]:

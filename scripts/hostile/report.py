@@ -11,6 +11,7 @@ from scripts.hostile.trial import Row
 COLUMNS = (
     *(
         ("phase", "<10"),
+        ("seconds", ">8"),
         ("sent", ">8"),
         ("2xx", ">7"),
         ("4xx", ">7"),
@@ -38,7 +39,15 @@ def print_report(rows: Iterable[Row], before: Gauges | None, after: Gauges | Non
         verdict = (
             f"{sum(row.count.values())} faults" if row.count else "cut" if row.cut else "sound"
         )
-        cells = [row.name, row.sent, *shares, f"{row.slowest_s:.1f}", f"{row.lag_s:.2f}", row.good]
+        cells = [
+            row.name,
+            f"{row.seconds:.0f}",
+            row.sent,
+            *shares,
+            f"{row.slowest_s:.1f}",
+            f"{row.lag_s:.2f}",
+            row.good,
+        ]
         cells += [f"{row.memory_mib:+.0f}", f"{row.peak_mib:.0f}", verdict]
         print("".join(f"{cell:{form}}" for cell, (_, form) in zip(cells, COLUMNS, strict=True)))
     print(LEGEND)

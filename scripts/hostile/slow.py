@@ -37,7 +37,7 @@ async def run(trial: Trial, row: Row) -> None:
     """Run all kinds at once; none of them is answered, so nothing of theirs is judged but the good clients'."""
     allow_descriptors()
     options = trial.options
-    until = min(row.until, time.monotonic() + max(8.0, SECONDS * min(1.0, options.scale)))
+    until = min(row.until, time.monotonic() + max(6.0, SECONDS * min(1.0, options.scale)))
     kinds: list[tuple[Client, int]] = [
         (drip_headers, options.scaled(SLOW // 3, 17)),
         (drip_body, options.scaled(SLOW // 3, 17)),
@@ -143,4 +143,4 @@ async def leave(address: Address, source: str, dice: random.Random, until: float
             writer.transport.abort()  # a reset
         else:
             writer.close()
-        await asyncio.sleep(dice.uniform(4, 12))
+        await asyncio.sleep(min(dice.uniform(4, 12), max(0.0, until - time.monotonic())))

@@ -80,6 +80,11 @@ class Row:
     spans: list[tuple[float, float, str]] = field(default_factory=list)
 
     @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return max(0.0, self.ended - self.began)
+
+    @property
     def out_of_time(self) -> bool:
         """Whether the phase has to end; noted as cut."""
         self.cut = self.cut or time.monotonic() > self.until
