@@ -32,7 +32,8 @@ The house, from the roof down. A module imports only from floors below its own;
              bundle, card, optimized, precision   files: models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
     GROUND   budgets            what a worker may hold for its requests, in bytes
-             settings, errors, logs, log_writer, roster, quarantine, machine, metrics, outputs   no torch, no Flask
+             roster, endings, quarantine   the workers, how they ended, and by which inputs
+             settings, errors, logs, log_writer, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:
 

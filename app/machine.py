@@ -115,15 +115,6 @@ def read_process(pid: int) -> ProcessUse | None:
     return ProcessUse(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
-def ending_signal(pid: int) -> int:
-    """Return the signal that has ended a child that is still to be reaped; 0 for none."""
-    try:
-        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return 0
-    return found.si_status if found and found.si_code != os.CLD_EXITED else 0
-
-
 def list_gpus() -> list[Gpu]:
     """Return the GPUs that CUDA may see, from NVML: it makes no CUDA context. Empty where there is no driver.
 

@@ -13,10 +13,9 @@ import warnings
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from app import log_writer
+from app import endings, log_writer
 from app.errors import SettingsError
 from app.logs import logging_config
-from app.machine import ending_signal
 from app.roster import roster
 from app.settings import Settings
 from app.sizing import adopt_plan
@@ -60,20 +59,9 @@ logconfig_dict = logging_config(settings.log_level)
 SWITCH_INTERVAL_S = 0.0005
 
 
-signals = {}  # by pid: the signal that has ended a worker, 0 for none
-
-
 def when_ready(server):
     """Tell the plan and import the engine (in the master, after the sockets are open: clients wait, not fail)."""
     tell_plan()
-    reap = server.reap_workers
-
-    def look_and_reap():
-        """Note how each worker ended, which Gunicorn does not tell its hooks, and then reap it."""
-        signals.update({pid: ending_signal(pid) for pid in server.WORKERS})
-        reap()
-
-    server.reap_workers = look_and_reap
 
 
 def on_reload(server):
@@ -105,6 +93,7 @@ def tell_plan():
 
 def pre_fork(server, worker):
     """Give the worker its slot (in the master)."""
+    endings.watch(server)
     worker.slot = roster.claim()
 
 
@@ -124,7 +113,7 @@ def child_exit(server, worker):
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # scripts/run-gunicorn
         mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py
-    for digest in roster.release(worker.slot, signals.pop(worker.pid, 0)):
+    for digest in roster.release(worker.slot, endings.take_signal(worker.pid)):
         logging.getLogger("quarantine").error(
             "an input (%s) was in hand when two workers died: it is refused until the next start",
             digest.hex(),
