@@ -121,16 +121,59 @@ def test_nginx_and_the_application_agree_on_the_largest_body(nginx):
     limit = Settings.from_env({}).max_body_bytes
     megabytes = int(re.search(r"client_max_body_size (\d+)m;", nginx)[1])
     assert megabytes * 1024 * 1024 >= limit
-    assert f"the limit is {megabytes * 1024 * 1024:,}" in nginx
+    assert f'"{megabytes * 1024 * 1024:,}"' in nginx
+    kilobytes = int(re.search(r"client_max_body_size (\d+)k;", nginx)[1])
+    assert f'"{kilobytes * 1024:,}"' in nginx
 
 
-def test_a_request_outlives_two_kills_in_a_row_with_every_idle_connection_dead(nginx):
-    """A try uses up a server line: the connection in use, all idle ones, a new one; and once more."""
+def test_a_request_outlives_six_kills_in_a_row_with_every_idle_connection_dead(nginx):
+    """A kill uses up a server line for the connection in use, and one for each idle one; then a new one answers."""
+    kills = 6
     idle = int(re.search(r"^\s*keepalive (\d+);", nginx, re.MULTILINE)[1])
     lines = nginx.count("server unix:run/gunicorn.sock max_fails=0;")
-    assert lines >= 2 * (1 + idle + 1)
+    assert lines >= kills * (1 + idle) + 1
     assert "proxy_next_upstream error timeout non_idempotent;" in nginx
-    assert "proxy_next_upstream_tries 3;" in nginx
+    tries = int(re.search(r"proxy_next_upstream_tries (\d+);", nginx)[1])
+    assert kills < tries <= lines
+
+
+def test_what_nginx_stores_of_clients_fits_the_documented_size_of_run(nginx):
+    """The rest of it holds the logs, the metrics and converted networks."""
+    numbers = dict(re.findall(r"limit_conn (\w+) (\d+);", nginx))
+    largest = int(re.search(r"client_max_body_size (\d+)m;", nginx)[1])
+    stored = int(numbers["stored_bodies"]) * 4 + int(numbers["large_bodies"]) * largest
+    assert f"run/ holds {stored} MB of bodies" in nginx
+    operate = (ROOT / "docs" / "operate.md").read_text()
+    assert f"{stored} MB of bodies" in operate
+    (gigabytes,) = set(re.findall(r"--tmpfs /srv/run:size=(\d+)g", operate))
+    assert stored <= int(gigabytes) * 1024 * 0.75
+    image_tests = (ROOT / "tests" / "image" / "conftest.py").read_text()
+    assert f"--tmpfs /srv/run:size={gigabytes}g" in image_tests
+    for name in ("stored", "large"):
+        assert int(numbers[f"{name}_addresses"]) < int(numbers[f"{name}_bodies"])
+    assert "proxy_max_temp_file_size 0;" in nginx
+
+
+def test_nginx_reads_smaller_heads_than_gunicorn(gunicorn, nginx):
+    """Its own refusals come first: its largest line has 8 KiB."""
+    assert "large_client_header_buffers" not in nginx
+    assert gunicorn["limit_request_line"] > 8 * 1024
+    assert gunicorn["limit_request_field_size"] > 8 * 1024
+    assert gunicorn["limit_request_fields"] > 0
+
+
+def test_supervisord_never_writes_to_the_terminal(supervisor):
+    assert supervisor.getboolean("supervisord", "silent")
+    written = {
+        value
+        for section in supervisor.sections()
+        for name, value in supervisor.items(section)
+        if name.endswith("logfile")
+    }
+    assert all(value == "NONE" or "/run/" in value for value in written), written
+    shown = (ROOT / "scripts" / "show-logs").read_text()
+    for value in written - {"NONE"}:
+        assert f"run/{Path(value).name}" in shown
 
 
 def test_nginx_drains_before_gunicorn(supervisor):

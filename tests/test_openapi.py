@@ -200,7 +200,9 @@ def test_what_nginx_answers_by_itself_is_told():
     assert set(shown) == {*map(int, pages.split()), 431}
     assert {status: code for status, (code, _) in shown.items()} == told["code"]
     words = {
-        status: text.replace("40000000 bytes", "$problem_size")
+        status: text.replace("40000000 bytes", "$problem_size").replace(
+            "33,554,432", "$problem_limit"
+        )
         for status, (_, text) in shown.items()
     }
     assert words == told["detail"]

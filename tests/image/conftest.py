@@ -126,7 +126,8 @@ def run() -> Iterator[Callable[..., Container]]:
 def server() -> Iterator[Container]:
     """Return a healthy server that may do nothing but serve: no capability, nothing to write on but two tmpfs."""
     options = (
-        "--read-only --tmpfs /srv/run --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
+        "--read-only --tmpfs /srv/run:size=1g --tmpfs /tmp:size=256m"
+        " --cap-drop ALL --security-opt no-new-privileges"
     )
     with removed_afterwards(*options.split()) as container:
         container.wait_until_healthy()

@@ -49,6 +49,10 @@ GATEWAY = {
     408: ("request_timeout", "the request did not arrive in time"),
     413: ("body_too_large", "the body has 40000000 bytes; the limit is 33,554,432"),
     414: ("uri_too_long", "the request line is too long"),
+    429: (
+        "too_many_uploads",
+        "too many large bodies at once; the limits are 64 over 1 MB, and 16 over 4 MB or in chunks",
+    ),
     431: ("headers_too_large", "the request headers are too large"),
     500: ("internal_error", "an unexpected error; the log has it under this request id"),
     501: ("not_implemented", "a body comes with a length or in chunks"),
