@@ -96,10 +96,7 @@ def has_more(body: bytes, sign: bytes, most: int) -> bool:
     The parser looks at each boundary in Python, also where something follows that makes it none.
     """
     end = -1
-    for _ in range(most + 1):
-        if (end := body.find(sign, end + 1)) < 0:
-            return False
-    return True
+    return all((end := body.find(sign, end + 1)) >= 0 for _ in range(most + 1))
 
 
 def parse_form(body: bytes, most: int = MAX_FIELDS) -> list[Part]:
