@@ -1,8 +1,7 @@
 """No request holds the hub, takes memory for nothing, or ends in a 5xx. Run by test_hub.py, under gevent's patches.
 
-The watchdog measures two things between two of its own turns: what the hub's thread computed, which a
-noisy machine does not change, and how long it took on the clock, while a native thread may have kept
-the GIL. A request may have three tries to be as quick as it must.
+The watchdog measures on the clock, because a native thread that keeps the GIL holds the hub as well as
+the hub's own work does. Other processes may take the processors meanwhile, so a request has three tries.
 """
 
 import base64
