@@ -9,6 +9,7 @@ import gzip
 import json
 import random
 import time
+from functools import partial
 
 import gevent
 import pytest
@@ -70,6 +71,16 @@ def check(response):
     assert response.status_code < 500, (response.request.path, response.text[:500])
     if response.status_code >= 400:
         assert len(response.data) <= MOST_ERROR, (response.request.path, response.text[:200])
+
+
+def check_hold(send):
+    """Assert as ``check`` of a request, and that it does not hold the hub: at one of three tries at least."""
+    held_s = []
+    while len(held_s) < 3 and (not held_s or min(held_s) > HELD_S):
+        with Watchdog() as watchdog:
+            check(gevent.spawn(send).get())
+        held_s.append(watchdog.held_s)
+    assert min(held_s) <= HELD_S
 
 
 def instances(values: bytes) -> bytes:
@@ -169,12 +180,8 @@ IN_MEMORY = ("base64 of blanks", "url-encoded names", "url-encoded escapes", "a 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_request_holds_the_hub_or_gets_a_long_answer(client, name):
     path, kind, make = HOSTILE[name]
-    body, tries = make(), []
-    while len(tries) < 3 and (not tries or min(tries) > HELD_S):
-        with Watchdog() as watchdog:
-            check(gevent.spawn(client.post, path, data=body, content_type=kind).get())
-        tries.append(watchdog.held_s)
-    assert min(tries) < HELD_S
+    body = make()
+    check_hold(lambda: client.post(path, data=body, content_type=kind))
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)
@@ -191,9 +198,7 @@ def test_no_words_take_much_more_memory_than_they_have(client, name):
 def test_what_inflates_holds_the_hub_no_longer(client):
     body = gzip.compress(instances(b'{"b64":"' + b" " * LARGE + b'"}'), 1)
     headers = {"Content-Encoding": "gzip"}
-    with Watchdog() as watchdog:
-        check(gevent.spawn(client.post, PREDICT, data=body, headers=headers).get())
-    assert watchdog.held_s < HELD_S
+    check_hold(lambda: client.post(PREDICT, data=body, headers=headers))
 
 
 ODD = [
@@ -371,8 +376,9 @@ def write_quoted(rng: random.Random) -> bytes:
     return b"&".join(fields)
 
 
-def ask(client, rng: random.Random):
-    """Send one request made up at random."""
+def ask(client, seed: float):
+    """Send one request made up at random; the same one for the same seed."""
+    rng = random.Random(seed)
     write = rng.choice([write_json, write_json, write_form, write_quoted])
     kind = {write_json: JSON, write_form: FORM, write_quoted: QUOTED}[write]
     body = write(rng)
@@ -400,8 +406,6 @@ def ask(client, rng: random.Random):
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_asked_is_answered_in_time_and_never_with_a_fault_of_ours(client, seed):
     rng = random.Random(seed)
-    with Watchdog() as watchdog:
-        for _ in range(400):
-            check(gevent.spawn(ask, client, rng).get())
-    assert watchdog.held_s < 2 * HELD_S, "the machine may be busy, but not for that long"
+    for _ in range(400):
+        check_hold(partial(ask, client, rng.random()))
     assert json.loads(client.get("/healthz").text) == {"status": "alive"}
