@@ -10,8 +10,9 @@ import pytest
 import requests
 from PIL import Image
 
+from app.outputs import Outputs
 from tests import reference
-from tests.helpers import SAMPLES, STREET, check_problem, encode, make_seeing, photo_like
+from tests.helpers import SAMPLES, STREET, check_problem, encode, make_seeing, photo_like, see_light
 from tests.test_predictions import send, send_json
 
 JSON = {"Accept": "application/json"}
@@ -214,6 +215,28 @@ def test_each_of_many_pictures_has_its_own_heat_map(client):
     cells = [np.array(answer[place]["labels"][-1]["heatmap"]["map"]) for place in (0, 2)]
     assert cells[0] == pytest.approx(np.array([[0, 0.2], [0.2, 1]]), abs=0.02)
     assert cells[1] == pytest.approx(np.array([[1, 0], [0, 0]]), abs=0.02)
+
+
+def test_a_request_has_a_limit_of_heat_maps(client_of):
+    gradients = np.ones((300, 2), np.float32)
+
+    def load(_settings, _slot, entry):
+        def see(images, with_features=False):
+            seen = see_light(images, with_features)
+            return Outputs(np.zeros((len(images), 300), np.float32), seen.features)
+
+        names = tuple(f"label {number}" for number in range(300))
+        model = make_seeing(entry, gradients)
+        return dataclasses.replace(model, class_names=names, forward=see)
+
+    client = client_of(load)
+    assert len(heat_maps(send(client, PICTURE, heatmap="all", threshold="0"))) == 300
+    response = send(client, PICTURE, PICTURE, heatmap="all", threshold="0")
+    told = check_problem(response, 422, "invalid_option")
+    assert told.startswith(
+        'heatmap is "all": the request wants 600 heat maps or more; the limit is 512'
+    )
+    assert send(client, *[PICTURE] * 128, heatmap="all", top_k="4").status_code == 200
 
 
 def test_an_unknown_label_is_told_by_predict_too(client):

@@ -255,6 +255,32 @@ def test_pixels_reach_the_network_as_the_picture_they_are(client_and_seen):
     assert (seen[0] == seen[1]).all()
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_many_pixels_reach_the_network_as_the_pictures_that_they_are(client_and_seen, flat):
+    """Megabytes of JSON, which are read aside and in slices."""
+    client, seen = client_and_seen
+    pictures = np.random.default_rng(7).integers(0, 256, (6, 224, 224, 3), np.uint8)
+    tensor = pixels(pictures, data=(pictures.ravel() if flat else pictures).tolist())
+    assert infer(client, tensor).status_code == 200
+    assert (
+        infer_binary(
+            client, {key: tensor[key] for key in ("name", "datatype", "shape")}, pictures.tobytes()
+        ).status_code
+        == 200
+    )
+    assert {image.tobytes() for image in seen[:6]} == {image.tobytes() for image in seen[6:]}
+
+
+def test_large_pictures_are_answered_in_rows_and_without(client):
+    large = b64(encode(photo_like(900, 700), "PNG"))
+    for tensor in (image(large, large), image([large], [large], shape=[2, 1])):
+        answer = infer(client, tensor, id="x" * 256)
+        assert answer.status_code == 200, answer.text
+    check_error(
+        infer(client, tensor, id="x" * 257), 400, "'id' has 257 characters; the limit is 256"
+    )
+
+
 def test_a_deflated_body_is_inflated(client):
     body = zlib.compress(json.dumps({"inputs": [image(b64(grey(150)))]}).encode())
     headers = {"Content-Encoding": "deflate"}

@@ -415,3 +415,44 @@ def test_base64_that_a_url_quotes_is_read(client):
     body = f"b64={quote(b64(DARK), safe='')}&top_k=1"
     response = client.post("/predict", data=body, content_type="application/x-www-form-urlencoded")
     assert labels(response) == ["Dark"]
+
+
+def test_an_error_of_many_pictures_is_short(client):
+    text = "§" * 100
+    content = {"images": [{"b64": text}] * 128}
+    response = send_json(client, content)
+    check_problem(response, 400, "unreadable_image")
+    assert len(response.data) <= 4000
+    assert 10 < len(response.json["images"]) < 128
+    assert response.json["images"][0]["error"]["code"] == "unreadable_image"
+    few = send_json(client, {"images": [{"b64": text}] * 5}).json["images"]
+    assert len(few) == 5
+    assert "base64" in few[4]["error"]["detail"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"data": {"model": "a" * 100_000, "b64": b64(DARK)}},
+        {"data": {"m" * 100_000: "a", "b64": b64(DARK)}},
+        {
+            "data": f"b64={b64(DARK)}&heatmap={'a' * 100_000}",
+            "content_type": "application/x-www-form-urlencoded",
+        },
+        {"data": {"b64": b64(DARK)}, "query_string": {"heatmap": "a" * 100_000}},
+        {"json": {"images": [{"b64": b64(DARK)}], "m" * 100_000: 1}},
+    ],
+)
+def test_an_option_of_any_length_is_refused_wherever_it_stands(client, sent):
+    response = client.post("/predict", **sent)
+    assert "is longer than 1000 bytes" in check_problem(response, 422, "invalid_option")
+    assert len(response.data) < 1000
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing/" + "x" * 6000, "/" + "%01" * 3000, "/" + "%F0%9F%90%88" * 700]
+)
+def test_no_path_makes_an_error_long(client, path):
+    response = client.get(path)
+    check_problem(response, 404, "not_found")
+    assert len(response.data) <= 4000

@@ -1,12 +1,14 @@
 """TensorFlow Serving's REST API, through Flask's own client: its guide's requests, with pictures in them."""
 
 import base64
+import dataclasses
 import gzip
 import json
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from app.errors import BundleError
 from app.lineup import Refusal
@@ -230,6 +232,106 @@ def test_pixels_are_answered_as_the_picture_they_are(client_and_seen):
     predict(client, {"instances": [b64(encode(picture, "PNG"))]})
     predict(client, {"instances": [np.asarray(picture).tolist()]})
     assert (seen[0] == seen[1]).all()
+
+
+# Large documents, which are read aside and in slices
+
+
+def noise(*shape):
+    """Return pixels of whose JSON a batch is too large to be read on the hub."""
+    return np.random.default_rng(7).integers(0, 256, shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda array: {"instances": array.tolist()},
+        lambda array: {"instances": array.astype(float).tolist()},
+        lambda array: {"instances": [{"pixels": picture.tolist()} for picture in array]},
+        lambda array: {"inputs": array.tolist()},
+        lambda array: {"inputs": {"pixels": array.tolist()}},
+    ],
+)
+def test_many_pixels_reach_the_network_as_the_pictures_that_they_are(client_and_seen, form):
+    """Nearly five MiB of JSON: slices are cut within pictures, rows and pixels."""
+    client, seen = client_and_seen
+    pictures = noise(4, 224, 260, 3)
+    answer = predict(client, form(pictures))
+    assert answer.status_code == 200, answer.text
+    for picture in pictures:
+        file = encode(Image.fromarray(picture), "PNG")
+        predict(client, {"instances": [b64(file)]})
+    assert {image.tobytes() for image in seen[:4]} == {image.tobytes() for image in seen[4:]}
+
+
+def spoil(array, *place, value):
+    """Return nested lists with one value in the place of another."""
+    nested = array.tolist()
+    inner = nested
+    for index in place[:-1]:
+        inner = inner[index]
+    inner[place[-1]] = value
+    return nested
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ((1, 222, 100, 2), 300, "pixels[1][222][100][2] is 300; expected a whole number"),
+        ((1, 222, 100, 2), -1, "pixels[1][222][100][2] is -1;"),
+        ((1, 222, 100, 2), "1", "no nested lists of numbers, all of one shape"),
+        ((1, 222, 100, 2), None, "no nested lists of numbers, all of one shape"),
+        ((1, 222, 100, 2), [], "no nested lists of numbers, all of one shape"),
+        ((1, 222, 100), [1, 2], "no nested lists of numbers, all of one shape"),
+        ((1, 222), [], "no nested lists of numbers, all of one shape"),
+        ((1, 222, 100, 2), float("nan"), "JSON Parse error: JSON is malformed"),
+        ((1, 222, 100, 2), 10**400, "hundreds of digits"),
+    ],
+)
+def test_a_wrong_value_among_many_pixels_is_told(client, place, value, told):
+    body = json.dumps({"instances": spoil(noise(2, 224, 260, 3), *place, value=value)})
+    check_error(client.post(f"{LIGHT}:predict", data=body), 400, told)
+
+
+def test_a_large_picture_is_read_from_base64_of_every_kind(client_and_seen):
+    client, seen = client_and_seen
+    file = encode(Image.fromarray(noise(700, 900, 3)), "PNG")
+    plain = base64.b64encode(file).decode()
+    texts = [plain, plain.rstrip("="), base64.urlsafe_b64encode(file).decode(), "\n ".join(plain)]
+    texts.append(base64.encodebytes(file).decode())
+    assert len(plain) > 2_000_000, "else it is no more than a slice or two"
+    for text in texts:
+        answer = predict(client, {"instances": [{"b64": text}]})
+        assert answer.status_code == 200, answer.text
+    assert len({image.tobytes() for image in seen}) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["A" * 1_500_001, "A" * 1_048_576 + "=A", "A" * 1_500_000 + "§", "A==A" * 300_000]
+)
+def test_long_text_that_is_no_base64_is_told(client, text):
+    check_error(predict(client, {"instances": [{"b64": text}]}), 400, "Unable to base64 decode")
+
+
+def test_a_list_of_everything_else_has_a_limit(client):
+    body = '{"instances": [' + '"",' * 900_000 + "0]}"
+    check_error(client.post(f"{LIGHT}:predict", data=body), 400, "800,000 values that are not all")
+    body = "{" + ",".join(f'"{number}": 0' for number in range(30_000)) + "}"
+    check_error(
+        client.post(f"{LIGHT}:predict", data=body), 400, "30,000 names; the limit is 20,000"
+    )
+
+
+def test_an_answer_has_a_limit_of_rows(client_of):
+    def load(_settings, _slot, entry):
+        logits = np.zeros(10_000, np.float32)
+        light = make_light(entry, lambda images: np.stack([logits] * len(images)))
+        return dataclasses.replace(light, class_names=tuple(map(str, range(10_000))))
+
+    client = client_of(load)
+    assert len(predict(client, {"instances": [b64(grey(0))] * 50}).json["predictions"]) == 50
+    answer = predict(client, {"instances": [b64(grey(0))] * 51})
+    check_error(answer, 422, "the answer would have 510,000 scores; the limit is 500,000")
 
 
 # Classify and regress

@@ -103,10 +103,12 @@ def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool 
     return replace(options, **{name: getattr(of_body, name) for name, _ in body})
 
 
-def check_length(name: str | bytes, value: Sized) -> None:
+def check_length(name: str | memoryview, value: Sized) -> None:
     """Refuse with InvalidOption one that is too long to be meant, before anything is made of it."""
     if len(name) > MAX_OPTION or len(value) > MAX_OPTION:
-        shown = name if isinstance(name, str) else name[:MAX_OPTION].decode("utf-8", "replace")
+        shown = (
+            name if isinstance(name, str) else bytes(name[:MAX_OPTION]).decode("utf-8", "replace")
+        )
         raise InvalidOption(f"{abbreviate(shown)} is longer than {MAX_OPTION} bytes")
 
 

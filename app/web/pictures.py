@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
@@ -55,7 +55,7 @@ class Sent:
 
     name: str
     file: bytes | None = None
-    text: str | bytes = b""
+    text: str | bytes | memoryview = b""
     is_quoted: bool = False
     url: str | None = None
 
@@ -146,11 +146,9 @@ def read_url_encoded(body: bytes, most: int) -> tuple[list[Sent], Given]:
     """Read ``b64=…`` and options, ``most`` fields of them."""
     if has_more(body, b"&", most - 1):
         raise MalformedRequest(f"the form has over {most:,} fields")
-    fields = body.split(b"&") if body else []
     sent: list[Sent] = []
-    quoted: list[tuple[bytes, bytes]] = []
-    for field in fields:
-        name, _, value = field.partition(b"=")
+    quoted: list[tuple[memoryview, memoryview]] = []
+    for name, value in split_fields(body):
         if name == B64.encode():
             sent.append(Sent(number(sent), text=value, is_quoted=True))
         else:
@@ -163,6 +161,18 @@ def read_url_encoded(body: bytes, most: int) -> tuple[list[Sent], Given]:
     for name, value in quoted:
         check_length(name, value)
     return sent, [(decode_field(name), decode_field(value)) for name, value in quoted]
+
+
+def split_fields(body: bytes) -> Iterator[tuple[memoryview, memoryview]]:
+    """Yield the names and values of a URL-encoded form, without a copy."""
+    view, begin = memoryview(body), 0
+    while begin < len(body):
+        end = body.find(b"&", begin)
+        end = len(body) if end < 0 else end
+        middle = body.find(b"=", begin, end)
+        middle = end if middle < 0 else middle
+        yield view[begin:middle], view[middle + 1 : end]
+        begin = end + 1
 
 
 def read_json(body: bytes, check_count: Callable[[int], None]) -> tuple[list[Sent], Given]:
@@ -226,18 +236,18 @@ def open_pictures(body: bytes, sent: list[Sent]) -> list[Upload]:
 def open_text(sent: Sent) -> BinaryIO | ServingError:
     """Return a picture that was sent in base64; where it is none, that is its own error."""
     text = sent.text
-    if isinstance(text, bytes):
+    if isinstance(text, str):
+        text = text.partition(",")[2] if text.startswith("data:") else text
+    else:
         text = unquote(text) if sent.is_quoted else text
-        text = text.partition(b",")[2] if text.startswith(b"data:") else text
-    elif text.startswith("data:"):
-        text = text.partition(",")[2]
+        text = bytes(text).partition(b",")[2] if text[:5] == b"data:" else text
     try:
         return open_base64(text)
     except MalformedRequest as error:
         return UnreadableImage(error.message)
 
 
-def unquote(value: bytes) -> bytes:
+def unquote(value: bytes | memoryview) -> bytes:
     """Return base64 of a URL-encoded form as text, slice by slice.
 
     Some clients forget to write "+" as "%2B", so that it comes as a space, or stays.
@@ -245,8 +255,8 @@ def unquote(value: bytes) -> bytes:
     pieces, begin = [], 0
     while begin < len(value):
         end = begin + SLICE_BYTES
-        end += value[end - 2 : end].rfind(b"%") + 1  # not through %2B
-        pieces.append(unquote_slice(value[begin:end]).replace(b" ", b"+"))
+        end += bytes(value[end - 2 : end]).rfind(b"%") + 1  # not through %2B
+        pieces.append(unquote_slice(bytes(value[begin:end])).replace(b" ", b"+"))
         begin = end
     return b"".join(pieces)
 
@@ -270,6 +280,6 @@ def number(sent: list[Sent]) -> str:
     return f"image {len(sent) + 1}"
 
 
-def decode_field(text: bytes) -> str:
+def decode_field(text: memoryview) -> str:
     """Return a field of a URL-encoded form as text."""
-    return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "replace")
+    return unquote_to_bytes(bytes(text).replace(b"+", b" ")).decode("utf-8", "replace")

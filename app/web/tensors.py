@@ -41,7 +41,7 @@ def find_binary(value: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def open_base64(text: str | bytes) -> BinaryIO:
+def open_base64(text: str | bytes | memoryview) -> BinaryIO:
     """Return what base64 stands for, of either alphabet, padded or not, as a file.
 
     It is decoded slice by slice, so that other threads get their turn and no copy of it all is made.
@@ -52,7 +52,7 @@ def open_base64(text: str | bytes) -> BinaryIO:
     file, rest, padded = io.BytesIO(), b"", False
     for begin in range(0, len(text), SLICE_BYTES):
         piece = text[begin : begin + SLICE_BYTES]
-        data = piece.encode("ascii", "replace") if isinstance(piece, str) else piece
+        data = piece.encode("ascii", "replace") if isinstance(piece, str) else bytes(piece)
         digits = data.translate(STANDARD, BLANKS)
         stripped = digits.rstrip(b"=")
         if b"=" in stripped or (padded and stripped):
