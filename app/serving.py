@@ -340,8 +340,6 @@ class ModelServer:
         known = {entry.name for entry in lineup.entries}
         if not live and name not in known:
             raise UnknownModel(f"there is no model {name!r}; there is {list_all(known)}")
-        if not live and self._versions.has_failed(name):
-            raise NotReady(f"{name} could not be loaded; the log of the server has the reason")
         if not live:
             failed = any(status.problem for status in self.statuses(name))
             raise NotReady(f"{name} cannot be served" if failed else f"{name} is being loaded")

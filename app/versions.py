@@ -122,10 +122,6 @@ class Versions:
         live = (servable for servable in self.live.values() if servable.model.name == name)
         return {servable.model.version: servable for servable in live}
 
-    def has_failed(self, name: str) -> bool:
-        """Tell if a version of a model could not be loaded."""
-        return any(key[0] == name for key in self.failed)
-
     def statuses(self) -> list[VersionStatus]:
         """Return how each version stands that is live, wanted or refused, by name and number."""
         failed = "it could not be loaded; the log of the server has the reason"

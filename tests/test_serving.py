@@ -298,7 +298,7 @@ def test_a_model_that_failed_is_not_said_to_be_loading(serve):
     lineup = make_lineup(make_entry("insects"), make_entry("broken"))
     server = serve(load, lambda: lineup)
     wait_until(lambda: is_ready(server))
-    with pytest.raises(NotReady, match="broken could not be loaded"):
+    with pytest.raises(NotReady, match="broken cannot be served"):
         server.check_room(Target("broken"))
 
 
