@@ -158,8 +158,13 @@ def test_what_gunicorn_cannot_read_is_told_in_the_same_form(server, line, header
 
 def test_what_nginx_can_read_gunicorn_can_too(server):
     assert ask(server, b"GET /healthz?" + b"a" * 8100 + b" HTTP/1.1").status_code == 200
-    many = b"".join(b"X-%d: a\r\n" % number for number in range(200))
+    many = b"".join(b"X-%d: a\r\n" % number for number in range(180))
     assert ask(server, b"GET /healthz HTTP/1.1", many).status_code == 200
+
+
+def test_too_many_headers_are_told(server):
+    response = ask(server, b"GET /healthz HTTP/1.1", b"X: a\r\n" * 300)
+    assert (response.status_code, response.json()["code"]) == (431, "headers_too_large")
 
 
 @pytest.mark.parametrize("method", [b"TRACE", b"CONNECT", b"QUERY", b"DELETE"])

@@ -93,6 +93,9 @@ def test_a_body_that_drips_is_given_up(url):
                 answer = slow.recv(4096)
                 break
             slow.sendall(b"x")
+        with slow.makefile("rb") as rest:
+            slow.settimeout(10)
+            answer += rest.read()
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"the body did not arrive within 2 s" in answer
 
