@@ -35,13 +35,13 @@ def make_bombs(size: int) -> dict[str, Callable[[], bytes]]:
         "jpeg-exif": lambda: insert(jpeg, 1, repeat(app(1, b"Exif\0\0" + WIDE_IFD), size)),
         "jpeg-mpo": lambda: insert(jpeg, 1, app(2, b"MPF\0" + WIDE_IFD)),
         "jpeg-restarts": lambda: jpeg[:-2] + repeat(b"\xff\xd0", size),
-        "png-169-megapixels": lambda: flat_png(13_000, 0, 1),
-        "png-rgba": lambda: flat_png(SIDE, 6, 8),
+        "png-169-megapixels": lambda: flat_png(13_000, 13_000, 0, 1),
+        "png-rgba": lambda: flat_png(SIDE, SIDE, 6, 8),
         "png-palette": lambda: flat_png(
-            SIDE, 3, 8, png_chunk(b"PLTE", bytes(768)), png_chunk(b"tRNS", b"a")
+            SIDE, SIDE, 3, 8, png_chunk(b"PLTE", bytes(768)), png_chunk(b"tRNS", b"a")
         ),
-        "png-16-bit": lambda: flat_png(SIDE, 0, 16),
-        "png-interlaced": lambda: flat_png(SIDE, 6, 8, interlaced=1),
+        "png-16-bit": lambda: flat_png(SIDE, SIDE, 0, 16),
+        "png-interlaced": lambda: flat_png(SIDE, SIDE, 6, 8, interlaced=1),
         "png-empty-chunks": lambda: insert(png, 2, repeat(png_chunk(b"teSt", b""), size)),
         "png-empty-IDATs": lambda: insert(png, -2, repeat(png_chunk(b"IDAT", b""), size)),
         "png-text-bombs": lambda: insert(png, 2, repeat(png_chunk(b"zTXt", TEXT_BOMB), size)),
@@ -54,6 +54,10 @@ def make_bombs(size: int) -> dict[str, Callable[[], bytes]]:
         "gif-comment-blocks": lambda: insert(gif, 1, b"!\xfe" + repeat(b"\x01a", size) + b"\0"),
         "gif-extensions": lambda: insert(gif, 1, repeat(b"!\xf9\x04\0\0\0\0\0", size)),
         "gif-zero-bytes": lambda: insert(gif, 1, bytes(size)),
+        "gif-disposal": gif_outside,
+        "png-without-palette": lambda: flat_png(1, 1, 3, 8),
+        "png-wide": lambda: flat_png(8_000_000, 1, 0, 1),
+        "png-tall": lambda: flat_png(1, 8_000_000, 0, 1),
         "gif-large": lambda: flat("P", "GIF"),
         "bmp-rle-runs": lambda: run_length_bmp(SIDE, SIDE, 8, b"\x01\x05" * (size // 2)),
         "bmp-rle-ends": lambda: run_length_bmp(SIDE, SIDE, 8, b"\0\0" * (size // 2)),
@@ -121,20 +125,24 @@ def flat_webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
-def flat_png(side: int, color_type: int, bits: int, *chunks: bytes, interlaced: int = 0) -> bytes:
+def gif_outside() -> bytes:
+    """Return a GIF whose only frame lies far outside of its screen and is to be cleared after it."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+    frame = b"," + struct.pack("<HHHHB", 65_535, 65_535, 65_535, 65_535, 0) + b"\x02\0"
+    return screen + b"!\xf9\x04\x08\0\0\0\0" + frame + b";"
+
+
+def flat_png(
+    width: int, height: int, color_type: int, bits: int, *chunks: bytes, interlaced: int = 0
+) -> bytes:
     """Return a PNG of zeros."""
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color_type]
-    row_bytes = 1 + -(-side * channels * bits // 8)
+    row = bytes(1 + -(-width * channels * bits // 8))
     packer = zlib.compressobj(9)
-    rows = side + side // 2 if interlaced else side  # the passes have more, shorter rows
-    data = b"".join([*(packer.compress(bytes(row_bytes)) for _ in range(rows)), packer.flush()])
-    header = struct.pack(">IIBBBBB", side, side, bits, color_type, 0, 0, interlaced)
-    return b"".join(
-        [
-            PNG_MAGIC,
-            png_chunk(b"IHDR", header),
-            *chunks,
-            png_chunk(b"IDAT", data),
-            png_chunk(b"IEND", b""),
-        ]
-    )
+    rows = height + height // 2 if interlaced else height  # the passes have more, shorter rows
+    some = max(1, min(rows, MIB // len(row)))
+    packed = [packer.compress(row * some) for _ in range(-(-rows // some))]
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, interlaced)
+    data = png_chunk(b"IDAT", b"".join([*packed, packer.flush()]))
+    start = [PNG_MAGIC, png_chunk(b"IHDR", header), *chunks]
+    return b"".join([*start, data, png_chunk(b"IEND", b"")])
