@@ -26,6 +26,12 @@ MAX_JUNK = 1_000  # bytes of a GIF that belong to no block
 MAX_RLE_PIXELS = 4_000_000
 MAX_RLE_BYTES = 4_000_000
 
+# A lossless WebP may give each block of 4 by 4 pixels tables of its own, up to 65,536 of them: 20 bits of the file
+# are enough for one, and it takes 5.8 KB.
+MAX_TABLES = 1 << 16
+TABLE_BITS = 20
+TABLE_BYTES = 5_900
+
 PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 WEBP_IMAGE = {b"VP8 ", b"VP8L", b"ANMF"}
@@ -76,7 +82,7 @@ def walk_png(data: bytes) -> Structure:
 def walk_webp(data: bytes) -> Structure:
     """Walk a WebP's chunks and keep those of its first frame."""
     kept: list[bytes | memoryview] = []
-    orientation, canvas, still_to_come = UPRIGHT, None, True
+    orientation, canvas, still_to_come, lossless = UPRIGHT, None, True, 0
     for count, (kind, chunk) in enumerate(webp_chunks(data), 1):
         check_count("WebP", count, "chunks", MAX_CHUNKS)
         if kind == b"VP8X" and count == 1 and len(chunk) >= 18:
@@ -88,14 +94,23 @@ def walk_webp(data: bytes) -> Structure:
             kept.append(chunk)
         elif kind in WEBP_BEFORE and still_to_come:
             kept.append(chunk)
-        elif kind == b"EXIF":
+        if kind != b"VP8 " and kept and chunk is kept[-1]:
+            lossless += len(chunk)
+        if kind == b"EXIF":
             orientation = read_orientation(bytes(chunk[8:MAX_EXIF]))
     if canvas is None:
         raise UnreadableImage("image is a damaged WebP: it ends before its first frame")
     size = struct.pack("<I", 4 + sum(map(len, kept)))
     whole = b"".join([b"RIFF", size, b"WEBP", *kept])
-    # Pillow copies the file twice.
-    return Structure("WebP", whole, 2 * len(whole), orientation=orientation, canvas=canvas)
+    # Pillow copies the file twice. The tables go before the last 4 of 12 bytes a pixel are taken.
+    working = 2 * len(whole) + max(0, table_bytes(canvas, lossless) - 4 * canvas[0] * canvas[1])
+    return Structure("WebP", whole, working, orientation=orientation, canvas=canvas)
+
+
+def table_bytes(canvas: tuple[int, int], lossless: int) -> int:
+    """Return what the tables of a WebP may take, by its size and the bytes that are coded without loss."""
+    blocks = -(-canvas[0] // 4) * -(-canvas[1] // 4)
+    return TABLE_BYTES * min(MAX_TABLES, blocks, 8 * lossless // TABLE_BITS)
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:

@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 from PIL import Image
 
 from app.jpeg_structure import walk_segments
@@ -60,6 +61,21 @@ def tiny_webp(side: int = 7060) -> bytes:
     body = b"WEBP" + webp_chunk(
         b"VP8L", b"/" + struct.pack("<I", size) + struct.pack("<I", codes)[:3]
     )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def tables_webp(side: int = 1024, tables: int = 1 << 16) -> bytes:
+    """Return a lossless WebP of 300 KB in which each block of 4 by 4 pixels has tables of its own: 365 MiB."""
+    blocks = np.arange((side // 4) ** 2) % tables
+    # All symbols of a channel by codes of 8 bits: "1" and "18" have a code of one bit among the lengths' own.
+    every = "0" + "0001" + "000" + "100" + "000" * 9 + "100" + "0" + "0" * 256
+    numbers = [f"{low:08b}{high:08b}" for low, high in zip(blocks & 255, blocks >> 8, strict=True)]
+    lone = "1000" * 5  # five codes of one symbol
+    bits = ["0", "0", "1", "000", "0", every + "1" + "1011000", every, "1000" * 3, *numbers]
+    stream = np.frombuffer("".join([*bits, lone * tables]).encode(), np.uint8) - ord("0")
+    size = struct.pack("<I", (side - 1) | (side - 1) << 14 | 1 << 28)
+    packed = np.packbits(stream, bitorder="little").tobytes()
+    body = b"WEBP" + webp_chunk(b"VP8L", b"/" + size + packed + bytes(8))
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
