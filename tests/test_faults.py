@@ -254,3 +254,20 @@ def test_standard_output_may_be_a_socket(start_server):
         ours.settimeout(10)
         with ours.makefile() as lines:
             assert "model ready" in lines.read()
+
+
+@pytest.mark.parametrize("kind", ["a socket", "closed"])
+def test_no_kind_of_standard_output_ends_the_server(start_server, kind):
+    server = start_server()
+    server.stop()
+    if kind == "a socket":
+        reader, writer = (end.detach() for end in socket.socketpair())
+    else:
+        reader, writer = os.pipe()
+    os.close(reader)
+    server.start(stdout=writer)
+    os.close(writer)
+    server.wait_ready()
+    time.sleep(5)  # as long as supervisord tries a program again before it is FATAL
+    assert server.predict(STREET.read_bytes()).status_code == 200
+    assert server.stop() == 0

@@ -47,8 +47,9 @@ def stored_bytes(server) -> int:
     total = 0
     for pid in children:
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            if str(server.folder / "run" / "nginx") in os.readlink(link):
-                total += link.stat().st_size
+            with suppress(FileNotFoundError):  # closed between two looks
+                if str(server.folder / "run" / "nginx") in os.readlink(link):
+                    total += link.stat().st_size
     return total
 
 
