@@ -122,7 +122,7 @@ def test_one_bad_picture_is_its_own_error(client):
     assert [picture.get("labels") is None for picture in answer] == [False, True, False]
     error = answer[1]["error"]
     assert (error["status"], error["code"]) == (400, "unreadable_image")
-    assert "b'no picture'" in error["detail"]
+    assert 'begins with "no picture"' in error["detail"]
     assert answer[1].keys() == {"name", "bytes", "error"}
     mixed = {"images": [{"b64": "§"}, {"b64": b64(DARK)}]}
     answer = send_json(client, mixed).json["images"]
