@@ -67,7 +67,7 @@ def check_count(kind: str, count: int, what: str, limit: int) -> None:
 def read_orientation(exif: bytes) -> int:
     """Return the orientation that EXIF data tells, 1..8; upright where it tells none or is damaged.
 
-    Pillow's reader would copy whatever each of thousands of entries claims to point to.
+    Pillow's reader decodes all entries, and raises what it likes at a damaged one.
     """
     exif = exif[:MAX_EXIF].removeprefix(b"Exif\x00\x00")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])

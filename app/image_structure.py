@@ -1,9 +1,8 @@
 """What an image file is made of: walked by its segments, chunks or blocks before a decoder sees it.
 
-Pillow reads these parts one by one in Python, keeps what it does not need, and believes the sizes that
-metadata claims: 64 KiB of EXIF made it allocate 300 MiB, 32 MiB of empty segments kept it busy for a
-minute. So the parts are counted, each kind has a limit, and the decoder gets only those that pixels are
-made of.
+Pillow reads these parts one by one in Python and keeps what it does not need: 32 MiB of empty segments kept it
+busy for ten seconds and took a gigabyte. So the parts are counted, each kind has a limit, and the decoder gets
+only those that pixels are made of.
 
 Nothing here decodes a pixel. Loops are as long as the limits allow; what looks at all bytes does so in
 slices, for the GIL is held meanwhile.
