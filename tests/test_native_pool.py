@@ -11,7 +11,7 @@ from gevent.monkey import get_original
 from app.byte_budget import ByteBudget
 from app.errors import InternalError, OutOfMemory, Quarantined, QueueFull, UnreadableImage
 from app.handoff import Handoff
-from app.native_pool import NativePool, NeedsTrial
+from app.native_pool import NativePool, NeedsTrial, Task
 from app.quarantine import Quarantine, Verdict
 from app.watchdog import Watchdog
 from tests.helpers import wait_until
@@ -125,6 +125,22 @@ def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
     held.put(None)
     gevent.joinall([quick, slow])
     watchdog.stop()
+
+
+def test_a_pause_of_the_whole_process_is_no_stuck_task(ward):
+    looks, stuck = [], []
+
+    def look():
+        looks.append(1)
+        if len(looks) == 2:
+            native_sleep(1.5)  # as docker pause does it
+        return [Task("testing", 0.0)] if len(looks) < 6 else []
+
+    watchdog = Watchdog(1, look, lambda task, limit: stuck.append(task))
+    watchdog.start()
+    wait_until(lambda: len(looks) > 8, 10)
+    watchdog.stop()
+    assert not stuck
 
 
 def test_a_budget_is_never_exceeded_and_a_small_one_passes_a_large_one():
