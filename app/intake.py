@@ -10,15 +10,27 @@ import io
 from typing import IO
 
 import gevent
+from gunicorn.http.errors import ParseException
+
+from app.errors import MalformedRequest
 
 PIECE_BYTES = 1024 * 1024  # is read in 2 ms
 
 
 def read_stream(stream: IO[bytes]) -> bytes:
-    """Return what a stream still has, read on the hub."""
+    """Return what a stream still has, read on the hub.
+
+    Raises:
+        MalformedRequest: it breaks off, or its chunks are none; past nginx, which passes on whole bodies.
+    """
     body = io.BytesIO()
-    while piece := stream.read(PIECE_BYTES):
-        body.write(piece)
-        if len(piece) == PIECE_BYTES:
-            gevent.sleep(0)
+    try:
+        while piece := stream.read(PIECE_BYTES):
+            body.write(piece)
+            if len(piece) == PIECE_BYTES:
+                gevent.sleep(0)
+    except (ParseException, OSError) as error:
+        raise MalformedRequest(
+            f"the body is damaged or breaks off after {body.tell():,} bytes: {type(error).__name__}"
+        ) from error
     return body.getvalue()

@@ -101,6 +101,23 @@ def test_a_body_that_drips_is_given_up(url):
 
 
 @pytest.mark.parametrize(
+    "body",
+    [b"zz\r\n", b"-5\r\nabc\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n", b"ffffffffffffffffffff\r\n"],
+)
+def test_chunks_that_are_none_are_the_clients_fault(url, body):
+    """Past nginx, which reads chunks itself."""
+    with connect(url) as client:
+        client.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + body
+        )
+        client.shutdown(socket.SHUT_WR)
+        with client.makefile("rb") as answer:
+            client.settimeout(10)
+            assert answer.read(12) == b"HTTP/1.1 400"
+
+
+@pytest.mark.parametrize(
     ("request_head", "status", "code"),
     [
         (b"GET /" + b"a" * 20_000_000, 414, b"uri_too_long"),
