@@ -220,3 +220,24 @@ def test_a_line_of_nginx_is_short_whatever_the_method(server):
 def test_the_socket_is_for_our_own_nginx_only(server):
     mode = (server.folder / "run" / "gunicorn.sock").stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("line", "body"),
+    [
+        ("TRACE /v2/models/demo", b"x" * 40),
+        ("TRACE /", b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("CONNECT /predict", b"y" * 300),
+        ("GET /.problem", b"z" * 50),
+        ("POST /.problem", b"z" * 50),
+    ],
+)
+def test_a_body_that_nginx_drops_is_not_cut_out_of_the_next_request(server, line, body):
+    """The application is told of a body that never comes: on a kept connection it would take the next request for it."""
+    for _ in range(6):  # as many as nginx keeps connections to it, and more
+        with closing(begin(server, line, f"Content-Length: {len(body)}", sent=body)) as client:
+            assert client.recv(9) == b"HTTP/1.1 "
+        for _ in range(3):
+            answer = requests.get(f"{server.url}/v2/models/demo", timeout=30)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["name"] == "demo"
