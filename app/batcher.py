@@ -208,9 +208,11 @@ class Batcher:
         """
         return cast(Row, self._wait(Ticket(image, is_gone, with_features, digest)))
 
-    def do(self, job: Job, is_gone: Callable[[], bool] = is_never_gone) -> np.ndarray:
+    def do(
+        self, job: Job, is_gone: Callable[[], bool] = is_never_gone, digest: bytes = b""
+    ) -> np.ndarray:
         """Queue a job that needs the model thread, and wait for what it returns; else as ``submit``."""
-        return cast(np.ndarray, self._wait(Ticket(job, is_gone)))
+        return cast(np.ndarray, self._wait(Ticket(job, is_gone, digest=digest)))
 
     def _wait(self, ticket: Ticket) -> Row | np.ndarray:
         """Queue a ticket and wait until it is answered; raise its error."""
@@ -264,8 +266,12 @@ class Batcher:
                 digests = tuple(ticket.digest for ticket in part)
                 self._tasks[lane] = Task("the forward", time.monotonic(), digests)
                 held = self._hands.hold(digests)
-                self._answer(part, forward_in_lane if self._crowd() >= lanes else forward)
-                # Not in a "finally": what ends this thread ends the worker, and these are to blame.
+                try:
+                    self._answer(part, forward_in_lane if self._crowd() >= lanes else forward)
+                except DeviceLost:
+                    self._hands.keep_only(())  # the device is to blame, no image
+                    raise
+                # Not in a "finally": whatever else ends this thread ends the worker, and these are to blame.
                 self._hands.release(held)
                 self._tasks[lane] = None
 

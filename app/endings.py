@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-_signals: dict[int, int] = {}  # by pid
+_signals: dict[int, int | None] = {}  # by pid
 
 
 def watch(arbiter: Any) -> None:
@@ -21,15 +21,17 @@ def watch(arbiter: Any) -> None:
     arbiter.reap_workers = look_and_reap
 
 
-def take_signal(pid: int) -> int:
-    """Return the signal that ended a worker, 0 for none, and forget it."""
-    return _signals.pop(pid, 0)
+def take_signal(pid: int) -> int | None:
+    """Return the signal that ended a worker, 0 for none, and forget it; None where that was not seen."""
+    return _signals.pop(pid, None)
 
 
-def ending_signal(pid: int) -> int:
-    """Return the signal that has ended a child that is still to be reaped; 0 for none."""
+def ending_signal(pid: int) -> int | None:
+    """Return the signal that has ended a child, 0 for none; None where it lives or was reaped already."""
     try:
         found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
-        return 0
-    return found.si_status if found and found.si_code != os.CLD_EXITED else 0
+        return None
+    if found is None:
+        return None
+    return 0 if found.si_code == os.CLD_EXITED else found.si_status

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from _queue import SimpleQueue
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from gevent.event import Event
 
-from app.errors import InternalError, OutOfMemory, Quarantined
+from app.errors import InternalError, OutOfMemory, Quarantined, ServingError
 from app.handoff import Handoff, start_native_thread
 from app.quarantine import Quarantine, Records, Verdict
 
@@ -126,9 +126,13 @@ class NativePool:
         finally:
             job.abandoned = True
             self._waiting -= 1
-        if job.error is not None:
-            raise job.error
-        return cast(T, job.value)
+        error, job.error = job.error, None
+        try:
+            if error is not None:
+                raise error
+            return cast(T, job.value)
+        finally:
+            del error  # its traceback holds this frame
 
     def tasks(self) -> list[Task]:
         """Return what the threads are working on now; on any thread."""
@@ -149,10 +153,11 @@ class NativePool:
     def _do(self, thread: int, job: Job[Any]) -> None:
         """Do one job and hand back what comes of it (on a thread of the pool)."""
         started = time.monotonic()
-        digest = self._quarantine.digest(job.data)
-        held = self._hands.hold([digest])
-        self._tasks[thread] = Task(self._name, started, (digest,))
+        held: Sequence[int] = ()
         try:
+            digest = self._quarantine.digest(job.data)
+            held = self._hands.hold([digest])
+            self._tasks[thread] = Task(self._name, started, (digest,))
             self._check(digest, job.on_trial)
             job.value = job.work(digest)
         except BaseException as error:  # noqa: BLE001  (raised again where somebody waits)
@@ -163,6 +168,10 @@ class NativePool:
 
     def _translate(self, error: BaseException) -> Exception:
         """Return the error to raise for whoever waits."""
+        if isinstance(error, ServingError):
+            # Its traceback and its causes hold the frames of the decoder, and so a whole image.
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
         if isinstance(error, MemoryError):
             return OutOfMemory("there is not enough memory for this request now")
         if isinstance(error, Exception):

@@ -7,11 +7,18 @@ that breaks off.
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
+import gevent
 from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.http.wsgi import Response
+
+JOINED_BYTES = (
+    64 * 1024
+)  # of a body that are copied to be sent with the header; nearly every answer is shorter
+SEND_S = 60  # nginx takes half a megabyte at once, and the rest as fast as the client reads
 
 
 class Draft:
@@ -43,19 +50,19 @@ class WholeResponse(Response):
         self._head += draft.text
 
     def can_sendfile(self) -> bool:
-        """Tell that bodies are written, not sent from a file past the header."""
+        """Return False: bodies are written, not sent from a file past the header."""
         return False
 
     def _emit_body(self, data: bytes) -> None:
         """Send a piece of the body, the first one together with the header."""
         head, self._head = self._head, b""
-        if self.chunked and head:
-            util.write(self.sock, head)
-            head = b""
-        if head:
-            util.write(self.sock, head + data)
-        else:
-            super()._emit_body(data)
+        if head and not self.chunked:
+            head, data = head + data[:JOINED_BYTES], data[JOINED_BYTES:]
+        with patience():
+            if head:
+                util.write(self.sock, head)
+            if data:
+                super()._emit_body(data)
 
     def close(self) -> None:
         """End the response; one without a body is its header alone."""
@@ -63,8 +70,14 @@ class WholeResponse(Response):
             self.send_headers()
         if self._head:
             head, self._head = self._head, b""
-            util.write(self.sock, head)
+            with patience():
+                util.write(self.sock, head)
         super().close()
+
+
+def patience() -> gevent.Timeout:
+    """Return the time that a client has to read a piece; then its connection is closed."""
+    return gevent.Timeout(SEND_S, BrokenPipeError(errno.EPIPE, "the client reads too slowly"))
 
 
 wsgi.Response = WholeResponse  # what Gunicorn's own ``create`` makes

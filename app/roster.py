@@ -65,12 +65,12 @@ class Roster:
                 return slot
         raise RuntimeError(f"all {SLOTS} worker slots are taken")
 
-    def release(self, slot: int, signal_number: int = 0) -> list[bytes]:
+    def release(self, slot: int, signal_number: int | None = 0) -> list[bytes]:
         """Give a slot back (in the master, after its worker ended); one that was not draining has died.
 
         Args:
             slot: the worker's.
-            signal_number: the signal that ended it, or 0.
+            signal_number: the signal that ended it, 0 for none; None where that is not known.
 
         Returns:
             The digests of the inputs that are convicted now.

@@ -132,7 +132,11 @@ class Servable:
         return drained
 
     def explain(
-        self, features: np.ndarray | None, classes: Sequence[int], is_gone: Callable[[], bool]
+        self,
+        features: np.ndarray | None,
+        classes: Sequence[int],
+        is_gone: Callable[[], bool],
+        digest: bytes = b"",
     ) -> dict[int, HeatMap]:
         """Return each class's heat map for one picture, while it holds its place.
 
@@ -148,7 +152,7 @@ class Servable:
         # One at a time: other requests' batches go in between.
         return {
             label: make_heat_map(
-                features, self.batcher.do(partial(gradients, features, label), is_gone)
+                features, self.batcher.do(partial(gradients, features, label), is_gone, digest)
             )
             for label in classes
         }

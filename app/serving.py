@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
@@ -48,6 +48,9 @@ from app.watchdog import Watchdog
 T = TypeVar("T")
 
 PARSING_THREADS = 2  # large bodies parsed at once in a worker
+MIN_LEFT_S = (
+    0.1  # for a request that has waited longer than its deadline: its error has to be written
+)
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +97,7 @@ class ModelServer:
         self._parsing = NativePool(
             "parsing", PARSING_THREADS, self._handoff, quarantine, self._hands
         )
-        self._trials = Trials(quarantine)
+        self._trials = Trials(quarantine, roster.slot)
         self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
         self._bodies = ByteBudget(settings.max_bodies_bytes, "request bodies")
@@ -260,7 +263,7 @@ class ModelServer:
             return model.no_heat_map()
         try:
             with (
-                gevent.Timeout(self._settings.deadline_s, self._too_late()),
+                self.deadline(),
                 servable.batcher.place(),
                 self._meter(model).inside(),
             ):
@@ -284,7 +287,8 @@ class ModelServer:
         prediction = Prediction(row.logits, servable.model, row.timing, decode_s, decoded.size)
         if wish is None:
             return prediction
-        maps = servable.explain(row.features, wish.choose(prediction), is_gone)
+        classes = wish.choose(prediction)
+        maps = servable.explain(row.features, classes, is_gone, decoded.digest)
         prediction = replace(prediction, heat_maps=maps)
         if wish.style is None:
             return prediction
@@ -305,18 +309,32 @@ class ModelServer:
             DeadlinePassed: it did not.
             ServingError: as ``NativePool.run``.
         """
-        with gevent.Timeout(self._settings.deadline_s, self._too_late()):
+        with self.deadline():
             return self._trials.run(
                 lambda on_trial: self._parsing.run(lambda _: work(), data, on_trial=on_trial)
             )
 
+    @contextmanager
+    def deadline(self, waited_s: float = 0.0) -> Iterator[None]:
+        """Bound everything that the current greenlet does for a request while the block runs.
+
+        Args:
+            waited_s: how long the request has waited already.
+
+        Raises:
+            DeadlinePassed: wherever the greenlet waits then.
+        """
+        left_s = max(MIN_LEFT_S, self._settings.deadline_s - waited_s)
+        with gevent.Timeout(left_s, self._too_late()):
+            yield
+
     def hold_body(self, size: int) -> AbstractContextManager[None]:
-        """Hold a part of the memory that there is for request bodies; waits, but not longer than a request may take.
+        """Hold a part of the memory that there is for request bodies; waits for half of a request's time at most.
 
         Raises:
             QueueFull: it was not free in time.
         """
-        return self._bodies.hold(size, self._settings.deadline_s)
+        return self._bodies.hold(size, self._settings.deadline_s / 2)
 
     def ready_model(self, target: Target = ANY) -> Model:
         """Return what would answer. Raises UnknownModel or NotReady."""
@@ -422,8 +440,10 @@ class ModelServer:
 
     def _end_stuck(self, task: Task, limit_s: float) -> None:
         """End the worker: a native thread has not come back. What else is in hand is not to blame."""
-        self._hands.keep_only(task.digests)
-        self._die(f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone")
+        try:
+            self._hands.keep_only(task.digests)
+        finally:
+            self._die(f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone")
 
     def _too_late(self) -> DeadlinePassed:
         """Return what a request meets whose deadline passes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, TypeVar
@@ -117,12 +118,10 @@ class Studio:
         def admitted(limit: int) -> Callable[[bytes], T]:
             return lambda digest: work(Admission(limit, digest))
 
-        try:
+        with suppress(LargeImage):
             return self._small.run(admitted(SMALL_DECODE_BYTES), data, on_trial=on_trial)
-        except LargeImage:
-            return self._large.run(
-                admitted(self._settings.decode_memory_bytes), data, on_trial=on_trial
-            )
+        limit = self._settings.decode_memory_bytes
+        return self._large.run(admitted(limit), data, on_trial=on_trial)
 
     def _decode(self, picture: Picture, model: Model, fast: bool, admission: Admission) -> Decoded:
         settings, frame = self._settings, model.card.frame

@@ -13,13 +13,16 @@ from app.quarantine import Quarantine
 
 T = TypeVar("T")
 
+CLIENTS_FAULTS = range(400, 499)  # the input was looked at, and refused for what it is; 499 hung up
+
 
 class Trials:
     """Runs attempts on the hub, those on suspects one after the other."""
 
-    def __init__(self, quarantine: Quarantine) -> None:
-        """Start with nobody on trial."""
+    def __init__(self, quarantine: Quarantine, slot: int) -> None:
+        """Start with nobody on trial in the worker of a slot."""
         self._quarantine = quarantine
+        self._slot = slot
         self._turn = BoundedSemaphore()
 
     def run(self, attempt: Callable[[bool], T]) -> T:
@@ -36,11 +39,14 @@ class Trials:
         except NeedsTrial as suspect:
             digest = suspect.digest
         with self._turn:
+            self._quarantine.try_suspect(self._slot, digest)
             try:
                 result = attempt(True)
             except ServingError as error:
-                if error.status < 499:
+                if error.status in CLIENTS_FAULTS:
                     self._quarantine.acquit(digest)
                 raise
+            finally:
+                self._quarantine.try_suspect(self._slot, b"")
             self._quarantine.acquit(digest)
             return result

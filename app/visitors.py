@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import gevent
 
+from app.errors import NotReady, Quarantined
 from app.roster import Roster
 
 POLL_S = 0.005
-MAX_WAIT_S = (
-    2.0  # the master charges a death within milliseconds, unless it is measuring a new model
-)
+# The master charges a death within milliseconds, unless it is measuring a new model.
+MAX_WAIT_S = 2.0
 
 
 class Visitors:
@@ -21,28 +20,39 @@ class Visitors:
     def __init__(self, roster: Roster) -> None:
         """Start with nobody inside."""
         self._roster = roster
-        self._records = roster.quarantine.visitors(roster.slot)
+        self._quarantine = roster.quarantine
 
-    def enter(self, request: bytes) -> Sequence[int]:
-        """Record a request; return its places for ``leave``.
+    def enter(self, request: bytes) -> None:
+        """Record a request.
 
         One that another worker still has recorded was inside it when that died, and waits until the
-        master knows what to think of it.
+        master has charged the death.
 
         Args:
             request: the id, 16 bytes; empty where no gateway gave one.
+
+        Raises:
+            NotReady: the master has not charged it in time.
+            Quarantined: too many workers crashed with this request inside.
         """
         if not request:
-            return ()
+            return
         until = time.monotonic() + MAX_WAIT_S
-        while self._is_inside_another(request) and time.monotonic() < until:
+        while self._is_inside_another(request):
+            if time.monotonic() > until:
+                raise NotReady("a worker has died of this request or beside it; try again")
             gevent.sleep(POLL_S)
-        return self._records.hold([request])
+        if self._quarantine.has_seen_crashes(request):
+            raise Quarantined("this request was inside several workers that crashed")
+        self._quarantine.enter(self._roster.slot, request)
 
-    def leave(self, places: Sequence[int]) -> None:
+    def leave(self, request: bytes) -> None:
         """Take a request out of the record."""
-        self._records.release(places)
+        if request:
+            self._quarantine.leave(self._roster.slot, request)
 
     def _is_inside_another(self, request: bytes) -> bool:
-        roster = self._roster
-        return roster.quarantine.is_inside_another(request, roster.slot, roster.occupied())
+        own = self._roster.slot
+        return self._quarantine.is_inside(
+            request, (slot for slot in self._roster.occupied() if slot != own)
+        )

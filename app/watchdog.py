@@ -15,7 +15,7 @@ import gevent
 from app.native_pool import Task
 
 LOOKS = 8  # in the time that a task may take
-MIN_LIMIT_S = 1.0  # below, an ordinary hiccup of the machine would end workers
+MIN_LIMIT_S = 3.0  # an honest decode of 50 megapixels takes as long on a slow core
 
 
 class Watchdog:

@@ -233,7 +233,7 @@ def test_the_socket_is_for_our_own_nginx_only(server):
     ],
 )
 def test_a_body_that_nginx_drops_is_not_cut_out_of_the_next_request(server, line, body):
-    """The application is told of a body that never comes: on a kept connection it would take the next request for it."""
+    """The application is told of a body that never comes: on a kept connection it would wait for it."""
     for _ in range(6):  # as many as nginx keeps connections to it, and more
         with closing(begin(server, line, f"Content-Length: {len(body)}", sent=body)) as client:
             assert client.recv(9) == b"HTTP/1.1 "

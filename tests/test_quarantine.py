@@ -9,7 +9,7 @@ import pytest
 
 from app import quarantine as module
 from app.endings import ending_signal
-from app.errors import DeadlinePassed, UnreadableImage
+from app.errors import ClientGone, DeadlinePassed, UnreadableImage
 from app.native_pool import NeedsTrial
 from app.quarantine import CHARGED, IN_HAND, Quarantine, Verdict
 from app.roster import Roster, State
@@ -22,19 +22,43 @@ def ward():
     return Quarantine(3)
 
 
-def die(ward, *digests, slot=0, outside=False):
-    """Have a worker die with inputs in hand; return who is convicted."""
+def die(ward, *digests, slot=0, tried=b"", outside=False):
+    """Have a worker die with inputs in hand, perhaps while it tries one; return who is convicted."""
     ward.hands(slot).hold(digests)
+    ward.try_suspect(slot, tried)
     return ward.charge(slot, outside=outside)
 
 
-def test_an_input_that_crashes_two_workers_is_convicted(ward):
+def convict(ward, digest):
+    """Have an input end two workers."""
+    assert die(ward, digest) == []
+    assert die(ward, digest, slot=1, tried=digest) == [digest]
+
+
+def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_convicted(ward):
     poison, other = ward.digest(b"poison"), ward.digest(b"other")
     assert die(ward, poison, other) == []
     assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.SUSPECT, Verdict.SUSPECT)
-    assert die(ward, poison, slot=1) == [poison]
+    assert die(ward, poison, slot=1, tried=poison) == [poison]
     assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.CONVICTED, Verdict.SUSPECT)
     assert ward.verdict(ward.digest(b"anything else")) is Verdict.CLEAR
+
+
+def test_an_input_that_is_in_hand_wherever_workers_die_is_never_convicted_without_a_trial(ward):
+    popular = ward.digest(b"the image that everybody sends")
+    for number in range(20):
+        poison = ward.digest(b"%d" % number)
+        assert die(ward, popular, poison) == []
+        assert die(ward, popular, poison, slot=1, tried=poison) == [poison]
+    assert ward.verdict(popular) is Verdict.SUSPECT
+
+
+def test_no_input_has_no_digest_and_no_verdict(ward):
+    nothing = ward.digest(b"")
+    assert nothing == b""
+    die(ward, nothing)
+    die(ward, nothing, tried=nothing)
+    assert ward.verdict(nothing) is Verdict.CLEAR
 
 
 def test_a_suspect_that_comes_through_starts_anew(ward):
@@ -42,14 +66,12 @@ def test_a_suspect_that_comes_through_starts_anew(ward):
     die(ward, innocent)
     ward.acquit(innocent)
     assert ward.verdict(innocent) is Verdict.CLEAR
-    assert die(ward, innocent) == []
-    assert die(ward, innocent) == [innocent]
+    convict(ward, innocent)
 
 
 def test_no_acquittal_undoes_a_conviction(ward):
     poison = ward.digest(b"poison")
-    die(ward, poison)
-    die(ward, poison)
+    convict(ward, poison)
     ward.acquit(poison)
     assert ward.verdict(poison) is Verdict.CONVICTED
 
@@ -64,19 +86,26 @@ def test_what_was_released_is_not_charged(ward):
 
 def test_a_kill_from_outside_counts_half_unless_the_input_was_alone(ward):
     one, other = ward.digest(b"1"), ward.digest(b"2")
-    for _ in range(3):
-        assert die(ward, one, other, outside=True) == []
-    assert set(die(ward, one, other, outside=True)) == {one, other}
+    assert die(ward, one, other, outside=True) == []
+    for _ in range(2):
+        assert die(ward, one, other, tried=one, outside=True) == []
+    assert die(ward, one, other, tried=one, outside=True) == [one]
     alone = ward.digest(b"3")
     assert die(ward, alone, outside=True) == []
-    assert die(ward, alone, outside=True) == [alone]
+    assert die(ward, alone, tried=alone, outside=True) == [alone]
+
+
+def test_eight_copies_of_an_image_are_not_alone(ward):
+    image = ward.digest(b"1")
+    die(ward, *[image] * 8, outside=True)
+    assert die(ward, image, tried=image, outside=False) == []
 
 
 def test_a_worker_that_ends_itself_charges_only_the_culprit(ward):
     culprit, neighbor = ward.digest(b"1"), ward.digest(b"2")
     hands = ward.hands(2)
     hands.hold([neighbor, culprit])
-    hands.keep_only([culprit])
+    hands.keep_only([b"", culprit])
     ward.charge(2, outside=False)
     assert (ward.verdict(culprit), ward.verdict(neighbor)) == (Verdict.SUSPECT, Verdict.CLEAR)
 
@@ -100,11 +129,34 @@ def test_the_oldest_charge_is_forgotten_first(ward):
 
 def test_a_request_is_found_inside_another_worker_until_that_is_cleared(ward):
     request = bytes(range(16))
-    ward.visitors(1).hold([request])
-    assert ward.is_inside_another(request, 0, [0, 1])
-    assert not ward.is_inside_another(request, 1, [0, 1])
+    ward.enter(1, request)
+    assert ward.is_inside(request, [0, 1])
+    assert not ward.is_inside(request, [0, 2])
     ward.clear(1)
-    assert not ward.is_inside_another(request, 0, [0, 1])
+    assert not ward.is_inside(request, [0, 1])
+    ward.enter(1, request)
+    ward.leave(1, request)
+    assert not ward.is_inside(request, [0, 1])
+
+
+def test_a_request_whose_place_is_taken_disturbs_nobody(ward):
+    request, other = bytes(range(16)), bytes(range(4)) + bytes(12)
+    ward.enter(0, request)
+    ward.enter(0, other)
+    ward.leave(0, other)
+    assert ward.is_inside(request, [0])
+    assert not ward.is_inside(other, [0])
+
+
+def test_a_request_that_sees_three_workers_crash_is_known_and_kills_do_not_count(ward):
+    request = bytes(range(16))
+    for slot in range(3):
+        assert not ward.has_seen_crashes(request)
+        ward.enter(slot, request)
+        ward.charge(slot, outside=True)
+        ward.enter(slot, request)
+        ward.charge(slot, outside=False)
+    assert ward.has_seen_crashes(request)
 
 
 def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(ward, monkeypatch):
@@ -117,6 +169,7 @@ def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(ward, mon
     assert ward.was_outside(signal.SIGKILL)
     assert not ward.was_outside(signal.SIGSEGV)
     assert not ward.was_outside(0)
+    assert ward.was_outside(None), "nothing is known against the inputs"
 
 
 def test_only_a_worker_that_has_died_is_charged():
@@ -140,11 +193,11 @@ def test_how_a_child_ended_is_known_before_it_is_reaped(program, number):
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is still there
     assert ending_signal(child.pid) == number
     child.wait()
-    assert ending_signal(child.pid) == 0
+    assert ending_signal(child.pid) is None
 
 
 def test_a_suspect_is_cleared_by_an_answer_and_by_its_own_fault_but_not_by_time(ward):
-    trials = Trials(ward)
+    trials = Trials(ward, 0)
     digest = ward.digest(b"suspect")
 
     def attempt(error=None):
@@ -158,9 +211,10 @@ def test_a_suspect_is_cleared_by_an_answer_and_by_its_own_fault_but_not_by_time(
         return run
 
     die(ward, digest)
-    with pytest.raises(DeadlinePassed):
-        trials.run(attempt(DeadlinePassed("late")))
-    assert ward.verdict(digest) is Verdict.SUSPECT
+    for error in (DeadlinePassed("late"), ClientGone("gone")):
+        with pytest.raises(type(error)):
+            trials.run(attempt(error))
+        assert ward.verdict(digest) is Verdict.SUSPECT
     with pytest.raises(UnreadableImage):
         trials.run(attempt(UnreadableImage("damaged")))
     assert ward.verdict(digest) is Verdict.CLEAR

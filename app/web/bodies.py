@@ -56,7 +56,7 @@ def read_plain_body(room: int = 0) -> bytes:
         room: bytes to hold beside it, for what it inflates to.
 
     Raises:
-        QueueFull: other requests' bodies have held the budget for as long as a request may take.
+        QueueFull: other requests' bodies have held the budget for half of the time that a request has.
         RequestEntityTooLarge: as ``read_body``.
     """
     length = request.content_length

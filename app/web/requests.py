@@ -54,7 +54,10 @@ def begin() -> None:
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
     g.held = ExitStack()
-    g.visit = model_server().visitors.enter(read_gateway_id(request.headers.get(GATEWAY_ID, "")))
+    g.held.enter_context(model_server().deadline(g.accept_s))
+    visit = read_gateway_id(request.headers.get(GATEWAY_ID, ""))
+    model_server().visitors.enter(visit)
+    g.held.callback(model_server().visitors.leave, visit)
 
 
 def read_gateway_id(text: str) -> bytes:
@@ -164,7 +167,6 @@ def to_ms(seconds: float) -> float:
 
 def forget(_error: BaseException | None) -> None:
     """Forget the request: the greenlet goes on with the connection's next."""
-    if "visit" in g:
+    if "held" in g:
         g.held.close()
-        model_server().visitors.leave(g.visit)
     request_id.set("")
