@@ -25,12 +25,14 @@ def read_stream(stream: IO[bytes]) -> bytes:
     """
     body = io.BytesIO()
     try:
-        while piece := stream.read(PIECE_BYTES):
+        while len(piece := stream.read(PIECE_BYTES)) == PIECE_BYTES:  # a shorter one is the last
             body.write(piece)
-            if len(piece) == PIECE_BYTES:
-                gevent.sleep(0)
+            gevent.sleep(0)
     except (ParseException, OSError) as error:
         raise MalformedRequest(
             f"the body is damaged or breaks off after {body.tell():,} bytes: {type(error).__name__}"
         ) from error
+    if not body.tell():
+        return piece  # an ordinary photograph, not copied
+    body.write(piece)
     return body.getvalue()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import _thread
 import json
 import os
+import select
 import sys
 import time
 from _queue import SimpleQueue  # queue's own becomes gevent's
@@ -23,6 +24,7 @@ MAX_LINE_BYTES = 2000  # below PIPE_BUF: lines of several processes never mix in
 MAX_QUEUED_BYTES = 4 * 1024 * 1024
 MAX_LINES = MAX_QUEUED_BYTES // MAX_LINE_BYTES
 FLUSH_S = 0.5
+GATHER_S = 0.01
 RETRY_S = 0.05  # where standard output is non-blocking and full
 
 
@@ -88,18 +90,36 @@ class LineWriter:
         """Write for ever (in the thread)."""
         told = 0
         while True:
-            item = self._queue.get()
-            if not isinstance(item, bytes):
-                item.release()  # somebody waits in flush()
-            elif not self._write(item):
-                self._count_drops(1)
+            lines, waiter = self._gather()
+            if lines and not self._write(b"".join(lines)):
+                self._count_drops(len(lines))
+            if waiter is not None:
+                waiter.release()
             if self.dropped > told and self._queue.qsize() < MAX_LINES // 2:
                 dropped = self.dropped
                 if self._write(describe_drops(dropped - told)):
                     told = dropped
 
+    def _gather(self) -> tuple[list[bytes], Any]:
+        """Wait for lines; return as many as one write keeps together, and whoever waits in ``flush`` behind them.
+
+        Each turn of this thread takes the GIL from the hub, so a lone line waits a moment for the next.
+        """
+        lines: list[bytes] = []
+        size = 0
+        item = self._queue.get()
+        if self._queue.empty():
+            sleep(GATHER_S)
+        while isinstance(item, bytes):
+            lines.append(item)
+            size += len(item)
+            if size + MAX_LINE_BYTES > select.PIPE_BUF or self._queue.empty():
+                return lines, None
+            item = self._queue.get()
+        return lines, item
+
     def _write(self, line: bytes) -> bool:
-        """Write a line however long that takes; False where it cannot be written at all."""
+        """Write lines however long that takes; False where they cannot be written at all."""
         rest = memoryview(line)
         while rest:
             try:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
@@ -263,7 +263,7 @@ class ModelServer:
             return model.no_heat_map()
         try:
             with (
-                self.deadline(),
+                gevent.Timeout(self._settings.deadline_s, self._too_late()),
                 servable.batcher.place(),
                 self._meter(model).inside(),
             ):
@@ -309,24 +309,21 @@ class ModelServer:
             DeadlinePassed: it did not.
             ServingError: as ``NativePool.run``.
         """
-        with self.deadline():
+        with gevent.Timeout(self._settings.deadline_s, self._too_late()):
             return self._trials.run(
                 lambda on_trial: self._parsing.run(lambda _: work(), data, on_trial=on_trial)
             )
 
-    @contextmanager
-    def deadline(self, waited_s: float = 0.0) -> Iterator[None]:
-        """Bound everything that the current greenlet does for a request while the block runs.
+    def start_deadline(self, waited_s: float = 0.0) -> gevent.Timeout:
+        """Bound everything that the current greenlet does from now on, until the timeout is closed.
+
+        When it passes, DeadlinePassed is raised wherever the greenlet waits then.
 
         Args:
             waited_s: how long the request has waited already.
-
-        Raises:
-            DeadlinePassed: wherever the greenlet waits then.
         """
         left_s = max(MIN_LEFT_S, self._settings.deadline_s - waited_s)
-        with gevent.Timeout(left_s, self._too_late()):
-            yield
+        return gevent.Timeout.start_new(left_s, self._too_late())
 
     def hold_body(self, size: int) -> AbstractContextManager[None]:
         """Hold a part of the memory that there is for request bodies; waits for half of a request's time at most.

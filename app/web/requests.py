@@ -54,7 +54,7 @@ def begin() -> None:
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
     g.held = ExitStack()
-    g.held.enter_context(model_server().deadline(g.accept_s))
+    g.held.callback(model_server().start_deadline(g.accept_s).close)
     visit = read_gateway_id(request.headers.get(GATEWAY_ID, ""))
     model_server().visitors.enter(visit)
     g.held.callback(model_server().visitors.leave, visit)
