@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
@@ -48,11 +50,14 @@ from app.watchdog import Watchdog
 T = TypeVar("T")
 
 PARSING_THREADS = 2  # large bodies parsed at once in a worker
-MIN_LEFT_S = (
-    0.1  # for a request that has waited longer than its deadline: its error has to be written
-)
+MARGIN_S = 0.25  # from the last picture's deadline to that of its request
+# For a request that has waited longer than its deadline already: its error has to be written.
+MIN_LEFT_S = 0.1
 
 logger = logging.getLogger(__name__)
+
+# The deadline of the request that the current greenlet answers, monotonic seconds.
+_until: ContextVar[float] = ContextVar("until", default=math.inf)
 
 
 class ModelServer:
@@ -178,7 +183,8 @@ class ModelServer:
         Raises:
             ServingError: any of them; see ``errors``.
         """
-        outcome = self._answer(self._find(target), picture, is_gone, wish)
+        servable = self._find(target)
+        outcome = self._answer(servable, picture, is_gone, wish, self._left_s())
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -233,9 +239,10 @@ class ModelServer:
         wish: Wish | None = None,
     ) -> list[gevent.Greenlet[..., Prediction | ServingError]]:
         """Start a greenlet for each picture; all go to the same version."""
-        servable = self._find(target)
+        servable, left_s = self._find(target), self._left_s()
         return [
-            gevent.spawn(self._answer, servable, picture, is_gone, wish) for picture in pictures
+            gevent.spawn(self._answer, servable, picture, is_gone, wish, left_s)
+            for picture in pictures
         ]
 
     def _answer(
@@ -243,10 +250,11 @@ class ModelServer:
         servable: Servable,
         picture: Picture,
         is_gone: Callable[[], bool],
-        wish: Wish | None = None,
+        wish: Wish | None,
+        left_s: float,
     ) -> Prediction | ServingError:
         """Answer one picture, and count what became of it; errors are returned, as ``_attempt`` does."""
-        outcome = self._attempt(servable, picture, is_gone, wish)
+        outcome = self._attempt(servable, picture, is_gone, wish, left_s)
         self._meter(servable.model).count(outcome)
         return outcome
 
@@ -256,6 +264,7 @@ class ModelServer:
         picture: Picture,
         is_gone: Callable[[], bool],
         wish: Wish | None,
+        left_s: float,
     ) -> Prediction | ServingError:
         """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
         model = servable.model
@@ -263,7 +272,7 @@ class ModelServer:
             return model.no_heat_map()
         try:
             with (
-                gevent.Timeout(self._settings.deadline_s, self._too_late()),
+                gevent.Timeout(left_s, self._too_late()),
                 servable.batcher.place(),
                 self._meter(model).inside(),
             ):
@@ -315,7 +324,7 @@ class ModelServer:
             )
 
     def start_deadline(self, waited_s: float = 0.0) -> gevent.Timeout:
-        """Bound everything that the current greenlet does from now on, until the timeout is closed.
+        """Bound everything that the current greenlet does for a request, until ``end_deadline``.
 
         When it passes, DeadlinePassed is raised wherever the greenlet waits then.
 
@@ -323,7 +332,20 @@ class ModelServer:
             waited_s: how long the request has waited already.
         """
         left_s = max(MIN_LEFT_S, self._settings.deadline_s - waited_s)
+        _until.set(time.monotonic() + left_s)
         return gevent.Timeout.start_new(left_s, self._too_late())
+
+    @staticmethod
+    def end_deadline(deadline: gevent.Timeout) -> None:
+        """End what ``start_deadline`` began: the request is answered."""
+        deadline.close()
+        _until.set(math.inf)
+
+    def _left_s(self) -> float:
+        """Return the time that the current request has left for its pictures; some stays to answer in."""
+        deadline_s = self._settings.deadline_s
+        left_s = _until.get() - time.monotonic() - min(MARGIN_S, deadline_s / 10)
+        return max(MIN_LEFT_S / 2, min(deadline_s, left_s))
 
     def hold_body(self, size: int) -> AbstractContextManager[None]:
         """Hold a part of the memory that there is for request bodies; waits for half of a request's time at most.

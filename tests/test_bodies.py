@@ -1,12 +1,15 @@
-"""The memory that request bodies may take together, and that it is given back."""
+"""What requests hold: the memory that their bodies may take together, and their time."""
 
+import dataclasses
 import gzip
+import io
+from _queue import SimpleQueue
 
 import gevent
 import pytest
 
 from app.settings import MEGABYTE
-from tests.helpers import check_problem, grey
+from tests.helpers import bright_or_not, check_problem, grey, make_light
 
 PICTURE = grey(200)
 
@@ -65,3 +68,24 @@ def test_no_answer_and_no_error_keeps_memory(crowded):
         assert client.get("/nothing").status_code == 404
     with server.hold_body(64 * MEGABYTE):
         pass
+
+
+def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of):
+    gate = SimpleQueue()
+
+    def load(_settings, _slot, entry):
+        def answer(images):
+            if any(int(image.mean()) == 200 for image in images):
+                gate.get()
+            return bright_or_not(images)
+
+        return dataclasses.replace(make_light(entry, answer), max_batch=1)
+
+    client = client_of(load, deadline_s="1")
+    files = [(io.BytesIO(grey(level)), f"{level}.png") for level in (100, 200)]
+    response = client.post("/predict", data={"image": files})
+    gate.put(None)
+    assert response.status_code == 200
+    first, second = response.json["images"]
+    assert first["labels"]
+    assert second["error"]["code"] == "deadline_passed"

@@ -10,6 +10,7 @@ from app.bundle import write_sums
 from app.errors import BundleError
 from app.footprint import Footprint
 from app.lineup import Curator, Lineup, LineupFile, Refusal
+from app.machine import hold_lock
 from tests.helpers import make_entry, make_lineup
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
@@ -189,6 +190,20 @@ def test_several_versions_and_their_order(curator, models):
     assert versions(curator(versions="all").look()) == [1, 2, 3]
     assert versions(curator(versions="latest:2").look()) == [2, 3]
     assert versions(curator(versions="1,7").look()) == [1]
+
+
+def test_while_another_process_looks_what_is_served_stays(curator, models, measured, tmp_path):
+    add_version(models, 1)
+    here = curator()
+    before = here.look()
+    add_version(models, 2, b"half")
+    with hold_lock(tmp_path / "cache" / "curator.lock", 5):
+        assert here.look(wait_s=0.1) == before
+        fresh = curator()
+        assert versions(fresh.look(wait_s=0.1)) == [2], (
+            "it has nothing yet, so it looks without the lock"
+        )
+    assert measured == [1, 2]
 
 
 def test_a_curator_starts_with_what_was_served(curator, models):

@@ -1,5 +1,6 @@
 """What memory there is, read from files like the kernel's."""
 
+import fcntl
 import os
 import subprocess
 import time
@@ -8,6 +9,7 @@ import pytest
 
 from app.machine import (
     Memory,
+    hold_lock,
     list_gpus,
     process_memory,
     processor,
@@ -75,3 +77,28 @@ def test_this_machine_can_be_read():
     assert 10 * MIB < process_memory() < memory.total
     assert processor()
     assert all(0 < gpu.free <= gpu.total for gpu in list_gpus())
+
+
+def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):
+    path = tmp_path / "folder" / "lock"
+    with hold_lock(path, 5) as held:
+        assert held
+        began = time.monotonic()
+        with hold_lock(path, 0.2) as other:
+            assert not other
+        assert 0.2 <= time.monotonic() - began < 5
+    with hold_lock(path, 0) as held:
+        assert held, "it was given back"
+
+
+def test_where_no_lock_can_be_held_the_work_is_done_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    with hold_lock(tmp_path / "file" / "lock", 5) as held:
+        assert not held
+
+    def refuse(*_):
+        raise OSError(37, "No locks available")  # as some network file systems do
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with hold_lock(tmp_path / "lock", 5) as held:
+        assert not held
