@@ -81,7 +81,7 @@ def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of
 
         return dataclasses.replace(make_light(entry, answer), max_batch=1)
 
-    client = client_of(load, deadline_s="1")
+    client = client_of(load, deadline_s="1", decode_threads="1")  # so the first one is first
     files = [(io.BytesIO(grey(level)), f"{level}.png") for level in (100, 200)]
     response = client.post("/predict", data={"image": files})
     gate.put(None)
