@@ -14,7 +14,7 @@ The house, from the roof down. A module imports only from floors below its own;
              studio             native threads for pictures: decoded before the forward, drawn on after it
              fleet, meter       all workers together; what pictures are counted as
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
-             native_pool, byte_budget   native threads for images and bodies; the bytes that these may hold
+             native_pool, byte_budget, deadlines   native threads for images and bodies; their bytes, their time
              watchdog, trials, visitors   threads that do not come back, inputs that end workers
              servable, versions a loaded version with its threads; which are live, and how they change
              fetching           pictures by URL, from where the operator allows it

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
@@ -20,8 +18,8 @@ import gevent
 
 from app.batcher import is_never_gone
 from app.byte_budget import ByteBudget
+from app.deadlines import Deadlines
 from app.errors import (
-    DeadlinePassed,
     MalformedRequest,
     NotReady,
     ServingError,
@@ -50,14 +48,7 @@ from app.watchdog import Watchdog
 T = TypeVar("T")
 
 PARSING_THREADS = 2  # large bodies parsed at once in a worker
-MARGIN_S = 0.25  # from the last picture's deadline to that of its request
-# For a request that has waited longer than its deadline already: its error has to be written.
-MIN_LEFT_S = 0.1
-
 logger = logging.getLogger(__name__)
-
-# The deadline of the request that the current greenlet answers, monotonic seconds.
-_until: ContextVar[float] = ContextVar("until", default=math.inf)
 
 
 class ModelServer:
@@ -70,6 +61,7 @@ class ModelServer:
         state: of this worker.
         fleet: all workers.
         visitors: the requests inside this worker.
+        deadlines: their time.
     """
 
     def __init__(
@@ -105,6 +97,7 @@ class ModelServer:
         self._trials = Trials(quarantine, roster.slot)
         self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
+        self.deadlines = Deadlines(settings.deadline_s)
         self._bodies = ByteBudget(settings.max_bodies_bytes, "request bodies")
         self.fleet = Fleet(settings, roster)
         self.visitors = Visitors(roster)
@@ -184,7 +177,7 @@ class ModelServer:
             ServingError: any of them; see ``errors``.
         """
         servable = self._find(target)
-        outcome = self._answer(servable, picture, is_gone, wish, self._left_s())
+        outcome = self._answer(servable, picture, is_gone, wish, self.deadlines.left_s())
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -239,7 +232,7 @@ class ModelServer:
         wish: Wish | None = None,
     ) -> list[gevent.Greenlet[..., Prediction | ServingError]]:
         """Start a greenlet for each picture; all go to the same version."""
-        servable, left_s = self._find(target), self._left_s()
+        servable, left_s = self._find(target), self.deadlines.left_s()
         return [
             gevent.spawn(self._answer, servable, picture, is_gone, wish, left_s)
             for picture in pictures
@@ -272,7 +265,7 @@ class ModelServer:
             return model.no_heat_map()
         try:
             with (
-                gevent.Timeout(left_s, self._too_late()),
+                gevent.Timeout(left_s, self.deadlines.error()),
                 servable.batcher.place(),
                 self._meter(model).inside(),
             ):
@@ -318,34 +311,10 @@ class ModelServer:
             DeadlinePassed: it did not.
             ServingError: as ``NativePool.run``.
         """
-        with gevent.Timeout(self._settings.deadline_s, self._too_late()):
+        with gevent.Timeout(self._settings.deadline_s, self.deadlines.error()):
             return self._trials.run(
                 lambda on_trial: self._parsing.run(lambda _: work(), data, on_trial=on_trial)
             )
-
-    def start_deadline(self, waited_s: float = 0.0) -> gevent.Timeout:
-        """Bound everything that the current greenlet does for a request, until ``end_deadline``.
-
-        When it passes, DeadlinePassed is raised wherever the greenlet waits then.
-
-        Args:
-            waited_s: how long the request has waited already.
-        """
-        left_s = max(MIN_LEFT_S, self._settings.deadline_s - waited_s)
-        _until.set(time.monotonic() + left_s)
-        return gevent.Timeout.start_new(left_s, self._too_late())
-
-    @staticmethod
-    def end_deadline(deadline: gevent.Timeout) -> None:
-        """End what ``start_deadline`` began: the request is answered."""
-        deadline.close()
-        _until.set(math.inf)
-
-    def _left_s(self) -> float:
-        """Return the time that the current request has left for its pictures; some stays to answer in."""
-        deadline_s = self._settings.deadline_s
-        left_s = _until.get() - time.monotonic() - min(MARGIN_S, deadline_s / 10)
-        return max(MIN_LEFT_S / 2, min(deadline_s, left_s))
 
     def hold_body(self, size: int) -> AbstractContextManager[None]:
         """Hold a part of the memory that there is for request bodies; waits for half of a request's time at most.
@@ -463,12 +432,6 @@ class ModelServer:
             self._hands.keep_only(task.digests)
         finally:
             self._die(f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone")
-
-    def _too_late(self) -> DeadlinePassed:
-        """Return what a request meets whose deadline passes."""
-        return DeadlinePassed(
-            f"no answer within {self._settings.deadline_s:g} s, the limit of a request"
-        )
 
     def _fail(self, reason: str) -> None:
         """Become unready (on any thread), for a reason that clients may read."""

@@ -17,7 +17,6 @@ from app import metrics
 from app.logs import request_id
 from app.prediction import Prediction, count_passing
 from app.servable import Model
-from app.serving import ModelServer
 from app.web import model_server
 
 HEADER = "X-Request-ID"
@@ -55,7 +54,8 @@ def begin() -> None:
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
     g.held = ExitStack()
-    g.held.callback(ModelServer.end_deadline, model_server().start_deadline(g.accept_s))
+    deadlines = model_server().deadlines
+    g.held.callback(deadlines.end, deadlines.start(g.accept_s))
     visit = read_gateway_id(request.headers.get(GATEWAY_ID, ""))
     model_server().visitors.enter(visit)
     g.held.callback(model_server().visitors.leave, visit)
