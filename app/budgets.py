@@ -10,10 +10,10 @@ SMALL_DECODE_BYTES = 24 * MEGABYTE
 
 
 def decode_budget_bytes(settings: Settings) -> int:
-    """Return what pictures that are being decoded may take: a small one on each thread, and the large ones."""
+    """Return the bytes that decoding may take: a small image on each thread, and the large ones."""
     return settings.decode_pool_size * SMALL_DECODE_BYTES + settings.decode_memory_bytes
 
 
 def request_budget_bytes(settings: Settings) -> int:
-    """Return what all requests together may take: their pictures that are being decoded, and their bodies."""
+    """Return the bytes that all requests together may take: for decoding, and for their bodies."""
     return decode_budget_bytes(settings) + settings.max_bodies_bytes

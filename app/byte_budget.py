@@ -67,7 +67,7 @@ class ByteBudget:
             raise
 
     def _admit(self) -> None:
-        """Let in all of those who wait that fit now."""
+        """Admit all waiters that fit now."""
         for entry in [*self._waiting]:
             size, admitted = entry
             if self.held + size <= self._limit:

@@ -39,7 +39,7 @@ class Deadlines:
 
     @staticmethod
     def end(deadline: gevent.Timeout) -> None:
-        """End what ``start`` began: the request is answered."""
+        """Close the deadline of a request that is answered."""
         deadline.close()
         _until.set(math.inf)
 
@@ -49,5 +49,5 @@ class Deadlines:
         return max(MIN_LEFT_S / 2, min(self._limit_s, left_s))
 
     def error(self) -> DeadlinePassed:
-        """Return what a request meets whose deadline passes."""
+        """Return the error of a request whose deadline passes."""
         return DeadlinePassed(f"no answer within {self._limit_s:g} s, the limit of a request")

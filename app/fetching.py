@@ -81,7 +81,7 @@ logger = logging.getLogger(__name__)
 
 
 def is_public(address: str) -> bool:
-    """Tell whether an address belongs to the public internet."""
+    """Return whether an address belongs to the public internet."""
     found: IPv4Address | IPv6Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address):
         if found.ipv4_mapped:
@@ -93,7 +93,7 @@ def is_public(address: str) -> bool:
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return the rules by which servers prove who they are; reading the authorities takes 50 ms."""
+    """Return the TLS context of all fetches; reading the authorities takes 50 ms."""
     return ssl.create_default_context()
 
 
@@ -229,7 +229,7 @@ class Fetcher:
 
 
 def is_plain(host: str) -> bool:
-    """Tell whether a host is an address or a name that can be looked up, in ASCII."""
+    """Return whether a host is an address or a name that can be looked up, in ASCII."""
     return (
         host.isascii() and len(host) < 254 and all(0 < len(part) < 64 for part in host.split("."))
     )

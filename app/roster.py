@@ -66,7 +66,7 @@ class Roster:
         raise RuntimeError(f"all {SLOTS} worker slots are taken")
 
     def release(self, slot: int, signal_number: int | None = 0) -> list[bytes]:
-        """Give a slot back (in the master, after its worker ended); one that was not draining has died.
+        """Release a slot (in the master, after its worker ended); a worker that was not draining has died.
 
         Args:
             slot: the worker's.

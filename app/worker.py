@@ -194,7 +194,7 @@ class ServingWorker(GeventWorker):
         return servers
 
     def _drain(self, servers: list[StreamServer]) -> None:
-        """Let the requests inside finish, within the graceful timeout; who waits for the next one is sent away."""
+        """Finish the requests inside within the graceful timeout; close connections that wait for their next one."""
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while any(len(server.pool or ()) for server in servers):
             if time.monotonic() > deadline:

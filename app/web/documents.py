@@ -130,7 +130,7 @@ def only_element(value: Any) -> Any:
 
 
 def is_list(value: object) -> bool:
-    """Tell whether a value is a list, or the text of one."""
+    """Return whether a value is a list, or the text of one."""
     return isinstance(value, list) or (
         isinstance(value, Raw) and bytes(memoryview(value)[:1]) == b"["
     )

@@ -91,7 +91,7 @@ def read_form_body() -> bytes:
 
 
 def has_more(body: bytes, sign: bytes, most: int) -> bool:
-    """Tell whether a sign occurs more often than ``most`` times.
+    """Return whether a sign occurs more often than ``most`` times.
 
     The parser looks at each boundary in Python, also where something follows that makes it none.
     """

@@ -97,7 +97,7 @@ def unnest(value: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def is_nested(value: object) -> bool:
-    """Tell whether a value is the text of a list whose first element is a list: pixels."""
+    """Return whether a value is the text of a list whose first element is a list: pixels."""
     return isinstance(value, Raw) and NESTED.match(memoryview(value)) is not None
 
 
