@@ -23,7 +23,7 @@ class Structure:
         working_bytes: what the decoder holds beside the decoded pixels.
         copied_bytes: of data, where it is not the file itself.
         orientation: EXIF's, 1..8; 1 is upright.
-        canvas: width and height of a WebP, whose decoder allocates them when it is made.
+        canvas: width and height of a WebP or a GIF, which opening one may allocate already.
     """
 
     kind: str

@@ -162,7 +162,19 @@ def walk_gif(data: bytes) -> Structure:
             control = start, position
     kept.add(*control)
     kept.add(position, len(data))
-    return Structure("GIF", kept.join())
+    return Structure("GIF", kept.join(), canvas=gif_canvas(data, position))
+
+
+def gif_canvas(data: bytes, position: int) -> tuple[int, int] | None:
+    """Return the width and height of a GIF's screen, grown by its first image at ``position``; None where it has none.
+
+    Pillow allocates as much when it opens a file whose image is to be cleared afterwards.
+    """
+    if len(data) < position + 9 or data[position] != ord(","):
+        return None
+    screen_width, screen_height = struct.unpack_from("<HH", data, 6)
+    left, top, width, height = struct.unpack_from("<HHHH", data, position + 1)
+    return max(screen_width, left + width), max(screen_height, top + height)
 
 
 def walk_bmp(data: bytes) -> Structure:

@@ -271,7 +271,9 @@ class ModelServer:
             ):
                 return self._trials.run(partial(self._predict, servable, picture, is_gone, wish))
         except ServingError as error:
-            return error
+            return error.with_traceback(
+                None
+            )  # which holds the picture: whoever keeps the error would too
 
     def _predict(
         self,

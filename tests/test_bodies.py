@@ -1,6 +1,7 @@
 """What requests hold: the memory that their bodies may take together, and their time."""
 
 import dataclasses
+import gc
 import gzip
 import io
 from _queue import SimpleQueue
@@ -8,6 +9,7 @@ from _queue import SimpleQueue
 import gevent
 import pytest
 
+from app.machine import process_memory
 from app.settings import MEGABYTE
 from tests.helpers import bright_or_not, check_problem, grey, make_light
 
@@ -89,3 +91,21 @@ def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of
     first, second = response.json["images"]
     assert first["labels"]
     assert second["error"]["code"] == "deadline_passed"
+
+
+@pytest.mark.parametrize("path", ["/predict", "/model_predict"])
+def test_a_refused_body_is_not_kept_by_its_error(client_of, path):
+    """Frames in the error's traceback would hold it until the garbage collector comes by."""
+    client = client_of()
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+    body = head + b"\xff\xd8" + bytes(8 * MEGABYTE) + b"\r\n--b--\r\n"
+    gc.collect()
+    gc.disable()
+    try:
+        before = process_memory()
+        for _ in range(8):
+            form = "multipart/form-data; boundary=b"
+            assert client.post(path, data=body, content_type=form).status_code in (400, 413)
+        assert process_memory() - before < 40 * MEGABYTE
+    finally:
+        gc.enable()

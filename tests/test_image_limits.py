@@ -1,6 +1,7 @@
 """Hostile, damaged and odd files: refused at once or served soon, and told about in plain words."""
 
 import io
+import struct
 import subprocess
 import sys
 import time
@@ -187,3 +188,19 @@ def test_two_thousand_mutations_are_read_or_refused_in_plain_words():
             assert_plain(error.message)
         except ServingError as error:
             assert error.status in (413, 415)
+
+
+def test_a_gif_whose_image_lies_far_outside_of_its_screen_is_refused_before_it_is_opened(
+    monkeypatch,
+):
+    """Pillow allocates the grown screen, 17 gigabytes here, where the image is to be cleared afterwards."""
+    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+    frame = b"," + struct.pack("<HHHHB", 65_535, 65_535, 65_535, 65_535, 0) + b"\x02\0"
+    bomb = screen + b"!\xf9\x04\x08\0\0\0\0" + frame + b";"
+
+    def never(*_, **__):
+        raise AssertionError("it was opened")
+
+    monkeypatch.setattr(Image, "open", never)
+    with pytest.raises(ImageTooLarge, match=r"131,070 × 131,070"):
+        decode_image(io.BytesIO(bomb), 50_000_000)

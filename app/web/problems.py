@@ -94,6 +94,8 @@ def answer_serving_error(
     error: ServingError, images: list[Picture] | UnsetType = UNSET
 ) -> Response:
     """Answer one of our own errors; ``images`` where it is that of all of a request's pictures."""
+    # The frames of its traceback hold the request's body, and the error itself: only the collector would free them.
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     response = problem(error.status, error.code, error.message, images)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
