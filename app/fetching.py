@@ -236,7 +236,7 @@ def is_plain(host: str) -> bool:
 
 
 def find_addresses(host: str | None, port: int) -> Any:
-    """Return what ``getaddrinfo`` does, or raises: gevent prints what a pool raises (on a native thread)."""
+    """Return the addresses of ``getaddrinfo``, or its error (on a native thread, whose errors gevent prints)."""
     try:
         return look_up(host, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:

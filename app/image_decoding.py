@@ -115,7 +115,7 @@ def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
 
 
 def structure_of(image: Image.Image) -> Structure:
-    """Return what the file of an opened picture is made of."""
+    """Return the structure of the file of an opened picture."""
     return cast(Structure, image.info[STRUCTURE])
 
 
@@ -134,7 +134,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 @contextmanager
 def errors_of(kind: str) -> Iterator[None]:
-    """Turn what Pillow raises on a file of a kind into errors that a client may see."""
+    """Translate the errors that Pillow raises on a file of a kind into errors that a client may see."""
     try:
         yield
     except MemoryError as error:
@@ -144,7 +144,7 @@ def errors_of(kind: str) -> Iterator[None]:
 
 
 def explain(error: Exception) -> str:
-    """Return what Pillow says of a damaged file, without Python's names and bytes."""
+    """Return the message of one of Pillow's errors, without Python's names and bytes."""
     if isinstance(error, UnidentifiedImageError):
         return "its header cannot be read"
     # Of the other errors only these have texts that were written for people.

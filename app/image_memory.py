@@ -1,4 +1,4 @@
-"""How many bytes a decoding takes, told from the header: what a worker admits decodes by.
+"""Estimates of the bytes that a decode takes, from the header: a worker admits decodes by them.
 
 The sums are upper ones, and at most half over the peaks that were measured (``tests/test_image_memory.py``).
 """
