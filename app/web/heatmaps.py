@@ -6,7 +6,6 @@ import time
 from base64 import b64encode
 from functools import partial
 from typing import BinaryIO, cast
-from urllib.parse import quote
 
 from flask import Blueprint, Response, g, request
 
@@ -27,7 +26,7 @@ from app.web.clients import watch_client
 from app.web.options import HeatMapOptions
 from app.web.pictures import Upload, read_request
 from app.web.predictions import find_class
-from app.web.requests import longest_stages, sign, tell_times, to_ms
+from app.web.requests import encode_header, longest_stages, sign, tell_times, to_ms
 
 PNG, JSON = "image/png", "application/json"
 
@@ -55,9 +54,7 @@ def heatmap() -> Response:
     else:
         response = Response(drawing_of(prediction).png, mimetype=PNG)
     label = prediction.model.class_names[index]
-    response.headers["X-Heatmap-Label"] = quote(
-        label
-    )  # any text can be a label, no header holds it
+    response.headers["X-Heatmap-Label"] = encode_header(label)
     response.headers["Vary"] = "Accept"
     tell_times(response, stages, total_ms)
     g.log_fields["label"] = label

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
+from urllib.parse import quote
 
 from flask import Flask, Response, g, request
 from prometheus_client import Counter, Histogram
@@ -131,7 +132,7 @@ def sign(response: Response, model: Model, predictions: Sequence[Prediction] = (
 
     A field that the log has already is kept.
     """
-    response.headers["X-Model-Name"] = model.name
+    response.headers["X-Model-Name"] = encode_header(model.name)
     response.headers["X-Model-Version"] = str(model.version)
     fields: dict[str, object] = {"model": model.name, "version": model.version}
     if predictions:
@@ -144,6 +145,11 @@ def sign(response: Response, model: Model, predictions: Sequence[Prediction] = (
         fields["batch"] = max(prediction.timing.batch for prediction in predictions)
     g.log_fields = fields | g.log_fields
     return response
+
+
+def encode_header(text: str) -> str:
+    """Encode a name for a header: a model or a label can have any text, a header only printable ASCII."""
+    return quote(text)
 
 
 def longest_stages(predictions: Sequence[Prediction]) -> dict[str, float]:

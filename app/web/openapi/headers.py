@@ -36,7 +36,11 @@ TOLD: dict[str, dict[str, Any]] = {
         "required": True,
         "schema": TEXT | {"pattern": f"^{SAFE_ID.pattern}$"},
     },
-    MODEL[0]: {"description": "Which model has answered.", "required": True, "schema": TEXT},
+    MODEL[0]: {
+        "description": "Which model has answered, percent-encoded.",
+        "required": True,
+        "schema": TEXT,
+    },
     MODEL[1]: {
         "description": "Which of its versions.",
         "required": True,
