@@ -14,6 +14,7 @@ import warnings
 from prometheus_client.multiprocess import mark_process_dead
 
 from app import endings, log_writer
+from app.doors import is_free
 from app.errors import SettingsError
 from app.logs import logging_config
 from app.roster import roster
@@ -26,7 +27,9 @@ try:
 except SettingsError as error:
     sys.exit(f"the settings cannot be used:\n{error}")
 
-bind = ["unix:run/gunicorn.sock", "127.0.0.1:10086"]  # nginx's way in, and a look past nginx
+bind = ["unix:run/gunicorn.sock"]  # nginx's way in
+if is_free("127.0.0.1:10086"):  # a look past nginx
+    bind.append("127.0.0.1:10086")
 worker_class = "app.worker.ServingWorker"
 wsgi_app = "app.wsgi:app"
 plan = adopt_plan(settings)
@@ -61,6 +64,10 @@ SWITCH_INTERVAL_S = 0.0005
 
 def when_ready(server):
     """Tell the plan and import the engine (in the master, after the sockets are open: clients wait, not fail)."""
+    if len(bind) == 1:
+        logging.getLogger("plan").warning(
+            "127.0.0.1:10086 is taken: until the next start there is no way past nginx"
+        )
     tell_plan()
 
 

@@ -12,7 +12,7 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
-GROUND |= {"budgets", "endings", "quarantine"}
+GROUND |= {"budgets", "doors", "endings", "quarantine"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native_pool"}
 CONCURRENCY |= {"byte_budget", "deadlines", "intake", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
