@@ -12,6 +12,7 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 2  serving            ModelServer: the one object that the surfaces talk to
              loading, prediction   a version becomes a model at work; the answer to one picture
              studio             native threads for pictures: decoded before the forward, drawn on after it
+             diagnosis          why nothing can be served, for people
              fleet, meter       all workers together; what pictures are counted as
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              native_pool, byte_budget, deadlines   native threads for images and bodies; their bytes, their time

@@ -19,6 +19,7 @@ import gevent
 from app.batcher import is_never_gone
 from app.byte_budget import ByteBudget
 from app.deadlines import Deadlines
+from app.diagnosis import explain_failure
 from app.errors import (
     MalformedRequest,
     NotReady,
@@ -393,7 +394,8 @@ class ModelServer:
         if self._versions.live:
             self._enter(State.READY)
             return
-        self._fail("the model cannot be served")
+        problem, follows = self._versions.lineup.problem, self._settings.poll_s > 0
+        self._fail(explain_failure(self.statuses(), problem, follows=follows))
         if failure := self._versions.lineup.failure:
             logger.error("the model cannot be served: %s", failure)
 

@@ -186,6 +186,8 @@ def fit_workers(
     )
     max_batch = settings.max_batch or default_batch("cuda" if gpus else "cpu")
     lines.append(("plan", f"{count(workers)}: {on}; {threads} threads, batches up to {max_batch}"))
+    if not lineup.entries:  # nothing was measured: the sums above say nothing
+        lines = [("plan", f"{count(workers)}: {on}; nothing can be served yet")]
     seats = tuple(Seat(device, threads) for device in devices)
     return Plan(seats, lineup, tuple(lines), warning)
 

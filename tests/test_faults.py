@@ -92,23 +92,38 @@ def test_a_server_that_cannot_load_says_so_and_recovers(start_server, tmp_path, 
     right = names.read_text()
     names.write_text(json.dumps({"0": "Only one"}))
     server = start_server(models=str(models), poll_s="0" if mended == "by a reload" else "1")
+    watch = ["scripts/ready", "--wait", str(server.process.pid)]
+    terminal = subprocess.Popen(watch, cwd=server.folder, stdout=subprocess.PIPE, text=True)
     wait_until(lambda: "the model cannot be served" in server.log("gunicorn"), 60)
 
     assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
     response = requests.get(f"{server.url}/readyz", timeout=10)
     check_problem(response, 503, "not_ready")
     response = server.predict(STREET.read_bytes())
-    assert check_problem(response, 503, "not_ready") == "the model cannot be served"
+    detail = check_problem(response, 503, "not_ready")
+    assert detail.startswith("the model cannot be served: pictograms, version 1: it was refused: ")
+    assert "20 outputs, but class_name.json names 1 classes" in detail
+    assert "/" not in detail
+    cure = "then send Gunicorn a HUP" if mended == "by a reload" else "taken over by itself"
+    assert detail.endswith(cure)
+    assert requests.get(f"{server.url}/readyz", timeout=10).json()["detail"] == detail
+    assert server.run("scripts/ready").stdout == f"not ready: {detail}\n"
     assert int(response.headers["Retry-After"]) >= 1
     (line,) = [line for line in server.log_lines() if line["level"] == "ERROR"]
     assert "20 outputs, but class_name.json names 1 classes" in line["message"]
     wait_until(lambda: "RUNNING" in server.control("status", "gunicorn").stdout)
+
+    shown = "".join(terminal.stdout.readline() for _ in range(3))
+    assert shown == f"\nnot ready: {detail}\nStill waiting; run/gunicorn.log has more.\n"
 
     names.write_text(right)
     if mended == "by a reload":
         server.control("signal", "HUP", "gunicorn")
     server.wait_ready()
     assert server.predict(STREET.read_bytes()).status_code == 200
+    with terminal:
+        shown = terminal.stdout.read()
+    assert shown.startswith(f"\n\nready: {server.url.replace('127.0.0.1', 'localhost')} serves")
 
 
 def test_while_the_model_loads_the_server_is_alive_and_says_when_to_come_again(start_server):

@@ -1,0 +1,44 @@
+"""Why nothing can be served: what operators and clients read."""
+
+from app.diagnosis import explain_failure
+from app.lineup import Lineup, Refusal
+from app.machine import GIB, Gpu
+from app.sizing import fit_workers
+from app.versions import VersionStatus
+
+
+def status(version: int, problem: str = "it was refused: model.pth is damaged") -> VersionStatus:
+    return VersionStatus("leaves", version, "END", problem)
+
+
+def test_the_file_and_the_cure_are_named():
+    assert explain_failure([status(2)], "", follows=True) == (
+        "the model cannot be served: leaves, version 2: it was refused: model.pth is damaged."
+        " Mend that, and it is taken over by itself"
+    )
+    told = explain_failure([status(2)], "", follows=False)
+    assert told.endswith("Mend that, then send Gunicorn a HUP")
+
+
+def test_the_newest_of_many_versions_are_named():
+    told = explain_failure([status(number) for number in range(1, 40)], "", follows=True)
+    assert [f"version {number}:" in told for number in (39, 38, 37, 36)] == [True] * 3 + [False]
+    assert "and 36 more" in told
+
+
+def test_a_problem_of_the_whole_folder_is_told_without_its_path():
+    told = explain_failure([], "/srv/secret/models holds a, b: set SERVING_MODEL", follows=True)
+    assert told.startswith("the model cannot be served: models holds a, b: set SERVING_MODEL.")
+
+
+def test_where_nothing_is_wrong_what_is_new_is_waited_for():
+    assert explain_failure([VersionStatus("leaves", 2, "LOADING")], "", follows=True) == (
+        "the model cannot be served yet: what is new is being looked at"
+    )
+
+
+def test_the_plan_counts_nothing_where_nothing_can_be_served(settings):
+    lineup = Lineup(refusals=(Refusal("leaves", 1, "it is damaged"),))
+    gpu = Gpu(0, "A GPU", "1", 20 * GIB, 24 * GIB)
+    plan = fit_workers(settings(), lineup, [gpu])
+    assert plan.lines == (("plan", "1 worker: 1 on cuda:0; nothing can be served yet"),)
