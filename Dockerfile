@@ -1,6 +1,8 @@
 # One image in which supervisord, PID 1, keeps nginx (port 8999) and Gunicorn running. What changes
 # most often stands last, so that a change in app/ rebuilds one small layer.
-FROM python:3.11-slim-bookworm AS server
+# Builders with a registry pin it: --build-arg BASE=python:3.11-slim-bookworm@sha256:…
+ARG BASE=python:3.11-slim-bookworm
+FROM ${BASE} AS server
 WORKDIR /srv
 
 # The server may write in run/ and /tmp only. run/ is open to everybody like /tmp, because a tmpfs
@@ -13,18 +15,19 @@ RUN apt-get update \
  && install -d -m 1777 run
 
 # Nearly all of the image is this layer, and nearly all of the layer is CUDA. The venv has no pip of
-# its own: the base image's fills it.
+# its own: the base image's fills it, with the very files that requirements.txt names, and builds none.
 ENV PATH=/opt/venv/bin:$PATH
 COPY requirements.txt .
 RUN python -m venv --without-pip /opt/venv \
- && pip --python /opt/venv/bin/python install --no-cache-dir -r requirements.txt
+ && pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes --only-binary :all: -r requirements.txt
 
 # The demo's reduced precisions are made and measured here, with packages that the server does not
 # need. What is measured is true for the processor that builds; another that lacks bf16 or VNNI does
 # not use it.
 FROM server AS optimized
 COPY requirements-optimize.txt .
-RUN pip --python /opt/venv/bin/python install --no-cache-dir -r requirements-optimize.txt
+RUN pip --python /opt/venv/bin/python install --no-cache-dir --require-hashes --only-binary :all: \
+    -r requirements-optimize.txt
 COPY models models
 COPY app app
 RUN python -m app.optimize
@@ -33,6 +36,7 @@ FROM server
 COPY --from=optimized /srv/models models
 COPY samples samples
 COPY scripts scripts
+RUN scripts/sbom >sbom.json
 COPY conf conf
 COPY app app
 

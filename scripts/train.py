@@ -25,7 +25,7 @@ def main() -> None:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # -P: what lies where one stands is not imported. No shell is wanted.
     words = [python, "-P", "-m", "scripts.training", *sys.argv[1:]]
-    os.execve(python, words, {**os.environ, "PYTHONPATH": path})  # noqa: S606
+    os.execve(python, words, {**os.environ, "PYTHONPATH": path})  # noqa: S606 (no shell is meant)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class Server:
                 told = headers.get("Retry-After", "")
                 wait_s = max(wait_s, int(told) if told.isdecimal() else 0)
             # Never sooner than told, and not all at once.
-            time.sleep(min(wait_s, LONGEST_WAIT_S) * random.uniform(1, 1.5))  # noqa: S311
+            time.sleep(min(wait_s, LONGEST_WAIT_S) * random.uniform(1, 1.5))  # noqa: S311 (not secret)
         raise AssertionError("count() has no end")
 
     def _exchange(

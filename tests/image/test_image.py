@@ -75,6 +75,16 @@ def test_the_server_cannot_change_its_own_files(operated):
     assert writable == ""
 
 
+def test_the_bill_of_materials_names_what_is_installed(server):
+    parts = json.loads(server.execute("cat", "sbom.json"))["components"]
+    versions = {part["name"]: part["version"] for part in parts}
+    installed = "from importlib.metadata import version; print(version('torch'))"
+    assert versions["torch"] == server.execute("python", "-c", installed).strip()
+    installed = server.execute("dpkg-query", "-W", "-f", "${Version}", "nginx")
+    assert versions["nginx"] == installed
+    assert versions["python"].startswith("3.11.")
+
+
 # What comes out
 
 
@@ -164,6 +174,17 @@ def test_a_hup_changes_the_workers_and_loses_no_request(operated):
 
     operated.wait_until(is_loaded_anew, "new workers")
     assert set(statuses) == {200}
+
+
+def test_a_killed_nginx_is_replaced_though_its_orphans_become_supervisords_children(operated):
+    old = operated.execute("cat", "run/nginx.pid")
+    operated.execute("sh", "-c", "kill -9 $(cat run/nginx.pid)")
+    operated.wait_until(lambda: operated.execute("cat", "run/nginx.pid") != old, "another nginx")
+    operated.wait_until_ready()
+    assert operated.classify(STREET).status_code == 200
+    titles = operated.execute("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
+    assert titles.count("nginx: master process") == 1
+    assert titles.count("nginx: worker process") == 2
 
 
 # How it ends
