@@ -106,6 +106,7 @@ def test_times_form_a_ladder(gunicorn, supervisor, nginx):
         supervisor.getint(f"program:{name}", "stopwaitsecs") for name in ("gunicorn", "nginx")
     )
     assert deadline < graceful < proxy < stop
+    assert proxy <= seconds(nginx, "worker_shutdown_timeout") < stop
     assert seconds(nginx, "proxy_next_upstream_timeout") == proxy
     assert f"no answer within {proxy:g} s" in nginx
     operate = (ROOT / "docs" / "operate.md").read_text()
@@ -189,6 +190,21 @@ def test_nginx_drains_before_gunicorn(supervisor):
     assert order.index("program:nginx") < order.index("program:gunicorn")
     assert order[-1] == "program:logs"
     assert supervisor.get("program:nginx", "stopsignal") == "QUIT"
+
+
+def test_every_program_ends_with_supervisord(supervisor):
+    """And what one of them leaves behind is killed with it."""
+    programs = [supervisor[name] for name in supervisor if name.startswith(("program:", "eventl"))]
+    assert len(programs) == 5
+    for program in programs:
+        assert program["command"].startswith("setpriv --pdeathsig TERM "), program.name
+    for name in ("nginx", "gunicorn", "follow", "logs"):
+        assert supervisor.getboolean(f"program:{name}", "killasgroup")
+
+
+def test_an_nginx_that_cannot_bind_its_port_counts_as_not_started(supervisor):
+    """It tries five times, half a second apart."""
+    assert supervisor.getfloat("program:nginx", "startsecs") > 2.5
 
 
 def test_request_ids_are_safe_by_the_same_rule_in_nginx_and_in_the_application(nginx):

@@ -1,10 +1,18 @@
 """Why nothing can be served: what operators and clients read."""
 
+import sys
+import time
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+
+import pytest
+
 from app.diagnosis import explain_failure
 from app.lineup import Lineup, Refusal
 from app.machine import GIB, Gpu
 from app.sizing import fit_workers
 from app.versions import VersionStatus
+from tests.helpers import ROOT
 
 
 def status(version: int, problem: str = "it was refused: model.pth is damaged") -> VersionStatus:
@@ -42,3 +50,24 @@ def test_the_plan_counts_nothing_where_nothing_can_be_served(settings):
     gpu = Gpu(0, "A GPU", "1", 20 * GIB, 24 * GIB)
     plan = fit_workers(settings(), lineup, [gpu])
     assert plan.lines == (("plan", "1 worker: 1 on cuda:0; nothing can be served yet"),)
+
+
+@pytest.mark.parametrize(
+    ("reason", "after_s"),
+    [("the model is loading", 20), ("the model cannot be served: model.pth is damaged.", 2)],
+)
+def test_the_terminal_says_what_lasts_once(monkeypatch, capsys, reason, after_s):
+    """scripts/serve waits with scripts/ready; a load of a few seconds is no news."""
+    ready = ModuleType("ready")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    SourceFileLoader("ready", str(ROOT / "scripts" / "ready")).exec_module(ready)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    patience = ready.Patience()
+    told = []
+    for _ in range(100):
+        patience.note(reason)
+        told.append(capsys.readouterr().out)
+        now += 0.5
+    assert [number / 2 for number, text in enumerate(told) if text] == [after_s]
+    assert f"not ready: {reason}" in "".join(told)
