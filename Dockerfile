@@ -32,7 +32,7 @@ RUN apt-get update \
 COPY scripts/demo_scenes.py scripts/demo_scenes.py
 COPY models models
 COPY app app
-RUN python -m scripts.demo_scenes /tmp/scenes --count 1500 \
+RUN python -m scripts.demo_scenes /tmp/scenes --count 2000 \
  && python -m app.optimize --pictures /tmp/scenes \
  && rm -r /tmp/scenes
 

@@ -39,7 +39,7 @@ from app.precision import (
 from app.quantisation import quantise
 from app.settings import Settings, count_cores
 
-CALIBRATING = 3  # one image in so many calibrates, the others measure
+CALIBRATING = 4  # one image in so many calibrates, the others measure
 SPEED_ROUNDS = 5
 
 

@@ -5,7 +5,7 @@ OFL 1.1); the backgrounds are gradients, noise, stripes, blobs and street-like b
 plain JPEG of the sort that a client uploads, so the demo model meets JPEG artefacts and every
 aspect ratio in training already.
 
-    .venv/bin/python -m scripts.demo_scenes FOLDER --count 1500     scenes for scripts/optimize --pictures
+    .venv/bin/python -m scripts.demo_scenes FOLDER --count 2000     scenes for scripts/optimize --pictures
 """
 
 from __future__ import annotations
