@@ -1,7 +1,7 @@
 """Make the reduced precisions of a bundle and measure each against fp32: ``scripts/optimize``.
 
 The report (``precision.json``) lies in the bundle afterwards; the server reads it
-(``SERVING_PRECISION``). Takes a minute or two on two cores.
+(``SERVING_PRECISION``). Takes some minutes on two cores.
 """
 
 from __future__ import annotations
