@@ -32,6 +32,7 @@ The house, from the roof down. A module imports only from floors below its own;
              image_structure, jpeg_structure, image_parts   what a file is made of, counted before it is decoded
              bundle, card, optimized, precision   files: models, what was derived from them
              decision           from logits to the classes that pass; NumPy alone
+             agreement          on how many images two networks agree, and what that shows
     GROUND   budgets            what a worker may hold for its requests, in bytes
              roster, endings, quarantine   the workers, how they ended, and by which inputs
              doors              the addresses that Gunicorn listens on

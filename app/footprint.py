@@ -21,7 +21,7 @@ from app.bundle import Bundle
 from app.errors import BundleError
 from app.machine import list_gpus, processor
 from app.optimized import Optimized
-from app.precision import read_report
+from app.precision import INT8, read_report
 from app.settings import Settings, count_cores
 
 PREPARE, MEASURE = "prepare", "measure"  # what app/probe.py does
@@ -79,7 +79,9 @@ def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
 
 def footprint_key(settings: Settings, optimized: Optimized) -> str:
     """Return what a footprint depends on, as one line."""
-    report = read_report(optimized.report_path(), optimized.weights_hash)
+    report = read_report(
+        optimized.report_path(), optimized.weights_hash, optimized.find_network(INT8)
+    )
     conditions = {
         "engine": settings.engine,
         "device": settings.device,

@@ -1,22 +1,25 @@
 """Make the reduced precisions of a bundle and measure each against fp32: ``scripts/optimize``.
 
 The report (``precision.json``) lies in the bundle afterwards; the server reads it
-(``SERVING_PRECISION``). Takes a minute or two on two cores.
+(``SERVING_PRECISION``). Takes some minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from app.agreement import CONFIDENCE, compare, images_needed
 from app.bundle import find_bundle
 from app.conversion import convert_bundle
-from app.decision import Decision
 from app.engines import Choice, Engine, load_engine
 from app.errors import BundleError, ServingError, SettingsError
 from app.footprint import default_batch
@@ -24,12 +27,35 @@ from app.images import Frame, decode_image
 from app.logs import say
 from app.machine import list_gpus, processor
 from app.optimized import Optimized
-from app.precision import FP32, Measurement, Report
+from app.precision import (
+    FP32,
+    INT8,
+    MIN_AGREEMENT,
+    Measurement,
+    Report,
+    digest_network,
+    floor_percent,
+)
 from app.quantisation import quantise
 from app.settings import Settings, count_cores
 
-MIN_PICTURES = 100  # with fewer, one picture would be more than the 1 % that may differ
+CALIBRATING = 4  # one image in so many calibrates, the others measure
 SPEED_ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Images:
+    """A folder's images, each once and for one purpose: (n, 3, side, side) uint8.
+
+    Attributes:
+        calibrating: what int8 is calibrated on; decoded as it will be served.
+        exact: what is measured on, decoded as fp32 is served.
+        fast: the same images, decoded as reduced precisions are served.
+    """
+
+    calibrating: np.ndarray
+    exact: np.ndarray
+    fast: np.ndarray
 
 
 def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
@@ -44,25 +70,22 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     """
     bundle = find_bundle(settings.models, settings.model)
     optimized = Optimized(bundle, settings.cache)
-    folder = pictures or bundle.folder / "calibration"
-    images = read_pictures(folder, settings, bundle.card.frame)
-    # As reduced precisions are served.
-    fast = read_pictures(folder, settings, bundle.card.frame, fast=True)
+    images = read_images(pictures or bundle.folder / "calibration", settings, bundle.card.frame)
     say(f"{bundle.name}, version {bundle.version}: converting")
     convert_bundle(optimized)
-    say(f"fp32 reference (eager torch) on {len(images)} pictures")
-    reference = run_engine(load(optimized, "eager", FP32), images)
-    say("quantising to int8")
-    quantise(optimized, images)
+    say(f"quantising to int8: calibrating on {len(images.calibrating):,} images")
+    quantise(optimized, images.calibrating)
+    say(f"fp32 reference (eager torch) on {len(images.exact):,} other images")
+    reference = run_engine(load(optimized, "eager", FP32), images.exact)
 
     rows = []
     for engine, precision, device in candidates(optimized):
         say(f"measuring {precision} on {device}")
-        served = images if precision == FP32 else fast
+        served = images.exact if precision == FP32 else images.fast
         row = measure(optimized, (engine, precision, device), served, reference)
-        say(f"  {row.agreement:.2%} of the label sets, {row.images_per_s:.0f} images/s")
+        say(f"  {row.objection or 'it agrees'}; {row.images_per_s:.0f} images/s")
         rows.append(row)
-    report = Report(optimized.weights_hash, len(images), tuple(rows))
+    report = Report(optimized.weights_hash, len(images.calibrating), len(images.exact), tuple(rows))
     return report, optimized.add_report(report.as_text())
 
 
@@ -93,26 +116,24 @@ def measure(
     engine_name, precision, device = candidate
     engine = load(optimized, engine_name, precision, device)
     logits = run_engine(engine, images)
-    deviation = np.abs(logits - reference)
-    network = optimized.find_network("int8" if precision == "int8" else FP32)
+    bundle = optimized.bundle
+    with np.errstate(invalid="ignore"):  # infinite on both sides
+        deviation = np.abs(logits - reference)
+    finite = bool(np.isfinite(deviation).all())
+    network = optimized.find_network(INT8 if precision == INT8 else FP32)
     size = network.with_suffix(".bin").stat().st_size if network else 0
     kind = device.partition(":")[0]
     return Measurement(
         kind,
         precision,
-        round(measure_agreement(optimized.bundle.card.decision, logits, reference), 5),
-        round(float(deviation.max()), 4),
-        round(float(deviation.mean()), 5),
+        compare(bundle.card.decision, logits, reference, bundle.class_names, MIN_AGREEMENT),
+        round(float(deviation.max()), 4) if finite else None,
+        round(float(deviation.mean()), 5) if finite else None,
         round(measure_speed(engine, images), 1),
         round(size / 1e6, 1),
         list_gpus()[0].name if kind == "cuda" else processor(),
+        digest_network(network) if precision == INT8 else "",
     )
-
-
-def measure_agreement(decision: Decision, logits: np.ndarray, reference: np.ndarray) -> float:
-    """Return the share of pictures whose set of passing classes is exactly the reference's."""
-    same = decision.passes(logits) == decision.passes(reference)
-    return float(same.all(axis=1).mean())
 
 
 def measure_speed(engine: Engine, images: np.ndarray) -> float:
@@ -137,29 +158,60 @@ def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def read_pictures(folder: Path, settings: Settings, frame: Frame, fast: bool = False) -> np.ndarray:
-    """Return every picture of a folder: (n, 3, side, side) uint8, decoded ``fast`` or exactly.
+def read_images(folder: Path, settings: Settings, frame: Frame) -> Images:
+    """Return a folder's images: some to calibrate on, the others to measure on.
+
+    An image's own pixels say what it is for, so it never changes sides, whatever else lies there.
+    Files of the same pixels count once.
 
     Raises:
-        BundleError: there are too few; the text says what is needed.
+        BundleError: there are too few to measure on; the text says how many are needed.
     """
-    images = []
-    for path in sorted(folder.glob("**/*")) if folder.is_dir() else []:
-        if path.is_file():
-            try:
-                with path.open("rb") as file:
-                    images.append(
-                        decode_image(file, settings.max_pixels, settings.exif_rotate, fast, frame)
-                    )
-            except ServingError as error:
-                if not fast:
-                    say(f"left out {path}: {error.message}")
-    if len(images) < MIN_PICTURES:
+    calibrating, exact, fast = [], [], []
+    for pixels, as_served, digest in decode_distinct(folder, settings, frame):
+        if digest[0] % CALIBRATING == 0:
+            calibrating.append(as_served)
+        else:
+            exact.append(pixels)
+            fast.append(as_served)
+    needed, with_one = (images_needed(differing, MIN_AGREEMENT) for differing in (0, 1))
+    if len(exact) < needed or not calibrating:
         raise BundleError(
-            f"{folder} holds {len(images)} pictures; at least {MIN_PICTURES} of the kind that will "
-            "come are needed, to calibrate and to measure (scripts/optimize --pictures FOLDER)"
+            f"{folder} holds {len(exact) + len(calibrating):,} different images, of which {len(exact):,} are to be "
+            f"measured on (one in {CALIBRATING} calibrates instead); at least {needed} are needed, "
+            f"{with_one} if one of them differs, to show an agreement of {MIN_AGREEMENT * 100:.0f} %. Until "
+            "then fp32 is served (scripts/optimize --pictures FOLDER: of the kind that will come)"
         )
-    return np.stack(images)
+    return Images(np.stack(calibrating), np.stack(exact), np.stack(fast))
+
+
+def decode_distinct(
+    folder: Path, settings: Settings, frame: Frame
+) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
+    """Yield each image of a folder once: decoded exactly, decoded fast, and a digest of its pixels."""
+    first: dict[bytes, Path] = {}
+    for path in sorted(folder.glob("**/*")) if folder.is_dir() else []:
+        if not path.is_file():
+            continue
+        try:
+            pixels, as_served = (
+                decode_file(path, settings, frame, fast=fast) for fast in (False, True)
+            )
+        except (ServingError, OSError) as error:
+            say(f"left out {path}: {getattr(error, 'message', error)}")
+            continue
+        digest = hashlib.sha256(pixels.tobytes()).digest()
+        if digest in first:
+            say(f"left out {path}: it shows the same as {first[digest]}")
+            continue
+        first[digest] = path
+        yield pixels, as_served, digest
+
+
+def decode_file(path: Path, settings: Settings, frame: Frame, fast: bool) -> np.ndarray:
+    """Return one image as the network takes it. Raises ServingError or OSError."""
+    with path.open("rb") as file:
+        return decode_image(file, settings.max_pixels, settings.exif_rotate, fast, frame)
 
 
 def main() -> None:
@@ -173,15 +225,42 @@ def main() -> None:
         report, path = optimize(Settings.from_env(os.environ), options.pictures)
     except (BundleError, SettingsError) as error:
         sys.exit(str(error))
+    print_report(report)
+    print(f"written to {path}; a running server takes it over within seconds")
+
+
+def print_report(report: Report) -> None:
+    """Print a line for each measurement, and what they come to on this machine."""
     print(
-        f"{'device':7}{'precision':>10}{'agreement':>11}{'largest':>9}{'mean':>8}{'images/s':>10}{'MB':>7}"
+        f"{report.measured:,} images measured, {report.calibrated:,} others calibrated on; shares of the label "
+        f"sets that are fp32's, and what is shown of them with {CONFIDENCE * 100:.0f} % confidence"
+    )
+    print(
+        f"{'device':7}{'precision':>10}{'differ':>8}{'share':>9}{'shown':>9}{'labelled':>10}{'shown':>9}"
+        f"{'largest':>9}{'mean':>8}{'images/s':>10}{'MB':>7}  worst class"
     )
     for row in report.measurements:
-        print(
-            f"{row.device:7}{row.precision:>10}{row.agreement:>11.2%}{row.max_deviation:>9.3f}"
-            f"{row.mean_deviation:>8.4f}{row.images_per_s:>10.1f}{row.size_mb:>7.1f}"
-        )
-    print(f"written to {path}; a running server takes it over within seconds")
+        print(format_row(row))
+    for row in report.measurements:
+        if row.objection:
+            print(f"{row.precision} on {row.device} has not earned its place: {row.objection}")
+    if all(row.objection for row in report.measurements if row.precision != FP32):
+        print("no reduced precision has earned its place: fp32 is served")
+
+
+def format_row(row: Measurement) -> str:
+    """Return a measurement as a line of the table."""
+    everywhere, labelled = row.agreement.everywhere, row.agreement.labelled
+    shares = (everywhere.share, everywhere.bound, labelled.share, labelled.bound)
+    share, shown, of_labelled, shown_of_labelled = map(floor_percent, shares)
+    deviations = (row.max_deviation, row.mean_deviation)
+    largest, mean = ("NaN" if each is None else f"{each:.4f}" for each in deviations)
+    worst = row.agreement.worst_class
+    return (
+        f"{row.device:7}{row.precision:>10}{everywhere.differing:>8,}{share:>9}{shown:>9}{of_labelled:>10}"
+        f"{shown_of_labelled:>9}{largest:>9}{mean:>8}{row.images_per_s:>10.1f}{row.size_mb:>7.1f}"
+        + (f"  {worst.name}: {worst.count.differing:,} of {worst.count.images:,}" if worst else "")
+    )
 
 
 if __name__ == "__main__":

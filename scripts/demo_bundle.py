@@ -23,7 +23,6 @@ DESCRIPTION = (
 )
 # The samples are for trying out, not for measuring: with this seed the demo reads all eight.
 SAMPLE_SEED = 6
-CALIBRATION_SEED, CALIBRATION_SCENES = 3, 500
 # Name → what is on it, and on which backdrop.
 SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "street": (("Bus", "Car", "Bicycle", "Person"), "horizon"),
@@ -105,14 +104,6 @@ def write_samples(folder: Path) -> None:
             scene = draw_sample(name)
             scene.image.save(folder / f"{name}.jpg", quality=90)
             table.writerow([f"{name}.jpg", " | ".join(CLASS_NAMES[i] for i in scene.labels)])
-
-
-def write_calibration(folder: Path) -> None:
-    """Write the pictures that ``scripts/optimize`` calibrates and measures with: scenes of a seed of their own."""
-    folder.mkdir(exist_ok=True)
-    for index in range(CALIBRATION_SCENES):
-        scene = draw_scene(np.random.default_rng([CALIBRATION_SEED, index]))
-        scene.image.save(folder / f"{index:03}.jpg", quality=80)
 
 
 def plot_curve(history: list[dict[str, float]], path: Path) -> None:

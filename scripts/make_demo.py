@@ -32,11 +32,10 @@ from scripts.demo_bundle import (
     measure_bundle,
     plot_curve,
     write_bundle,
-    write_calibration,
     write_card,
     write_samples,
 )
-from scripts.demo_scenes import CLASS_NAMES, draw_scene
+from scripts.demo_scenes import CALIBRATION_SCENES, CLASS_NAMES, draw_scene, write_scenes
 from scripts.scores import exact_share, mean_average_precision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -265,7 +264,7 @@ def main() -> None:
     scores = measure_bundle(models, images.numpy(), targets.numpy())
     write_card(models / "demo" / "1", scores)
     write_samples(ROOT / "samples")
-    write_calibration(models / "demo" / "1" / "calibration")
+    write_scenes(models / "demo" / "1" / "calibration", CALIBRATION_SCENES)
     plot_curve(run.history, ROOT / "docs" / "demo-training.png")
     print(json.dumps(scores, indent=1))
 

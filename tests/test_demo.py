@@ -10,7 +10,7 @@ from app.bundle import find_bundle
 from app.engines.eager import EagerEngine
 from scripts.demo_bundle import SAMPLES as SAMPLE_SCENES
 from scripts.demo_bundle import measure_bundle, write_bundle
-from scripts.demo_scenes import CLASS_NAMES, draw_scene
+from scripts.demo_scenes import CLASS_NAMES, draw_scene, write_scenes
 from scripts.make_demo import HELD_OUT_SEED, SIDE, Pruning, draw_prepared, lamp_scores
 from scripts.scores import average_precision, exact_share, mean_average_precision
 from tests.conftest import DEMO
@@ -78,6 +78,14 @@ def test_a_seed_names_a_scene():
     assert first.labels == again.labels
     assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
     assert draw_scene(np.random.default_rng([7, 8])).image.size != first.image.size
+
+
+def test_the_scenes_to_calibrate_on_are_the_first_of_as_many_as_one_wants(tmp_path):
+    write_scenes(tmp_path / "more", 3)
+    names = ["000.jpg", "001.jpg", "002.jpg"]
+    assert sorted(path.name for path in (tmp_path / "more").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "more" / name).read_bytes() == (DEMO / "calibration" / name).read_bytes()
 
 
 def test_a_scene_holds_one_to_four_pictograms_and_its_target_says_which():

@@ -15,7 +15,12 @@ from app.sizing import choose_how, current_plan
 def main(precision: str, seconds: float) -> None:
     """Measure batches of 1, 2, 4 … up to the served size, on all cores: images/s and ms a batch."""
     settings = Settings.from_env(
-        {**os.environ, "SERVING_PRECISION": precision, "SERVING_WORKERS": "1"}
+        {
+            **os.environ,
+            "SERVING_PRECISION": precision,
+            "SERVING_INSIST": "on",
+            "SERVING_WORKERS": "1",
+        }
     )
     plan = current_plan(settings)
     if not plan.lineup.entries:
