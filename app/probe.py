@@ -18,7 +18,7 @@ from pathlib import Path
 
 from app.bundle import Bundle, open_bundle
 from app.engines import Choice, load_engine
-from app.errors import BundleError, first_line
+from app.errors import BundleError, PassingFailure, first_line
 from app.footprint import MEASURE, PREPARE, UNPREPARED, Footprint, default_batch, planned_threads
 from app.machine import list_gpus, process_memory
 from app.optimized import Optimized
@@ -101,9 +101,11 @@ def main(task: str, folder: str, name: str, version: str) -> None:
         bundle = open_bundle(Path(folder), name, int(version))
         report = {PREPARE: prepare, MEASURE: measure}[task](Settings.from_env(os.environ), bundle)
     except BundleError as error:
-        report = {"failure": str(error)}
+        report = {"failure": str(error), "passing": isinstance(error, PassingFailure)}
     except MemoryError as error:
-        report = {"failure": f"not enough memory: {first_line(error)}"}
+        report = {"failure": f"not enough memory: {first_line(error)}", "passing": True}
+    except OSError as error:  # a full disk, above all
+        report = {"failure": first_line(error), "passing": True}
     print(json.dumps(report))
 
 

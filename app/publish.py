@@ -15,17 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.bundle import (
-    CARD_FILE,
-    CLASS_FILE,
-    find_weights,
-    open_bundle,
-    put_in_place,
-    write_sums,
-)
+from app.bundle import CARD_FILE, open_bundle, put_in_place, write_sums
 from app.errors import BundleError, SettingsError
 from app.footprint import find_footprint
 from app.logs import say
+from app.model_folders import CLASS_FILE, find_weights
 from app.optimized import Optimized
 from app.precision import REPORT_FILE
 from app.settings import Settings

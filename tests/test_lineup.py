@@ -1,6 +1,7 @@
 """The lineup: what is found in a folder, checked, refused, kept; only the measuring is made quick here."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -9,7 +10,8 @@ from app import lineup as lineup_module
 from app.bundle import write_sums
 from app.errors import BundleError
 from app.footprint import Footprint
-from app.lineup import Curator, Lineup, LineupFile, Refusal
+from app.lineup import Curator, Lineup, Refusal
+from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
 from tests.helpers import make_entry, make_lineup
 
@@ -212,9 +214,15 @@ def test_a_curator_starts_with_what_was_served(curator, models):
     assert versions(curator(before).look()) == [4]
 
 
-def test_a_lineup_survives_its_file(settings, tmp_path):
-    chosen = settings(cache=str(tmp_path / "cache"))
-    file = LineupFile(chosen)
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    """Return the folder in which an instance keeps its lineup; the process works beside it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def test_a_lineup_survives_its_file(run_folder):
+    file = LineupFile("us")
     assert file.read() is None
     lineup = make_lineup(
         make_entry("voc", 1),
@@ -223,19 +231,50 @@ def test_a_lineup_survives_its_file(settings, tmp_path):
         labels={"voc": {"stable": 1}},
         traffic={"voc": {"stable": 9, "2": 1}},
         problem="odd",
+        skipped=("lost+found is skipped",),
     )
     file.write(lineup)
-    assert LineupFile(chosen).read() == file.read() == lineup
+    assert LineupFile().read() == LineupFile("us").read() == file.read() == lineup
     assert file.read() is file.read()  # not read again while it is the same file
     file.write(Lineup())
     assert file.read() == Lineup()
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["lineup.json"]
+    assert sorted(path.name for path in run_folder.iterdir()) == ["lineup.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"entries": [{}], "refusals": []}'])
-def test_a_damaged_file_counts_as_none(settings, tmp_path, text):
-    (tmp_path / "lineup.json").write_text(text)
-    assert LineupFile(settings(cache=str(tmp_path))).read() is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"entries": [{}], "refusals": []}',
+        '{"instance": "us", "lineup": "{}"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_file_counts_as_none(run_folder, text):
+    run_folder.mkdir()
+    (run_folder / "lineup.json").write_text(text)
+    assert LineupFile("us").read() is None
+    assert last_default() == ""
+
+
+def test_a_worker_follows_its_own_masters_lineup_only(run_folder):
+    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
+    assert LineupFile("us").read() is None
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))
+    follower = LineupFile()
+    assert follower.read().default == "new"
+    follower.write(make_lineup(make_entry("newer", 1)))
+    assert LineupFile("us").read().default == "newer"
+
+
+def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(run_folder):
+    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
+    (run_folder / f"lineup.{os.getpid()}").mkdir()  # where it would be drafted
+    trouble = LineupFile("us").try_write(make_lineup(make_entry("new", 1)))
+    assert "lineup.json cannot be written" in trouble
+    assert not (run_folder / "lineup.json").exists()
 
 
 def test_sums_are_such_as_sha256sum_checks(models):
