@@ -24,7 +24,7 @@ The house, from the roof down. A module imports only from floors below its own;
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import
-             network, weights, gradcam   the network as torch knows it, and its last feature map
+             network, weights, weight_faults, gradcam   the network as torch knows it, and its last feature map
              heatmap            from features to numbers and colours over a picture
              images             from RGB to the network's input
              image_decoding, image_memory   from a file to RGB, and the bytes that it takes

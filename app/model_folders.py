@@ -56,9 +56,8 @@ def find_models(models: Path, name: str = "") -> Found:
             return Found(find_named(models, name) or bare or refuse_name(models, name))
         found, skipped = list_models(models)
         found |= bare
-        for name, folder in bare.items():
-            if problem := name_problem(name):
-                raise BundleError(f"{shorten(str(folder))}: the folder's name {problem}")
+        if problem := next(filter(None, map(name_problem, bare)), ""):
+            raise BundleError(f"{shorten(str(models), MAX_SHOWN)}: the folder's name {problem}")
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise BundleError(f"the models folder cannot be read: {error}") from error
     if not found:
