@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
@@ -34,6 +34,21 @@ SPARE_BYTES = 64 << 20  # that a weights file may have beyond its numbers
 # both want ImageNet's normalisation turned into a mean and deviation of 0.5 (transform_input), which
 # no weights file tells: a card says so instead.
 AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+
+# First part of tensors' names → which networks have such. RegNets are left out: see find_shapes.
+FAMILIES = {"layer1": ("resnet", "resnext", "wide_resnet"), "encoder": ("vit_",)}
+OTHERS = (
+    "alex",
+    "convnext",
+    "dense",
+    "efficient",
+    "mnas",
+    "mobile",
+    "shuffle",
+    "squeeze",
+    "swin",
+    "vgg",
+)
 
 
 class PixelNetwork(nn.Module):
@@ -105,15 +120,18 @@ def build_network(bundle: Bundle) -> PixelNetwork:
 
 
 def find_shapes(bundle: Bundle, outputs: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that the architecture needs; no tensor of it takes memory. Raises BundleError."""
-    with torch.device("meta"):
+    """Return the shapes that the architecture needs; hardly a tensor takes memory. Raises BundleError."""
+    try:
+        with torch.device("meta"):
+            classifier = build_classifier(bundle, outputs)
+    except NotImplementedError:  # RegNets reckon their widths with tensors
         classifier = build_classifier(bundle, outputs)
     return {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
 
 
 def find_cure(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return what to do with weights that are of another network than the card says."""
-    for architecture in list_architectures():
+    for architecture in list_similar(shapes):
         other = replace(bundle, card=replace(bundle.card, architecture=architecture))
         with suppress(BundleError):  # it cannot take this input size
             if is_same_network(shapes, find_shapes(other, len(bundle.class_names))):
@@ -127,6 +145,15 @@ def find_cure(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
             f'{{"architecture": "NAME"}} there, with its name in torchvision'
         )
     return f"{CARD_FILE} and the network that was saved must be of one architecture"
+
+
+def list_similar(names: Iterable[str]) -> list[str]:
+    """Return the architectures that a file with these tensors may be of; each takes some 50 ms to compare."""
+    firsts = {name.partition(".")[0] for name in names}
+    if len(firsts) < 2:
+        return []  # no network's
+    families = next((families for first, families in FAMILIES.items() if first in firsts), OTHERS)
+    return [name for name in list_architectures() if name.startswith(families)]
 
 
 def list_architectures() -> list[str]:

@@ -15,7 +15,7 @@ HEAD_BYTES = 256
 TOLD = 3  # names of tensors of each kind
 
 TERMINAL = re.compile(r"\x1b\[[0-9;]*m")  # torch's words are bold
-CLASS = re.compile(r"(?:GLOBAL|class|global:?) `?([A-Za-z_][\w.]+)")
+CLASS = re.compile(r"GLOBAL ([A-Za-z_]\w*\.[\w.]+)")
 
 
 def describe_unreadable(path: Path, error: Exception) -> str:
