@@ -19,7 +19,14 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from app.bundle import CARD_FILE, MAX_WEIGHTS_BYTES, open_bundle, put_in_place, write_sums
+from app.bundle import (
+    CARD_FILE,
+    MAX_WEIGHTS_BYTES,
+    SUMS_FILE,
+    open_bundle,
+    put_in_place,
+    write_sums,
+)
 from app.errors import BundleError, SettingsError
 from app.footprint import find_footprint
 from app.foreign import open_regular
@@ -46,6 +53,8 @@ def publish(source: Path, model: Path, settings: Settings) -> Path:
         raise BundleError(f"{model}: a model's name {problem}")
     is_new = not model.exists()
     model.mkdir(parents=True, exist_ok=True)
+    if is_new:
+        model.chmod(FOLDER_MODE)
     try:
         with tempfile.TemporaryDirectory(dir=model, prefix=".publishing-") as draft:
             folder = Path(draft) / "version"
@@ -53,6 +62,7 @@ def publish(source: Path, model: Path, settings: Settings) -> Path:
             say(f"checking {source}")
             check(folder, source, model.name, settings)
             write_sums(folder)
+            (folder / SUMS_FILE).chmod(FILE_MODE)
             return put_in_place(folder, model)
     except BaseException:
         if is_new:

@@ -405,7 +405,7 @@ def write_bomb(folder, kind):
             header = header.ljust(117) + b"\n"
             with archive.open("x.npy", "w", force_zip64=True) as member:
                 member.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
-                for _ in range(600):
+                for _ in range(400):
                     member.write(bytes(1_000_000))
     elif kind == "a claim of terabytes":
         write_npz_claim(folder / "model.npz", "conv1.weight", (1 << 40,))
@@ -420,7 +420,7 @@ def write_bomb(folder, kind):
             ) as archive,
             archive.open("archive/data.pkl", "w", force_zip64=True) as member,
         ):
-            for _ in range(600):
+            for _ in range(400):
                 member.write(bytes(1_000_000))
 
 
