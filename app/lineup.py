@@ -20,6 +20,7 @@ from typing import Any
 from app.bundle import CARD_FILE, SUMS_FILE, check_sums, open_bundle
 from app.errors import BundleError, PassingFailure, first_line
 from app.footprint import Footprint, find_footprint
+from app.foreign import MAX_JSON_BYTES, open_regular
 from app.machine import hold_lock
 from app.model_folders import CLASS_FILE, WEIGHT_FILES, versions_of
 from app.models_file import Wanted, read_wanted
@@ -325,6 +326,10 @@ def check_version(settings: Settings, folder: Path, name: str, version: int) -> 
         BundleError: it cannot; the text says why.
     """
     check_sums(folder)
+    with suppress(FileNotFoundError):
+        open_regular(
+            folder / REPORT_FILE, MAX_JSON_BYTES
+        ).close()  # who reads it does not expect a FIFO
     optimized = Optimized(open_bundle(folder, name, version), settings.cache)
     footprint = find_footprint(settings, optimized)
     return Entry(name, version, str(folder.resolve()), optimized.weights_hash, footprint)

@@ -43,6 +43,8 @@ class LineupFile:
 
     def write(self, lineup: Lineup) -> None:
         """Replace it, whole or not at all. Raises OSError."""
+        if not self._own:
+            self.read()  # a master that started meanwhile has another id
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_suffix(f".{os.getpid()}")
         try:

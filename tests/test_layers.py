@@ -61,7 +61,9 @@ NEIGHBOURS |= {("models_file", "repository"), ("models_file", "model_folders")}
 NEIGHBOURS |= {("lineup_file", "lineup"), ("sizing", "lineup_file")}
 NEIGHBOURS |= {("bundle", "foreign"), ("bundle", "model_folders"), ("weights", "foreign")}
 NEIGHBOURS |= {("weights", "weight_faults"), ("weights", "bundle"), ("network", "weight_faults")}
-NEIGHBOURS |= {("lineup", there) for there in ("bundle", "optimized", "precision", "model_folders")}
+NEIGHBOURS |= {
+    ("lineup", there) for there in ("bundle", "foreign", "optimized", "precision", "model_folders")
+}
 NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "card")}
 NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}

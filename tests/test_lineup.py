@@ -270,6 +270,15 @@ def test_a_worker_follows_its_own_masters_lineup_only(run_folder):
     assert LineupFile("us").read().default == "newer"
 
 
+def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
+    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
+    follower = LineupFile()
+    follower.read()
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))  # while the follower looked
+    follower.write(make_lineup(make_entry("newer", 1)))
+    assert LineupFile("us").read().default == "newer"
+
+
 def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(run_folder):
     LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
     (run_folder / f"lineup.{os.getpid()}").mkdir()  # where it would be drafted
