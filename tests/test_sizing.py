@@ -210,12 +210,15 @@ def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings
     assert "model.pth cannot be read as weights" in plan.lineup.failure
 
 
-def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path):
+def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "cache").write_text("in the way")
+    (tmp_path / "run").write_text("in the way")
     plan = sizing.adopt_plan(
         settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache"))
     )
     assert [entry.name for entry in plan.lineup.entries] == ["demo"]
+    assert "lineup.json cannot be written" in plan.warning
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
