@@ -16,21 +16,34 @@ Nothing here needs torch: ``app/weights.py`` reads the tensors.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from app.card import DEFAULT, Card, Fields, is_text, read_card
+from app.card import DEFAULT, Card, Fields, read_card, read_description
 from app.errors import BundleError
+from app.foreign import read_bytes, read_json, take_sum
+from app.model_folders import (
+    CLASS_FILE,
+    MAX_DIGITS,
+    WEIGHT_FILES,
+    find_models,
+    find_weights,
+    is_closed,
+    is_version,
+    versions_of,
+)
+from app.names import shorten, text_problem
 
 SUMS_FILE = "SHA256SUMS"
-WEIGHT_FILES = ("model.pth", "model.safetensors", "model.npz")  # looked for in this order
-CLASS_FILE = "class_name.json"
 CARD_FILE = "model.json"
+SUMMED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE)  # what SHA256SUMS can name
 HASH_DIGITS = 16
-DEMO = "demo"  # the model that comes with the project; anybody's own goes first
+MAX_CLASSES = 100_000
+MAX_WEIGHTS_BYTES = 8 << 30  # torchvision's largest classifier, in 64 bits, takes 5.2 GB
+MAX_SUMS_BYTES = 1 << 16
+INDEX_CURE = "write {str(i): name for name, i in class_to_idx.items()}"
+CLASSES_CURE = "write {str(i): name for i, name in enumerate(names)}"
 
 
 @dataclass(frozen=True)
@@ -71,66 +84,21 @@ class Bundle:
         Raises:
             BundleError: the file cannot be read.
         """
-        try:
-            digits = take_sum(self.weights)[:HASH_DIGITS]
-        except OSError as error:
-            raise BundleError(f"{self.weights}: {error}") from error
-        return digits + self.card.suffix()
+        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS] + self.card.suffix()
 
 
 def find_bundle(models: Path, name: str = "") -> Bundle:
-    """Open the highest version of the model that ``find_model`` chooses; raises as that does."""
-    chosen, folder = find_model(models, name)
-    version, folder = max(versions_of(folder).items())
-    return open_bundle(folder, chosen, version)
-
-
-def find_model(models: Path, name: str = "") -> tuple[str, Path]:
-    """Choose the model to serve: the one called ``name``, or the only one.
-
-    Args:
-        models: a folder of models, or a bare model.
-        name: which model; empty takes the only one, or the only one beside the demo.
-
-    Returns:
-        Its name and its folder.
+    """Open the highest version of the only model, or of the one called ``name``.
 
     Raises:
         BundleError: there is none, or more than one to choose from; the text names the folder.
     """
-    try:
-        if find_weights(models):
-            return models.resolve().name, models
-        found = {child.name: child for child in sorted(models.iterdir()) if versions_of(child)}
-    except OSError as error:
-        raise BundleError(f"the models folder cannot be read: {error}") from error
-    if not found:
-        raise BundleError(
-            f"{models} holds no model: expected NAME/{WEIGHT_FILES[0]} and NAME/{CLASS_FILE}"
-        )
-    own = [candidate for candidate in found if candidate != DEMO] or [DEMO]
-    if name and name not in found:
-        raise BundleError(f"{models} holds no model {name!r}; it holds {', '.join(found)}")
-    if not name and len(own) > 1:
+    found = find_models(models, name).folders
+    if len(found) > 1:
         raise BundleError(f"{models} holds {', '.join(found)}: set SERVING_MODEL to one of them")
-    chosen = name or own[0]
-    return chosen, found[chosen]
-
-
-def versions_of(folder: Path) -> dict[int, Path]:
-    """Return a model's versions: its numbered folders that hold weights, and itself as version 1 where it does.
-
-    Leading zeros are allowed; all other names are somebody's own affair, a draft's above all.
-    """
-    if not folder.is_dir() or folder.name.startswith("."):
-        return {}
-    numbered = [
-        child
-        for child in sorted(folder.iterdir())
-        if child.name.isdecimal() and int(child.name) and find_weights(child)
-    ]
-    itself = {1: folder} if find_weights(folder) else {}
-    return itself | {int(child.name): child for child in numbered}
+    ((chosen, folder),) = found.items()
+    version, folder = max(versions_of(folder).items())
+    return open_bundle(folder, chosen, version)
 
 
 def put_in_place(folder: Path, model: Path) -> Path:
@@ -143,18 +111,15 @@ def put_in_place(folder: Path, model: Path) -> Path:
     while True:
         # After every number that is taken, whatever it holds: a version once seen must not come back
         # as another.
-        taken = [int(child.name) for child in model.iterdir() if child.name.isdecimal()]
+        taken = [int(child.name) for child in model.iterdir() if is_version(child.name)]
         version = model / str(max([*taken, *versions_of(model)], default=0) + 1)
+        if not is_version(version.name):
+            raise BundleError(f"{version}: a version's number has at most {MAX_DIGITS} digits")
         try:
             return folder.rename(version)
         except OSError:
             if not version.exists():
                 raise  # else somebody published meanwhile
-
-
-def find_weights(folder: Path) -> Path | None:
-    """Return the folder's weights file, or None."""
-    return next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
 
 
 def open_bundle(folder: Path, name: str, version: int) -> Bundle:
@@ -163,72 +128,77 @@ def open_bundle(folder: Path, name: str, version: int) -> Bundle:
     Raises:
         BundleError: a file is missing or not as expected; the text names it.
     """
+    if is_closed(folder):
+        raise BundleError(f"{folder} cannot be read by user {os.getuid()}: chmod -R a+rX {folder}")
     weights = find_weights(folder)
     if weights is None:
         raise BundleError(f"{folder} holds none of {', '.join(WEIGHT_FILES)}")
     names = read_class_names(folder / CLASS_FILE)
     path = folder / CARD_FILE
-    fields = Fields(path, read_json(path) if path.exists() else {})
-    description = fields.read("description", "", is_text, "a text")
-    return Bundle(name, version, weights, names, description, read_card(fields, len(names)))
+    content = read_json(path) if os.path.lexists(path) else {}
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    fields = Fields(path, content)
+    return Bundle(
+        name, version, weights, names, read_description(fields), read_card(fields, len(names))
+    )
 
 
 def check_sums(folder: Path) -> None:
     """Compare the files with ``SHA256SUMS``, where there is one: a copy may have broken off, a disk may rot.
 
     Raises:
-        BundleError: a file is missing or is another one; the text names it.
+        BundleError: a file is missing or is another one, or none that a model has; the text names it.
     """
     sums = folder / SUMS_FILE
-    try:
-        for line in sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []:
-            expected, _, name = line.partition("  ")
-            found = take_sum(folder / name)
-            if found != expected:
-                raise BundleError(f"{folder / name} is not what {SUMS_FILE} says: {found[:16]} …")
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{sums}: {error}") from error
+    if not os.path.lexists(sums):
+        return
+    for line in read_bytes(sums, MAX_SUMS_BYTES).decode("utf-8", "replace").splitlines():
+        expected, _, name = line.partition(" ")
+        name = name[1:]  # after the second blank, or sha256sum's mark of a binary file
+        if name not in SUMMED:
+            raise BundleError(
+                f"{sums} names {shorten(name)}; it can name only {', '.join(SUMMED)}: remove that line"
+            )
+        if take_sum(folder / name, MAX_WEIGHTS_BYTES) != expected:
+            raise BundleError(f"{folder / name} is not what {SUMS_FILE} says: copy it again")
 
 
 def write_sums(folder: Path) -> None:
     """Write ``SHA256SUMS`` over the files that a version is made of; what is derived or added later stays out."""
-    lines = []
-    for name in (*WEIGHT_FILES, CLASS_FILE, CARD_FILE):
-        if (folder / name).is_file():
-            lines.append(f"{take_sum(folder / name)}  {name}\n")
+    lines = [
+        f"{take_sum(folder / name, MAX_WEIGHTS_BYTES)}  {name}\n"
+        for name in SUMMED
+        if (folder / name).is_file()
+    ]
     (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
-
-
-def take_sum(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read ``{"0": "Aeroplane", …}``: one name for each number from 0 on.
 
     Raises:
-        BundleError: a number is missing, or a name is empty or no text.
+        BundleError: a number is missing, there are too many, or a name is no text that can be used.
     """
     names = read_json(path)
+    if not isinstance(names, dict):
+        raise BundleError(
+            f"{path}: expected a JSON object, found {type(names).__name__}: {CLASSES_CURE}"
+        )
+    if len(names) > MAX_CLASSES:
+        raise BundleError(f"{path} has {len(names)} names; at most {MAX_CLASSES} are allowed")
     expected = [str(index) for index in range(len(names))]
     if not names or set(names) != set(expected):
+        numbers = all(isinstance(value, int) for value in names.values())
+        cure = f" (it maps names to numbers: {INDEX_CURE})" if names and numbers else ""
+        found = shorten(sorted(names)[:5])
         raise BundleError(
-            f'{path}: expected the keys "0" to "N" without a gap, found {sorted(names)[:5]} …'
+            f'{path}: expected the keys "0" to "N" without a gap, found {found}{cure}'
         )
     ordered = tuple(names[key] for key in expected)
-    if wrong := [name for name in ordered if not isinstance(name, str) or not name.strip()]:
-        raise BundleError(f"{path}: a class name must be a text, found {wrong[0]!r}")
+    for index, name in enumerate(ordered):
+        if not isinstance(name, str) or not name.strip():
+            raise BundleError(f"{path}: a class name must be a text, found {shorten(name)}")
+        if problem := text_problem(name):
+            raise BundleError(f"{path}: the name of class {index}, {shorten(name)}, {problem}")
     return ordered
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise BundleError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: {error}") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from app.decision import LOGIT, SCORE, SIGMOID, SOFTMAX, Decision
 from app.errors import BundleError
 from app.images import SIDE, WHOLE, Frame
+from app.names import LINE_BREAKS, MAX_DESCRIPTION, SHOWN, shorten, text_problem
 
 # ImageNet's statistics, RGB in 0..1: what torchvision's pretrained networks were trained with
 # (torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms).
@@ -23,7 +24,6 @@ MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 MAX_SIDE = 2048  # px; the largest that any torchvision classifier was trained at is 600
-SHOWN = 60  # characters of a wrong value that an error quotes
 LARGEST = 3.4e38  # what still is a number in float32
 KEYS = {
     *("description", "scores", "architecture", "input_size", "crop", "mean", "deviation"),
@@ -83,7 +83,9 @@ class Fields:
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
         """Take what the file holds; ``path`` is for errors. Raises BundleError where a key is unknown."""
         if unknown := sorted(set(content) - KEYS):
-            raise BundleError(f"{path}: unknown keys {unknown}; known are {sorted(KEYS)}")
+            raise BundleError(
+                f"{path}: unknown keys {shorten(unknown[:5])}; known are {sorted(KEYS)}"
+            )
         self._path = path
         self._content = content
 
@@ -115,7 +117,7 @@ def read_card(fields: Fields, classes: int) -> Card:
         fields.read(
             "architecture",
             DEFAULT.architecture,
-            is_text,
+            lambda value: isinstance(value, str) and not text_problem(value),
             'the name of a torchvision classifier, such as "resnet18"',
         ),
         read_frame(fields),
@@ -129,6 +131,20 @@ def read_card(fields: Fields, classes: int) -> Card:
         ),
         read_decision(fields, classes),
     )
+
+
+def read_description(fields: Fields) -> str:
+    """Return what the model knows, in a sentence; empty where nothing is said."""
+    description: str = fields.read(
+        "description",
+        "",
+        lambda value: (
+            isinstance(value, str)
+            and not (value and text_problem(value, MAX_DESCRIPTION, LINE_BREAKS))
+        ),
+        f"a printable text of at most {MAX_DESCRIPTION} characters",
+    )
+    return description
 
 
 def read_frame(fields: Fields) -> Frame:
@@ -225,11 +241,6 @@ def read_threshold(
     if isinstance(threshold, list):
         return tuple(map(float, threshold))
     return None if threshold is None else float(threshold)
-
-
-def is_text(value: object) -> bool:
-    """Tell whether JSON's value is a text."""
-    return isinstance(value, str)
 
 
 def is_whole(value: object, low: int, high: int) -> bool:

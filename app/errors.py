@@ -177,6 +177,10 @@ class BundleError(Exception):
     """A model folder that cannot be served; for the operator's log, never for a client."""
 
 
+class PassingFailure(BundleError):
+    """A model that cannot be served for a reason that may pass: a full disk, a probe that was killed."""
+
+
 class DeviceLost(Exception):
     """The device failed in a way that only a new process mends; the worker ends and is replaced."""
 

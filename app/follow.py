@@ -10,7 +10,8 @@ import logging.config
 import os
 import time
 
-from app.lineup import Curator, Entry, Lineup, LineupFile
+from app.lineup import Curator, Entry, Lineup
+from app.lineup_file import LineupFile
 from app.logs import logging_config
 from app.settings import Settings
 
@@ -23,12 +24,13 @@ logger = logging.getLogger("follow")
 
 def follow(settings: Settings) -> None:
     """Look again and again, for ever."""
-    file = LineupFile(settings)
+    file = LineupFile()
     # Gunicorn's master writes the first one. Here only what comes later is new.
     while (lineup := file.read()) is None:
         time.sleep(settings.poll_s)
     curator = Curator(settings, lineup)
     while True:
+        lineup = file.read() or lineup  # the master may have written another
         found = curator.look()
         if found != lineup:
             tell_changes(lineup, found)
@@ -50,6 +52,11 @@ def tell_changes(before: Lineup, after: Lineup) -> None:
             logger.error(
                 "refused: %s, version %s: %s", refusal.name, refusal.version, refusal.reason
             )
+    for sentence in after.skipped:
+        if sentence not in before.skipped:
+            logger.warning("%s", sentence)
+    if after.default_told != before.default_told:
+        logger.info("%s", after.default_told or f"only {after.default} is served")
     if after.problem and after.problem != before.problem:
         logger.error("%s; what is served goes on", after.problem)
 

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app.bundle import Bundle
-from app.errors import BundleError
+from app.errors import BundleError, PassingFailure
 from app.machine import list_gpus, processor
 from app.optimized import Optimized
 from app.precision import INT8, read_report
@@ -124,16 +124,16 @@ def run_probe(task: str, bundle: Bundle, serving: Mapping[str, str]) -> dict[str
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise BundleError(f"the probe ({task}) took longer than {PROBE_TIMEOUT_S} s") from error
+        raise PassingFailure(f"the probe ({task}) took longer than {PROBE_TIMEOUT_S} s") from error
     try:
         report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
         last_words = (done.stderr.strip() or "without a word").splitlines()[-1]
-        raise BundleError(
+        raise PassingFailure(
             f"the probe ({task}) ended with {done.returncode}: {last_words}"
         ) from error
     if failure := report.get("failure"):
-        raise BundleError(str(failure))
+        raise (PassingFailure if report.get("passing") else BundleError)(str(failure))
     return report
 
 

@@ -9,39 +9,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.bundle import (
-    CARD_FILE,
-    CLASS_FILE,
-    SUMS_FILE,
-    WEIGHT_FILES,
-    check_sums,
-    open_bundle,
-    versions_of,
-)
-from app.errors import BundleError, first_line
+from app.bundle import CARD_FILE, SUMS_FILE, check_sums, open_bundle
+from app.errors import BundleError, PassingFailure, first_line
 from app.footprint import Footprint, find_footprint
+from app.foreign import MAX_JSON_BYTES, open_regular
 from app.machine import hold_lock
-from app.models_file import read_configs
+from app.model_folders import CLASS_FILE, WEIGHT_FILES, versions_of
+from app.models_file import Wanted, read_wanted
 from app.optimized import Optimized
 from app.precision import REPORT_FILE
 from app.repository import ModelConfig, choose_versions
 from app.settings import Settings
 
-LINEUP_FILE = "lineup.json"  # in the cache folder
+RETRY_S = (
+    60  # until a version is checked again whose refusal may pass; then twice as long, and so on
+)
+RETRY_MOST_S = 3600
+MAX_REASON = 1000  # characters
 LOOK_WAIT_S = 10  # for another process that looks at the same folders: it may convert for minutes
 WATCHED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE, SUMS_FILE, REPORT_FILE)
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
 
 Key = tuple[str, int, str, str, str]  # name, version, weights, engine, precision
-Fingerprint = tuple[tuple[str, int, int], ...]  # (name, bytes, mtime in ns) of each watched file
+# (name, inode, bytes, mtime and ctime in ns) of each watched file
+Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Lineup:
         labels: model → label → version.
         traffic: model → label or version → share of the requests.
         problem: empty, or what is wrong with the models folder as a whole.
+        skipped: for each folder that was left out, a sentence that says why.
     """
 
     default: str = ""
@@ -113,6 +114,18 @@ class Lineup:
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     traffic: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problem: str = ""
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def default_told(self) -> str:
+        """Empty, or where there are several models which is the default, and how to choose another."""
+        names = sorted({entry.name for entry in self.entries})
+        if len(names) < 2:
+            return ""
+        return (
+            f"{', '.join(names)} are served; requests that name no model are answered by {self.default} "
+            "(SERVING_MODEL serves one alone, the order of a models file chooses another)"
+        )
 
     @property
     def failure(self) -> str:
@@ -134,17 +147,49 @@ class Lineup:
             for entry in content["entries"]
         )
         content["refusals"] = tuple(Refusal(**refusal) for refusal in content["refusals"])
+        content["skipped"] = tuple(content["skipped"])
         return cls(**content)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found, and the files that it was about.
+
+    Attributes:
+        fingerprint: of these files.
+        result: an entry, or why there is none.
+        pause_s: where the reason may pass, how long the next check waits; 0 where it cannot pass.
+        at: when it was checked, by the curator's clock.
+    """
+
+    fingerprint: Fingerprint
+    result: Entry | Refusal
+    pause_s: float = 0
+    at: float = 0
 
 
 class Curator:
     """Looks after the lineup: checks what is new in the models folder, and remembers what it has checked."""
 
-    def __init__(self, settings: Settings, before: Lineup | None = None) -> None:
-        """Begin; ``before`` is what is served already, to be kept where nothing else is found."""
+    def __init__(
+        self,
+        settings: Settings,
+        before: Lineup | None = None,
+        default: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin.
+
+        Args:
+            settings: where the models are, and which are wanted.
+            before: what is served already, to be kept where nothing else is found.
+            default: the default model of an earlier start; it stays that where none is set.
+            clock: tells the time in seconds.
+        """
         self._settings = settings
-        self._lineup = before or Lineup()
-        self._checked: dict[Path, tuple[Fingerprint, Entry | Refusal]] = {}
+        self._lineup = before or Lineup(default)
+        self._clock = clock
+        self._checked: dict[tuple[str, Path], Checked] = {}
         self._seen: dict[Path, Fingerprint] = {}
         self._looked = False
 
@@ -154,40 +199,66 @@ class Curator:
         Another process may be looking at the same folders. After ``wait_s`` this one stays with what
         it has, or, where that is nothing, looks all the same.
 
-        The last versions of a model are kept when its folder is empty or gone: more likely a mount
-        vanished than an operator wants an outage.
+        What is served is kept where nothing else can be: a folder that is empty or gone is more likely
+        a mount that vanished than an operator who wants an outage. Nothing that lies in the folders
+        makes this raise.
         """
         try:
-            configs = read_configs(self._settings)
+            self._lineup = self._look(wait_s)
         except BundleError as error:
-            self._lineup = dataclasses.replace(self._lineup, problem=str(error))
-            return self._lineup
+            self._lineup = dataclasses.replace(self._lineup, problem=bounded(error))
+        except Exception as error:  # noqa: BLE001  (foreign ground: nothing there may end the master)
+            problem = f"the models cannot be looked at: {type(error).__name__}: {first_line(error)}"
+            self._lineup = dataclasses.replace(self._lineup, problem=problem)
+        return self._lineup
+
+    def _look(self, wait_s: float) -> Lineup:
+        """Return the lineup as the folders are now. Raises BundleError where they do not tell what is wanted."""
+        wanted = read_wanted(self._settings)
         # Two that look at once would convert everything twice.
         with hold_lock(self._settings.cache / "curator.lock", wait_s) as held:
             if not held and self._lineup.entries:
                 return self._lineup
-            parts = [self._look_at(config) for config in configs]
+            parts = [self._look_at(config) for config in wanted.configs]
         self._looked = True
-        self._lineup = Lineup(
-            default=configs[0].name,
-            entries=tuple(entry for entries, _, _ in parts for entry in entries),
+        entries = tuple(entry for entries, _, _ in parts for entry in entries)
+        found = Lineup(
+            default=self._choose_default(wanted, {entry.name for entry in entries}),
+            entries=entries,
             refusals=tuple(refusal for _, refusals, _ in parts for refusal in refusals),
-            labels={config.name: dict(config.labels) for config in configs if config.labels},
-            traffic={config.name: dict(config.traffic) for config in configs if config.traffic},
+            labels={one.name: dict(one.labels) for one in wanted.configs if one.labels},
+            traffic={one.name: dict(one.traffic) for one in wanted.configs if one.traffic},
             problem="; ".join(problem for _, _, problem in parts if problem),
+            skipped=wanted.skipped,
         )
-        return self._lineup
+        if found.entries or not self._lineup.entries:
+            return found
+        return dataclasses.replace(
+            self._lineup, refusals=found.refusals, problem=found.problem, skipped=found.skipped
+        )
+
+    def _choose_default(self, wanted: Wanted, served: set[str]) -> str:
+        """Return the model that requests mean which name none.
+
+        It is the one that the operator named. Else it stays what it was, or is the first that can be
+        served: another model beside it changes nothing for those who name none.
+        """
+        names = [config.name for config in wanted.configs]
+        if wanted.is_named:
+            return names[0]
+        before = self._lineup.default
+        return next((name for name in (before, *names) if name in served), names[0])
 
     def _look_at(self, config: ModelConfig) -> tuple[list[Entry], list[Refusal], str]:
         """Return one model's entries and refusals, and a problem or empty."""
-        kept = [entry for entry in self._lineup.entries if entry.name == config.name]
+        kept = {entry.version: entry for entry in self._lineup.entries if entry.name == config.name}
         try:
             versions = versions_of(config.folder)
             found = {folder: take_fingerprint(folder) for folder in versions.values()}
         except OSError as error:
-            return kept, [], f"{config.folder} cannot be read: {error}"
+            return list(kept.values()), [], f"{config.folder} cannot be read: {error}"
         settled = {
-            version: folder
+            version
             for version, folder in versions.items()
             if self._is_settled(folder, found[folder])
         }
@@ -195,15 +266,19 @@ class Curator:
         results: dict[int, Entry | Refusal] = {}
 
         def is_servable(version: int, folder: Path) -> bool:
-            results[version] = self._check(config.name, version, folder, found[folder])
-            return isinstance(results[version], Entry)
+            if version in settled:
+                results[version] = self._check(config.name, version, folder, found[folder])
+            elif version in kept:  # it is being changed in place: until that is done it stays
+                results[version] = kept[version]
+            return isinstance(results.get(version), Entry)
 
-        chosen = choose_versions(config.policy, settled, is_servable)
+        chosen = choose_versions(config.policy, versions, is_servable)
         entries = [result for v in chosen if isinstance(result := results[v], Entry)]
         refusals = [result for result in results.values() if isinstance(result, Refusal)]
         if entries:
             return entries, refusals, ""
-        return kept, refusals, "" if versions else f"{config.folder} holds no version of the model"
+        problem = "" if versions else f"{config.folder} holds no version of the model"
+        return list(kept.values()), refusals, problem
 
     def _is_settled(self, folder: Path, fingerprint: Fingerprint) -> bool:
         """Tell whether a version looks finished: it came as a whole, or did not change since the last look."""
@@ -213,17 +288,35 @@ class Curator:
     def _check(
         self, name: str, version: int, folder: Path, fingerprint: Fingerprint
     ) -> Entry | Refusal:
-        """Check, convert and measure a version, unless that was done with these very files."""
-        known = self._checked.get(folder)
-        if known is not None and known[0] == fingerprint:
-            return known[1]
+        """Check, convert and measure a version, unless that was done with these very files.
+
+        What was refused for a reason that may pass is checked again, after pauses that double.
+        """
+        known = self._checked.get((name, folder))
+        if known is not None and known.fingerprint == fingerprint:
+            if not known.pause_s or self._clock() < known.at + known.pause_s:
+                return known.result
+            pause_s = min(known.pause_s * 2, RETRY_MOST_S)
+        else:
+            pause_s = RETRY_S
         result: Entry | Refusal
         try:
-            result = check_version(self._settings, folder, name, version)
+            result, pause_s = check_version(self._settings, folder, name, version), 0
+        except (PassingFailure, OSError, MemoryError) as error:
+            reason = f"{bounded(error) or type(error).__name__}; it is tried again, at longer and longer intervals"
+            result = Refusal(name, version, reason, str(folder))
         except BundleError as error:
-            result = Refusal(name, version, str(error), str(folder))
-        self._checked[folder] = (fingerprint, result)
+            result, pause_s = Refusal(name, version, bounded(error), str(folder)), 0
+        except Exception as error:  # noqa: BLE001  (foreign ground: nothing there may end the master)
+            reason = f"{folder}: {type(error).__name__}: {first_line(error)}"
+            result, pause_s = Refusal(name, version, reason, str(folder)), 0
+        self._checked[name, folder] = Checked(fingerprint, result, pause_s, self._clock())
         return result
+
+
+def bounded(error: Exception) -> str:
+    """Return an error's text, as much of it as a log and the lineup's file shall hold."""
+    return str(error)[:MAX_REASON]
 
 
 def check_version(settings: Settings, folder: Path, name: str, version: int) -> Entry:
@@ -233,6 +326,10 @@ def check_version(settings: Settings, folder: Path, name: str, version: int) -> 
         BundleError: it cannot; the text says why.
     """
     check_sums(folder)
+    with suppress(FileNotFoundError):
+        open_regular(
+            folder / REPORT_FILE, MAX_JSON_BYTES
+        ).close()  # who reads it does not expect a FIFO
     optimized = Optimized(open_bundle(folder, name, version), settings.cache)
     footprint = find_footprint(settings, optimized)
     return Entry(name, version, str(folder.resolve()), optimized.weights_hash, footprint)
@@ -240,34 +337,10 @@ def check_version(settings: Settings, folder: Path, name: str, version: int) -> 
 
 def take_fingerprint(folder: Path) -> Fingerprint:
     """Return what tells, without reading a file, whether a version was changed."""
-    paths = [folder / name for name in WATCHED]
-    stats = [(path.name, path.stat()) for path in paths if path.exists()]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-
-
-class LineupFile:
-    """The file through which the workers learn what to serve."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Find it; it need not be there yet."""
-        self._path = settings.cache / LINEUP_FILE
-        self._stat: tuple[int, int] | None = None
-        self._lineup: Lineup | None = None
-
-    def write(self, lineup: Lineup) -> None:
-        """Replace it, whole or not at all."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(f".{os.getpid()}")
-        draft.write_text(lineup.as_text(), encoding="utf-8")
-        os.replace(draft, self._path)
-
-    def read(self) -> Lineup | None:
-        """Return the lineup; None where there is none that can be read. Costs one system call while nothing changes."""
-        try:
-            stat = self._path.stat()
-            if (stat.st_ino, stat.st_mtime_ns) != self._stat:
-                self._lineup = Lineup.from_text(self._path.read_text(encoding="utf-8"))
-                self._stat = stat.st_ino, stat.st_mtime_ns
-        except (OSError, ValueError, TypeError, LookupError):
-            return None
-        return self._lineup
+    found = []
+    for name in WATCHED:
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            stat = (folder / name).stat()
+            # The time of change too: a copy can keep size and time of modification.
+            found.append((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+    return tuple(found)

@@ -7,6 +7,7 @@ forms and names what it does not know.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from google.protobuf import (
     text_format,
 )
 
-from app.bundle import find_model
 from app.errors import BundleError, first_line
+from app.model_folders import find_models
+from app.names import name_problem
 from app.repository import ModelConfig, Policy
 from app.settings import Settings
 
@@ -77,17 +79,39 @@ def build_message_class() -> type[Any]:
 ModelServerConfig = build_message_class()
 
 
-def read_configs(settings: Settings) -> list[ModelConfig]:
-    """Return the models to serve: those of the models file, or the one that the settings mean.
+@dataclass(frozen=True)
+class Wanted:
+    """The models to serve.
 
-    The first is the one that requests mean which name none; ``SERVING_MODEL`` makes another the first.
+    Attributes:
+        configs: each of them; the first is the default, where nothing else decides that.
+        is_named: the operator named the first one, by SERVING_MODEL or a models file.
+        skipped: for each folder that was left out, a sentence that says why.
+    """
+
+    configs: list[ModelConfig]
+    is_named: bool
+    skipped: tuple[str, ...] = ()
+
+
+def read_wanted(settings: Settings) -> Wanted:
+    """Return the models to serve: those of the models file, the one that SERVING_MODEL names, or all that there are.
 
     Raises:
-        BundleError: there is none, or more than one to choose from; or the file is not as it must be.
+        BundleError: there is none; or the file is not as it must be.
     """
+    if settings.models_file is not None:
+        return Wanted(read_configs(settings), is_named=True)
+    found = find_models(settings.models, settings.model)
+    policy = Policy.from_text(settings.versions)
+    configs = [ModelConfig(name, folder, policy) for name, folder in found.folders.items()]
+    return Wanted(configs, bool(settings.model), found.skipped)
+
+
+def read_configs(settings: Settings) -> list[ModelConfig]:
+    """Return the models to serve, the default first. Raises as ``read_wanted`` does."""
     if settings.models_file is None:
-        name, folder = find_model(settings.models, settings.model)
-        return [ModelConfig(name, folder, Policy.from_text(settings.versions))]
+        return read_wanted(settings).configs
     configs = read_models_file(settings.models_file)
     names = [config.name for config in configs]
     if settings.model and settings.model not in names:
@@ -105,7 +129,13 @@ def read_models_file(path: Path) -> list[ModelConfig]:
         text = path.read_text(encoding="utf-8")
         parse = json_format.Parse if text.lstrip().startswith("{") else text_format.Parse
         message = parse(text, ModelServerConfig())
-    except (OSError, ValueError, json_format.ParseError, text_format.ParseError) as error:
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+        json_format.ParseError,
+        text_format.ParseError,
+    ) as error:
         raise BundleError(f"{path}: {first_line(error)}") from error
     configs = [read_config(path, one) for one in message.model_config_list.config]
     names = [config.name for config in configs]
@@ -121,6 +151,10 @@ def read_config(path: Path, message: Any) -> ModelConfig:
     where = f"{path}: model {message.name!r}"
     if not message.name or not message.base_path:
         raise BundleError(f"{where}: name and base_path are needed")
+    if problem := name_problem(message.name):
+        raise BundleError(f"{where}: the name {problem}")
+    if "://" in message.base_path:
+        raise BundleError(f"{where}: base_path {message.base_path!r} is no folder of this machine")
     labels, traffic = dict(message.version_labels), dict(message.traffic)
     for label in labels:
         if not label.isidentifier():

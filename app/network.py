@@ -7,7 +7,11 @@ this one place and every engine carries it on the device.
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,17 +20,35 @@ import torchvision
 from torch import nn
 from torch.func import functional_call
 
-from app.bundle import CARD_FILE, Bundle
+from app.bundle import CARD_FILE, MAX_CLASSES, MAX_WEIGHTS_BYTES, Bundle
 from app.card import DEFAULT, Card
 from app.errors import BundleError, first_line
 from app.gradcam import find_gradients, give_features
 from app.outputs import Gradients
-from app.weights import load_weights
+from app.weight_faults import describe_misfit, is_same_network
+from app.weights import open_weights
+
+SPARE_BYTES = 64 << 20  # that a weights file may have beyond its numbers
 
 # These have further outputs for training, whose weights are left out. torchvision's own weights of
 # both want ImageNet's normalisation turned into a mean and deviation of 0.5 (transform_input), which
 # no weights file tells: a card says so instead.
 AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+
+# First part of tensors' names → which networks have such. RegNets are left out: see find_shapes.
+FAMILIES = {"layer1": ("resnet", "resnext", "wide_resnet"), "encoder": ("vit_",)}
+OTHERS = (
+    "alex",
+    "convnext",
+    "dense",
+    "efficient",
+    "mnas",
+    "mobile",
+    "shuffle",
+    "squeeze",
+    "swin",
+    "vgg",
+)
 
 
 class PixelNetwork(nn.Module):
@@ -71,32 +93,78 @@ def build_network(bundle: Bundle) -> PixelNetwork:
             not have it, or not for this input size.
     """
     card = bundle.card
-    weights = load_weights(bundle.weights)
     auxiliary = AUXILIARY.get(card.architecture, ())
-    weights = {name: weights[name] for name in weights if not name.startswith(auxiliary)}
-    expected = len(bundle.class_names)
-    classifier = build_classifier(bundle, expected)
-    # As many outputs as the weights have: that they fit the class names is checked for every engine
-    # alike (app/engines). Every torchvision classifier ends with the layer that counts the classes.
-    last = weights.get(list(classifier.state_dict())[-1])
-    outputs = expected if last is None or last.ndim == 0 else last.shape[0]
-    if outputs != expected:
-        classifier = build_classifier(bundle, outputs)
-    try:
-        classifier.load_state_dict(versioned(weights, classifier))
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise BundleError(f"{bundle.weights} does not fit {card.architecture}: {detail}") from error
+    outputs = len(bundle.class_names)
+    needed = find_shapes(bundle, outputs)
+    # Room for numbers of 64 bits and for what an optimizer keeps beside them.
+    most_bytes = 32 * sum(map(math.prod, needed.values())) + SPARE_BYTES
+    with open_weights(bundle.weights, min(most_bytes, MAX_WEIGHTS_BYTES)) as file:
+        shapes = {n: shape for n, shape in file.shapes.items() if not n.startswith(auxiliary)}
+        # As many outputs as the weights have: that they fit the class names is checked for every engine
+        # alike (app/engines). Every torchvision classifier ends with the layer that counts the classes.
+        last = shapes.get(list(needed)[-1])
+        if last and last[0] != outputs and 0 < last[0] <= MAX_CLASSES:
+            outputs = last[0]
+            needed = find_shapes(bundle, outputs)
+        if misfit := describe_misfit(shapes, needed):
+            raise BundleError(
+                f"{bundle.weights} does not fit {card.architecture}: {find_cure(bundle, shapes)} ({misfit})"
+            )
+        weights = file.read(shapes)
+    classifier = build_classifier(bundle, outputs)
+    classifier.load_state_dict(versioned(weights, classifier))
     classifier.eval().requires_grad_(False)
     network = PixelNetwork(give_features(classifier), outputs, card).eval()
     check_input_size(network, bundle)
     return network
 
 
+def find_shapes(bundle: Bundle, outputs: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that the architecture needs; hardly a tensor takes memory. Raises BundleError."""
+    try:
+        with torch.device("meta"):
+            classifier = build_classifier(bundle, outputs)
+    except NotImplementedError:  # RegNets reckon their widths with tensors
+        classifier = build_classifier(bundle, outputs)
+    return {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
+
+
+def find_cure(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return what to do with weights that are of another network than the card says."""
+    for architecture in list_similar(shapes):
+        other = replace(bundle, card=replace(bundle.card, architecture=architecture))
+        with suppress(BundleError):  # it cannot take this input size
+            if is_same_network(shapes, find_shapes(other, len(bundle.class_names))):
+                return (
+                    f'its tensors are those of {architecture}: write {{"architecture": '
+                    f'"{architecture}"}} into {CARD_FILE}'
+                )
+    if not (bundle.folder / CARD_FILE).exists():
+        return (
+            f"without {CARD_FILE} a model is a {DEFAULT.architecture}; for another network write "
+            f'{{"architecture": "NAME"}} there, with its name in torchvision'
+        )
+    return f"{CARD_FILE} and the network that was saved must be of one architecture"
+
+
+def list_similar(names: Iterable[str]) -> list[str]:
+    """Return the architectures that a file with these tensors may be of; each takes some 50 ms to compare."""
+    firsts = {name.partition(".")[0] for name in names}
+    if len(firsts) < 2:
+        return []  # no network's
+    families = next((families for first, families in FAMILIES.items() if first in firsts), OTHERS)
+    return [name for name in list_architectures() if name.startswith(families)]
+
+
+def list_architectures() -> list[str]:
+    """Return torchvision's classifiers."""
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
 def build_classifier(bundle: Bundle, outputs: int) -> nn.Module:
     """Build the architecture without its weights. Raises BundleError as ``build_network`` does."""
     card = bundle.card
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = list_architectures()
     if card.architecture not in known:
         close = get_close_matches(card.architecture.lower(), known, n=5)
         raise BundleError(

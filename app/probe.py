@@ -18,9 +18,9 @@ from pathlib import Path
 
 from app.bundle import Bundle, open_bundle
 from app.engines import Choice, load_engine
-from app.errors import BundleError, first_line
+from app.errors import BundleError, PassingFailure, first_line
 from app.footprint import MEASURE, PREPARE, UNPREPARED, Footprint, default_batch, planned_threads
-from app.machine import list_gpus, process_memory
+from app.machine import list_gpus, offer_to_end, process_memory
 from app.optimized import Optimized
 from app.precision import FP32, INT8, choose_precision, read_report
 from app.settings import Settings
@@ -99,13 +99,16 @@ def usable_precisions(engine: str, optimized: Optimized) -> dict[str, str]:
 def main(task: str, folder: str, name: str, version: str) -> None:
     """Do the task and report it."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    offer_to_end()  # a foreign model that takes too much must not end a worker
     try:
         bundle = open_bundle(Path(folder), name, int(version))
         report = {PREPARE: prepare, MEASURE: measure}[task](Settings.from_env(os.environ), bundle)
     except BundleError as error:
-        report = {"failure": str(error)}
+        report = {"failure": str(error), "passing": isinstance(error, PassingFailure)}
     except MemoryError as error:
-        report = {"failure": f"not enough memory: {first_line(error)}"}
+        report = {"failure": f"not enough memory: {first_line(error)}", "passing": True}
+    except OSError as error:  # a full disk, above all
+        report = {"failure": first_line(error), "passing": True}
     print(json.dumps(report))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
+from app.names import name_problem
 
 PREFIX = "SERVING_"
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,9 +93,9 @@ def optional_file(text: str) -> Path | None:
 
 
 def model_name(text: str) -> str:
-    """Read a model's name: a folder's name, or empty for the only one."""
-    if not re.fullmatch(r"[A-Za-z0-9_.-]*", text) or text.startswith("."):
-        raise ValueError("expected letters, digits, '_', '-' and '.'")
+    """Read a model's name: a folder's name, or empty for none."""
+    if text and (problem := name_problem(text)):
+        raise ValueError(f"it {problem}")
     return text
 
 
@@ -134,7 +135,10 @@ class Settings:
         "where the models are: `NAME/VERSION/model.pth`, or a bare model",
     )
     model: str = row(
-        "", model_name, "name", "which model to serve; empty: the only one (yours before the demo)"
+        "",
+        model_name,
+        "name",
+        "the one model to serve; empty: all of yours, or the demo where there is none",
     )
     models_file: Path | None = row(
         "",

@@ -13,8 +13,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from app.budgets import decode_budget_bytes, request_budget_bytes
 from app.engines import Choice
@@ -25,7 +25,8 @@ from app.footprint import (
     default_batch,
     share_cores,
 )
-from app.lineup import Curator, Lineup, LineupFile
+from app.lineup import Curator, Lineup
+from app.lineup_file import LineupFile, instance_id, last_default
 from app.machine import GIB, Gpu, hold_lock, list_gpus, read_host_memory
 from app.settings import Settings, count_cores
 
@@ -94,18 +95,18 @@ _adopted: Plan | None = None
 def adopt_plan(settings: Settings) -> Plan:
     """Look at the models folder, write the lineup, and make the plan that this process and its children follow."""
     global _adopted  # noqa: PLW0603
-    lineup = Curator(settings, _adopted.lineup if _adopted else None).look()
-    with suppress(
-        OSError
-    ):  # nowhere to write it: the workers take over new versions on a reload only
-        LineupFile(settings).write(lineup)
-    _adopted = make_plan(settings, lineup, before=_adopted)
+    lineup = Curator(settings, _adopted.lineup if _adopted else None, last_default()).look()
+    trouble = LineupFile(instance_id()).try_write(lineup)
+    plan = make_plan(settings, lineup, before=_adopted)
+    if trouble:
+        plan = replace(plan, warning="; ".join(filter(None, (plan.warning, trouble))))
+    _adopted = plan
     return _adopted
 
 
 def current_plan(settings: Settings) -> Plan:
     """Return the adopted plan, or make one where no master did."""
-    return _adopted or make_plan(settings, Curator(settings).look())
+    return _adopted or make_plan(settings, Curator(settings, default=last_default()).look())
 
 
 def planned_workers() -> int:
@@ -115,7 +116,7 @@ def planned_workers() -> int:
 
 def follow_lineup(settings: Settings) -> Callable[[], Lineup]:
     """Return what reads the lineup as it is now: from its file, or as it was planned where that cannot be read."""
-    file = LineupFile(settings)
+    file = LineupFile(instance_id())
     return lambda: file.read() or current_plan(settings).lineup
 
 
@@ -152,6 +153,9 @@ def fit_workers(
         measured = entry.footprint
         lines.append(("model", f"{entry.name}, version {entry.version}"))
         lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
+    if lineup.default_told:
+        lines.append(("default", lineup.default_told))
+    lines += [("skipped", sentence) for sentence in lineup.skipped]
     each, text = worker_need(settings, lineup)
     lines.append(("worker", text))
     host = read_host_memory()
@@ -284,7 +288,7 @@ def count(workers: int) -> str:
 def main() -> None:
     """Print the plan for the environment's settings, with its reasons."""
     settings = Settings.from_env(os.environ)
-    plan = make_plan(settings, Curator(settings).look())
+    plan = make_plan(settings, Curator(settings, default=last_default()).look())
     for what, text in plan.lines:
         print(f"{what:8}{text}")
     if plan.warning:

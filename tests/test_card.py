@@ -93,7 +93,7 @@ THRESHOLD = "a number, or a list of 3 such numbers, one for each class"
 ON_SCORE = "a number from 0 to 1, or a list of 3"
 DEVIATION = "three numbers above 0, up to 1, for red, green and blue"
 WRONG = [
-    ({"description": 7}, "description is 7; expected a text"),
+    ({"description": 7}, "description is 7; expected a printable text"),
     ({"architecture": 50}, "architecture is 50; expected the name of a torchvision classifier"),
     ({"input_size": "224"}, f'input_size is "224"; expected {SIDES}'),
     ({"input_size": 0}, f"input_size is 0; expected {SIDES}"),

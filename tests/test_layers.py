@@ -12,19 +12,19 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
-GROUND |= {"budgets", "doors", "endings", "quarantine"}
+GROUND |= {"budgets", "doors", "endings", "names", "quarantine"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native_pool"}
 CONCURRENCY |= {"byte_budget", "deadlines", "intake", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
 FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"} | DECODING
-FILES |= {"agreement"}
-TENSORS = {"weights", "network", "gradcam"}
+FILES |= {"agreement", "foreign", "model_folders"}
+TENSORS = {"weights", "weight_faults", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"diagnosis", "fleet", "meter"}
 SIZING = {"sizing", "footprint"}
-REPOSITORY = {"repository", "models_file", "lineup", "traffic"}
+REPOSITORY = {"repository", "models_file", "lineup", "lineup_file", "traffic"}
 ROOF = {"wsgi", "worker", "responses", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
@@ -36,7 +36,12 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(ROOF, 5),
 }
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
-NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
+NEIGHBOURS = {
+    ("batcher", "handoff"),
+    ("settings", "errors"),
+    ("settings", "names"),
+    ("optimized", "bundle"),
+}
 NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
 NEIGHBOURS |= {("budgets", "settings"), ("logs", "log_writer")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
@@ -53,8 +58,13 @@ NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network"
 NEIGHBOURS |= {(here, there) for here in SIZING for there in FILES | {"engines"}}
 NEIGHBOURS |= {("sizing", "footprint"), ("sizing", "lineup"), ("lineup", "footprint")}
 NEIGHBOURS |= {("lineup", "repository"), ("lineup", "models_file")}
-NEIGHBOURS |= {("models_file", "repository"), ("models_file", "bundle")}
-NEIGHBOURS |= {("lineup", there) for there in ("bundle", "optimized", "precision")}
+NEIGHBOURS |= {("models_file", "repository"), ("models_file", "model_folders")}
+NEIGHBOURS |= {("lineup_file", "lineup"), ("sizing", "lineup_file")}
+NEIGHBOURS |= {("bundle", "foreign"), ("bundle", "model_folders"), ("weights", "foreign")}
+NEIGHBOURS |= {("weights", "weight_faults"), ("weights", "bundle"), ("network", "weight_faults")}
+NEIGHBOURS |= {
+    ("lineup", there) for there in ("bundle", "foreign", "optimized", "precision", "model_folders")
+}
 NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "card")}
 NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}

@@ -1,15 +1,18 @@
 """The lineup: what is found in a folder, checked, refused, kept; only the measuring is made quick here."""
 
+import itertools
 import json
+import os
 import shutil
 
 import pytest
 
 from app import lineup as lineup_module
 from app.bundle import write_sums
-from app.errors import BundleError
+from app.errors import BundleError, PassingFailure
 from app.footprint import Footprint
-from app.lineup import Curator, Lineup, LineupFile, Refusal
+from app.lineup import Curator, Lineup, Refusal
+from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
 from tests.helpers import make_entry, make_lineup
 
@@ -212,9 +215,15 @@ def test_a_curator_starts_with_what_was_served(curator, models):
     assert versions(curator(before).look()) == [4]
 
 
-def test_a_lineup_survives_its_file(settings, tmp_path):
-    chosen = settings(cache=str(tmp_path / "cache"))
-    file = LineupFile(chosen)
+@pytest.fixture
+def run_folder(tmp_path, monkeypatch):
+    """Return the folder in which an instance keeps its lineup; the process works beside it."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run"
+
+
+def test_a_lineup_survives_its_file(run_folder):
+    file = LineupFile("us")
     assert file.read() is None
     lineup = make_lineup(
         make_entry("voc", 1),
@@ -223,19 +232,59 @@ def test_a_lineup_survives_its_file(settings, tmp_path):
         labels={"voc": {"stable": 1}},
         traffic={"voc": {"stable": 9, "2": 1}},
         problem="odd",
+        skipped=("lost+found is skipped",),
     )
     file.write(lineup)
-    assert LineupFile(chosen).read() == file.read() == lineup
+    assert LineupFile().read() == LineupFile("us").read() == file.read() == lineup
     assert file.read() is file.read()  # not read again while it is the same file
     file.write(Lineup())
     assert file.read() == Lineup()
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["lineup.json"]
+    assert sorted(path.name for path in run_folder.iterdir()) == ["lineup.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"entries": [{}], "refusals": []}'])
-def test_a_damaged_file_counts_as_none(settings, tmp_path, text):
-    (tmp_path / "lineup.json").write_text(text)
-    assert LineupFile(settings(cache=str(tmp_path))).read() is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"entries": [{}], "refusals": []}',
+        '{"instance": "us", "lineup": "{}"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_file_counts_as_none(run_folder, text):
+    run_folder.mkdir()
+    (run_folder / "lineup.json").write_text(text)
+    assert LineupFile("us").read() is None
+    assert last_default() == ""
+
+
+def test_a_worker_follows_its_own_masters_lineup_only(run_folder):
+    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
+    assert LineupFile("us").read() is None
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))
+    follower = LineupFile()
+    assert follower.read().default == "new"
+    follower.write(make_lineup(make_entry("newer", 1)))
+    assert LineupFile("us").read().default == "newer"
+
+
+def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
+    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
+    follower = LineupFile()
+    follower.read()
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))  # while the follower looked
+    follower.write(make_lineup(make_entry("newer", 1)))
+    assert LineupFile("us").read().default == "newer"
+
+
+def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(run_folder):
+    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
+    (run_folder / f"lineup.{os.getpid()}").mkdir()  # where it would be drafted
+    trouble = LineupFile("us").try_write(make_lineup(make_entry("new", 1)))
+    assert "lineup.json cannot be written" in trouble
+    assert not (run_folder / "lineup.json").exists()
 
 
 def test_sums_are_such_as_sha256sum_checks(models):
@@ -243,3 +292,214 @@ def test_sums_are_such_as_sha256sum_checks(models):
     write_sums(folder)
     assert (folder / "SHA256SUMS").read_text().splitlines()[0].endswith("  model.pth")
     assert json.loads((folder / "class_name.json").read_text())
+
+
+class Clock:
+    """Time as a test wants it."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def passing(monkeypatch, curator):
+    """Stand for a probe that fails for a reason which may pass. Returns (curator, clock, reasons, calls)."""
+    clock, calls = Clock(), []
+    reasons = [PassingFailure("the probe (measure) took longer than 300 s")] * 9
+
+    def find_footprint(settings, optimized):
+        calls.append(clock.now)
+        if reasons:
+            raise reasons.pop()
+        return NEEDS
+
+    monkeypatch.setattr(lineup_module, "find_footprint", find_footprint)
+    here = curator()
+    here._clock = clock
+    return here, clock, reasons, calls
+
+
+def test_a_refusal_that_may_pass_is_tried_again_with_growing_pauses(passing, models):
+    here, clock, _reasons, calls = passing
+    add_version(models, 1)
+    told = set()
+    for clock.now in range(0, 30_000, 10):
+        told |= {refusal.reason for refusal in here.look().refusals}
+    pauses = [later - earlier for earlier, later in itertools.pairwise(calls)]
+    assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    assert versions(here.look()) == [1]
+    (reason,) = told  # so the log has it once
+    assert reason.startswith("the probe (measure) took longer than 300 s; it is tried again")
+
+
+def test_changed_files_are_checked_at_once_and_pauses_begin_anew(passing, models):
+    here, clock, _reasons, calls = passing
+    add_version(models, 1)
+    here.look()
+    clock.now = 60
+    here.look()
+    add_version(models, 1, b"other weights")
+    for clock.now in (61, 62, 100, 122):
+        here.look()
+    assert calls == [0, 60, 62, 122]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_a_full_disk_or_memory_may_pass(passing, models, error):
+    here, clock, reasons, _calls = passing
+    reasons[:] = [error]
+    add_version(models, 1)
+    assert "it is tried again" in here.look().failure
+    clock.now = 60
+    assert versions(here.look()) == [1]
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), RecursionError(), KeyError("a"), ValueError()])
+def test_whatever_a_check_raises_refuses_the_version_and_is_not_tried_again(passing, models, error):
+    here, clock, reasons, calls = passing
+    reasons[:] = [error] * 2
+    add_version(models, 1)
+    for clock.now in (0, 100, 10_000):
+        assert type(error).__name__ in here.look().failure
+    assert calls == [0]
+
+
+def test_whatever_the_folders_raise_leaves_what_is_served(curator, models, monkeypatch):
+    add_version(models, 1)
+    here = curator()
+    here.look()
+
+    def fail(_settings):
+        raise RuntimeError("Symlink loop")
+
+    monkeypatch.setattr(lineup_module, "read_wanted", fail)
+    lineup = here.look()
+    assert versions(lineup) == [1]
+    assert "Symlink loop" in lineup.problem
+
+
+def names(lineup):
+    return [entry.name for entry in lineup.entries]
+
+
+def test_a_second_own_model_beside_the_first_is_served_and_the_default_stays(curator, models):
+    add_version(models, 1, name="shapes")
+    here = curator()
+    assert here.look().default == "shapes"
+    write_sums(add_version(models, 1, name="acorns"))
+    lineup = here.look()
+    assert sorted(names(lineup)) == ["acorns", "shapes"]
+    assert lineup.default == "shapes"
+    assert "answered by shapes (SERVING_MODEL" in lineup.default_told
+    write_sums(add_version(models, 2, name="shapes"))
+    assert sorted(entry.key[:2] for entry in here.look().entries) == [("acorns", 1), ("shapes", 2)]
+
+
+def test_at_a_fresh_start_the_model_that_was_there_first_is_the_default(curator, models, tmp_path):
+    for age, name in ((1, "acorns"), (3, "shapes"), (2, "birds")):
+        os.utime(add_version(models, 1, name=name) / "model.pth", (10**9 - age, 10**9 - age))
+        add_version(models, 2, name=name)
+    assert curator().look().default == "shapes"
+    assert curator(model="birds").look().default == "birds"
+    assert names(curator(model="birds").look()) == ["birds"]
+    shutil.rmtree(models / "shapes")
+    assert curator().look().default == "birds"
+    earlier = Curator(
+        curator()._settings, default="acorns"
+    ).look()  # this installation's last default
+    assert earlier.default == "acorns"
+
+
+def test_models_of_the_same_age_are_taken_by_name(curator, models):
+    for name in ("b", "a", "c"):
+        os.utime(add_version(models, 1, name=name) / "model.pth", (10**9, 10**9))
+    assert curator().look().default == "a"
+
+
+def test_a_removed_default_falls_to_the_next(curator, models):
+    add_version(models, 1, name="shapes")
+    here = curator()
+    here.look()
+    write_sums(add_version(models, 1, name="acorns"))
+    here.look()
+    shutil.rmtree(models / "shapes")
+    lineup = here.look()
+    assert (names(lineup), lineup.default, lineup.default_told) == (["acorns"], "acorns", "")
+
+
+def test_a_model_that_cannot_be_served_is_no_default_while_another_can(curator, models):
+    os.utime(add_version(models, 1, b"bad", name="old") / "model.pth", (1, 1))
+    add_version(models, 1, name="new")
+    lineup = curator().look()
+    assert (names(lineup), lineup.default) == (["new"], "new")
+
+
+def test_a_first_own_model_that_is_no_good_leaves_the_demo_serving(curator, models):
+    add_version(models, 1, name="demo")
+    here = curator()
+    here.look()
+    write_sums(add_version(models, 1, b"bad", name="own"))
+    lineup = here.look()
+    assert (names(lineup), lineup.default) == (["demo"], "demo")
+    assert lineup.refusals[0].name == "own"
+    write_sums(add_version(models, 2, name="own"))
+    lineup = here.look()
+    assert (names(lineup), lineup.default) == (["own"], "own")
+
+
+def test_a_bare_mount_and_models_in_it_are_all_served(curator, models):
+    (models / "model.pth").write_bytes(b"good")
+    (models / "class_name.json").write_text('{"0": "Rust"}')
+    os.utime(models / "model.pth", (1, 1))
+    add_version(models, 1, name="shapes")
+    lineup = curator().look()
+    assert sorted(names(lineup)) == ["models", "shapes"]
+    assert lineup.default == "models"
+    assert names(curator(model="shapes").look()) == ["shapes"]
+
+
+def test_the_version_policy_holds_for_each_model(curator, models):
+    for name in ("a", "b"):
+        for version in (1, 2, 3):
+            add_version(models, version, name=name)
+    lineup = curator(versions="latest:2").look()
+    assert sorted(entry.key[:2] for entry in lineup.entries) == [
+        ("a", 2),
+        ("a", 3),
+        ("b", 2),
+        ("b", 3),
+    ]
+
+
+def test_two_names_for_one_folder_both_answer(curator, models, tmp_path, settings):
+    add_version(models, 1)
+    file = models.parent / "models.config"
+    configs = [{"name": name, "base_path": str(models / "leaves")} for name in ("mnist", "mxnet")]
+    file.write_text(json.dumps({"model_config_list": {"config": configs}}))
+    lineup = curator(models_file=str(file)).look()
+    assert [(entry.name, entry.version) for entry in lineup.entries] == [("mnist", 1), ("mxnet", 1)]
+
+
+def test_files_of_the_same_size_and_time_are_seen_to_be_others(curator, models):
+    folder = add_version(models, 1)
+    here = curator()
+    (before,) = here.look().entries
+    stat = (folder / "model.pth").stat()
+    (folder / "other").write_bytes(b"evil")
+    os.replace(folder / "other", folder / "model.pth")
+    os.utime(folder / "model.pth", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    here.look()
+    (after,) = here.look().entries
+    assert before.key != after.key
+
+
+def test_a_version_that_is_changed_in_place_is_not_left_for_a_lower_one(curator, models):
+    for version in (1, 2):
+        add_version(models, version)
+    here = curator()
+    assert versions(here.look()) == [2]
+    os.utime(models / "leaves" / "2" / "model.pth")
+    assert versions(here.look()) == [2]
+    assert versions(here.look()) == [2]

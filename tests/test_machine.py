@@ -3,6 +3,7 @@
 import fcntl
 import os
 import subprocess
+import sys
 import time
 
 import pytest
@@ -17,6 +18,7 @@ from app.machine import (
     read_host_memory,
     read_process,
 )
+from tests.helpers import ROOT
 
 MIB = 1 << 20
 MEMINFO = "MemTotal:       1048576 kB\nMemFree:  102400 kB\nMemAvailable:    524288 kB\n"
@@ -102,3 +104,14 @@ def test_where_no_lock_can_be_held_the_work_is_done_all_the_same(tmp_path, monke
     monkeypatch.setattr(fcntl, "flock", refuse)
     with hold_lock(tmp_path / "lock", 5) as held:
         assert not held
+
+
+def test_a_process_can_offer_to_end_first_when_memory_runs_out():
+    code = (
+        "from app.machine import offer_to_end; from pathlib import Path; offer_to_end();"
+        "print(Path('/proc/self/oom_score_adj').read_text())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "1000", done.stderr

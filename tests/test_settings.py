@@ -84,3 +84,10 @@ def test_the_table_has_a_row_with_help_for_every_setting():
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings.from_env({}).max_batch = 3
+
+
+def test_a_model_may_be_named_in_any_script(settings):
+    assert settings(model="叶子").model == "叶子"
+    for wrong in ("a/b", ".hidden", "a\nb", "a" * 201):
+        with pytest.raises(SettingsError, match="SERVING_MODEL"):
+            settings(model=wrong)

@@ -1,6 +1,7 @@
 """How many workers fit: the sums by hand, the measuring with real processes."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -186,7 +187,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     models = tmp_path / "models" / "demo"
     models.mkdir(parents=True)
     for name in ("model.npz", "class_name.json"):
-        (models / name).symlink_to(ROOT / "models" / "demo" / "1" / name)
+        shutil.copy(ROOT / "models" / "demo" / "1" / name, models / name)
     chosen = settings(models=str(models), device="cpu")
     plan = current_plan(chosen)
     measured = plan.lineup.entries[0].footprint
@@ -209,12 +210,15 @@ def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings
     assert "model.pth cannot be read as weights" in plan.lineup.failure
 
 
-def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path):
+def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "cache").write_text("in the way")
+    (tmp_path / "run").write_text("in the way")
     plan = sizing.adopt_plan(
         settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache"))
     )
     assert [entry.name for entry in plan.lineup.entries] == ["demo"]
+    assert "lineup.json cannot be written" in plan.warning
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):

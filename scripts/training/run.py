@@ -17,9 +17,8 @@ from torchvision.models import ResNet
 
 from app.errors import first_line
 from app.network import PixelNetwork
-from app.weights import READ_ERRORS
 from scripts.bundle_files import save_checkpoint
-from scripts.training.errors import Interrupted, TrainingError
+from scripts.training.errors import READ_ERRORS, Interrupted, TrainingError
 from scripts.training.plan import Plan
 from scripts.training.start import NONE
 

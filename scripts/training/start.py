@@ -8,8 +8,8 @@ import torch
 from torchvision.models import ResNet, ResNet50_Weights, resnet50
 
 from app.errors import BundleError, first_line
-from app.weights import READ_ERRORS, load_weights
-from scripts.training.errors import TrainingError
+from app.weights import load_weights
+from scripts.training.errors import READ_ERRORS, TrainingError
 
 IMAGENET, NONE = "imagenet", "none"
 # V1, not V2: V2's recipe (label smoothing, mixing of pictures) gains on ImageNet, but makes features

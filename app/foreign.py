@@ -1,0 +1,153 @@
+"""Files that others made, opened so that none of them can harm, hang or fill this process.
+
+Only regular files are read, up to a size, and only such as lie in the model's own folder: a link may
+lead elsewhere in it (Kubernetes mounts ConfigMaps so), but not out of it. A FIFO or a device never
+blocks the reader, because it is looked at before it is opened and again afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from app.errors import BundleError, PassingFailure
+from app.names import shorten
+
+MAX_JSON_BYTES = 8 << 20  # 100,000 class names of 80 bytes; parsed it takes up to twenty times that
+MAX_JSON_DEPTH = 32
+KINDS = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: Path, most_bytes: int, home: Path | None = None) -> BufferedReader:
+    """Open a file of a model for reading.
+
+    Args:
+        path: the file.
+        most_bytes: how large it may be.
+        home: the folder that it must lie in, after all links; by default the model's (``home_of``).
+
+    Raises:
+        BundleError: it is no regular file, too large, or lies elsewhere; the text names it.
+        PassingFailure: it cannot be opened for another reason.
+        FileNotFoundError: there is no such file.
+    """
+    home = home or home_of(path.parent)
+    try:
+        check_kind(path, os.stat(path))  # a device may do something when it is opened
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
+    file = os.fdopen(descriptor, "rb")
+    try:
+        found = os.fstat(descriptor)
+        check_kind(path, found)  # it may have been another one just now
+        real = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if not real.is_relative_to(home):
+            raise BundleError(
+                f"{path} is a link that leads out of {home}: copy the file itself to its place"
+            )
+        if found.st_size > most_bytes:
+            raise BundleError(
+                f"{path} has {found.st_size} bytes; at most {most_bytes} are read from such a file"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def home_of(folder: Path) -> Path:
+    """Return the folder that a version's links may lead to: its model's, without links."""
+    real = Path(os.path.realpath(folder))
+    return real.parent if real.name.isdecimal() else real
+
+
+def check_kind(path: Path, found: os.stat_result) -> None:
+    """Raise BundleError where a path is no regular file."""
+    if not stat.S_ISREG(found.st_mode):
+        kind = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise BundleError(f"{path} is {kind}; expected a regular file")
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """Read a small file whole. Raises BundleError, also where there is none."""
+    try:
+        with open_regular(path, most_bytes) as file:
+            content = file.read(most_bytes + 1)
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing") from error
+    except OSError as error:
+        raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > most_bytes:  # it grows while it is read
+        raise BundleError(f"{path} has more than {most_bytes} bytes")
+    return content
+
+
+def take_sum(path: Path, most_bytes: int) -> str:
+    """Return a file's SHA-256 in hexadecimal digits. Raises BundleError, also where there is none."""
+    try:
+        with open_regular(path, most_bytes) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing") from error
+    except OSError as error:
+        raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON of bounded size and depth, in which each key stands once; a byte-order mark is left out.
+
+    Raises:
+        BundleError: it is not so, or no JSON; the text names the file.
+    """
+    content = read_bytes(path, MAX_JSON_BYTES)
+    try:
+        found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=refuse_doubles)
+    except UnicodeDecodeError as error:
+        raise BundleError(
+            f"{path} is not in UTF-8 (byte {error.start}): save it in that encoding"
+        ) from error
+    except RecursionError:
+        raise BundleError(f"{path} is nested too deep; at most {MAX_JSON_DEPTH} levels") from None
+    except ValueError as error:
+        raise BundleError(f"{path} is no JSON: {error}") from error
+    check_depth(path, found)
+    return found
+
+
+def refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; raise ValueError where a key stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {shorten(double)} is there twice")
+    return found
+
+
+def check_depth(path: Path, content: Any) -> None:
+    """Raise BundleError where JSON is nested too deep for whoever walks it."""
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        if depth > MAX_JSON_DEPTH:
+            raise BundleError(f"{path} is nested too deep; at most {MAX_JSON_DEPTH} levels")
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]

@@ -1,0 +1,99 @@
+"""Why weights cannot be served, in a sentence that names the cure: the mistakes that people make most."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from app.errors import first_line
+from app.names import shorten
+
+SAVE = "torch.save(model.state_dict(), 'model.pth')"
+HEAD_BYTES = 256
+TOLD = 3  # names of tensors of each kind
+
+TERMINAL = re.compile(r"\x1b\[[0-9;]*m")  # torch's words are bold
+CLASS = re.compile(r"GLOBAL ([A-Za-z_]\w*\.[\w.]+)")
+
+
+def describe_unreadable(path: Path, error: Exception) -> str:
+    """Return why a file cannot be read as weights, and what to do."""
+    words = TERMINAL.sub("", str(error))
+    told = f"{type(error).__name__}: {first_line(words)}"
+    return f"{path} cannot be read as weights ({find_cause(path, words) or told}); it must hold a state_dict: {SAVE}"
+
+
+def find_cause(path: Path, words: str) -> str:
+    """Return what a file is that holds no weights, and how to get them out of it; empty where that is not known."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            names = zipfile.ZipFile(file).namelist() if head.startswith(b"PK") else []
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return ""
+    is_pth = path.suffix == ".pth"
+    pickled = CLASS.search(words) if is_pth and "eights" in words else None
+    onnx = head[:1] == b"\x08" and (b"onnx" in head or b"pytorch" in head)
+    causes = (
+        (not head, "it is empty"),
+        (
+            is_pth and any(name.endswith("constants.pkl") for name in names),
+            f"it is a TorchScript archive; save torch.jit.load('{path.name}').state_dict()",
+        ),
+        (head.startswith(b"\x89HDF"), "it is an HDF5 file, such as Keras writes, none of torch's"),
+        (onnx, "it is an ONNX file; save the weights of the torch model that it came from"),
+        (is_pth and head[8:9] == b"{", "it is a .safetensors file: call it model.safetensors"),
+        (
+            pickled is not None,
+            f"it holds a whole pickled model or other Python objects ({pickled and pickled[1]}), which "
+            f"could run code; where you made it: model = torch.load('{path.name}', weights_only=False)",
+        ),
+    )
+    return next((cause for is_so, cause in causes if is_so), "")
+
+
+def describe_misfit(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> str:
+    """Return how the shapes of a file differ from those that a network needs; empty where they do not."""
+    missing = [name for name in expected if name not in found and not is_optional(name)]
+    unknown = [name for name in found if name not in expected]
+    other = [
+        f"{shorten(name)} is {found[name]}, expected {expected[name]}"
+        for name in expected
+        if name in found and not fits(found[name], expected[name])
+    ]
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:TOLD])}{', …' if len(names) > TOLD else ''})"
+        for names, what in (
+            (missing, "tensors are missing"),
+            ([shorten(name) for name in unknown], "are not known to it"),
+            (other, "have another shape"),
+        )
+        if names
+    ]
+    return "; ".join(parts)
+
+
+def is_optional(name: str) -> bool:
+    """Tell whether a tensor may be missing: older files have no counts of batches, which serving does not need."""
+    return name.endswith("num_batches_tracked")
+
+
+def fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Tell whether torch takes one shape for another: the same, or one number for a scalar."""
+    return found == expected or (expected == () and found == (1,))
+
+
+def is_same_network(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> bool:
+    """Tell whether a file's tensors are a network's, whatever the size of its last layer is."""
+    last = list(expected)[-1].rpartition(".")[0]
+
+    def body(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        return {name: () if name.startswith(last) else shape for name, shape in shapes.items()}
+
+    return not describe_misfit(body(found), body(expected))

@@ -1,0 +1,615 @@
+"""Model folders are foreign ground: whatever lies there is refused with its name, and stops, fills or hangs nothing."""
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from app import lineup as lineup_module
+from app.bundle import check_sums, find_bundle, open_bundle, write_sums
+from app.errors import BundleError
+from app.footprint import Footprint
+from app.foreign import home_of, read_bytes
+from app.lineup import Curator
+from app.model_folders import find_models, versions_of
+from app.names import name_problem, text_problem
+from app.network import build_network
+from app.weights import load_weights
+from tests.helpers import ROOT
+
+NAMES = {"0": "Rust", "1": "Scab"}
+DEEP = "[" * 200 + "]" * 200
+TOO_DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def make_bundle(folder, names=NAMES, weights=b"weights"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.pth").write_bytes(weights)
+    text = names if isinstance(names, str) else json.dumps(names)
+    (folder / "class_name.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    return folder
+
+
+def as_nobody(function, *arguments):
+    """Call a function as a user whom files' modes hold off, which root is not; return its text."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            os.write(writing, function(*arguments).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    return told
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """Return a models folder that others may read, with a closed lost+found in it."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder.name:
+            folder.chmod(folder.stat().st_mode | 0o055)
+        if folder.name.startswith("pytest-of-"):
+            break
+    models = tmp_path / "models"
+    make_bundle(models / "leaves" / "1")
+    (models / "lost+found").mkdir(mode=0o700)
+    (models / "lost+found").chmod(0)
+    yield models
+    (models / "lost+found").chmod(0o700)
+
+
+def look(models, name=""):
+    found = find_models(models, name)
+    return "\n".join([*found.folders, *found.skipped])
+
+
+def test_lost_and_found_is_skipped_with_a_line(closed):
+    served, skipped = as_nobody(look, closed).splitlines()
+    assert served == "leaves"
+    assert "lost+found" in skipped
+    assert skipped.endswith("is skipped: Permission denied")
+
+
+def test_where_one_model_is_named_no_other_folder_is_looked_at(closed):
+    make_bundle(closed / "odd\nname")
+    assert as_nobody(look, closed, "leaves") == "leaves"
+
+
+def test_a_version_that_cannot_be_read_is_refused_with_the_cure(closed):
+    def refuse(model):
+        try:
+            open_bundle(versions_of(model)[2], "leaves", 2)
+        except BundleError as error:
+            return str(error)
+
+    make_bundle(closed / "leaves" / "2").chmod(0)
+    assert "chmod -R a+rX" in as_nobody(refuse, closed / "leaves")
+    (closed / "leaves" / "2").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "叶子",
+            "Blätter 2",
+            "versions",
+            "labels",
+            "50%",
+            "%2F",
+            "a b",
+            "a?b#c",
+            "metadata",
+            "ready",
+        ),
+        *("лист", "🍁", "a" * 200, "7", "con", "a,b;c", "infer", "-x", "_", "a'\"b"),
+    ],
+)
+def test_every_ordinary_name_is_a_models(tmp_path, name):
+    make_bundle(tmp_path / name / "1")
+    assert find_bundle(tmp_path).name == name
+    assert find_bundle(tmp_path, name).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\nb",
+        "a\x7fb",
+        "a\x85b",
+        "a\u2028b",
+        "a\u202eb",
+        "a\u2066b",
+        "b:predict",
+        "a\\b",
+        " a",
+        "a ",
+        "\udcff",
+        "\t",
+        "a" * 201,
+        "叶" * 86,
+    ],
+)
+def test_a_name_that_cannot_be_carried_is_skipped_with_a_line(tmp_path, name):
+    assert name_problem(name)
+    make_bundle(tmp_path / "good" / "1")
+    try:
+        make_bundle(tmp_path / name / "1")
+    except OSError:
+        return  # nor can the folder be
+    found = find_models(tmp_path)
+    assert list(found.folders) == ["good"]
+    (line,) = found.skipped
+    assert line.isascii() and line.isprintable() and "rename the folder" in line
+
+
+def test_folders_that_start_with_a_dot_are_nobodys_models(tmp_path):
+    make_bundle(tmp_path / ".hidden" / "1")
+    make_bundle(tmp_path / "good" / "1")
+    assert find_models(tmp_path).folders == {"good": tmp_path / "good"}
+    assert not find_models(tmp_path).skipped
+    assert name_problem(".hidden")
+
+
+def test_only_ascii_digits_are_versions(tmp_path):
+    for name in ("1", "007", "١", "２", "0", "1" * 19, "9" * 18):
+        make_bundle(tmp_path / name)
+    assert set(versions_of(tmp_path)) == {1, 7, 10**18 - 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"0": "a\nb"}, "U\\+000A"),
+        ({"0": "a\x00"}, "U\\+0000"),
+        ({"0": "\ud800"}, "U\\+D800"),
+        ({"0": "a\u202eb"}, "U\\+202E"),
+        ({"0": "a\u2029b"}, "U\\+2029"),
+        ({"0": "a" * 201}, "has 201 characters; at most 200"),
+        ({str(index): "a" for index in range(100_001)}, "100001 names; at most 100000"),
+        ('{"0": "a", "0": "b"}', "the key '0' is there twice"),
+        (["a", "b"], r"found list: write \{str\(i\): name for i, name in enumerate"),
+        ({"Rust": 0, "Scab": 1}, r"name for name, i in class_to_idx"),
+        (DEEP, "nested too deep; at most 32"),
+        (TOO_DEEP, "nested too deep; at most 32"),
+        ('{"0": ' * 500 + "1" + "}" * 500, "nested too deep"),
+        ('{"0": 1e999999}', "must be a text, found inf"),
+        ("[" + "9" * 5000 + "]", ""),
+        ("\x00", "is no JSON"),
+        (" " * (9 << 20), "has 9437184 bytes; at most 8388608"),
+    ],
+    ids=lambda value: ascii(value)[:30],
+)
+def test_class_names_that_are_no_text_are_told(tmp_path, names, told):
+    make_bundle(tmp_path, names)
+    with pytest.raises(BundleError, match=rf"class_name\.json.*{told}") as error:
+        open_bundle(tmp_path, "leaves", 1)
+    assert len(str(error.value)) < 500
+    assert str(error.value).isprintable()
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path):
+    make_bundle(tmp_path, "\ufeff" + json.dumps(NAMES))
+    (tmp_path / "model.json").write_text('\ufeff{"description": "Apples."}')
+    assert open_bundle(tmp_path, "leaves", 1).class_names == ("Rust", "Scab")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_another_encoding_is_told(tmp_path, encoding):
+    make_bundle(tmp_path)
+    (tmp_path / "class_name.json").write_bytes('{"0": "Blätter"}'.encode(encoding))
+    with pytest.raises(BundleError, match=r"class_name\.json is not in UTF-8"):
+        open_bundle(tmp_path, "leaves", 1)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [{"description": text} for text in ("\u202e", "a" * 2001, "\x1b[1m", "\ud800", 7)]
+    + [{"architecture": "a\nb"}, {"scores": [[[[[]]]]] * 3, "x\n" * 9999: 1}, {"top_k": 10**400}],
+    ids=lambda card: ascii(card)[:20],
+)
+def test_a_card_that_is_no_text_is_told(tmp_path, card):
+    make_bundle(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(BundleError, match=r"model\.json: ") as error:
+        open_bundle(tmp_path, "leaves", 1)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 600
+
+
+def test_a_description_may_have_lines(tmp_path):
+    make_bundle(tmp_path)
+    (tmp_path / "model.json").write_text('{"description": "Leaves.\\nOf 苹果 trees."}')
+    assert open_bundle(tmp_path, "leaves", 1).description == "Leaves.\nOf 苹果 trees."
+
+
+def test_joined_emoji_and_persian_are_text():
+    assert not text_problem("👩\u200d🌾")
+    assert not text_problem("می\u200cخواهم")
+
+
+def make_special(path, kind):
+    """Put something at a path that is no ordinary file."""
+    path.unlink(missing_ok=True)
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        server = socket.socket(socket.AF_UNIX)
+        here = os.open(path.parent, os.O_RDONLY)  # a socket's whole path may be too long
+        server.bind(f"/proc/self/fd/{here}/{path.name}")
+        os.close(here)
+        server.close()
+    else:
+        path.symlink_to({"device": "/dev/zero", "link out": "/etc/passwd", "loop": path}[kind])
+
+
+SPECIAL = ["FIFO", "folder", "socket", "device", "link out", "loop"]
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize(
+    "name",
+    ["class_name.json", "model.json", "SHA256SUMS", "model.pth", "model.npz", "precision.json"],
+)
+def test_what_is_no_regular_file_is_refused_and_holds_nobody_up(tmp_path, name, kind, settings):
+    folder = make_bundle(tmp_path / "models" / "leaves" / "1")
+    if name == "model.npz":
+        (folder / "model.pth").unlink()
+    make_special(folder / name, kind)
+    began = time.monotonic()
+    curator = Curator(settings(models=str(tmp_path / "models"), cache=str(tmp_path / "cache")))
+    failure = curator.look().failure
+    assert time.monotonic() - began < 20
+    assert name in failure
+    assert "leaves/1" in failure
+
+
+def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
+    """Links may go anywhere in the model's own folder (Kubernetes mounts ConfigMaps so), and not out of it."""
+    folder = tmp_path / "leaves" / "1"
+    make_bundle(folder / "..2026_01_01")
+    (folder / "..data").symlink_to("..2026_01_01")
+    for name in ("model.pth", "class_name.json"):
+        (folder / name).symlink_to(f"..data/{name}")
+    assert open_bundle(folder, "leaves", 1).class_names == ("Rust", "Scab")
+    assert home_of(folder) == (tmp_path / "leaves").resolve()
+    (tmp_path / "other.json").write_text(json.dumps(NAMES))
+    (folder / "class_name.json").unlink()
+    (folder / "class_name.json").symlink_to("../../other.json")
+    with pytest.raises(BundleError, match=r"leads out of .*leaves: copy the file itself"):
+        open_bundle(folder, "leaves", 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/hostname", "../1/model.pth", "README", "optimized/x", "SHA256SUMS", "", "x" * 999],
+)
+def test_sums_name_only_the_files_of_a_model(tmp_path, name):
+    folder = make_bundle(tmp_path / "1")
+    (folder / "README").write_text("read me")
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    with pytest.raises(BundleError, match=r"SHA256SUMS names .*; it can name only model\.pth"):
+        check_sums(folder)
+
+
+def test_sums_of_either_mode_are_taken(tmp_path):
+    folder = make_bundle(tmp_path / "1")
+    write_sums(folder)
+    sums = folder / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace("  ", " *"))
+    check_sums(folder)
+    sums.write_bytes(b"\xff\xfe" * 40_000)
+    with pytest.raises(BundleError, match="SHA256SUMS"):
+        check_sums(folder)
+
+
+def test_a_file_that_claims_terabytes_is_not_read(tmp_path):
+    folder = make_bundle(tmp_path / "1")
+    os.truncate(folder / "model.pth", 1 << 42)
+    bundle = open_bundle(folder, "leaves", 1)
+    with pytest.raises(BundleError, match="has 4398046511104 bytes; at most"):
+        bundle.content_hash()
+
+
+def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path):
+    path = tmp_path / "status"
+    path.symlink_to("/proc/self/status")  # tells a size of 0
+    with pytest.raises(BundleError, match=r"more than 10 bytes|leads out"):
+        read_bytes(path, 10)
+
+
+# Weights
+
+
+def resnet_card(folder, card=None):
+    make_bundle(folder)
+    (folder / "model.pth").unlink()
+    (folder / "model.json").write_text(json.dumps(card or {"architecture": "resnet18"}))
+    return folder
+
+
+def build(folder):
+    return build_network(open_bundle(folder, "leaves", 1))
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    import torchvision
+
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(num_classes=2).state_dict()
+
+
+def write_npz_claim(path, name, shape, dtype="<f4"):
+    """Write an array whose header claims a shape that its data do not have."""
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
+    header = header.ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+        archive.writestr(f"{name}.npy", content + bytes(1 << 20))
+
+
+def peak_of(code, *arguments):
+    """Return what Python code prints last and by how many bytes its memory rose at most."""
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        "from app.bundle import open_bundle; from app.network import build_network\n"
+        "from app.errors import BundleError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"{code}\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    *told, rose = done.stdout.splitlines()
+    return " ".join(told), int(rose)
+
+
+def write_bomb(folder, kind):
+    """Write a small file that would take gigabytes."""
+    if kind == "expanded .pth":
+        torch.save({"conv1.weight": torch.zeros(1).expand(500_000_000)}, folder / "model.pth")
+    elif kind == "unknown arrays":
+        with zipfile.ZipFile(
+            folder / "model.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+        ) as archive:
+            header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (150000000,), }"
+            header = header.ljust(117) + b"\n"
+            with archive.open("x.npy", "w", force_zip64=True) as member:
+                member.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+                for _ in range(400):
+                    member.write(bytes(1_000_000))
+    elif kind == "a claim of terabytes":
+        write_npz_claim(folder / "model.npz", "conv1.weight", (1 << 40,))
+    elif kind == "giant outputs":
+        write_npz_claim(folder / "model.npz", "fc.bias", (1 << 40,))
+    elif kind == "long strings":
+        write_npz_claim(folder / "model.npz", "conv1.weight", (64, 3, 7, 7), "|S1000000")
+    else:
+        with (
+            zipfile.ZipFile(
+                folder / "model.pth", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+            ) as archive,
+            archive.open("archive/data.pkl", "w", force_zip64=True) as member,
+        ):
+            for _ in range(400):
+                member.write(bytes(1_000_000))
+
+
+BOMBS = ["expanded .pth", "unknown arrays", "a claim of terabytes", "giant outputs", "long strings"]
+
+
+def test_weights_that_would_unpack_to_gigabytes_are_refused_before_they_do(tmp_path):
+    folders = []
+    for kind in (*BOMBS, "packed .pth"):
+        folders.append(resnet_card(tmp_path / kind))
+        write_bomb(folders[-1], kind)
+    code = (
+        "for folder in sys.argv[1:]:\n"
+        "    try: build_network(open_bundle(Path(folder), 'leaves', 1))\n"
+        "    except BundleError as error: print('refused:', error)\n"
+    )
+    told, rose = peak_of(code, *folders)
+    assert told.count("refused: ") == len(folders), told
+    assert rose < 250 << 20
+
+
+def test_extra_keys_and_wrong_shapes_are_told_with_both(tmp_path, resnet18):
+    folder = resnet_card(tmp_path)
+    weights = dict(resnet18) | {"conv1.weight": torch.zeros(1), "fc.1.weight": torch.zeros(2)}
+    del weights["fc.weight"]
+    torch.save(weights, folder / "model.pth")
+    with pytest.raises(BundleError) as error:
+        build(folder)
+    told = str(error.value)
+    assert "1 tensors are missing (fc.weight)" in told
+    assert "1 are not known to it ('fc.1.weight')" in told
+    assert "'conv1.weight' is (1,), expected (64, 3, 7, 7)" in told
+
+
+def test_a_network_of_another_kind_is_told_with_its_architecture(tmp_path, resnet18):
+    torch.save(resnet18, make_bundle(tmp_path) / "model.pth")
+    with pytest.raises(BundleError) as error:
+        build(tmp_path)
+    assert "does not fit resnet50" in str(error.value)
+    assert 'those of resnet18: write {"architecture": "resnet18"} into model.json' in str(
+        error.value
+    )
+    torch.save({"a": torch.zeros(1)}, tmp_path / "model.pth")
+    with pytest.raises(BundleError, match=r"without model\.json a model is a resnet50"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_prefixes_that_all_names_have_are_left_out(tmp_path, resnet18, prefix):
+    folder = resnet_card(tmp_path)
+    named = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
+    torch.save({"state_dict": named, "epoch": 3}, folder / "model.pth")
+    assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
+    save_file({n: t.clone() for n, t in named.items()}, folder / "model.safetensors")
+    (folder / "model.pth").unlink()
+    assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
+
+
+def test_a_checkpoint_of_torchvisions_scripts_is_understood(tmp_path, resnet18):
+    torch.save({"model": dict(resnet18), "optimizer": {"state": {}}}, tmp_path / "model.pth")
+    assert set(load_weights(tmp_path / "model.pth")) == set(resnet18)
+
+
+def write_torchscript(path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (lambda path: torch.save(torch.nn.Linear(2, 2), path), "whole pickled model .*nn.modules"),
+        (write_torchscript, r"TorchScript archive; save torch\.jit\.load"),
+        (lambda path: path.write_bytes(b"\x08\x07\x12\x07pytorch\x1a"), "it is an ONNX file"),
+        (lambda path: path.write_bytes(b"\x89HDF\r\n"), "it is an HDF5 file"),
+        (lambda path: path.write_bytes(b""), "it is empty"),
+        (lambda path: save_file({"a": torch.zeros(1)}, path), r"call it model\.safetensors"),
+        (lambda path: torch.save({"a": torch.zeros(1).to_sparse()}, path), "no dictionary of tens"),
+        (
+            lambda path: torch.save({"a": torch.empty(1, device="meta")}, path),
+            "no dictionary of te",
+        ),
+        (lambda path: torch.save({}, path), "no dictionary of tensors"),
+    ],
+    ids=lambda value: "" if callable(value) else value[:20],
+)
+def test_files_of_another_kind_are_told_with_the_cure(tmp_path, write, told):
+    path = tmp_path / "model.pth"
+    write(path)
+    with pytest.raises(BundleError, match=told) as error:
+        load_weights(path)
+    assert "torch.save(model.state_dict(), 'model.pth')" in str(error.value)
+    assert "\x1b" not in str(error.value)
+
+
+# Fuzz: only BundleError comes out, whatever is in the files
+
+
+def small_files():
+    """Return small good files of every kind, by name."""
+    import io
+    import tempfile
+    from pathlib import Path
+
+    weights = {"fc.weight": torch.ones(2, 4), "fc.bias": torch.zeros(2).half()}
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        torch.save(weights, where / "model.pth")
+        torch.save(weights, where / "old.pth", _use_new_zipfile_serialization=False)
+        save_file(weights, where / "model.safetensors")
+        np.savez_compressed(where / "model.npz", **{n: t.numpy() for n, t in weights.items()})
+        buffer = io.BytesIO()
+        np.savez(buffer, **{n: t.numpy() for n, t in weights.items()})
+        return [
+            ("model.pth", (where / "model.pth").read_bytes()),
+            ("model.pth", (where / "old.pth").read_bytes()),
+            ("model.safetensors", (where / "model.safetensors").read_bytes()),
+            ("model.npz", (where / "model.npz").read_bytes()),
+            ("model.npz", buffer.getvalue()),
+        ]
+
+
+WEIGHT_KINDS = small_files()
+EDITS = st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=6)
+
+
+def garble(data, edits, cut):
+    spoiled = bytearray(data)
+    for place, value in edits:
+        spoiled[place % len(spoiled)] = value
+    return bytes(spoiled[: len(spoiled) * cut // 100] if cut < 100 else spoiled)
+
+
+@pytest.mark.filterwarnings("ignore")
+@hypothesis_settings(max_examples=300, deadline=None)
+@given(st.sampled_from(range(len(WEIGHT_KINDS))), EDITS, st.sampled_from([100] * 6 + [10, 50, 99]))
+def test_garbled_weights_are_read_or_refused(tmp_path_factory, kind, edits, cut):
+    name, data = WEIGHT_KINDS[kind]
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(garble(data, edits, cut))
+    try:
+        load_weights(path)
+    except BundleError as error:
+        assert name in str(error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=5), inside, max_size=3)
+    ),
+    max_leaves=8,
+)
+KEYS = ["architecture", "input_size", "crop", "mean", "deviation", "activation", "threshold"]
+KEYS += ["threshold_on", "top_k", "description", "scores"]
+CARDS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4) | JSON
+CLASSES = st.dictionaries(st.sampled_from(["0", "1", "2", "x"]), JSON, max_size=3) | JSON
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(
+    CLASSES | st.just(NAMES),
+    CARDS,
+    st.binary(max_size=80) | st.text(max_size=80),
+    EDITS,
+    st.booleans(),
+)
+def test_a_curator_looks_at_anything_and_never_raises(
+    tmp_path_factory, names, card, sums, edits, is_garbled
+):
+    models = tmp_path_factory.getbasetemp() / "any"
+    shutil.rmtree(models, ignore_errors=True)
+    folder = make_bundle(models / "leaves" / "1", names)
+    (folder / "model.json").write_text(json.dumps(card))
+    if is_garbled:
+        spoiled = garble((folder / "model.json").read_bytes(), edits, 100)
+        (folder / "model.json").write_bytes(spoiled)
+        text = sums if isinstance(sums, bytes) else sums.encode("utf-8", "surrogatepass")
+        (folder / "SHA256SUMS").write_bytes(text)
+    from app.settings import Settings
+
+    chosen = Settings.from_env({"SERVING_MODELS": str(models), "SERVING_CACHE": str(models / "c")})
+    found = Curator(chosen).look()
+    assert found.entries or found.failure
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    """Stand for the probe: everything that gets so far can be served."""
+    needs = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
+    monkeypatch.setattr(lineup_module, "find_footprint", lambda *_: needs)

@@ -1,0 +1,124 @@
+"""What scripts/publish copies and refuses, and what it says; only the measuring is made quick here."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from app import publish as publish_module
+from app.errors import BundleError
+from app.footprint import Footprint
+from app.publish import describe_answer, publish
+from tests.test_foreign import SPECIAL, make_bundle, make_special
+
+NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
+
+
+@pytest.fixture
+def place(settings, tmp_path, monkeypatch):
+    """Return what publishes tmp_path/new as a model of tmp_path/models; weights that say "bad" are refused."""
+
+    def find_footprint(_settings, optimized):
+        weights = optimized.bundle.weights
+        if weights.read_bytes() == b"bad":
+            raise BundleError(f"{weights.resolve()} cannot be read as weights")
+        return NEEDS
+
+    monkeypatch.setattr(publish_module, "find_footprint", find_footprint)
+    monkeypatch.chdir(tmp_path)
+    make_bundle(tmp_path / "new")
+    (tmp_path / "models").mkdir()
+
+    def make(name="leaves", **rows):
+        rows = {"models": str(tmp_path / "models"), "cache": str(tmp_path / "cache")} | rows
+        chosen = settings(**rows)
+        version = publish(tmp_path / "new", tmp_path / "models" / name, chosen)
+        return version, describe_answer(version, chosen)
+
+    return make
+
+
+def test_only_what_people_make_is_copied(place, tmp_path):
+    for name in ("precision.json", "optimized/a/fp32.bin", "README", "calibration/cats/a.jpg"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new" / name).write_text("{}")
+    (tmp_path / "new" / "model.pth").chmod(0o600)
+    old = os.umask(0o077)
+    version, _ = place()
+    os.umask(old)
+    found = {str(path.relative_to(version)) for path in version.rglob("*")}
+    files = {"model.pth", "class_name.json", "SHA256SUMS"}
+    assert found == files | {"calibration", "calibration/cats", "calibration/cats/a.jpg"}
+    for path in (version, *version.rglob("*")):
+        wanted = 0o755 if path.is_dir() else 0o644
+        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize(
+    "name", ["model.pth", "class_name.json", "model.json", "calibration/a.jpg", "calibration"]
+)
+def test_links_and_special_files_are_not_published(place, tmp_path, name, kind):
+    if "/" in name:
+        (tmp_path / "new" / "calibration").mkdir()
+    if (name, kind) in {("calibration", "folder"), ("calibration/a.jpg", "folder")}:
+        return  # folders of pictures are fine
+    make_special(tmp_path / "new" / name, kind)
+    with pytest.raises(BundleError, match=f"new/{name}"):
+        place()
+    assert not (tmp_path / "models" / "leaves").exists()
+
+
+def test_a_link_within_the_source_is_not_published_either(place, tmp_path):
+    (tmp_path / "new" / "class_name.json").rename(tmp_path / "new" / "names.json")
+    (tmp_path / "new" / "class_name.json").symlink_to("names.json")
+    with pytest.raises(BundleError, match="is a link, which is not followed: publish a copy"):
+        place()
+
+
+def test_what_is_refused_is_named_by_its_own_path_and_leaves_nothing(place, tmp_path):
+    (tmp_path / "new" / "model.pth").write_bytes(b"bad")
+    with pytest.raises(BundleError) as error:
+        place()
+    assert str(error.value) == f"{tmp_path}/new/model.pth cannot be read as weights"
+    assert not list((tmp_path / "models").iterdir())
+    (tmp_path / "models" / "leaves").mkdir()
+    with pytest.raises(BundleError):
+        place()
+    assert (tmp_path / "models" / "leaves").exists()  # it was there before
+
+
+@pytest.mark.parametrize("name", ["a:b", ".hidden", "a\nb", "a" * 201])
+def test_a_name_that_no_server_can_carry_is_refused(place, tmp_path, name):
+    with pytest.raises(BundleError, match="a model's name"):
+        place(name)
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_publish_says_what_will_answer(place, tmp_path):
+    version, told = place("叶子")
+    assert version == tmp_path / "models" / "叶子" / "1"
+    assert told.startswith("it answers as 叶子, version 1, and is the default")
+    os.utime(version / "model.pth", (1, 1))
+    _, told = place("acorns")
+    assert told.startswith(
+        "it answers as acorns, version 1; requests that name no model go on to 叶子"
+    )
+    assert "SERVING_MODEL" in told
+    _, told = place("acorns", model="叶子")
+    assert told == "it is not served: SERVING_MODEL=叶子 names another folder"
+    _, told = place("acorns", versions="1")
+    assert "only the versions (1,) are wanted" in told
+    file = tmp_path / "models.config"
+    configs = [{"name": name, "base_path": "models/acorns"} for name in ("oak", "mast")]
+    file.write_text(json.dumps({"model_config_list": {"config": configs}}))
+    _, told = place("acorns", models_file=str(file))
+    assert told.startswith("it answers as oak, mast, version 4, and is the default")
+
+
+def test_publishing_into_a_bare_model_makes_its_next_version(place, tmp_path):
+    make_bundle(tmp_path / "models")
+    version, told = place("", models=str(tmp_path / "models"))
+    assert version == tmp_path / "models" / "2"
+    assert told.startswith("it answers as models, version 2, and is the default")
