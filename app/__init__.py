@@ -20,7 +20,7 @@ The house, from the roof down. A module imports only from floors below its own;
              fetching           pictures by URL, from where the operator allows it
              intake             a request's body, read in pieces
              repository, models_file, traffic   which versions are wanted; which of them answers
-             lineup             those that were checked and are to be served
+             lineup, tidy       those that were checked and are to be served; what nobody uses goes
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import
@@ -30,9 +30,11 @@ The house, from the roof down. A module imports only from floors below its own;
              image_decoding, image_memory   from a file to RGB, and the bytes that it takes
              image_structure, jpeg_structure, image_parts   what a file is made of, counted before it is decoded
              bundle, card, optimized, precision   files: models, what was derived from them
+             noise              pictures that show whether a network is what it was when it was made
              decision           from logits to the classes that pass; NumPy alone
     GROUND   budgets            what a worker may hold for its requests, in bytes
              roster, endings, quarantine   the workers, how they ended, and by which inputs
+             files, counts      files that survive kills, power cuts and full disks; the metrics' own
              settings, errors, logs, log_writer, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:

@@ -12,7 +12,6 @@ import argparse
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from app.bundle import (
@@ -24,6 +23,7 @@ from app.bundle import (
     write_sums,
 )
 from app.errors import BundleError, SettingsError
+from app.files import PUBLISHING, draft_folder, remove_leftovers, sync, sync_tree
 from app.footprint import find_footprint
 from app.logs import say
 from app.optimized import Optimized
@@ -38,15 +38,19 @@ def publish(source: Path, model: Path, settings: Settings) -> Path:
         BundleError: it cannot be served; nothing was changed.
     """
     model.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=model, prefix=".publishing-") as draft:
-        folder = Path(draft) / "version"
+    remove_leftovers(model)
+    with draft_folder(model, PUBLISHING) as draft:
+        folder = draft / "version"
         copy_bundle(source, folder)
         say(f"checking {source}")
         optimized = Optimized(open_bundle(folder, model.name, 1), settings.cache)
         footprint = find_footprint(settings, optimized)
         say(f"it runs in {footprint.engine}, {footprint.precision}: {footprint.reason}")
         write_sums(folder)
-        return put_in_place(folder, model)
+        sync_tree(folder)
+        version = put_in_place(folder, model)
+        sync(model)
+        return version
 
 
 def copy_bundle(source: Path, folder: Path) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import app.engines.openvino  # noqa: F401  # isort: skip  (before OpenVINO's own import: see there)
+from app.engines.openvino import save_network  # isort: skip  (before OpenVINO's own import: see there)
 import nncf
 import numpy as np
 import openvino
 from nncf.quantization.advanced_parameters import OverflowFix
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-from app.optimized import Optimized
+from app.optimized import INT8, Optimized
 from app.precision import FP32
 
 # Measured with the demo model, on 1,000 scenes that the calibration had not seen, share of label
@@ -49,9 +49,8 @@ def quantise(optimized: Optimized, images: np.ndarray) -> Path:
     )
     if features:
         put_back_features(quantised, features)
-    return optimized.add_network(
-        "int8", lambda path: openvino.save_model(quantised, path, compress_to_fp16=False)
-    )
+    side = optimized.bundle.card.frame.side
+    return optimized.add_network(INT8, lambda path: save_network(quantised, path, side)[0])
 
 
 def take_off_features(network: openvino.Model) -> str:

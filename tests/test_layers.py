@@ -12,18 +12,19 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
-GROUND |= {"budgets", "endings", "quarantine"}
+GROUND |= {"budgets", "counts", "endings", "files", "quarantine"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native_pool"}
 CONCURRENCY |= {"byte_budget", "deadlines", "intake", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
-FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"} | DECODING
+FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap", "noise"}
+FILES |= DECODING
 TENSORS = {"weights", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"fleet", "meter"}
 SIZING = {"sizing", "footprint"}
-REPOSITORY = {"repository", "models_file", "lineup", "traffic"}
+REPOSITORY = {"repository", "models_file", "lineup", "traffic", "tidy"}
 ROOF = {"wsgi", "worker", "responses", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
@@ -36,7 +37,12 @@ FLOORS: dict[str, int] = {
 }
 # Inside a floor: who may call whom. Everything else on one floor keeps apart.
 NEIGHBOURS = {("batcher", "handoff"), ("settings", "errors"), ("optimized", "bundle")}
-NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
+NEIGHBOURS |= {
+    ("metrics", "errors"),
+    ("metrics", "roster"),
+    ("metrics", "counts"),
+    ("meter", "prediction"),
+}
 NEIGHBOURS |= {("budgets", "settings"), ("logs", "log_writer")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
@@ -57,6 +63,7 @@ NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "c
 NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}
 NEIGHBOURS |= {("native_pool", "handoff"), ("roster", "quarantine"), ("worker", "responses")}
+NEIGHBOURS |= {("tidy", there) for there in ("lineup", "optimized")}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}
