@@ -2,19 +2,20 @@
 
     python -m tests.walk FOLDER
 
-It publishes a small model, which converts and measures it, and then makes and reports an int8 network
-as scripts/optimize does. Each try runs in a fork of this process, which has imported everything and
+It publishes a small model, which converts it, and then keeps an int8 network and a report as
+scripts/optimize does. Each try runs in a fork of this process, which has imported everything and
 computed nothing: at the n-th step it kills itself. What it left is given to another fork, which starts
-as a server does. The last line says how many steps there were.
+as a server does. The last lines say how many steps there were.
 """
 
+import dataclasses
 import hashlib
 import os
 import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,10 @@ import torch
 import torchvision
 
 from app import conversion, footprint, probe
-from app.bundle import find_bundle
+from app.bundle import Bundle, find_bundle
 from app.conversion import convert_bundle
 from app.engines import Choice, load_engine
-from app.engines import openvino as engine
+from app.footprint import Footprint
 from app.lineup import Curator
 from app.noise import make_noise
 from app.optimized import Optimized, find_damage
@@ -57,36 +58,49 @@ class Walk:
                 "SERVING_THREADS": "1",
             }
         )
+        assert run_forked(self.prebuild) == 0
+        self.network = self.prebuilt / "network.xml"
+        self.answers = np.load(self.prebuilt / "answers.npy")
+        # What takes long and writes nothing is done once; all that writes is as it is.
+        conversion.openvino.convert_model = lambda *_, **__: openvino.Core().read_model(
+            self.network
+        )
+        footprint.run_probe = self.run_probe
+
+    def run_probe(self, task: str, bundle: Bundle, rows: Mapping[str, str]) -> dict[str, object]:
+        """Stand for the probe: convert in this process, and do not measure again."""
+        if task == footprint.PREPARE:
+            return probe.prepare(Settings.from_env(rows), bundle)
+        if Optimized(bundle, self.settings.cache).find_network("fp32") is None:
+            return footprint.UNPREPARED
+        return dataclasses.asdict(Footprint("openvino", "fp32", "cpu", "asked for", 10**8))
+
+    def prebuild(self) -> None:
+        """Make and convert the model (in a fork: a process that has computed must not be forked)."""
         torch.manual_seed(3)
         weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
         weights = {
             name: 3 * tensor for name, tensor in weights.items()
         }  # answers that are not near 0
         write_model(self.source, weights, CARD)
-        assert run_forked(self.prebuild) == 0
-        self.network = self.prebuilt / "network.xml"
-        self.answers = np.load(self.prebuilt / "answers.npy")
-        # What takes long and writes nothing is done once; the rest is as it is.
-        conversion.openvino.convert_model = lambda *_, **__: openvino.Core().read_model(
-            self.network
-        )
-        footprint.run_probe = lambda task, bundle, rows: {
-            "prepare": probe.prepare,
-            "measure": probe.measure,
-        }[task](Settings.from_env(rows), bundle)
-
-    def prebuild(self) -> None:
         path = convert_bundle(Optimized(find_bundle(self.source), self.source / "cache"))
         shutil.copytree(path.parent, self.prebuilt)
         shutil.rmtree(self.source / "optimized")
 
-    def work_on(self) -> None:
-        """Publish, then optimize."""
+    def publish(self) -> None:
+        """Do as scripts/publish does."""
         publish(self.source, self.work / "models" / "leaves", self.settings)
+
+    def optimize(self) -> None:
+        """Keep an int8 network and a report, as scripts/optimize does."""
         optimized = Optimized(find_bundle(self.work / "models"), self.settings.cache)
-        network = openvino.Core().read_model(self.network)
-        network.set_rt_info("another", "name")  # so that it is another file
-        optimized.add_network("int8", lambda path: engine.save_network(network, path, SIDE)[0])
+
+        def save(path: Path) -> np.ndarray:
+            path.write_text(self.network.read_text() + "<!-- another file -->")
+            shutil.copyfile(self.network.with_suffix(".bin"), path.with_suffix(".bin"))
+            return self.answers
+
+        optimized.add_network("int8", save)
         optimized.add_report("what was measured")
 
     def start(self) -> None:
@@ -126,8 +140,8 @@ class Walk:
                 digest.update(path.read_bytes())
         return digest.hexdigest()
 
-    def kill_at(self, step: int) -> Callable[[], None]:
-        """Return the program with a hook that kills it before its step on the disk."""
+    def kill_at(self, program: Callable[[], None], step: int) -> Callable[[], None]:
+        """Return a program with a hook that kills it before its step on the disk."""
 
         def run() -> None:
             taken, here = 0, str(self.work)
@@ -140,9 +154,8 @@ class Walk:
                         os.kill(os.getpid(), signal.SIGKILL)
 
             def look(event: str, arguments: tuple) -> None:
-                if event in STEPS:
-                    take(arguments[0])
-                elif event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+                writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+                if event in STEPS or writes:
                     take(arguments[0])
 
             real = os.fsync
@@ -153,7 +166,7 @@ class Walk:
 
             os.fsync = fsync
             sys.addaudithook(look)
-            self.work_on()
+            program()
 
         return run
 
@@ -171,20 +184,28 @@ def run_forked(function: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(folder: Path) -> None:
-    """Walk until the program comes through."""
-    walk = Walk(folder)
+def walk_through(walk: Walk, program: Callable[[], None], before: Path) -> str:
+    """Kill a program at each of its steps until it comes through; ``before`` is what it finds."""
     step, status, healed = 0, -signal.SIGKILL, set()
     while status == -signal.SIGKILL:
         step += 1
         shutil.rmtree(walk.work, ignore_errors=True)
-        walk.work.mkdir()
-        status = run_forked(walk.kill_at(step))
+        shutil.copytree(before, walk.work)
+        status = run_forked(walk.kill_at(program, step))
         assert status in (0, -signal.SIGKILL), f"step {step}: ended with {status}"
         if (state := walk.state()) not in healed:
             healed.add(state)
             assert run_forked(walk.start) == 0, f"what a kill at step {step} left was not healed"
-    print(f"{step - 1} steps, {len(healed)} states")
+    return f"{program.__name__}: {step - 1} steps, {len(healed)} states"
+
+
+def main(folder: Path) -> None:
+    """Walk through both programs."""
+    walk, empty, published = Walk(folder), folder / "empty", folder / "published"
+    empty.mkdir()
+    print(walk_through(walk, walk.publish, empty), flush=True)
+    walk.work.rename(published)
+    print(walk_through(walk, walk.optimize, published), flush=True)
 
 
 if __name__ == "__main__":
