@@ -37,11 +37,11 @@ class OpenVinoEngine:
         Raises:
             BundleError: it was not converted, or OpenVINO cannot read it.
         """
-        path = optimized.find_network(NETWORKS[precision])
+        kind = NETWORKS[precision]
+        path = optimized.find_network(kind)
         if path is None:
-            raise BundleError(
-                f"there is no {NETWORKS[precision]} network for OpenVINO; scripts/optimize makes it"
-            )
+            how = "the next look at the folder" if kind == FP32 else "scripts/optimize"
+            raise BundleError(f"there is no {kind} network for OpenVINO; {how} makes it")
         self._optimized = optimized  # holds the network as in use
         self.precision = precision
         self.lanes = threads
@@ -53,9 +53,7 @@ class OpenVinoEngine:
         apart = compile_network(path, precision, streams=threads, threads=threads)
         self._in_lane = [apart.create_infer_request() for _ in range(threads)]
         gives_features = len(together.outputs) > 1
-        self.gradients: Gradients = (
-            optimized.read_gradients(NETWORKS[precision]) if gives_features else None
-        )
+        self.gradients: Gradients = optimized.read_gradients(kind) if gives_features else None
 
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch on all the threads; see ``Engine.forward``."""
