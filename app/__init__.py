@@ -30,7 +30,7 @@ The house, from the roof down. A module imports only from floors below its own;
              image_decoding, image_memory   from a file to RGB, and the bytes that it takes
              image_structure, jpeg_structure, image_parts   what a file is made of, counted before it is decoded
              bundle, card, optimized, precision   files: models, what was derived from them
-             noise              pictures that show whether a network is what it was when it was made
+             sums, noise        whether a network is what it was when it was made: its files, its answers
              decision           from logits to the classes that pass; NumPy alone
     GROUND   budgets            what a worker may hold for its requests, in bytes
              roster, endings, quarantine   the workers, how they ended, and by which inputs

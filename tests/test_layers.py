@@ -17,7 +17,7 @@ CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native
 CONCURRENCY |= {"byte_budget", "deadlines", "intake", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
 FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap", "noise"}
-FILES |= DECODING
+FILES |= DECODING | {"sums"}
 TENSORS = {"weights", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
@@ -63,7 +63,7 @@ NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "c
 NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}
 NEIGHBOURS |= {("native_pool", "handoff"), ("roster", "quarantine"), ("worker", "responses")}
-NEIGHBOURS |= {("tidy", there) for there in ("lineup", "optimized")}
+NEIGHBOURS |= {("optimized", "sums")} | {("tidy", there) for there in ("lineup", "optimized")}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}

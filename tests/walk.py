@@ -30,9 +30,10 @@ from app.engines import Choice, load_engine
 from app.footprint import Footprint
 from app.lineup import Curator
 from app.noise import make_noise
-from app.optimized import Optimized, find_damage
+from app.optimized import Optimized
 from app.publish import publish
 from app.settings import Settings
+from app.sums import find_damage
 from app.tidy import tidy
 from tests.random_models import write_model
 
