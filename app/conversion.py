@@ -10,9 +10,10 @@ import openvino
 import torch
 from torch import nn
 
-import app.engines.openvino  # noqa: F401  (before OpenVINO's own import: see there)
+from app.engines.openvino import save_network  # it comes before OpenVINO's own import: see there
 from app.errors import BundleError, first_line
 from app.network import PixelNetwork, build_network
+from app.noise import make_noise
 from app.optimized import Optimized
 from app.precision import FP32
 
@@ -39,17 +40,19 @@ class WithFeatures(nn.Module):
         return self.network.run(pixels)
 
 
-def check_answers(network: nn.Module, converted: openvino.Model, side: int) -> None:
-    """Hold the converted network against torch, on pictures of noise. Raises BundleError or ConversionError."""
-    noise = np.random.default_rng(0).integers(0, 256, (3, 3, side, side), np.uint8)
+def answer_noise(network: nn.Module, side: int) -> list[np.ndarray]:
+    """Return what torch answers to pictures of noise. Raises BundleError where those are no numbers."""
     with torch.inference_mode():
-        answer = network(torch.from_numpy(noise))
+        answer = network(torch.from_numpy(make_noise(side)))
     answers = [each.numpy() for each in (answer if isinstance(answer, tuple) else [answer])]
     if not all(np.isfinite(expected).all() for expected in answers):
         raise BundleError("the network answers NaN or infinity to a picture of noise")
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    results = openvino.Core().compile_model(converted, "CPU", exact)(noise).values()
-    for expected, found in zip(answers, results, strict=True):
+    return answers
+
+
+def check_answers(answers: list[np.ndarray], converted: list[np.ndarray]) -> None:
+    """Compare the converted network's answers with torch's. Raises ConversionError."""
+    for expected, found in zip(answers, converted, strict=True):
         deviation = float(np.abs(found - expected).max())
         limit = MAX_DEVIATION * max(1.0, float(np.abs(expected).max()))
         if not deviation <= limit:
@@ -61,12 +64,15 @@ def check_answers(network: nn.Module, converted: openvino.Model, side: int) -> N
 def convert_bundle(optimized: Optimized) -> Path:
     """Convert a bundle unless it was converted before; return the network's path.
 
+    What was written is read back and compared with torch before it takes its place.
+
     The network takes (n, 3, side, side) uint8 and carries the normalisation; the weights are kept in
     fp32, so bf16 reads the same file. It gives logits, and features where their gradients are constant;
     those lie beside it.
 
     Raises:
         BundleError: the weights cannot be read or do not fit.
+            Or there is nowhere to write the network.
         ConversionError: OpenVINO cannot convert them, or what comes out answers otherwise.
     """
     if found := optimized.find_network(FP32):
@@ -90,9 +96,11 @@ def convert_bundle(optimized: Optimized) -> Path:
         raise ConversionError(
             f"OpenVINO cannot convert {optimized.bundle.weights}: {first_line(error)}"
         ) from error
-    check_answers(wanted, converted, side)
-    if isinstance(gradients, np.ndarray):
-        optimized.add_gradients(gradients)
-    return optimized.add_network(
-        FP32, lambda path: openvino.save_model(converted, path, compress_to_fp16=False)
-    )
+    answers = answer_noise(wanted, side)
+
+    def save(path: Path) -> np.ndarray:
+        check_answers(answers, save_network(converted, path, side))
+        return answers[0]
+
+    constant = gradients if isinstance(gradients, np.ndarray) else None
+    return optimized.add_network(FP32, save, constant)

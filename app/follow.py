@@ -14,29 +14,52 @@ from app.lineup import Curator, Entry, Lineup
 from app.lineup_file import LineupFile
 from app.logs import logging_config
 from app.settings import Settings
+from app.tidy import tidy
 
 NICENESS = (
     10  # a conversion must not take the cores from the workers, nor starve while they are busy
 )
 
+TIDY_S = 3600  # between two looks for derived files that nobody uses
+MAX_PAUSE_S = 300
+TROUBLE = "new versions cannot be taken over, what is served goes on; tried again at pauses of up to %d s: %s"
+
 logger = logging.getLogger("follow")
 
 
 def follow(settings: Settings) -> None:
-    """Look again and again, for ever."""
+    """Look again and again, for ever. What goes wrong is logged once; then it is tried at growing pauses."""
     file = LineupFile()
     # Gunicorn's master writes the first one. Here only what comes later is new.
     while (lineup := file.read()) is None:
         time.sleep(settings.poll_s)
     curator = Curator(settings, lineup)
+    tidied, pause, trouble = 0.0, settings.poll_s, ""
     while True:
-        lineup = file.read() or lineup  # the master may have written another
-        found = curator.look()
-        if found != lineup:
-            tell_changes(lineup, found)
-            file.write(found)
-            lineup = found
-        time.sleep(settings.poll_s)
+        try:
+            lineup = file.read() or lineup  # the master may have written another
+            lineup = look_once(curator, file, lineup)
+            if not tidied or time.monotonic() - tidied > TIDY_S:
+                tidy(settings, lineup)
+                tidied = time.monotonic()
+            if trouble:
+                logger.info("new versions are looked for again")
+            pause, trouble = settings.poll_s, ""
+        except Exception as error:
+            if repr(error) != trouble:
+                expected = isinstance(error, OSError)
+                logger.error(TROUBLE, MAX_PAUSE_S, error, exc_info=None if expected else error)
+            pause, trouble = min(2 * pause, max(MAX_PAUSE_S, settings.poll_s)), repr(error)
+        time.sleep(pause)
+
+
+def look_once(curator: Curator, file: LineupFile, before: Lineup) -> Lineup:
+    """Return the lineup as the folders are now, once the workers can know it. Raises OSError."""
+    found = curator.look()
+    if found != before:
+        file.write(found)
+        tell_changes(before, found)
+    return found
 
 
 def tell_changes(before: Lineup, after: Lineup) -> None:
@@ -72,6 +95,7 @@ def main() -> None:
     settings = Settings.from_env(os.environ)
     logging.config.dictConfig(logging_config(settings.log_level))
     if not settings.poll_s:
+        tidy(settings, LineupFile().read() or Lineup())
         logger.info("SERVING_POLL_S=0: new versions are taken over on a reload only")
         return
     os.nice(NICENESS)

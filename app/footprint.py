@@ -8,27 +8,31 @@ precision. Nothing here touches CUDA or imports torch.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from importlib.metadata import version
 from pathlib import Path
 
 from app.bundle import Bundle
 from app.errors import BundleError, PassingFailure
 from app.machine import list_gpus, processor
-from app.optimized import Optimized
-from app.precision import INT8, read_report
+from app.optimized import NETWORKS, Optimized
+from app.precision import FP32, INT8
 from app.settings import Settings, count_cores
 
 PREPARE, MEASURE = "prepare", "measure"  # what app/probe.py does
 # Its answer where OpenVINO's network is to be made first.
 UNPREPARED: dict[str, object] = {"unprepared": True}
 PROBE_TIMEOUT_S = 300
+FORMAT = 3  # of what is kept; raised when a footprint means something else than before
 CORES_PER_CPU_WORKER = 4  # one worker's Python keeps up with the forwards of four cores
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
         BundleError: the bundle cannot be served; the text says why.
     """
     key = footprint_key(settings, optimized)
-    if known := optimized.read_footprints().get(key):
-        return Footprint(**known)
+    if known := read_footprint(optimized.read_footprints().get(key)):
+        return known
     bundle = optimized.bundle
     measured = run_probe(MEASURE, bundle, settings.environ)
     if measured == UNPREPARED:
@@ -72,24 +76,47 @@ def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
         if unconvertible:
             measured["reason"] = f"{unconvertible}; {measured['reason']}"
     footprint = Footprint(**measured)  # type: ignore[arg-type]
-    with suppress(BundleError):  # nowhere to keep it: then it is measured at every start
-        optimized.add_footprint(key, measured)
+    try:
+        optimized.add_footprint(footprint_key(settings, optimized), measured)
+    except BundleError as error:
+        logger.warning("%s; the version is measured again at the next start", error)
     return footprint
+
+
+def read_footprint(content: object) -> Footprint | None:
+    """Return a footprint that was kept; None where there is none, or it is another release's or damaged."""
+    if not isinstance(content, dict):
+        return None
+    kinds = {"str": str, "int": int}
+    fields = {field.name: kinds.get(str(field.type), object) for field in fields_of(Footprint)}
+    if set(content) != set(fields) or not all(
+        isinstance(value, fields[name]) for name, value in content.items()
+    ):
+        logger.warning("a footprint is not as expected and is measured again: %.200s", content)
+        return None
+    return Footprint(**content)
+
+
+def serving_network(optimized: Optimized, footprint: Footprint) -> str:
+    """Return the folder of the converted network that a version is served with; empty where it needs none."""
+    if footprint.engine != "openvino":
+        return ""
+    network = optimized.find_network(NETWORKS[footprint.precision])
+    return str(network.parent.resolve()) if network else ""
 
 
 def footprint_key(settings: Settings, optimized: Optimized) -> str:
     """Return what a footprint depends on, as one line."""
-    report = read_report(
-        optimized.report_path(), optimized.weights_hash, optimized.find_network(INT8)
-    )
     conditions = {
+        "format": FORMAT,
         "engine": settings.engine,
         "device": settings.device,
         "precision": settings.precision,
         "insist": settings.insist,
         "max_batch": settings.max_batch,
         "threads": planned_threads(settings),
-        "report": str(report),
+        "report": str(optimized.read_report()),
+        "networks": [optimized.name_network(kind) for kind in (FP32, INT8)],
         "classes": len(optimized.bundle.class_names),  # measuring compares it with the outputs
         "processor": processor(),
         "gpus": [(gpu.name, gpu.driver) for gpu in list_gpus()],
@@ -104,7 +131,10 @@ def run_probe(task: str, bundle: Bundle, serving: Mapping[str, str]) -> dict[str
     Raises:
         BundleError: what it reports as its failure, or that it died.
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
+    # Neither other settings, nor the files that a worker counts in (app/metrics.py).
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("SERVING_", "PROMETHEUS_"))
+    }
     try:
         done = subprocess.run(  # noqa: S603
             [

@@ -19,7 +19,7 @@ from typing import Any
 
 from app.bundle import CARD_FILE, SUMS_FILE, check_sums, open_bundle
 from app.errors import BundleError, PassingFailure, first_line
-from app.footprint import Footprint, find_footprint
+from app.footprint import Footprint, find_footprint, serving_network
 from app.foreign import MAX_JSON_BYTES, open_regular
 from app.machine import hold_lock
 from app.model_folders import CLASS_FILE, WEIGHT_FILES, versions_of
@@ -39,7 +39,7 @@ WATCHED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE, SUMS_FILE, REPORT_FILE)
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
 
-Key = tuple[str, int, str, str, str]  # name, version, weights, engine, precision
+Key = tuple[str, int, str, str, str, str]  # name, version, weights, engine, precision, network
 # (name, inode, bytes, mtime and ctime in ns) of each watched file
 Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 
@@ -54,6 +54,7 @@ class Entry:
         folder: where it lies.
         weights_hash: ``Bundle.content_hash`` of what was checked.
         footprint: how it runs, and what that needs.
+        network: the folder of the converted network that was checked; empty where it needs none.
     """
 
     name: str
@@ -61,12 +62,14 @@ class Entry:
     folder: str
     weights_hash: str
     footprint: Footprint
+    network: str = ""
 
     @property
     def key(self) -> Key:
-        """What makes it another thing to serve: a changed file in the same folder does."""
+        """What makes it another thing to serve: a changed file in the same folder does, another network too."""
         engine, precision = self.footprint.engine, self.footprint.precision
-        return self.name, self.version, self.weights_hash, engine, precision
+        network = Path(self.network).name
+        return self.name, self.version, self.weights_hash, engine, precision, network
 
     def open(self, cache: Path) -> Optimized:
         """Open its files. Raises BundleError, also where its card is another by now."""
@@ -75,7 +78,11 @@ class Entry:
             raise BundleError(
                 f"{bundle.folder / CARD_FILE} has changed since the version was checked"
             )
-        return Optimized(bundle, cache, self.weights_hash)
+        return Optimized(bundle, cache, self.weights_hash, Path(self.network).name)
+
+    def is_whole(self) -> bool:
+        """Tell whether its network is still there: a worker that finds it damaged removes it."""
+        return not self.network or Path(self.network).is_dir()
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,10 @@ class Refusal:
     version: int
     reason: str
     folder: str = ""
+
+    def is_whole(self) -> bool:
+        """Tell that it stays as it is: it has no network that could go."""
+        return True
 
     @property
     def told(self) -> str:
@@ -294,9 +305,11 @@ class Curator:
         """
         known = self._checked.get((name, folder))
         if known is not None and known.fingerprint == fingerprint:
-            if not known.pause_s or self._clock() < known.at + known.pause_s:
+            if not known.pause_s and known.result.is_whole():
                 return known.result
-            pause_s = min(known.pause_s * 2, RETRY_MOST_S)
+            if self._clock() < known.at + known.pause_s:
+                return known.result
+            pause_s = min(max(known.pause_s * 2, RETRY_S), RETRY_MOST_S)
         else:
             pause_s = RETRY_S
         result: Entry | Refusal
@@ -332,7 +345,8 @@ def check_version(settings: Settings, folder: Path, name: str, version: int) -> 
         ).close()  # who reads it does not expect a FIFO
     optimized = Optimized(open_bundle(folder, name, version), settings.cache)
     footprint = find_footprint(settings, optimized)
-    return Entry(name, version, str(folder.resolve()), optimized.weights_hash, footprint)
+    network = serving_network(optimized, footprint)
+    return Entry(name, version, str(folder.resolve()), optimized.weights_hash, footprint, network)
 
 
 def take_fingerprint(folder: Path) -> Fingerprint:

@@ -5,7 +5,8 @@ Each worker counts in files of its own, in the folder that ``PROMETHEUS_MULTIPRO
 files of all. A file belongs to a worker's slot and not to its process: the worker that takes a dead
 one's place counts on from there. So no count ever goes back while the master lives, and however
 often workers are replaced, there are never more files than slots. Only gauges die with their
-worker (conf/gunicorn.conf.py). Without the folder a process counts for itself alone.
+worker (conf/gunicorn.conf.py). Without the folder a process counts for itself alone, and so does one
+that finds the disk full when it starts (``app/counts.py``).
 
 Everything is counted on the hub's thread: one that is not the hub's may neither wait for the locks in
 here nor be interrupted while it holds them. Durations are seconds. No label takes a value that
@@ -23,14 +24,19 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
-from prometheus_client.values import MultiProcessValue
+from prometheus_client.values import MultiProcessValue, MutexValue
 
+from app import counts
 from app.errors import ServingError
 from app.roster import roster
 
+KINDS = ("counter", "histogram", "gauge_livesum")  # a file of each for each slot
 FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
-if FOLDER:  # before the first metric is made, and after this process got its slot
+# Before the first metric is made, and after this process got its slot.
+if FOLDER and counts.allocate(FOLDER, KINDS, roster.slot):
     values.ValueClass = MultiProcessValue(lambda: roster.slot)
+else:
+    FOLDER, values.ValueClass = "", MutexValue
 
 # From a GPU's forward to the deadline of a request, about three steps to each power of ten.
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)

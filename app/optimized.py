@@ -1,44 +1,79 @@
 """What was derived from a bundle's weights, kept so that it is made once.
 
     models/NAME/VERSION/optimized/HASH/     HASH is the network's: other weights, another folder
-        fp32.xml, fp32.bin                  the network as OpenVINO reads it
-        gradients.npy                       how its logits change with its features, where it gives them
-        int8.xml, int8.bin                  the same, quantised by ``scripts/optimize``
+        fp32.json, int8.json                which of the folders beside it is that network now; int8 only
+                                            together with the report that was measured with it
+        fp32-DIGEST/                        the network as OpenVINO reads it
+            network.xml, network.bin
+            gradients.npy                   how its logits change with its features, where it gives them
+            answers.npy                     what it answers to a few pictures of noise
+            sums.json                       size and SHA-256 of each of these, written last; DIGEST is its own
+        int8-DIGEST/                        the same, quantised by ``scripts/optimize``
         footprints.json                     what one worker was found to need (``app/footprint.py``)
 
 Where the models folder cannot be written (a read-only mount), the same lies under the cache folder.
-All of it may be deleted; what is missing is made again.
+All of it may be deleted; what is missing is made again. A network whose parts are not what its
+sums say is removed when it is looked for, so it is missing too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
-import tempfile
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from app.bundle import Bundle
 from app.errors import BundleError
-from app.precision import REPORT_FILE
+from app.files import draft_folder, move_folder, try_lock, write_file
+from app.precision import FP32, INT8, REPORT_FILE, Report, read_report
+from app.sums import (
+    ANSWERS_FILE,
+    GRADIENTS_FILE,
+    NETWORK_FILE,
+    find_damage,
+    read_hint,
+    read_small,
+    take_digest,
+    write_sums,
+)
 
-GRADIENTS_FILE = "gradients.npy"
-FORMAT = 2  # part of the folder's name; raised when the files of an older version no longer fit
+FORMAT = 3  # part of the folder's name; raised when the files of an older version no longer fit
+# Which network a precision reads. The ones that are not here read fp32's.
+NETWORKS = {FP32: FP32, "bf16": FP32, INT8: INT8}
+NETWORK_FOLDER = re.compile(r"(fp32|int8)-[0-9a-f]{16}")
+FOOTPRINTS_FILE = "footprints.json"
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class Optimized:
-    """The derived files of one bundle. Files appear whole or not at all, whoever writes at the same time."""
+    """The derived files of one bundle. Files appear whole or not at all, whoever writes at the same time.
 
-    def __init__(self, bundle: Bundle, cache: Path, weights_hash: str = "") -> None:
+    Attributes:
+        bundle: whose files they are.
+        weights_hash: the bundle's content hash.
+        homes: the folder beside the model and, where that cannot be written, the one in the cache.
+    """
+
+    def __init__(
+        self, bundle: Bundle, cache: Path, weights_hash: str = "", network: str = ""
+    ) -> None:
         """Find the folders; ``cache`` is the second choice.
 
         Args:
             bundle: whose files they are.
             cache: the folder to use where the bundle's cannot be written.
             weights_hash: the bundle's content hash where it is known; it takes reading the weights.
+            network: the name of the network's folder that must be used; empty takes the latest.
 
         Raises:
             BundleError: the weights cannot be read.
@@ -47,84 +82,192 @@ class Optimized:
         self.weights_hash = weights_hash or bundle.content_hash()
         # Another crop or decision is another thing to serve and to measure, but the same network.
         key = f"{self.weights_hash.removesuffix(bundle.card.rule_suffix())}-{FORMAT}"
-        self._beside = bundle.folder / "optimized" / key
-        self._cache = cache / key
+        self.homes = (bundle.folder / "optimized" / key, cache / key)
+        self._chosen = {network.partition("-")[0]: network} if network else {}
+        self._sound: dict[
+            Path, int
+        ] = {}  # networks that were checked, each with the folder held open
 
-    def find_network(self, precision: str) -> Path | None:
-        """Return the OpenVINO network (its .xml) of ``fp32`` or ``int8``, or None."""
-        return self._find(f"{precision}.xml")
+    def __del__(self) -> None:
+        """Release the folders."""
+        for handle in getattr(self, "_sound", {}).values():
+            os.close(handle)
 
-    def add_network(self, precision: str, save: Callable[[Path], None]) -> Path:
-        """Keep a network; ``save`` writes NAME.xml and NAME.bin to the path that it is given."""
-        with self._new_folder() as draft:
-            name = f"{precision}.xml"
-            save(Path(draft) / name)
-            home = Path(draft).parent
-            # The weights first: who finds the .xml finds both.
-            for part in (f"{precision}.bin", name):
-                os.replace(Path(draft) / part, home / part)
-            return home / name
+    def check_weights(self) -> None:
+        """Compare the weights with what was checked, for an engine that has just read them.
 
-    def add_gradients(self, gradients: np.ndarray) -> None:
-        """Keep the network's constant gradients: (classes, channels) float32."""
-        with self._new_folder() as draft:
-            path = Path(draft) / GRADIENTS_FILE
-            np.save(path, gradients)
-            os.replace(path, Path(draft).parent / path.name)
+        Raises:
+            BundleError: they are others by now: another worker's answers would not be this one's.
+        """
+        if self.bundle.content_hash() != self.weights_hash:
+            raise BundleError(
+                f"{self.bundle.weights} has changed since the version was checked; "
+                "it is loaded once the changed file was checked"
+            )
 
-    def read_gradients(self) -> np.ndarray | None:
-        """Return the network's constant gradients, or None."""
-        path = self._find(GRADIENTS_FILE)
-        return np.load(path) if path else None
+    def find_network(self, kind: str) -> Path | None:
+        """Return the OpenVINO network (its .xml) ``fp32`` or ``int8``, or None.
+
+        Its parts are read once and compared with their sums; one that is damaged is removed. It is
+        held as in use (``app/tidy.py``) as long as this object lives.
+        """
+        for home in self.homes:
+            name = self._read_name(home, kind)
+            if name and self._is_sound(home / name):
+                return home / name / NETWORK_FILE
+        return None
+
+    def latest_name(self, kind: str) -> str:
+        """Return the name of the network that whoever starts now would use; nothing is checked."""
+        names = (str(read_hint(home / f"{kind}.json").get("network", "")) for home in self.homes)
+        return next(filter(None, names), "")
+
+    def name_network(self, kind: str) -> str:
+        """Return the name of a network's folder, which tells it from every other; empty where there is none."""
+        network = self.find_network(kind)
+        return network.parent.name if network else ""
+
+    def add_network(
+        self,
+        kind: str,
+        save: Callable[[Path], np.ndarray],
+        gradients: np.ndarray | None = None,
+    ) -> Path:
+        """Keep a network. This object uses it at once, others use int8 only once ``add_report`` has told of it.
+
+        Args:
+            kind: ``fp32`` or ``int8``.
+            save: writes NAME.xml and NAME.bin to the path that it is given, and returns what the
+                network answers to ``noise.make_noise``.
+            gradients: its constant gradients, (classes, channels) float32; None takes those of fp32.
+
+        Raises:
+            BundleError: there is nowhere to write it.
+        """
+        if gradients is None:
+            gradients = self.read_gradients()
+
+        def write(home: Path) -> Path:
+            with draft_folder(home) as draft:
+                folder = draft / "network"
+                folder.mkdir()
+                np.save(folder / ANSWERS_FILE, save(folder / NETWORK_FILE))
+                if gradients is not None:
+                    np.save(folder / GRADIENTS_FILE, gradients)
+                place = home / f"{kind}-{write_sums(folder)}"
+                if not (place.exists() and self._is_sound(place)):
+                    move_folder(folder, place)
+            if kind == FP32:
+                write_file(home / f"{kind}.json", json.dumps({"network": place.name}))
+            return place / NETWORK_FILE
+
+        path = self._keep(f"the {kind} network", write)
+        self._chosen[kind] = path.parent.name
+        return path
+
+    def read_gradients(self, kind: str = FP32) -> np.ndarray | None:
+        """Return a network's constant gradients, or None."""
+        return self._read_array(kind, GRADIENTS_FILE)
+
+    def read_answers(self, kind: str = FP32) -> np.ndarray | None:
+        """Return what a network answered to pictures of noise when it was made, or None."""
+        return self._read_array(kind, ANSWERS_FILE)
 
     def report_path(self) -> Path:
         """Return where the precision report lies, or would lie: in the bundle, or in the cache."""
-        cached = self._cache / REPORT_FILE
+        cached = self.homes[1] / REPORT_FILE
         return cached if cached.exists() else self.bundle.folder / REPORT_FILE
 
+    def read_report(self) -> Report | None:
+        """Return the precision report; see ``precision.read_report``."""
+        return read_report(self.report_path(), self.weights_hash, self.find_network(INT8))
+
     def add_report(self, text: str) -> Path:
-        """Keep the precision report: in the bundle, or in the cache where the bundle cannot be written."""
-        cached = self._cache / REPORT_FILE
-        for path in (self.bundle.folder / REPORT_FILE, cached):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-                if path != cached:
-                    cached.unlink(missing_ok=True)  # an older one, which would go first
-                return path
-            except OSError:
-                continue
-        raise BundleError(f"neither {self.bundle.folder} nor {self._cache} can be written")
+        """Keep the precision report: in the bundle, or in the cache where the bundle cannot be written.
+
+        An int8 network that was added before is what it was measured with. Who is killed in between
+        leaves one that does not go with the report, so nobody serves it.
+        """
+        cached = self.homes[1] / REPORT_FILE
+        network = self.find_network(INT8)
+        latest = {
+            "network": network.parent.name if network else "",
+            "report": take_digest(text.encode()),
+        }
+
+        def write(home: Path) -> Path:
+            if network:
+                write_file(network.parent.parent / f"{INT8}.json", json.dumps(latest))
+            path = cached if home == self.homes[1] else self.bundle.folder / REPORT_FILE
+            write_file(path, text)
+            if path != cached:
+                cached.unlink(missing_ok=True)  # an older one, which would go first
+            return path
+
+        return self._keep("the report", write)
 
     def read_footprints(self) -> dict[str, Any]:
         """Return the measured footprints by their key; nothing where there are none or they cannot be read."""
-        path = self._find("footprints.json")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8")) if path else {}
-        except (OSError, ValueError):
-            return {}
-        return content if isinstance(content, dict) else {}
+        for home in self.homes:
+            if content := read_hint(home / FOOTPRINTS_FILE):
+                return content
+        return {}
 
     def add_footprint(self, key: str, footprint: dict[str, Any]) -> None:
-        """Keep a measured footprint."""
-        footprints = self.read_footprints() | {key: footprint}
-        with self._new_folder() as draft:
-            path = Path(draft) / "footprints.json"
-            path.write_text(json.dumps(footprints, indent=1), encoding="utf-8")
-            os.replace(path, Path(draft).parent / path.name)
+        """Keep a measured footprint. Raises BundleError where there is nowhere to write it."""
+        text = json.dumps(self.read_footprints() | {key: footprint}, indent=1)
+        self._keep("the footprint", lambda home: write_file(home / FOOTPRINTS_FILE, text))
 
-    def _find(self, name: str) -> Path | None:
-        places = (self._beside / name, self._cache / name)
-        return next((place for place in places if place.is_file()), None)
+    def _read_name(self, home: Path, kind: str) -> str:
+        """Return the name of a network's folder, or empty."""
+        if kind in self._chosen:
+            return self._chosen[kind]
+        latest = read_hint(home / f"{kind}.json")
+        name = str(latest.get("network", ""))
+        if not (NETWORK_FOLDER.fullmatch(name) and name.startswith(f"{kind}-")):
+            return ""
+        return name if latest.get("report", "") in ("", self._report_digest()) else ""
 
-    def _new_folder(self) -> tempfile.TemporaryDirectory[str]:
-        """Return an empty folder inside the first of the two homes that can be written."""
-        for home in (self._beside, self._cache):
+    def _report_digest(self) -> str:
+        """Return what tells the precision report from every other; empty where there is none."""
+        try:
+            return take_digest(read_small(self.report_path()))
+        except (OSError, ValueError):
+            return ""
+
+    def _is_sound(self, folder: Path) -> bool:
+        """Tell whether a network's parts are what its sums say; remove one that is damaged."""
+        if folder in self._sound:
+            return folder.is_dir()
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            return False  # it is gone
+        if damage := find_damage(folder):
+            os.close(handle)
+            logger.warning("%s is damaged and is made again: %s", folder, damage)
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
+        try_lock(handle, fcntl.LOCK_SH)
+        self._sound[folder] = handle
+        return True
+
+    def _read_array(self, kind: str, name: str) -> np.ndarray | None:
+        network = self.find_network(kind)
+        path = network.with_name(name) if network else None
+        if path is None or not path.exists():
+            return None
+        array: np.ndarray = np.load(path)
+        return array
+
+    def _keep(self, what: str, write: Callable[[Path], T]) -> T:
+        """Have something written into the first home that can be. Raises BundleError where none can."""
+        problems = []
+        for home in self.homes:
             try:
-                home.mkdir(parents=True, exist_ok=True)
-                return tempfile.TemporaryDirectory(dir=home, prefix=".new-")
-            except OSError:
-                continue
+                return write(home)
+            except OSError as error:
+                problems.append(f"{home}: {error.strerror or error}")
         raise BundleError(
-            f"neither {self._beside} nor {self._cache} can be written; set SERVING_CACHE to a folder that can"
+            f"{what} cannot be written ({'; '.join(problems)}); set SERVING_CACHE to a folder that can"
         )

@@ -22,7 +22,7 @@ from app.errors import BundleError, PassingFailure, first_line
 from app.footprint import MEASURE, PREPARE, UNPREPARED, Footprint, default_batch, planned_threads
 from app.machine import list_gpus, offer_to_end, process_memory
 from app.optimized import Optimized
-from app.precision import FP32, INT8, choose_precision, read_report
+from app.precision import FP32, choose_precision
 from app.settings import Settings
 from app.sizing import free_on, usable_gpus
 
@@ -47,9 +47,7 @@ def measure(settings: Settings, bundle: Bundle) -> dict[str, object]:
     if engine == "openvino" and optimized.find_network(FP32) is None:
         return UNPREPARED
     usable = usable_precisions(engine, optimized)
-    report = read_report(
-        optimized.report_path(), optimized.weights_hash, optimized.find_network(INT8)
-    )
+    report = optimized.read_report()
     kind = device.partition(":")[0]
     precision, reason = choose_precision(report, kind, usable, settings.precision, settings.insist)
     if kind == "cpu" and settings.device == "auto" and list_gpus():

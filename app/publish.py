@@ -15,7 +15,6 @@ import os
 import shutil
 import stat
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from app.bundle import (
     write_sums,
 )
 from app.errors import BundleError, SettingsError
+from app.files import PUBLISHING, draft_folder, remove_leftovers, sync, sync_tree
 from app.footprint import find_footprint
 from app.foreign import open_regular
 from app.lineup_file import last_default
@@ -56,14 +56,18 @@ def publish(source: Path, model: Path, settings: Settings) -> Path:
     if is_new:
         model.chmod(FOLDER_MODE)
     try:
-        with tempfile.TemporaryDirectory(dir=model, prefix=".publishing-") as draft:
-            folder = Path(draft) / "version"
+        remove_leftovers(model)
+        with draft_folder(model, PUBLISHING) as draft:
+            folder = draft / "version"
             copy_bundle(source, folder)
             say(f"checking {source}")
             check(folder, source, model.name, settings)
             write_sums(folder)
             (folder / SUMS_FILE).chmod(FILE_MODE)
-            return put_in_place(folder, model)
+            sync_tree(folder)
+            version = put_in_place(folder, model)
+            sync(model)
+            return version
     except BaseException:
         if is_new:
             with suppress(OSError):  # somebody else published meanwhile

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import app.engines.openvino  # noqa: F401  # isort: skip  (before OpenVINO's own import: see there)
+from app.engines.openvino import save_network  # isort: skip  (before OpenVINO's own import: see there)
 import nncf
 import numpy as np
 import openvino
@@ -17,7 +17,7 @@ from nncf.quantization.advanced_parameters import OverflowFix
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 from app.optimized import Optimized
-from app.precision import FP32
+from app.precision import FP32, INT8
 
 # Measured with the demo model on scenes that nothing was calibrated on. Share of 1,000 label sets that
 # agree with fp32's (mean deviation of a logit): NNCF's defaults 98.3 % (0.061), without the overflow fix
@@ -55,9 +55,8 @@ def quantise(optimized: Optimized, images: np.ndarray) -> Path:
     )
     if features:
         put_back_features(quantised, features)
-    return optimized.add_network(
-        "int8", lambda path: openvino.save_model(quantised, path, compress_to_fp16=False)
-    )
+    side = optimized.bundle.card.frame.side
+    return optimized.add_network(INT8, lambda path: save_network(quantised, path, side)[0])
 
 
 def find_sensitive(network: openvino.Model) -> nncf.IgnoredScope:

@@ -12,19 +12,19 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
-GROUND |= {"budgets", "doors", "endings", "names", "quarantine"}
+GROUND |= {"budgets", "counts", "doors", "endings", "files", "names", "quarantine"}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native_pool"}
 CONCURRENCY |= {"byte_budget", "deadlines", "intake", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
-FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap"} | DECODING
-FILES |= {"agreement", "foreign", "model_folders"}
+FILES = {"images", "bundle", "card", "decision", "optimized", "precision", "heatmap", "noise"}
+FILES |= DECODING | {"agreement", "foreign", "model_folders", "sums"}
 TENSORS = {"weights", "weight_faults", "network", "gradcam"}
 OFFLINE = {"conversion", "quantisation"}  # a gigabyte: only programs that end soon may import them
 NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"diagnosis", "fleet", "meter"}
 SIZING = {"sizing", "footprint"}
-REPOSITORY = {"repository", "models_file", "lineup", "lineup_file", "traffic"}
+REPOSITORY = {"repository", "models_file", "lineup", "lineup_file", "traffic", "tidy"}
 ROOF = {"wsgi", "worker", "responses", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
@@ -42,7 +42,12 @@ NEIGHBOURS = {
     ("settings", "names"),
     ("optimized", "bundle"),
 }
-NEIGHBOURS |= {("metrics", "errors"), ("metrics", "roster"), ("meter", "prediction")}
+NEIGHBOURS |= {
+    ("metrics", "errors"),
+    ("metrics", "roster"),
+    ("metrics", "counts"),
+    ("meter", "prediction"),
+}
 NEIGHBOURS |= {("budgets", "settings"), ("logs", "log_writer")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
 NEIGHBOURS |= {("precision", "agreement"), ("agreement", "decision")}
@@ -69,6 +74,7 @@ NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "c
 NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}
 NEIGHBOURS |= {("native_pool", "handoff"), ("roster", "quarantine"), ("worker", "responses")}
+NEIGHBOURS |= {("optimized", "sums")} | {("tidy", there) for there in ("lineup", "optimized")}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 
 TORCH = {"torch", "torchvision"}

@@ -1,5 +1,6 @@
 """The lineup: what is found in a folder, checked, refused, kept; only the measuring is made quick here."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ from app import lineup as lineup_module
 from app.bundle import write_sums
 from app.errors import BundleError, PassingFailure
 from app.footprint import Footprint
-from app.lineup import Curator, Lineup, Refusal
+from app.lineup import Curator, Entry, Lineup, Refusal
 from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
 from tests.helpers import make_entry, make_lineup
@@ -503,3 +504,33 @@ def test_a_version_that_is_changed_in_place_is_not_left_for_a_lower_one(curator,
     os.utime(models / "leaves" / "2" / "model.pth")
     assert versions(here.look()) == [2]
     assert versions(here.look()) == [2]
+
+
+def test_another_network_of_the_same_weights_is_another_thing_to_serve():
+    """scripts/optimize ran a second time: the workers take the new one over, a replacement loads the same."""
+    footprint = Footprint("openvino", "int8", "cpu", "the fastest", 10**8)
+    before, after = (
+        Entry("leaves", 1, "somewhere", "weights", footprint, f"/a/b/int8-{digest * 16}")
+        for digest in "01"
+    )
+    assert before.key != after.key
+    elsewhere = dataclasses.replace(before, network=before.network.replace("/a", "/c"))
+    assert elsewhere.key == before.key
+
+
+def test_a_version_whose_network_is_gone_is_looked_at_again(curator, models, measured, tmp_path):
+    """A worker that finds it damaged removes it; the next look has it made anew."""
+    add_version(models, 1)
+    here = curator()
+    (entry,) = here.look().entries
+    network = tmp_path / "fp32-0123456789abcdef"
+    network.mkdir()
+    ((key, known),) = here._checked.items()
+    here._checked[key] = dataclasses.replace(
+        known, result=dataclasses.replace(entry, network=str(network))
+    )
+    here.look()
+    assert measured == [1]
+    network.rmdir()
+    here.look()
+    assert measured == [1, 1]

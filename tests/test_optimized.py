@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 
+import numpy as np
 import pytest
 
 from app.bundle import find_bundle
@@ -11,6 +13,7 @@ from app.decision import Decision
 from app.errors import BundleError
 from app.images import Frame
 from app.optimized import FORMAT, Optimized
+from tests.disks import on_small_disk
 
 
 @pytest.fixture
@@ -22,9 +25,21 @@ def bundle(tmp_path):
     return find_bundle(tmp_path / "models")
 
 
-def save(path):
+ANSWERS = np.float32([[1, 2]])
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "gone": lambda path: path.unlink(),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+}
+PARTS = ("network.xml", "network.bin", "gradients.npy", "answers.npy", "sums.json")
+
+
+def save(path, numbers=b"numbers"):
     path.write_text("layers")
-    path.with_suffix(".bin").write_bytes(b"numbers")
+    path.with_suffix(".bin").write_bytes(numbers)
+    return ANSWERS
 
 
 def forbid_writing(bundle):
@@ -36,7 +51,8 @@ def test_a_network_lies_beside_the_model_and_is_found_again(bundle, tmp_path):
     optimized = Optimized(bundle, tmp_path / "cache")
     assert optimized.find_network("fp32") is None
     path = optimized.add_network("fp32", save)
-    assert path.parent.parent == bundle.folder / "optimized"
+    assert path.parent.parent.parent == bundle.folder / "optimized"
+    assert path.parent.name.startswith("fp32-")
     assert path.with_suffix(".bin").read_bytes() == b"numbers"
     assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
     assert not (tmp_path / "cache").exists()
@@ -67,7 +83,7 @@ def test_other_weights_have_another_place(bundle, tmp_path):
 def test_another_network_has_another_place_and_another_rule_only_another_report(bundle, tmp_path):
     before = Optimized(bundle, tmp_path / "cache")
     path = before.add_network("fp32", save)
-    assert path.parent.name == f"{before.weights_hash}-{FORMAT}"
+    assert path.parent.parent.name == f"{before.weights_hash}-{FORMAT}"
     cards = {"top_k": Card(decision=Decision(top_k=1)), "crop": Card(frame=Frame(224, 256))}
     for card in cards.values():
         same_network = Optimized(dataclasses.replace(bundle, card=card), tmp_path / "cache")
@@ -85,7 +101,9 @@ def test_a_save_that_fails_leaves_nothing_behind(bundle, tmp_path):
         path.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(
+        BundleError, match=r"fp32 network cannot be written \(.*disk full.*SERVING_CACHE"
+    ):
         optimized.add_network("fp32", fail)
     assert optimized.find_network("fp32") is None
     assert not [
@@ -117,3 +135,95 @@ def test_a_report_goes_to_the_cache_where_the_bundle_cannot_be_written_and_a_new
     in_the_way.rmdir()
     assert optimized.add_report("newer") == in_the_way == optimized.report_path()
     assert in_the_way.read_text() == "newer"
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_network_is_removed_with_a_warning_before_anybody_reads_it(
+    bundle, tmp_path, caplog, part, damage
+):
+    path = Optimized(bundle, tmp_path / "cache").add_network("fp32", save, np.float32([[1]]))
+    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
+    DAMAGES[damage](path.with_name(part))
+    after = Optimized(bundle, tmp_path / "cache")
+    assert after.find_network("fp32") is None
+    (line,) = caplog.messages
+    assert line.startswith(f"{path.parent} is damaged and is made again: ")
+    assert part in line
+    assert not path.parent.exists()
+    assert after.add_network("fp32", save, np.float32([[1]])) == path  # the same again
+    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 10_000, '{"network": "../../other"}'])
+def test_an_odd_pointer_to_a_network_counts_as_none(bundle, tmp_path, text):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    path = optimized.add_network("fp32", save)
+    (path.parent.parent / "fp32.json").write_text(text)
+    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
+    Optimized(bundle, tmp_path / "cache").add_network("fp32", save)
+    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
+
+
+def test_a_network_carries_its_own_gradients_and_answers(bundle, tmp_path):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    optimized.add_network("fp32", save, np.float32([[3]]))
+    optimized.add_network("int8", lambda path: save(path, b"small"))
+    for kind in ("fp32", "int8"):
+        assert optimized.read_gradients(kind) == np.float32([[3]])
+        assert (optimized.read_answers(kind) == ANSWERS).all()
+
+
+def test_int8_is_served_only_with_the_report_that_was_measured_with_it(bundle, tmp_path):
+    """Who is killed between making it and measuring it leaves no network that was never measured."""
+    first = Optimized(bundle, tmp_path / "cache")
+    old = first.add_network("int8", save)
+    assert first.find_network("int8") == old  # to be measured
+    assert Optimized(bundle, tmp_path / "cache").find_network("int8") is None
+    first.add_report("old")
+    assert Optimized(bundle, tmp_path / "cache").find_network("int8") == old
+    second = Optimized(bundle, tmp_path / "cache")
+    new = second.add_network("int8", lambda path: save(path, b"better"))
+    assert Optimized(bundle, tmp_path / "cache").find_network("int8") == old
+    second.add_report("new")
+    assert Optimized(bundle, tmp_path / "cache").find_network("int8") == new != old
+    (bundle.folder / "precision.json").write_text("put back by somebody: old")
+    assert Optimized(bundle, tmp_path / "cache").find_network("int8") is None
+
+
+def test_a_worker_that_comes_back_gets_the_network_that_the_others_have(bundle, tmp_path):
+    first = Optimized(bundle, tmp_path / "cache")
+    old = first.add_network("int8", save)
+    first.add_report("old")
+    second = Optimized(bundle, tmp_path / "cache")
+    second.add_network("int8", lambda path: save(path, b"better"))
+    second.add_report("new")
+    pinned = Optimized(bundle, tmp_path / "cache", network=old.parent.name)
+    assert pinned.find_network("int8") == old
+
+
+def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
+    """In a file system of 64 KiB, in a namespace of its own: the report needs 80."""
+    disk = tmp_path / "models" / "own"
+    program = (
+        "import sys; from pathlib import Path; from app.bundle import open_bundle;"
+        "from app.optimized import Optimized;"
+        "o = Optimized(open_bundle(Path(sys.argv[1]), 'own', 1), Path(sys.argv[1], 'cache'));"
+        "o.add_report('good')\n"
+        "try: o.add_report('x' * 80_000)\n"
+        "except Exception as error: print(repr(error))\n"
+        "print(o.report_path().read_text())"
+    )
+    done = on_small_disk(disk, 64, program)
+    error, report = done.stdout.splitlines()
+    assert report == "good"
+    assert "BundleError" in error
+    assert "No space left on device" in error
+
+
+def test_an_unreadable_report_is_ignored_with_a_warning(bundle, tmp_path, caplog):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    for text in ("", '{"weights": "x"', "[" * 10_000, "[]", '{"weights": 1, "measurements": [{}]}'):
+        (bundle.folder / "precision.json").write_text(text)
+        assert optimized.read_report() is None
+        assert "it is ignored until scripts/optimize is run again" in caplog.messages[-1]

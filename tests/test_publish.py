@@ -12,6 +12,7 @@ import requests
 import torch
 
 from tests.conftest import DEMO
+from tests.disks import on_small_disk
 from tests.helpers import ROOT, STREET, wait_until
 from tests.load import Load
 
@@ -213,3 +214,21 @@ def test_several_models_with_labels_and_shares_follow_their_file(start_server, t
 
     file.write_text("model_config_list {" + second + "}")
     wait_until(lambda: answering("0") == ("signs", "5"), 30)
+
+
+def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, tmp_path):
+    disk = models / "pictograms"
+    source = make_successor(tmp_path / "new")
+    program = (
+        "import os, sys; from app.publish import main\n"
+        f"sys.argv = ['publish', {str(source)!r}, sys.argv[1]]\n"
+        "try: main()\n"
+        "except SystemExit as error: print(error)\n"
+        "print(os.listdir(sys.argv[2]))"
+    )
+    size = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file()) // 1024
+    done = on_small_disk(disk, size + 1000, program)
+    told, left = done.stdout.splitlines()
+    assert told.startswith("not published: [Errno 28] No space left on device")
+    assert told.endswith("; nothing was changed")
+    assert left == "['1']"

@@ -1,5 +1,6 @@
 """How many workers fit: the sums by hand, the measuring with real processes."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -278,3 +279,47 @@ def test_plan_workers_prints_the_plan_with_its_reasons():
     ]
     assert "demo, version 1" in shown
     assert int(shown.splitlines()[-1].split()[1]) >= 1
+
+
+MEASURED = dataclasses.asdict(ON_CPU) | {"engine": "eager"}
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"engine": "eager"},
+        MEASURED | {"new_field": 1},
+        MEASURED | {"host_bytes": "many"},
+        MEASURED | {"device_bytes": None},
+        "damaged",
+        ["damaged"],
+    ],
+)
+def test_a_footprint_that_another_release_kept_is_measured_again(
+    settings, tmp_path, monkeypatch, kept
+):
+    """Fewer fields and more, of other types, and no fields at all."""
+    asked = []
+    monkeypatch.setattr(footprint, "run_probe", lambda *call: asked.append(call) or dict(MEASURED))
+    optimized = footprint.Optimized(find_bundle(ROOT / "models"), tmp_path)
+    optimized.homes = (tmp_path / "beside", tmp_path / "cache")
+    chosen = settings(device="cpu")
+    optimized.add_footprint(footprint.footprint_key(chosen, optimized), kept)
+    for _ in range(2):  # once measured, it is kept
+        assert footprint.find_footprint(chosen, optimized) == Footprint(**MEASURED)
+    assert len(asked) == 1
+
+
+def test_a_probe_counts_nothing_for_the_workers(monkeypatch):
+    """Its numbers would go into the files of the first worker's slot."""
+    seen = {}
+
+    def run(_command, **how):
+        seen.update(how["env"])
+        return subprocess.CompletedProcess([], 0, "{}", "")
+
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "run/metrics")
+    monkeypatch.setattr(subprocess, "run", run)
+    footprint.run_probe("measure", find_bundle(ROOT / "models"), {"SERVING_DEVICE": "cpu"})
+    assert seen["SERVING_DEVICE"] == "cpu"
+    assert "PROMETHEUS_MULTIPROC_DIR" not in seen

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from app.bundle import Bundle
 from app.errors import BundleError
-from app.optimized import Optimized
+from app.noise import check_noise
+from app.optimized import NETWORKS, Optimized
 from app.outputs import Gradients, Outputs
+from app.precision import FP32
 
 ENGINES = ("openvino", "eager", "cuda")
 
@@ -92,6 +95,8 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
         BundleError: the bundle cannot be served this way; the text says why.
     """
     engine = open_engine(choice, optimized)
+    if choice.engine != "openvino":  # they read the weights themselves
+        optimized.check_weights()
     side = optimized.bundle.card.frame.side
     # The smallest and the largest batch once, so that no client pays for the first allocation.
     for size in sorted({1, choice.max_batch}):
@@ -103,6 +108,10 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
                 raise BundleError("the network answers NaN or infinity to a black picture")
             if callable(engine.gradients) and features is not None:
                 engine.gradients(features[0], 0)
+    expected = optimized.read_answers(NETWORKS.get(choice.precision, FP32))
+    if expected is not None:
+        for forward in (engine.forward, partial(engine.forward_in_lane, 0)):
+            check_noise(forward, expected, side, optimized.bundle.weights)
     return engine
 
 

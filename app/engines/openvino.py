@@ -20,12 +20,10 @@ import numpy as np  # noqa: E402
 import openvino  # noqa: E402
 
 from app.errors import BundleError, first_line  # noqa: E402
-from app.optimized import Optimized  # noqa: E402
+from app.noise import make_noise  # noqa: E402
+from app.optimized import NETWORKS, Optimized  # noqa: E402
 from app.outputs import Gradients, Outputs  # noqa: E402
-from app.precision import FP32  # noqa: E402
-
-# Which network a precision reads, and in what OpenVINO computes what is not quantised.
-NETWORKS = {FP32: FP32, "bf16": FP32, "int8": "int8"}
+from app.precision import FP32, INT8  # noqa: E402
 
 
 class OpenVinoEngine:
@@ -39,11 +37,12 @@ class OpenVinoEngine:
         Raises:
             BundleError: it was not converted, or OpenVINO cannot read it.
         """
-        path = optimized.find_network(NETWORKS[precision])
+        kind = NETWORKS[precision]
+        path = optimized.find_network(kind)
         if path is None:
-            raise BundleError(
-                f"there is no {NETWORKS[precision]} network for OpenVINO; scripts/optimize makes it"
-            )
+            how = "the next look at the folder" if kind == FP32 else "scripts/optimize"
+            raise BundleError(f"there is no {kind} network for OpenVINO; {how} makes it")
+        self._optimized = optimized  # holds the network as in use
         self.precision = precision
         self.lanes = threads
         # Compiled twice: one forward on all the threads, and one on each. The weights are held twice
@@ -54,7 +53,7 @@ class OpenVinoEngine:
         apart = compile_network(path, precision, streams=threads, threads=threads)
         self._in_lane = [apart.create_infer_request() for _ in range(threads)]
         gives_features = len(together.outputs) > 1
-        self.gradients: Gradients = optimized.read_gradients() if gives_features else None
+        self.gradients: Gradients = optimized.read_gradients(kind) if gives_features else None
 
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch on all the threads; see ``Engine.forward``."""
@@ -105,6 +104,21 @@ def compile_network(
         raise BundleError(f"OpenVINO cannot read {path}: {first_line(error)}") from error
 
 
+def save_network(network: openvino.Model, path: Path, side: int) -> list[np.ndarray]:
+    """Write a network, and read back what it answers to noise: logits, and features where it gives them.
+
+    Raises:
+        OSError: it cannot be written; OpenVINO does not say why.
+        BundleError: what was written cannot be read.
+    """
+    try:
+        openvino.save_model(network, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError(f"OpenVINO cannot write; is the disk full? ({first_line(error)})") from error
+    compiled = compile_network(path, FP32, streams=1, threads=0)
+    return [answer.copy() for answer in compiled(make_noise(side)).values()]
+
+
 def computing_type() -> str:
     """Return what a reduced precision computes the rest in: bf16 where the processor has it."""
     return "f32" if lacks("bf16") else "bf16"
@@ -115,7 +129,7 @@ def computing_type() -> str:
 INSTRUCTIONS = {
     FP32: (),
     "bf16": ("avx512_bf16", "amx_bf16"),
-    "int8": ("avx512_vnni", "avx_vnni", "amx_int8"),
+    INT8: ("avx512_vnni", "avx_vnni", "amx_int8"),
 }
 
 
@@ -131,6 +145,6 @@ def lacks(precision: str) -> str:
 def usable_precisions(optimized: Optimized) -> dict[str, str]:
     """Return every precision → empty, or why this machine cannot serve it."""
     usable = {precision: lacks(precision) for precision in NETWORKS}
-    if not usable["int8"] and optimized.find_network("int8") is None:
-        usable["int8"] = "there is no int8 network for these weights; scripts/optimize makes it"
+    if not usable[INT8] and optimized.find_network(INT8) is None:
+        usable[INT8] = "there is no int8 network for these weights; scripts/optimize makes it"
     return usable

@@ -1,0 +1,136 @@
+"""A converted network is what it was made as when it serves: damaged, mixed, or of a full disk, it is not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from app.conversion import convert_bundle
+from app.engines import Choice, load_engine
+from app.engines.openvino import usable_precisions
+from app.errors import BundleError
+from app.noise import make_noise
+from app.optimized import Optimized
+from tests.disks import on_small_disk
+from tests.random_models import write_model
+
+SIDE = 32
+CARD = {"architecture": "squeezenet1_1", "input_size": SIDE}
+SUMS = [19171626, 19069376, 18284544]  # of each picture
+CPU = Choice("openvino", "fp32", "cpu", 1, 1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a small model that was converted."""
+    torch.manual_seed(3)
+    weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
+    weights = {name: 3 * tensor for name, tensor in weights.items()}  # answers that are not near 0
+    bundle = write_model(tmp_path_factory.mktemp("model") / "own", weights, CARD)
+    convert_bundle(Optimized(bundle, bundle.folder / "cache"))
+    return bundle
+
+
+@pytest.fixture
+def optimized(made, tmp_path):
+    """Return a copy of it."""
+    shutil.copytree(made.folder, tmp_path / "own")
+    return Optimized(write_model(tmp_path / "own", torch.load(made.weights), CARD), tmp_path / "c")
+
+
+def put(optimized, save):
+    """Put another network in the place of fp32's, with sums that are right and the answers of the first."""
+    answers = optimized.read_answers()
+
+    def write(path):
+        save(path)
+        return answers
+
+    optimized.add_network("fp32", write)
+
+
+def test_noise_is_the_same_everywhere():
+    noise = make_noise(224)
+    assert noise.shape == (3, 3, 224, 224)
+    assert noise.dtype == np.uint8
+    assert [int(each.sum()) for each in noise] == SUMS
+
+
+def test_what_was_converted_answers_as_torch_in_every_precision(optimized):
+    for precision, reason in usable_precisions(optimized).items():
+        if not reason:
+            load_engine(Choice("openvino", precision, "cpu", 2, 2), optimized)
+    assert (np.abs(optimized.read_answers()) > 0.2).any()
+
+
+def test_a_network_of_zeros_is_found_before_it_serves(optimized):
+    """Its sums are right: the file was zeros before they were taken."""
+    network = optimized.find_network("fp32")
+
+    def save(path):
+        shutil.copyfile(network, path)
+        numbers = network.with_suffix(".bin").stat().st_size
+        path.with_suffix(".bin").write_bytes(bytes(numbers))
+
+    put(optimized, save)
+    with pytest.raises(
+        BundleError, match=r"answers pictures of noise otherwise .*: by .*, the limit is"
+    ):
+        load_engine(CPU, optimized)
+
+
+def test_a_network_of_other_weights_is_found_before_it_serves(optimized, made):
+    """As a pair of two networks' files is."""
+    network = optimized.find_network("fp32")
+
+    def save(path):
+        shutil.copyfile(network, path)
+        numbers = np.fromfile(network.with_suffix(".bin"), np.float32)
+        numbers[: len(numbers) // 2] = numbers[: len(numbers) // 2][::-1]
+        numbers.tofile(path.with_suffix(".bin"))
+
+    put(optimized, save)
+    with pytest.raises(BundleError, match="answers"):
+        load_engine(CPU, optimized)
+
+
+@pytest.mark.parametrize("how", ["half", "exchanged"])
+def test_an_eager_worker_loads_no_other_weights_than_were_checked(optimized, how):
+    load_engine(Choice("eager", "fp32", "cpu", 1, 1), optimized)
+    weights = optimized.bundle.weights
+    if how == "half":
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    else:
+        tensors = {name: 2 * tensor for name, tensor in torch.load(weights).items()}
+        torch.save(tensors, weights)
+    with pytest.raises(BundleError, match=r"model\.pth (has changed since|cannot be read as)"):
+        load_engine(Choice("eager", "fp32", "cpu", 1, 1), optimized)
+    assert load_engine(CPU, optimized)  # it reads what was converted of those that were checked
+
+
+def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_path):
+    """4 MiB for a network of 3, where 3 are taken by the weights."""
+    disk = tmp_path / "disk"
+    shutil.copytree(made.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
+    program = (
+        "import sys; from pathlib import Path; from app.bundle import open_bundle;"
+        "from app.conversion import convert_bundle; from app.optimized import Optimized\n"
+        "folder = Path(sys.argv[1])\n"
+        "try: convert_bundle(Optimized(open_bundle(folder, 'own', 1), folder / 'cache'))\n"
+        "except Exception as error: print(type(error).__name__, str(error).replace(str(folder), ''))\n"
+        "print([path.name for path in folder.rglob('*') if path.is_file()])"
+    )
+    size = sum(path.stat().st_size for path in disk.iterdir()) // 1024
+    done = on_small_disk(disk, size + 1000, program)
+    told, left = done.stdout.splitlines()
+    assert told.startswith("BundleError the fp32 network cannot be written (/optimized/")
+    assert "is the disk full?" in told
+    assert told.endswith("set SERVING_CACHE to a folder that can")
+    assert sorted(json.loads(left.replace("'", '"'))) == [
+        "class_name.json",
+        "model.json",
+        "model.pth",
+    ]

@@ -1,0 +1,159 @@
+"""Derived files that nobody uses are removed after a day; what anybody uses stays."""
+
+import dataclasses
+import os
+import time
+
+import numpy as np
+import pytest
+
+from app.bundle import open_bundle
+from app.files import DAY_S
+from app.footprint import Footprint
+from app.lineup import Entry, Lineup
+from app.optimized import FORMAT, Optimized
+from app.tidy import MARK, tidy
+
+NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
+
+
+class Place:
+    """A model with one version, served; its cache; and what was derived of it."""
+
+    def __init__(self, tmp_path, settings):
+        """Make them."""
+        self.folder = tmp_path / "models" / "leaves" / "1"
+        self.folder.mkdir(parents=True)
+        (self.folder / "model.pth").write_bytes(b"weights")
+        (self.folder / "class_name.json").write_text('{"0": "Rust"}')
+        self.settings = settings(models=str(tmp_path / "models"), cache=str(tmp_path / "cache"))
+        self.cache = self.settings.cache
+        self.cache.mkdir()
+        self.network = self.derive(b"numbers")
+        self.lineup = self.serve(self.network)
+
+    def open(self, **how):
+        return Optimized(open_bundle(self.folder, "leaves", 1), self.cache, **how)
+
+    def derive(self, numbers, kind="fp32", **how):
+        """Add a network and return its folder."""
+
+        def save(path):
+            path.write_text("layers")
+            path.with_suffix(".bin").write_bytes(numbers)
+            return np.float32([[1]])
+
+        return self.open(**how).add_network(kind, save).parent
+
+    def serve(self, network):
+        entry = Entry("leaves", 1, str(self.folder), self.open().weights_hash, NEEDS, str(network))
+        return Lineup("leaves", (entry,))
+
+    def tidy(self):
+        tidy(self.settings, self.lineup)
+
+
+@pytest.fixture
+def place(tmp_path, settings):
+    return Place(tmp_path, settings)
+
+
+def make_old(*paths):
+    for path in paths:
+        os.utime(path, (time.time() - 2 * DAY_S,) * 2)
+
+
+def test_what_is_served_stays_however_old_and_is_marked_as_used(place):
+    make_old(place.network, place.network.parent)
+    place.tidy()
+    assert place.network.exists()
+    assert time.time() - place.network.stat().st_mtime < 60
+    assert time.time() - place.network.parent.stat().st_mtime < 60
+
+
+def test_in_the_cache_what_belongs_to_no_served_version_goes_after_a_day(place):
+    old, young = (place.cache / f"{digit * 16}-{FORMAT}" for digit in "ab")
+    for home in (old, young, place.cache / "somebody's", place.cache / f"{'a' * 16}"):
+        (home / "fp32-0123456789abcdef").mkdir(parents=True)
+    make_old(old, *[path for path in place.cache.iterdir() if path != young])
+    place.tidy()
+    assert {path.name for path in place.cache.iterdir()} == {young.name, "somebody's", "a" * 16}
+
+
+def test_beside_the_model_what_other_weights_left_goes_after_a_day(place):
+    old = place.derive(b"numbers", weights_hash="c" * 16).parent
+    place.tidy()
+    assert old.exists()
+    make_old(old)
+    place.tidy()
+    assert not old.exists()
+    assert place.network.exists()
+
+
+def test_a_network_that_a_newer_one_replaced_goes_after_a_day_unless_it_is_served(place):
+    newer = place.derive(b"others")
+    make_old(place.network, newer)
+    place.tidy()
+    assert place.network.exists()
+    assert newer.exists()
+    place.lineup = place.serve(newer)
+    make_old(place.network)
+    place.tidy()
+    assert not place.network.exists()
+    assert newer.exists()
+
+
+def test_a_network_that_a_worker_has_loaded_stays(place):
+    """Another server's, of which this one knows nothing."""
+    worker = place.open(network=place.network.name)
+    assert worker.find_network("fp32")
+    place.lineup = place.serve(place.derive(b"others"))
+    make_old(place.network)
+    place.tidy()
+    assert place.network.exists()
+    del worker
+    place.tidy()
+    assert not place.network.exists()
+
+
+def test_what_another_release_left_has_a_day_from_when_it_is_seen(place):
+    """It may be serving still, and marks nothing."""
+    old = place.folder / "optimized" / f"{place.open().weights_hash}-{FORMAT - 1}"
+    old.mkdir()
+    make_old(old)
+    place.tidy()
+    assert old.exists()
+    make_old(old / MARK)
+    place.tidy()
+    assert not old.exists()
+
+
+def test_what_belongs_to_a_version_that_is_not_served_stays_beside_it(place, tmp_path):
+    other = tmp_path / "models" / "leaves" / "2" / "optimized" / f"{'d' * 16}-{FORMAT}"
+    other.mkdir(parents=True)
+    make_old(other)
+    place.tidy()
+    assert other.exists()
+
+
+def test_drafts_of_killed_processes_go_wherever_they_lie(place, tmp_path):
+    homes = (place.folder, place.folder.parent, place.cache, place.network.parent)
+    drafts = [home / name for home in homes for name in (".new-abcd", ".publishing-abcd")]
+    for draft in drafts:
+        draft.mkdir()
+    place.tidy()
+    assert all(draft.exists() for draft in drafts)
+    make_old(*drafts)
+    place.tidy()
+    assert not any(draft.exists() for draft in drafts)
+
+
+def test_where_it_is_not_known_what_is_served_nothing_is_removed(place):
+    old = place.cache / f"{'a' * 16}-{FORMAT}"
+    old.mkdir()
+    make_old(old)
+    (entry,) = place.lineup.entries
+    for lineup in (Lineup(), Lineup("x", (dataclasses.replace(entry, folder="nowhere"),))):
+        place.lineup = lineup
+        place.tidy()
+        assert old.exists()
