@@ -14,6 +14,8 @@ from typing import IO
 
 import pynvml
 
+from app.cgroup import ROOT, memory_limits
+
 GIB = 1 << 30
 CGROUP = Path("/sys/fs/cgroup")  # version 2
 LOCK_POLL_S = 0.05
@@ -43,23 +45,22 @@ class Gpu:
     busy: float | None = None
 
 
-def read_host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> Memory:
-    """Return the host's memory, or its container's where that is less.
+def read_host_memory(root: Path = ROOT) -> Memory:
+    """Return the host's memory, or what its control groups leave of it (a container's limit).
 
-    The page cache counts as free, in the container too: the kernel gives it up.
+    The page cache counts as free, in the groups too: the kernel gives it up.
+
+    Args:
+        root: where the machine's files begin.
     """
-    rows = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+    lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
+    rows = dict(line.split(":") for line in lines)
     free, total = (int(rows[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-    try:
-        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-        stat = dict(
-            line.split()
-            for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
-        )
-    except (OSError, ValueError):  # no cgroup, or "max": no limit
-        return Memory(free, total)
-    return Memory(min(free, limit - used + int(stat["inactive_file"])), min(total, limit))
+    limits = memory_limits(root)
+    return Memory(
+        min([free, *(limit.free for limit in limits)]),
+        min([total, *(limit.total for limit in limits)]),
+    )
 
 
 def read_cpu_pressure(
@@ -86,12 +87,35 @@ def processor() -> str:
     return next(names, platform.machine())
 
 
-def process_memory() -> int:
-    """Return this process's own bytes of host memory: its share of what it maps (PSS)."""
-    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
-    return next(
-        int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
-    )
+def process_memory(process: Path = Path("/proc/self")) -> int:
+    """Return this process's own bytes of host memory: its share of what it maps (PSS).
+
+    Where the kernel does not tell (gVisor), shared pages count in full (RSS).
+    """
+    try:
+        return read_kilobytes(process / "smaps_rollup", "Pss")
+    except (OSError, LookupError):
+        return read_kilobytes(process / "status", "VmRSS")
+
+
+def process_peak(process: Path = Path("/proc/self")) -> int:
+    """Return the most bytes of host memory that were this process's own, shared pages by its share of now."""
+    now = process_memory(process)
+    try:
+        grown = read_kilobytes(process / "status", "VmHWM") - read_kilobytes(
+            process / "status", "VmRSS"
+        )
+    except LookupError:  # a kernel without the peak
+        return now
+    return now + max(0, grown)
+
+
+def read_kilobytes(path: Path, name: str) -> int:
+    """Return the bytes of a row such as ``VmRSS:  1024 kB``. Raises OSError, or LookupError where it has none."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"{path} has no {name}")
 
 
 @dataclass(frozen=True)

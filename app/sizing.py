@@ -179,7 +179,10 @@ def fit_workers(
             f"SERVING_WORKERS={settings.workers} does not fit into memory: {count(workers)} started"
         )
     elif room < 1:
-        warning = "memory is short for even one worker; it starts and may wait for its memory"
+        warning = (
+            "memory is short for even one worker; it starts and may wait for its memory, or be ended for lack of "
+            "it: give it more, or lower SERVING_DECODE_MEMORY_MB and SERVING_MAX_BODIES_MB"
+        )
     threads = share_cores(settings, workers)
     on = ", ".join(
         f"{len(list(group))} on {name}" for name, group in itertools.groupby(sorted(devices))
