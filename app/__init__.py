@@ -33,6 +33,7 @@ The house, from the roof down. A module imports only from floors below its own;
              decision           from logits to the classes that pass; NumPy alone
     GROUND   budgets            what a worker may hold for its requests, in bytes
              roster, endings, quarantine   the workers, how they ended, and by which inputs
+             gpus               the GPUs, by NVML
              cgroup             the limits of this process's control groups
              settings, errors, logs, log_writer, machine, metrics, outputs   no torch, no Flask
 

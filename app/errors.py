@@ -177,6 +177,10 @@ class BundleError(Exception):
     """A model folder that cannot be served; for the operator's log, never for a client."""
 
 
+class NoDeviceMemory(BundleError):
+    """It may be servable, but not on this device while others hold its memory."""
+
+
 class DeviceLost(Exception):
     """The device failed in a way that only a new process mends; the worker ends and is replaced."""
 

@@ -219,22 +219,27 @@ class Curator:
             return known[1]
         result: Entry | Refusal
         try:
-            result = check_version(self._settings, folder, name, version)
+            served = (entry.footprint for entry in self._lineup.entries if entry.name == name)
+            result = check_version(self._settings, folder, name, version, next(served, None))
         except BundleError as error:
             result = Refusal(name, version, str(error), str(folder))
         self._checked[folder] = (fingerprint, result)
         return result
 
 
-def check_version(settings: Settings, folder: Path, name: str, version: int) -> Entry:
+def check_version(
+    settings: Settings, folder: Path, name: str, version: int, sibling: Footprint | None = None
+) -> Entry:
     """Make sure that a version can be served, by serving it once in a process of its own.
+
+    ``sibling`` is what another version needs, as ``find_footprint`` takes it.
 
     Raises:
         BundleError: it cannot; the text says why.
     """
     check_sums(folder)
     optimized = Optimized(open_bundle(folder, name, version), settings.cache)
-    footprint = find_footprint(settings, optimized)
+    footprint = find_footprint(settings, optimized, sibling)
     return Entry(name, version, str(folder.resolve()), optimized.weights_hash, footprint)
 
 

@@ -1,18 +1,18 @@
-"""The machine: the host's memory, with its container's limit, the GPUs, the processor, locks between processes."""
+"""The machine: the host's memory, with its container's limit, the processor, locks between processes."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import platform
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-
-import pynvml
 
 from app.cgroup import ROOT, memory_limits
 
@@ -27,22 +27,6 @@ class Memory:
 
     free: int
     total: int
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU; ``index`` as CUDA counts those that it may see. Sizes in bytes.
-
-    ``busy`` is the share of the last moment (up to a second) in which it computed anything, in 0..1;
-    None where the driver does not tell.
-    """
-
-    index: int
-    name: str
-    driver: str
-    free: int
-    total: int
-    busy: float | None = None
 
 
 def read_host_memory(root: Path = ROOT) -> Memory:
@@ -139,55 +123,6 @@ def read_process(pid: int) -> ProcessUse | None:
     return ProcessUse(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
-def list_gpus() -> list[Gpu]:
-    """Return the GPUs that CUDA may see, from NVML: it makes no CUDA context. Empty where there is no driver.
-
-    CUDA has to count as NVML does: ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` (conf/gunicorn.conf.py and
-    app/probe.py set it).
-    """
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        gpus = []
-        for index, handle in enumerate(visible_handles()):
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
-            gpus.append(Gpu(index, name, driver, memory.free, memory.total, read_busy(handle)))
-        return gpus
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def read_busy(handle: object) -> float | None:
-    """Return how busy a GPU is, as ``Gpu.busy``; a part of one (MIG) does not know."""
-    try:
-        return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
-    except pynvml.NVMLError:
-        return None
-
-
-def visible_handles() -> list[object]:
-    """Return NVML's handles in CUDA's order: ``CUDA_VISIBLE_DEVICES`` chooses by number or by UUID."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    handles = []
-    for name in filter(None, (part.strip() for part in visible.split(","))):
-        try:
-            by_number = name.isdecimal()
-            handles.append(
-                pynvml.nvmlDeviceGetHandleByIndex(int(name))
-                if by_number
-                else pynvml.nvmlDeviceGetHandleByUUID(name)
-            )
-        except pynvml.NVMLError:
-            break  # CUDA too stops at the first that it does not know
-    return handles
-
-
 @contextmanager
 def hold_lock(path: Path, timeout_s: float) -> Iterator[bool]:
     """Hold a lock that other processes know by its file; the whole thread waits until it is free.
@@ -210,6 +145,40 @@ def hold_lock(path: Path, timeout_s: float) -> Iterator[bool]:
         return
     with lock:  # closing it lets go, and so does the kernel when the process ends
         yield wait_for_lock(lock, timeout_s)
+
+
+@contextmanager
+def hold_host_lock(name: str, timeout_s: float) -> Iterator[bool]:
+    """Hold a lock that every server on this host knows by its name, whatever its folders; else as ``hold_lock``.
+
+    The file lies where everybody may write, so it is not trusted: a link is not followed, nothing is written,
+    and any user's file will do as long as it can be opened.
+    """
+    try:
+        lock = open_shared(Path(tempfile.gettempdir(), f"resnet-serving-{name}.lock"))
+    except OSError:
+        yield False
+        return
+    with lock:
+        yield wait_for_lock(lock, timeout_s)
+
+
+def open_shared(path: Path) -> IO[str]:
+    """Open a plain file that other users may have made, or make it. Raises OSError."""
+    # Without O_NONBLOCK a FIFO would stop us. Where O_CREAT finds another user's file the kernel may refuse.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # made meanwhile
+            made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            os.fchmod(made, 0o644)  # whatever the umask: other users have to open it too
+            os.close(made)
+        descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is no plain file")
+    return os.fdopen(descriptor)
 
 
 def wait_for_lock(lock: IO[str], timeout_s: float) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from app.errors import BundleError
 
 FP32 = "fp32"
+TF32 = "tf32"  # fp32 on a GPU's tensor cores, with ten bits of the mantissa; it has to be earned
 REPORT_FILE = "precision.json"
 MIN_AGREEMENT = 0.99  # of the label sets, against fp32
 
@@ -24,7 +25,7 @@ class Measurement:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
         agreement: share of the pictures whose label set is exactly the reference's, 0..1.
         max_deviation: largest difference of any logit.
         mean_deviation: mean absolute difference of all logits.

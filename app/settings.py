@@ -186,7 +186,7 @@ class Settings:
     )
     precision: str = row(
         "auto",
-        one_of("auto", "fp32", "bf16", "fp16", "int8"),
+        one_of("auto", "fp32", "tf32", "bf16", "fp16", "int8"),
         "",
         "auto: the fastest that `scripts/optimize` found to agree with fp32",
     )

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from app.gpus import list_gpus
 from app.machine import (
     hold_lock,
-    list_gpus,
     process_memory,
     process_peak,
     processor,

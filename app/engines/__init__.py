@@ -2,7 +2,7 @@
 
     openvino   CPU, fp32, bf16 or int8; reads the network that ``app/conversion.py`` made of the bundle
     eager      CPU, fp32, torch as it is: where OpenVINO cannot run a network
-    cuda       NVIDIA GPUs, fp32 or fp16: one CUDA graph for each batch size
+    cuda       NVIDIA GPUs, fp32, tf32 or fp16: one CUDA graph for each batch size
 
 Each is imported where it is chosen and nowhere else, so a worker on the CPU never imports torch.
 """
@@ -33,13 +33,15 @@ class Engine(Protocol):
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
+        max_batch: the largest batch that it answers; less than asked for where memory is short.
         lanes: forwards that may run at once, each on a thread of its own; 1 where the device is one.
         gradients: how the logits change with the features; None where it gives none.
     """
 
     device: str
     precision: str
+    max_batch: int
     lanes: int
     gradients: Gradients
 
@@ -56,13 +58,17 @@ class Engine(Protocol):
 
         Args:
             images: n pictures, each (3, side, side) uint8, RGB, of the size that the bundle's card
-                asks for; 1 ≤ n ≤ the largest batch it was loaded for.
+                asks for; 1 ≤ n ≤ ``max_batch``.
             with_features: give the features too.
 
         Raises:
             OutOfMemory: the device has no room for a batch of this size.
             DeviceLost: the device cannot be used by this process any more.
         """
+        ...
+
+    def close(self) -> None:
+        """Give its memory back; nothing is asked of it any more."""
         ...
 
 
@@ -72,8 +78,8 @@ class Choice:
 
     Attributes:
         engine: one of ``ENGINES``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-        device: ``cpu`` or ``cuda:N``.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
+        device: ``cpu``, or ``cuda:N`` as this process counts.
         threads: CPU threads of one forward.
         max_batch: the largest batch that will come.
     """
@@ -94,7 +100,7 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
     engine = open_engine(choice, optimized)
     side = optimized.bundle.card.frame.side
     # The smallest and the largest batch once, so that no client pays for the first allocation.
-    for size in sorted({1, choice.max_batch}):
+    for size in sorted({1, engine.max_batch}):
         black = [np.zeros((3, side, side), np.uint8)] * size
         lanes = [engine.forward_in_lane(lane, black, True) for lane in range(engine.lanes)]
         for logits, features in (engine.forward(black, True), *lanes):
@@ -120,11 +126,11 @@ def open_engine(choice: Choice, optimized: Optimized) -> Engine:
     if choice.engine == "openvino":
         from app.engines.openvino import OpenVinoEngine  # noqa: PLC0415
 
-        return OpenVinoEngine(optimized, choice.precision, choice.threads)
+        return OpenVinoEngine(optimized, choice.precision, choice.threads, choice.max_batch)
     if choice.engine == "eager":
         from app.engines.eager import EagerEngine  # noqa: PLC0415
 
-        return EagerEngine(optimized.bundle, choice.threads)
+        return EagerEngine(optimized.bundle, choice.threads, choice.max_batch)
     from app.engines.cuda import CudaEngine  # noqa: PLC0415
 
     return CudaEngine(optimized.bundle, choice.device, choice.precision, choice.max_batch)

@@ -33,7 +33,7 @@ class OpenVinoEngine:
 
     device = "cpu"
 
-    def __init__(self, optimized: Optimized, precision: str, threads: int) -> None:
+    def __init__(self, optimized: Optimized, precision: str, threads: int, max_batch: int) -> None:
         """Read and compile the network.
 
         Raises:
@@ -45,6 +45,7 @@ class OpenVinoEngine:
                 f"there is no {NETWORKS[precision]} network for OpenVINO; scripts/optimize makes it"
             )
         self.precision = precision
+        self.max_batch = max_batch
         self.lanes = threads
         # Compiled twice: one forward on all the threads, and one on each. The weights are held twice
         # then, 25 MB in int8 and 100 MB in fp32.
@@ -69,6 +70,12 @@ class OpenVinoEngine:
     ) -> Outputs:
         """Answer one batch on one thread; see ``Engine.forward_in_lane``."""
         return run_request(self._in_lane[lane], images, with_features)
+
+    def close(self) -> None:
+        """Let go of both compiled networks; see ``Engine.close``."""
+        self._in_lane.clear()
+        while not self._together.empty():
+            self._together.get()
 
 
 def run_request(
