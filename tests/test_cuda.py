@@ -16,6 +16,7 @@ from app.bundle import find_bundle
 from app.engines import Choice, cuda, load_engine
 from app.engines.cuda import CudaEngine
 from app.engines.cuda_errors import told_apart
+from app.engines.eager import EagerEngine
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory
 from app.optimized import Optimized
 from tests.cuda_stand_in import FakeCuda
@@ -96,6 +97,18 @@ def test_a_closed_engine_gives_its_weights_back(bundle, stand_in):
     with pytest.raises(OutOfMemory):  # whatever still asks: an answer, no crash
         engine.forward(pictures(1))
     engine.close()
+
+
+def test_a_closed_engine_on_the_cpu_gives_its_weights_back_too(bundle):
+    """A traced network is a cycle of references: the last one that goes frees nothing."""
+    engine = EagerEngine(bundle, 1)
+    weights = weakref.ref(next(engine._network.parameters()))
+    gc.disable()
+    try:
+        engine.close()
+        assert weights() is None
+    finally:
+        gc.enable()
 
 
 def test_fp32_is_ieee_and_tf32_is_a_precision_of_its_own(bundle, stand_in):
