@@ -27,13 +27,13 @@ from scripts.gpu.trial import Trial
 # Seconds that a step may take: ten minutes in all.
 STEPS = {
     "agreement": 70,
-    "sizing": 75,
-    "swaps": 120,
-    "devices": 70,
-    "full_card": 85,
+    "sizing": 60,
+    "swaps": 110,
+    "devices": 60,
+    "full_card": 80,
     "kill_in_capture": 70,
     "out_of_memory": 30,
-    "benchmark": 80,
+    "benchmark": 120,
 }
 # What pytest ends with where it has collected no test: not a success that somebody might rely on.
 NOTHING_TESTED = 5

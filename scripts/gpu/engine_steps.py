@@ -12,7 +12,7 @@ from app.bundle import find_bundle
 from app.engines import Choice, Engine, load_engine
 from app.errors import BundleError, OutOfMemory
 from app.optimized import Optimized
-from app.settings import ROOT
+from app.settings import ROOT, count_cores
 from scripts.gpu.trial import MIB, Trial, used_mib
 
 FP32_LIMIT = 1e-3  # the contract
@@ -22,7 +22,7 @@ ROUNDS = 20
 def load(trial: Trial, precision: str, max_batch: int) -> Engine:
     """Load the demo on the GPU, or in a rehearsal on the CPU."""
     optimized = Optimized(find_bundle(ROOT / "models"), trial.folder / "cache")
-    choice = Choice("cuda", precision, "cuda:0", 2, max_batch)
+    choice = Choice("cuda", precision, "cuda:0", 1, max_batch)
     if trial.rehearse:
         choice = replace(choice, engine="eager", precision="fp32", device="cpu")
     return load_engine(choice, optimized)
@@ -33,7 +33,9 @@ def agreement(trial: Trial) -> None:
     max_batch = trial.few(64, 2)
     images = list(np.random.default_rng(5).integers(0, 256, (max_batch, 3, 224, 224), np.uint8))
     optimized = Optimized(find_bundle(ROOT / "models"), trial.folder / "cache")
-    reference = load_engine(Choice("eager", "fp32", "cpu", torch.get_num_threads(), 4), optimized)
+    reference = load_engine(
+        Choice("eager", "fp32", "cpu", trial.few(count_cores(), 1), 1), optimized
+    )
     expected = np.concatenate([reference.forward([image]).logits for image in images])
     for precision in ("fp32",) if trial.rehearse else ("fp32", "tf32", "fp16"):
         began = time.monotonic()
