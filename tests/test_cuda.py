@@ -83,6 +83,23 @@ def test_a_gpu_without_room_for_one_picture_is_told_as_that(bundle, stand_in):
     assert caught.value.__context__ is None, "a traceback would hold what was allocated"
 
 
+def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path, monkeypatch):
+    opened = []
+
+    def open_engine(choice, optimized):
+        opened.append(CudaEngine(bundle, "cpu", "fp32", 1))
+        monkeypatch.setattr(opened[0], "forward", run_out)
+        return opened[0]
+
+    def run_out(*_):
+        raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
+
+    monkeypatch.setattr(engines, "open_engine", open_engine)
+    with pytest.raises(NoDeviceMemory, match="not enough memory: the GPU is out of memory"):
+        load_engine(Choice("cuda", "fp32", "cuda:0", 1, 1), Optimized(bundle, tmp_path))
+    assert not hasattr(opened[0], "_network")
+
+
 def test_a_closed_engine_gives_its_weights_back(bundle, stand_in):
     engine = CudaEngine(bundle, "cpu", "fp32", 2)
     weights = weakref.ref(next(engine._network.parameters()))

@@ -10,13 +10,14 @@ Each is imported where it is chosen and nowhere else, so a worker on the CPU nev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from app.bundle import Bundle
-from app.errors import BundleError
+from app.errors import BundleError, NoDeviceMemory, OutOfMemory
 from app.optimized import Optimized
 from app.outputs import Gradients, Outputs
 
@@ -96,8 +97,26 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
 
     Raises:
         BundleError: the bundle cannot be served this way; the text says why.
+        NoDeviceMemory: memory does not hold it now.
     """
     engine = open_engine(choice, optimized)
+    with ExitStack() as failing:
+        failing.callback(engine.close)
+        try:
+            warm_up(engine, optimized)
+        except OutOfMemory as error:
+            raise NoDeviceMemory(f"not enough memory: {error.message}") from error
+        failing.pop_all()
+    return engine
+
+
+def warm_up(engine: Engine, optimized: Optimized) -> None:
+    """Run an engine's smallest and largest batch; see ``load_engine``.
+
+    Raises:
+        BundleError: as ``load_engine`` does.
+        OutOfMemory: the largest batch does not fit.
+    """
     side = optimized.bundle.card.frame.side
     # The smallest and the largest batch once, so that no client pays for the first allocation.
     for size in sorted({1, engine.max_batch}):
@@ -109,7 +128,6 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
                 raise BundleError("the network answers NaN or infinity to a black picture")
             if callable(engine.gradients) and features is not None:
                 engine.gradients(features[0], 0)
-    return engine
 
 
 def check_class_count(bundle: Bundle, outputs: int) -> None:
