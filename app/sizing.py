@@ -172,9 +172,11 @@ def fit_workers(
     held = len(before.seats) * host_need(before.lineup) if before else 0
     host_room, text = count_room(host.free + held, host.total, each, settings)
     lines.append(("host", text))
-    rooms = []
+    fits_bare = host.free + held >= each  # with the reserve
+    rooms, fitting = [], []
     for gpu in gpus:
         free = gpu.free + held_on(f"cuda:{gpu.index}", before)
+        fitting.append(free >= device_need(lineup))
         room, text = count_room(free, gpu.total, device_need(lineup), settings)
         rooms.append(room)
         lines.append((f"GPU {gpu.index}", f"{gpu.name}: {text}"))
@@ -192,6 +194,8 @@ def fit_workers(
         warning = (
             f"SERVING_WORKERS={settings.workers} does not fit into memory: {count(workers)} started"
         )
+    elif room < 1 and fits_bare and (any(fitting) or not gpus):
+        warning = "memory holds one worker only with the reserve of SERVING_MEMORY_RESERVE_PERCENT"
     elif room < 1:
         warning = (
             "memory is short for even one worker; it starts and may wait for its memory, or be ended for lack of "

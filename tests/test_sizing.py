@@ -125,10 +125,17 @@ def test_on_the_cpu_memory_is_a_limit_too(machine, settings):
 def test_a_machine_too_small_for_its_requests_still_gets_one_worker_and_a_warning(
     machine, settings
 ):
-    machine(cores=4, free_gib=6.4 + 0.6)
+    machine(cores=4, free_gib=1.2)
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert plan.seats == (Seat("cpu", 4),)
     assert "memory is short for even one worker" in plan.warning
+
+
+def test_a_worker_that_fits_into_the_reserve_alone_is_told_as_that(machine, settings):
+    machine(cores=4, free_gib=6.4 + 0.6)
+    plan = fit_workers(settings(), serving(ON_CPU), [])
+    assert plan.seats == (Seat("cpu", 4),)
+    assert plan.warning.startswith("memory holds one worker only with the reserve of SERVING_MEM")
 
 
 def test_what_is_set_is_taken(machine, settings):
