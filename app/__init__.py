@@ -40,6 +40,8 @@ The house, from the roof down. A module imports only from floors below its own;
              doors              the addresses that Gunicorn listens on
              names              which texts may name a model or a class
              files, counts      files that survive kills, power cuts and full disks; the metrics' own
+             gpus               the GPUs, by NVML
+             cgroup             the limits of this process's control groups
              settings, errors, logs, log_writer, machine, metrics, outputs   no torch, no Flask
 
 The way of a request, drawn by ``ModelServer.classify``:

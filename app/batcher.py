@@ -343,6 +343,7 @@ class Batcher:
 
     def _answer(self, batch: list[Ticket], forward: Forward) -> None:
         """Run one forward, or one job, and hand every waiter its row, or the error."""
+        short: OutOfMemory | None = None
         try:
             if callable(job := batch[0].work):
                 batch[0].outcome = job()
@@ -350,12 +351,9 @@ class Batcher:
                 run_forward(batch, forward)
         except OutOfMemory as error:
             logger.warning("%s", error.message, extra={"fields": {"batch": len(batch)}})
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                self._answer(batch[:middle], forward)
-                self._answer(batch[middle:], forward)
-                return
-            batch[0].outcome = error
+            short = OutOfMemory(
+                error.message
+            )  # without the traceback, which holds what was allocated
         except DeviceLost:
             raise
         except Exception:
@@ -364,6 +362,13 @@ class Batcher:
                 ticket.outcome = InternalError(
                     "the model failed on this batch; the log has the reason"
                 )
+        if short is not None:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._answer(batch[:middle], forward)
+                self._answer(batch[middle:], forward)
+                return
+            batch[0].outcome = short
         self._handoff.deliver([ticket.answered for ticket in batch])
 
 

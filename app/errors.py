@@ -181,6 +181,10 @@ class PassingFailure(BundleError):
     """A model that cannot be served for a reason that may pass: a full disk, a probe that was killed."""
 
 
+class NoDeviceMemory(PassingFailure):
+    """It may be servable, but not on this device while others hold its memory."""
+
+
 class DeviceLost(Exception):
     """The device failed in a way that only a new process mends; the worker ends and is replaced."""
 

@@ -29,6 +29,11 @@ class Fleet:
         self._settings = settings
         self._roster = roster
 
+    @property
+    def device(self) -> str:
+        """What the workers may run on: ``SERVING_DEVICE``."""
+        return self._settings.device
+
     def tell(self, live: Mapping[Key, Servable], failed: Iterable[Key]) -> None:
         """Tell the others what this worker has."""
         note: Note = {

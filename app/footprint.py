@@ -7,6 +7,7 @@ precision. Nothing here touches CUDA or imports torch.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -20,7 +21,8 @@ from pathlib import Path
 
 from app.bundle import Bundle
 from app.errors import BundleError, PassingFailure
-from app.machine import list_gpus, processor
+from app.gpus import list_gpus
+from app.machine import processor
 from app.optimized import NETWORKS, Optimized
 from app.precision import FP32, INT8
 from app.settings import Settings, count_cores
@@ -46,6 +48,7 @@ class Footprint:
         reason: why this precision.
         host_bytes: host memory of one worker at its largest batch.
         device_bytes: the same on the GPU, with CUDA's context; 0 on the CPU.
+        context_bytes: of those, what a process has once, however many versions it holds.
     """
 
     engine: str
@@ -54,10 +57,18 @@ class Footprint:
     reason: str
     host_bytes: int
     device_bytes: int = 0
+    context_bytes: int = 0
 
 
-def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
+def find_footprint(
+    settings: Settings, optimized: Optimized, sibling: Footprint | None = None
+) -> Footprint:
     """Return what one worker needs: as measured before under the same conditions, or measured now.
+
+    Args:
+        settings: the settings.
+        optimized: the bundle.
+        sibling: what another version of the model needs; taken for the GPU where that has no room to measure.
 
     Raises:
         BundleError: the bundle cannot be served; the text says why.
@@ -66,7 +77,7 @@ def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
     if known := read_footprint(optimized.read_footprints().get(key)):
         return known
     bundle = optimized.bundle
-    measured = run_probe(MEASURE, bundle, settings.environ)
+    measured = run_probe(MEASURE, bundle, settings.environ, sibling)
     if measured == UNPREPARED:
         unconvertible = run_probe(PREPARE, bundle, settings.environ)["unconvertible"]
         if unconvertible and settings.engine == "openvino":
@@ -75,6 +86,8 @@ def find_footprint(settings: Settings, optimized: Optimized) -> Footprint:
         measured = run_probe(MEASURE, bundle, {**settings.environ, **fallback})
         if unconvertible:
             measured["reason"] = f"{unconvertible}; {measured['reason']}"
+    if measured.pop("assumed", False):  # to be measured when there is room
+        return Footprint(**measured)  # type: ignore[arg-type]
     footprint = Footprint(**measured)  # type: ignore[arg-type]
     try:
         optimized.add_footprint(footprint_key(settings, optimized), measured)
@@ -119,14 +132,18 @@ def footprint_key(settings: Settings, optimized: Optimized) -> str:
         "networks": [optimized.name_network(kind) for kind in (FP32, INT8)],
         "classes": len(optimized.bundle.class_names),  # measuring compares it with the outputs
         "processor": processor(),
-        "gpus": [(gpu.name, gpu.driver) for gpu in list_gpus()],
+        "gpus": [(gpu.name, gpu.driver) for gpu in list_gpus(settings.device)],
         "versions": [version("openvino"), version("torch")],
     }
     return json.dumps(conditions, sort_keys=True)
 
 
-def run_probe(task: str, bundle: Bundle, serving: Mapping[str, str]) -> dict[str, object]:
+def run_probe(
+    task: str, bundle: Bundle, serving: Mapping[str, str], sibling: Footprint | None = None
+) -> dict[str, object]:
     """Run the throw-away process on a bundle with these ``SERVING_`` variables and return what it reports.
+
+    ``sibling`` is what another version needs, as ``find_footprint`` takes it.
 
     Raises:
         BundleError: what it reports as its failure, or that it died.
@@ -145,6 +162,7 @@ def run_probe(task: str, bundle: Bundle, serving: Mapping[str, str]) -> dict[str
                 bundle.folder.resolve(),
                 bundle.name,
                 str(bundle.version),
+                json.dumps(dataclasses.asdict(sibling)) if sibling else "",
             ],
             cwd=Path(__file__).parent.parent,
             env=environment | dict(serving),

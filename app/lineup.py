@@ -314,7 +314,9 @@ class Curator:
             pause_s = RETRY_S
         result: Entry | Refusal
         try:
-            result, pause_s = check_version(self._settings, folder, name, version), 0
+            served = (entry.footprint for entry in self._lineup.entries if entry.name == name)
+            result = check_version(self._settings, folder, name, version, next(served, None))
+            pause_s = 0
         except (PassingFailure, OSError, MemoryError) as error:
             reason = f"{bounded(error) or type(error).__name__}; it is tried again, at longer and longer intervals"
             result = Refusal(name, version, reason, str(folder))
@@ -332,8 +334,12 @@ def bounded(error: Exception) -> str:
     return str(error)[:MAX_REASON]
 
 
-def check_version(settings: Settings, folder: Path, name: str, version: int) -> Entry:
+def check_version(
+    settings: Settings, folder: Path, name: str, version: int, sibling: Footprint | None = None
+) -> Entry:
     """Make sure that a version can be served, by serving it once in a process of its own.
+
+    ``sibling`` is what another version needs, as ``find_footprint`` takes it.
 
     Raises:
         BundleError: it cannot; the text says why.
@@ -344,7 +350,7 @@ def check_version(settings: Settings, folder: Path, name: str, version: int) -> 
             folder / REPORT_FILE, MAX_JSON_BYTES
         ).close()  # who reads it does not expect a FIFO
     optimized = Optimized(open_bundle(folder, name, version), settings.cache)
-    footprint = find_footprint(settings, optimized)
+    footprint = find_footprint(settings, optimized, sibling)
     network = serving_network(optimized, footprint)
     return Entry(name, version, str(folder.resolve()), optimized.weights_hash, footprint, network)
 

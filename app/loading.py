@@ -9,6 +9,7 @@ from gevent.monkey import is_module_patched
 
 from app.engines import load_engine
 from app.errors import BundleError
+from app.gpus import confine_to
 from app.lineup import Entry
 from app.servable import Model
 from app.settings import Settings
@@ -21,27 +22,30 @@ def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
     Raises:
         BundleError: it cannot be served.
     """
-    seat = current_plan(settings).seat(slot)
-    choice = choose_how(settings, seat, entry.footprint)
+    seat, footprint = current_plan(settings).seat(slot), entry.footprint
+    choice = choose_how(settings, seat, footprint)
     if is_module_patched("threading") and f"app.engines.{choice.engine}" not in sys.modules:
         raise BundleError(  # see tell_plan in conf/gunicorn.conf.py
             f"it needs the engine {choice.engine}, which the server did not start with: reload Gunicorn"
         )
     optimized = entry.open(settings.cache)
     bundle = optimized.bundle
-    with room_on_device(settings, choice.device, entry.footprint.device_bytes):
+    if footprint.device == "cuda" and seat.gpu:
+        confine_to(seat.gpu)  # before anything here has touched CUDA
+    with room_on_device(settings, seat, footprint):
         engine = load_engine(choice, optimized)
     return Model(
         bundle.name,
         bundle.version,
         bundle.class_names,
         bundle.description,
-        choice.device,
+        seat.device if footprint.device == "cuda" else "cpu",
         choice.engine,
         choice.precision,
-        choice.max_batch,
+        engine.max_batch,
         engine.forward,
         tuple(partial(engine.forward_in_lane, lane) for lane in range(engine.lanes)),
         bundle.card,
         engine.gradients,
+        engine.close,
     )

@@ -1,10 +1,12 @@
-"""The machine: the host's memory, with its container's limit, the GPUs, the processor, locks between processes."""
+"""The machine: the host's memory, with its container's limit, the processor, locks between processes."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import platform
+import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import pynvml
+from app.cgroup import ROOT, memory_limits
 
 GIB = 1 << 30
 CGROUP = Path("/sys/fs/cgroup")  # version 2
@@ -27,39 +29,22 @@ class Memory:
     total: int
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU; ``index`` as CUDA counts those that it may see. Sizes in bytes.
+def read_host_memory(root: Path = ROOT) -> Memory:
+    """Return the host's memory, or what its control groups leave of it (a container's limit).
 
-    ``busy`` is the share of the last moment (up to a second) in which it computed anything, in 0..1;
-    None where the driver does not tell.
+    The page cache counts as free, in the groups too: the kernel gives it up.
+
+    Args:
+        root: where the machine's files begin.
     """
-
-    index: int
-    name: str
-    driver: str
-    free: int
-    total: int
-    busy: float | None = None
-
-
-def read_host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = CGROUP) -> Memory:
-    """Return the host's memory, or its container's where that is less.
-
-    The page cache counts as free, in the container too: the kernel gives it up.
-    """
-    rows = dict(line.split(":") for line in meminfo.read_text(encoding="ascii").splitlines())
+    lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
+    rows = dict(line.split(":") for line in lines)
     free, total = (int(rows[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-    try:
-        limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-        stat = dict(
-            line.split()
-            for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
-        )
-    except (OSError, ValueError):  # no cgroup, or "max": no limit
-        return Memory(free, total)
-    return Memory(min(free, limit - used + int(stat["inactive_file"])), min(total, limit))
+    limits = memory_limits(root)
+    return Memory(
+        min([free, *(limit.free for limit in limits)]),
+        min([total, *(limit.total for limit in limits)]),
+    )
 
 
 def read_cpu_pressure(
@@ -86,12 +71,35 @@ def processor() -> str:
     return next(names, platform.machine())
 
 
-def process_memory() -> int:
-    """Return this process's own bytes of host memory: its share of what it maps (PSS)."""
-    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
-    return next(
-        int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")
-    )
+def process_memory(process: Path = Path("/proc/self")) -> int:
+    """Return this process's own bytes of host memory: its share of what it maps (PSS).
+
+    Where the kernel does not tell (gVisor), shared pages count in full (RSS).
+    """
+    try:
+        return read_kilobytes(process / "smaps_rollup", "Pss")
+    except (OSError, LookupError):
+        return read_kilobytes(process / "status", "VmRSS")
+
+
+def process_peak(process: Path = Path("/proc/self")) -> int:
+    """Return the most bytes of host memory that were this process's own, shared pages by its share of now."""
+    now = process_memory(process)
+    try:
+        grown = read_kilobytes(process / "status", "VmHWM") - read_kilobytes(
+            process / "status", "VmRSS"
+        )
+    except LookupError:  # a kernel without the peak
+        return now
+    return now + max(0, grown)
+
+
+def read_kilobytes(path: Path, name: str) -> int:
+    """Return the bytes of a row such as ``VmRSS:  1024 kB``. Raises OSError, or LookupError where it has none."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"{path} has no {name}")
 
 
 @dataclass(frozen=True)
@@ -113,55 +121,6 @@ def read_process(pid: int) -> ProcessUse | None:
         return None
     ticks = int(fields[11]) + int(fields[12])
     return ProcessUse(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
-
-
-def list_gpus() -> list[Gpu]:
-    """Return the GPUs that CUDA may see, from NVML: it makes no CUDA context. Empty where there is no driver.
-
-    CUDA has to count as NVML does: ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` (conf/gunicorn.conf.py and
-    app/probe.py set it).
-    """
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        gpus = []
-        for index, handle in enumerate(visible_handles()):
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
-            gpus.append(Gpu(index, name, driver, memory.free, memory.total, read_busy(handle)))
-        return gpus
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def read_busy(handle: object) -> float | None:
-    """Return how busy a GPU is, as ``Gpu.busy``; a part of one (MIG) does not know."""
-    try:
-        return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu) / 100
-    except pynvml.NVMLError:
-        return None
-
-
-def visible_handles() -> list[object]:
-    """Return NVML's handles in CUDA's order: ``CUDA_VISIBLE_DEVICES`` chooses by number or by UUID."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-    handles = []
-    for name in filter(None, (part.strip() for part in visible.split(","))):
-        try:
-            by_number = name.isdecimal()
-            handles.append(
-                pynvml.nvmlDeviceGetHandleByIndex(int(name))
-                if by_number
-                else pynvml.nvmlDeviceGetHandleByUUID(name)
-            )
-        except pynvml.NVMLError:
-            break  # CUDA too stops at the first that it does not know
-    return handles
 
 
 @contextmanager
@@ -186,6 +145,40 @@ def hold_lock(path: Path, timeout_s: float) -> Iterator[bool]:
         return
     with lock:  # closing it lets go, and so does the kernel when the process ends
         yield wait_for_lock(lock, timeout_s)
+
+
+@contextmanager
+def hold_host_lock(name: str, timeout_s: float) -> Iterator[bool]:
+    """Hold a lock that every server on this host knows by its name, whatever its folders; else as ``hold_lock``.
+
+    The file lies where everybody may write, so it is not trusted: a link is not followed, nothing is written,
+    and any user's file will do as long as it can be opened.
+    """
+    try:
+        lock = open_shared(Path(tempfile.gettempdir(), f"resnet-serving-{name}.lock"))
+    except OSError:
+        yield False
+        return
+    with lock:
+        yield wait_for_lock(lock, timeout_s)
+
+
+def open_shared(path: Path) -> IO[str]:
+    """Open a plain file that other users may have made, or make it. Raises OSError."""
+    # Without O_NONBLOCK a FIFO would stop us. Where O_CREAT finds another user's file the kernel may refuse.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags)
+    except FileNotFoundError:
+        with suppress(FileExistsError):  # made meanwhile
+            made = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+            os.fchmod(made, 0o644)  # whatever the umask: other users have to open it too
+            os.close(made)
+        descriptor = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is no plain file")
+    return os.fdopen(descriptor)
 
 
 def wait_for_lock(lock: IO[str], timeout_s: float) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from app.agreement import CONFIDENCE, compare, images_needed
 from app.bundle import find_bundle
@@ -23,14 +24,16 @@ from app.conversion import convert_bundle
 from app.engines import Choice, Engine, load_engine
 from app.errors import BundleError, ServingError, SettingsError
 from app.footprint import default_batch
+from app.gpus import list_gpus
 from app.images import Frame, decode_image
 from app.logs import say
-from app.machine import list_gpus, processor
+from app.machine import processor
 from app.optimized import Optimized
 from app.precision import (
     FP32,
     INT8,
     MIN_AGREEMENT,
+    TF32,
     Measurement,
     Report,
     digest_network,
@@ -95,8 +98,12 @@ def candidates(optimized: Optimized) -> list[tuple[str, str, str]]:
 
     usable = openvino.usable_precisions(optimized)
     found = [("openvino", precision, "cpu") for precision, reason in usable.items() if not reason]
-    if list_gpus():
-        found += [("cuda", precision, "cuda:0") for precision in (FP32, "fp16")]
+    if torch.cuda.is_available():
+        found += [("cuda", precision, "cuda:0") for precision in (FP32, TF32, "fp16")]
+    elif list_gpus():
+        say(
+            "there is a GPU, but torch cannot use it: is its driver too old? only the CPU is measured"
+        )
     return found
 
 

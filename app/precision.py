@@ -23,6 +23,7 @@ from app.machine import processor
 
 FP32 = "fp32"
 INT8 = "int8"
+TF32 = "tf32"  # fp32 on a GPU's tensor cores, with ten bits of the mantissa; it has to be earned
 REPORT_FILE = "precision.json"
 REPORT_FORMAT = 2  # 1 had no bounds
 MAX_REPORT_BYTES = 1_000_000
@@ -37,7 +38,7 @@ class Measurement:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
         agreement: on how many of the images its label set is exactly the reference's.
         max_deviation: largest difference of any logit; None where one is no finite number.
         mean_deviation: mean absolute difference of all logits; likewise.

@@ -56,6 +56,7 @@ class Model:
     lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
     card: Card = DEFAULT
     gradients: Gradients = None
+    close: Callable[[], None] = lambda: None  # gives its memory back; nothing is asked of it then
 
     def no_heat_map(self) -> NoHeatMap:
         """Return why a model without gradients has no heat maps, and what would help."""

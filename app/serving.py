@@ -384,7 +384,7 @@ class ModelServer:
     def _has_room(self, entry: Entry) -> bool:
         """Tell whether a version fits beside those that are loaded (on the loader's thread)."""
         seat = current_plan(self._settings).seat(self._roster.slot)
-        return has_room(self._settings, seat.device, entry.footprint)
+        return has_room(self._settings, seat, entry.footprint)
 
     def _take_stock(self) -> None:
         """Become ready, or not, by what is live now."""

@@ -9,6 +9,7 @@ used.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import sys
@@ -17,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.cgroup import cpu_quota, memory_limits
 from app.errors import SettingsError
 from app.names import name_problem
 
 PREFIX = "SERVING_"
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1024 * 1024
+LEAST_BUDGET_MB = 64  # two bodies of the largest size, a picture of 12 megapixels
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -187,7 +190,7 @@ class Settings:
     )
     precision: str = row(
         "auto",
-        one_of("auto", "fp32", "bf16", "fp16", "int8"),
+        one_of("auto", "fp32", "tf32", "bf16", "fp16", "int8"),
         "",
         "auto: the fastest that `scripts/optimize` found to agree with fp32",
     )
@@ -227,14 +230,18 @@ class Settings:
     max_pixels: int = row(
         "50000000", whole(10_000, 500_000_000), "pixels", "largest picture, width × height"
     )
-    decode_memory_mb: int = row(
-        "512", whole(64, 8192), "MiB", "largest memory that decoding one image may take"
-    )
-    max_bodies_mb: int = row(
-        "256",
-        whole(64, 16_384),
+    decode_memory_mb: int | None = row(
+        "auto",
+        auto_or(whole(LEAST_BUDGET_MB, 8192)),
         "MiB",
-        "request bodies held at once in one worker; one more waits or is answered 429",
+        "largest memory that decoding one image may take; auto: 512, or an eighth of the memory where that is less",
+    )
+    max_bodies_mb: int | None = row(
+        "auto",
+        auto_or(whole(LEAST_BUDGET_MB, 16_384)),
+        "MiB",
+        "request bodies held at once in one worker; one more waits or is answered 429; auto: 256, or a "
+        "sixteenth of the memory where that is less",
     )
     url_hosts: tuple[str, ...] = row(
         "",
@@ -276,12 +283,12 @@ class Settings:
     @property
     def decode_memory_bytes(self) -> int:
         """Largest memory that decoding one image may take, in bytes."""
-        return self.decode_memory_mb * MEGABYTE
+        return (self.decode_memory_mb or share_of_memory(512, 8)) * MEGABYTE
 
     @property
     def max_bodies_bytes(self) -> int:
         """Request bodies held at once in a worker, in bytes."""
-        return self.max_bodies_mb * MEGABYTE
+        return (self.max_bodies_mb or share_of_memory(256, 16)) * MEGABYTE
 
     @property
     def decode_pool_size(self) -> int:
@@ -321,13 +328,26 @@ def table_rows() -> list[dataclasses.Field[Any]]:
 
 
 def count_cores() -> int:
-    """Return the CPU cores that this process may use: the affinity mask, and the cgroup's quota where there is one."""
+    """Return the CPU cores that this process may keep busy: the affinity mask, and its control groups' quota.
+
+    A fraction is rounded down (1.5 → 1): two threads that compute would use up each period's time before it is
+    over, and then everything stands still, the hub too; what is left over is for the hub.
+    """
     cores = len(os.sched_getaffinity(0))
-    try:  # cgroup v2: "200000 100000" is two cores, "max 100000" is no limit
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def share_of_memory(most: int, part: int) -> int:
+    """Return MiB for requests: ``most``, or one of so many parts of the memory where that is less, at least 64."""
+    return max(LEAST_BUDGET_MB, min(most, total_memory() // part // MEGABYTE))
+
+
+@functools.cache  # the budgets that were planned with stay
+def total_memory() -> int:
+    """Return the bytes of this machine's memory, or of its container's where that is less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *(limit.total for limit in memory_limits())])
 
 
 def format_table() -> str:

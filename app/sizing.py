@@ -25,21 +25,32 @@ from app.footprint import (
     default_batch,
     share_cores,
 )
+from app.gpus import Gpu, free_on, list_gpus
 from app.lineup import Curator, Lineup
 from app.lineup_file import LineupFile, instance_id, last_default
-from app.machine import GIB, Gpu, hold_lock, list_gpus, read_host_memory
+from app.machine import GIB, hold_host_lock, read_host_memory
 from app.settings import Settings, count_cores
 
 CORES_PER_GPU_WORKER = 2  # one for a worker's Python, one for its decode threads
 MEMORY_POLL_S = 0.2
+# How long a process that has a version on the GPU already waits for memory: what it gave back itself is free at
+# once, and no worker before it is about to leave.
+OWN_MEMORY_WAIT_S = 5
 
 
 @dataclass(frozen=True)
 class Seat:
-    """Where one worker runs: ``cpu`` or ``cuda:N``, and its CPU threads for one forward."""
+    """Where one worker runs.
+
+    Attributes:
+        device: ``cpu``, or ``cuda:N`` as the master counts the GPUs.
+        threads: its CPU threads for one forward.
+        gpu: the GPU's UUID, where it has one: the worker's process sees that GPU alone, as ``cuda:0``.
+    """
 
     device: str
     threads: int
+    gpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,14 +139,15 @@ def choose_how(settings: Settings, seat: Seat, footprint: Footprint) -> Choice:
     """
     if footprint.device == "cuda" and seat.device == "cpu":
         raise BundleError("it needs a GPU and this worker was started without: reload Gunicorn")
-    device = seat.device if footprint.device == "cuda" else "cpu"
+    on_gpu = "cuda:0" if seat.gpu else seat.device
+    device = on_gpu if footprint.device == "cuda" else "cpu"
     max_batch = settings.max_batch or default_batch(footprint.device)
     return Choice(footprint.engine, footprint.precision, device, seat.threads, max_batch)
 
 
 def usable_gpus(wanted: str) -> list[Gpu]:
     """Return the GPUs that the device setting allows. Raises BundleError where the one asked for is not there."""
-    gpus = list_gpus()
+    gpus = list_gpus(wanted)
     if wanted in ("auto", "cuda"):
         return gpus
     chosen = [gpu for gpu in gpus if f"cuda:{gpu.index}" == wanted]
@@ -158,13 +170,17 @@ def fit_workers(
     lines += [("skipped", sentence) for sentence in lineup.skipped]
     each, text = worker_need(settings, lineup)
     lines.append(("worker", text))
+    if any(gpu.is_unified for gpu in gpus):
+        each += device_need(lineup)  # one memory for both
     host = read_host_memory()
     held = len(before.seats) * host_need(before.lineup) if before else 0
     host_room, text = count_room(host.free + held, host.total, each, settings)
     lines.append(("host", text))
-    rooms = []
+    fits_bare = host.free + held >= each  # with the reserve
+    rooms, fitting = [], []
     for gpu in gpus:
         free = gpu.free + held_on(f"cuda:{gpu.index}", before)
+        fitting.append(free >= device_need(lineup))
         room, text = count_room(free, gpu.total, device_need(lineup), settings)
         rooms.append(room)
         lines.append((f"GPU {gpu.index}", f"{gpu.name}: {text}"))
@@ -182,8 +198,13 @@ def fit_workers(
         warning = (
             f"SERVING_WORKERS={settings.workers} does not fit into memory: {count(workers)} started"
         )
+    elif room < 1 and fits_bare and (any(fitting) or not gpus):
+        warning = "memory holds one worker only with the reserve of SERVING_MEMORY_RESERVE_PERCENT"
     elif room < 1:
-        warning = "memory is short for even one worker; it starts and may wait for its memory"
+        warning = (
+            "memory is short for even one worker; it starts and may wait for its memory, or be ended for lack of "
+            "it: give it more, or lower SERVING_DECODE_MEMORY_MB and SERVING_MAX_BODIES_MB"
+        )
     threads = share_cores(settings, workers)
     on = ", ".join(
         f"{len(list(group))} on {name}" for name, group in itertools.groupby(sorted(devices))
@@ -192,7 +213,8 @@ def fit_workers(
     lines.append(("plan", f"{count(workers)}: {on}; {threads} threads, batches up to {max_batch}"))
     if not lineup.entries:  # nothing was measured: the sums above say nothing
         lines = [("plan", f"{count(workers)}: {on}; nothing can be served yet")]
-    seats = tuple(Seat(device, threads) for device in devices)
+    uuids = {f"cuda:{gpu.index}": gpu.uuid for gpu in gpus}
+    seats = tuple(Seat(device, threads, uuids.get(device, "")) for device in devices)
     return Plan(seats, lineup, tuple(lines), warning)
 
 
@@ -216,37 +238,51 @@ def device_need(lineup: Lineup) -> int:
     return sum(entry.footprint.device_bytes for entry in lineup.entries)
 
 
-def has_room(settings: Settings, device: str, footprint: Footprint) -> bool:
+def has_room(settings: Settings, seat: Seat, footprint: Footprint) -> bool:
     """Return whether one more version fits beside what is loaded; the reserve and the requests' memory stay free."""
     host = read_host_memory()
     need = footprint.host_bytes + request_budget_bytes(settings)
     if not count_room(host.free, host.total, need, settings)[0]:
         return False
-    gpus = [gpu for gpu in list_gpus() if device == f"cuda:{gpu.index}"]
-    return all(count_room(gpu.free, gpu.total, footprint.device_bytes, settings)[0] for gpu in gpus)
+    if footprint.device == "cpu":
+        return True
+    on_device = further_need(footprint)
+    gpus = [gpu for gpu in list_gpus() if seat.device == f"cuda:{gpu.index}"]
+    return all(count_room(gpu.free, gpu.total, on_device, settings)[0] for gpu in gpus)
+
+
+# Whether this process has loaded onto its GPU: CUDA's context is there then, and stays until the process ends.
+_has_context = False
+
+
+def further_need(footprint: Footprint) -> int:
+    """Return the GPU memory in bytes that one more version takes in this process."""
+    return footprint.device_bytes - (footprint.context_bytes if _has_context else 0)
 
 
 @contextmanager
-def room_on_device(settings: Settings, device: str, needed: int) -> Iterator[None]:
-    """Hold a GPU while a worker loads onto it, once ``needed`` bytes are free; on the CPU do nothing.
+def room_on_device(settings: Settings, seat: Seat, footprint: Footprint) -> Iterator[None]:
+    """Hold a GPU while a worker loads onto it, once there is room for the version; on the CPU do nothing.
 
-    On a reload the old workers still hold their memory when the new ones start. One worker loads at a
-    time, or several would count the same free bytes. Waits as long as a load may take, then lets the
-    load try.
+    On a reload the old workers still hold their memory when the new ones start. One process loads at a
+    time, also of another server on this host, or several would count the same free bytes. Waits as long as a
+    load may take, then lets the load try.
     """
-    if device == "cpu":
+    global _has_context  # noqa: PLW0603
+    if footprint.device == "cpu":
         yield
         return
-    with hold_lock(settings.cache / f"{device}.lock", settings.load_timeout_s):
-        until = time.monotonic() + settings.load_timeout_s
-        while free_on(device) < needed and time.monotonic() < until:
+    needed = further_need(footprint)
+    wait_s = OWN_MEMORY_WAIT_S if _has_context else settings.load_timeout_s
+    with hold_host_lock(seat.gpu or seat.device, settings.load_timeout_s):
+        until = time.monotonic() + wait_s
+        while seat.gpu and time.monotonic() < until:
+            free = free_on(seat.gpu)
+            if free is None or free >= needed:
+                break
             time.sleep(MEMORY_POLL_S)
+        _has_context = True
         yield
-
-
-def free_on(device: str) -> int:
-    """Return the free bytes of a GPU by NVML; 0 for the CPU."""
-    return sum(gpu.free for gpu in list_gpus() if device == f"cuda:{gpu.index}")
 
 
 def count_room(free: int, total: int, each: int, settings: Settings) -> tuple[int, str]:

@@ -155,8 +155,9 @@ class Versions:
             servable.start()
             self.live[entry.key] = servable
 
-    def _retire(self, key: Key, timeout_s: float, gone: SimpleQueue[None]) -> None:
-        """Take a version out of service at once; ``gone`` gets an item when its last request is answered."""
+    def _retire(self, key: Key, timeout_s: float, gone: SimpleQueue[Callable[[], None]]) -> None:
+        """Take a version out of service at once; ``gone`` gets its ``close`` when its last request is answered."""
+        close = self.live[key].model.close
         leaving: Servable | None = self.live.pop(key)
 
         def finish() -> None:
@@ -167,7 +168,7 @@ class Versions:
                 logger.info("%s, version %s is retired", key[0], key[1])
             finally:
                 leaving = None  # its memory has to be free when ``gone`` says so
-                gone.put(None)
+                gone.put(close)
 
         gevent.spawn(finish)
 
@@ -228,13 +229,14 @@ class Versions:
 
     def _let_go(self, keys: list[Key], timeout_s: float = 60) -> None:
         """Retire versions and wait until they are gone and their memory is free."""
-        gone: SimpleQueue[None] = SimpleQueue()
+        gone: SimpleQueue[Callable[[], None]] = SimpleQueue()
         for key in keys:
             self._on_hub(partial(self._retire, key, timeout_s, gone))
-        for _ in keys:
-            gone.get()
+        closing = [gone.get() for _ in keys]
         if keys:
             time.sleep(THREAD_END_S)
+            while closing:
+                closing.pop()()
             return_memory()
 
     def _on_hub(self, function: Callable[[], Any]) -> None:

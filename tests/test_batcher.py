@@ -1,6 +1,7 @@
 """The queue and the model thread, with real threads and a forward that the test holds in its hands."""
 
 import _thread
+import weakref
 from _queue import SimpleQueue
 from contextlib import contextmanager
 from functools import partial
@@ -300,6 +301,30 @@ def test_a_batch_whose_waiters_all_left_costs_no_forward():
         first.get(timeout=5)
         assert ask(batcher, 3).get(timeout=5) == 6.0
         assert forward.batches == [[1], [3]]
+
+
+def test_a_batch_that_found_no_room_is_gone_before_its_halves_are_tried():
+    """Before, the traceback held the tensors of the failed attempt."""
+    attempts, still_there = [], []
+
+    def forward(images):
+        still_there.append([tensor() is not None for tensor in attempts])
+        tensor = np.zeros(1 << 20)
+        attempts.append(weakref.ref(tensor))
+        if len(images) > 1:
+            raise OutOfMemory("the GPU is out of memory")
+        return double(images)
+
+    held = HeldForward()
+    with running(
+        lambda images: held(images) if images[0][0, 0, 0] == 1 else forward(images)
+    ) as batcher:
+        first = ask(batcher, 1)
+        wait_until(lambda: held.batches)
+        others = [ask(batcher, number) for number in (2, 3)]
+        held.let_go()
+        assert [first.get(timeout=5), *(each.get(timeout=5) for each in others)] == [2.0, 4.0, 6.0]
+    assert still_there == [[], [False], [False, False]]
 
 
 def test_a_failed_forward_is_told_to_its_batch_and_to_no_other(caplog):

@@ -12,7 +12,17 @@ from tests.helpers import ROOT
 
 APP = ROOT / "app"
 GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
-GROUND |= {"budgets", "counts", "doors", "endings", "files", "names", "quarantine"}
+GROUND |= {
+    "budgets",
+    "cgroup",
+    "counts",
+    "doors",
+    "endings",
+    "files",
+    "gpus",
+    "names",
+    "quarantine",
+}
 CONCURRENCY = {"batcher", "fetching", "handoff", "servable", "versions", "native_pool"}
 CONCURRENCY |= {"byte_budget", "deadlines", "intake", "trials", "visitors", "watchdog"}
 DECODING = {"image_parts", "jpeg_structure", "image_structure", "image_decoding", "image_memory"}
@@ -42,6 +52,7 @@ NEIGHBOURS = {
     ("settings", "names"),
     ("optimized", "bundle"),
 }
+NEIGHBOURS |= {("settings", "cgroup"), ("machine", "cgroup"), ("gpus", "machine")}
 NEIGHBOURS |= {
     ("metrics", "errors"),
     ("metrics", "roster"),

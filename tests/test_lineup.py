@@ -33,7 +33,7 @@ def measured(monkeypatch):
     """Stand for the probe: weights that say "bad" cannot be served. Returns what was measured."""
     calls = []
 
-    def find_footprint(settings, optimized):
+    def find_footprint(settings, optimized, sibling=None):
         calls.append(optimized.bundle.version)
         if optimized.bundle.weights.read_bytes() == b"bad":
             raise BundleError(f"{optimized.bundle.weights} cannot be read as weights")

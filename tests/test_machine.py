@@ -8,11 +8,11 @@ import time
 
 import pytest
 
+from app.gpus import list_gpus
 from app.machine import (
-    Memory,
     hold_lock,
-    list_gpus,
     process_memory,
+    process_peak,
     processor,
     read_cpu_pressure,
     read_host_memory,
@@ -21,37 +21,6 @@ from app.machine import (
 from tests.helpers import ROOT
 
 MIB = 1 << 20
-MEMINFO = "MemTotal:       1048576 kB\nMemFree:  102400 kB\nMemAvailable:    524288 kB\n"
-
-
-@pytest.fixture
-def host(tmp_path):
-    (tmp_path / "meminfo").write_text(MEMINFO)
-    return tmp_path / "meminfo"
-
-
-def write_cgroup(folder, limit, used, inactive_file):
-    (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {inactive_file}\n")
-    return folder
-
-
-def test_without_a_container_the_host_counts(host, tmp_path):
-    assert read_host_memory(host, tmp_path) == Memory(512 * MIB, 1024 * MIB)
-    assert read_host_memory(host, write_cgroup(tmp_path, "max", 0, 0)) == Memory(
-        512 * MIB, 1024 * MIB
-    )
-
-
-def test_a_containers_limit_counts_where_it_is_less_and_its_page_cache_is_free(host, tmp_path):
-    cgroup = write_cgroup(tmp_path, 256 * MIB, 200 * MIB, 50 * MIB)
-    assert read_host_memory(host, cgroup) == Memory(106 * MIB, 256 * MIB)
-
-
-def test_a_wide_limit_is_no_limit(host, tmp_path):
-    cgroup = write_cgroup(tmp_path, 4096 * MIB, 0, 0)
-    assert read_host_memory(host, cgroup) == Memory(512 * MIB, 1024 * MIB)
 
 
 def test_cpu_pressure_is_the_containers_where_it_tells(tmp_path):
@@ -79,6 +48,29 @@ def test_this_machine_can_be_read():
     assert 10 * MIB < process_memory() < memory.total
     assert processor()
     assert all(0 < gpu.free <= gpu.total for gpu in list_gpus())
+
+
+def test_where_the_kernel_tells_no_share_all_pages_count(tmp_path):
+    (tmp_path / "status").write_text("Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     700 kB\n")
+    assert process_memory(tmp_path) == 700 * 1024
+    assert process_peak(tmp_path) == 900 * 1024
+    (tmp_path / "smaps_rollup").write_text("00-ff ---p [rollup]\nRss:  700 kB\nPss:   400 kB\n")
+    assert process_memory(tmp_path) == 400 * 1024
+    assert process_peak(tmp_path) == 600 * 1024, "what was held, but for what is shared"
+    (tmp_path / "status").write_text("Name:\tx\nVmRSS:\t     700 kB\n")
+    assert process_peak(tmp_path) == 400 * 1024
+
+
+def test_a_peak_stays_when_its_memory_is_given_back():
+    program = (
+        "from app.machine import process_memory, process_peak\n"
+        "before = process_memory()\n"
+        "held = bytearray(64 << 20)\n"
+        "del held\n"
+        "assert process_memory() - before < 8 << 20\n"
+        "assert process_peak() - before > 56 << 20\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 
 import pytest
 
@@ -13,8 +15,9 @@ from app.bundle import find_bundle
 from app.engines import Choice
 from app.errors import BundleError
 from app.footprint import Footprint
+from app.gpus import Gpu
 from app.lineup import Entry, Lineup
-from app.machine import GIB, Gpu, Memory
+from app.machine import GIB, Memory, hold_host_lock
 from app.sizing import Seat, choose_how, current_plan, deal_out, fit_workers
 from tests.helpers import ROOT
 
@@ -123,10 +126,17 @@ def test_on_the_cpu_memory_is_a_limit_too(machine, settings):
 def test_a_machine_too_small_for_its_requests_still_gets_one_worker_and_a_warning(
     machine, settings
 ):
-    machine(cores=4, free_gib=6.4 + 0.6)
+    machine(cores=4, free_gib=1.2)
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert plan.seats == (Seat("cpu", 4),)
     assert "memory is short for even one worker" in plan.warning
+
+
+def test_a_worker_that_fits_into_the_reserve_alone_is_told_as_that(machine, settings):
+    machine(cores=4, free_gib=6.4 + 0.6)
+    plan = fit_workers(settings(), serving(ON_CPU), [])
+    assert plan.seats == (Seat("cpu", 4),)
+    assert plan.warning.startswith("memory holds one worker only with the reserve of SERVING_MEM")
 
 
 def test_what_is_set_is_taken(machine, settings):
@@ -150,35 +160,126 @@ def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
 
 def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
     monkeypatch.setattr(sizing, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
-    assert sizing.has_room(settings(), "cuda:0", ON_GPU)
-    assert not sizing.has_room(settings(), "cuda:1", ON_GPU)  # the reserve is 1.2 GiB
+    monkeypatch.setattr(sizing, "_has_context", False)
+    assert sizing.has_room(settings(), Seat("cuda:0", 1), ON_GPU)
+    assert not sizing.has_room(settings(), Seat("cuda:1", 1), ON_GPU)  # the reserve is 1.2 GiB
+    monkeypatch.setattr(sizing, "_has_context", True)
+    with_context = dataclasses.replace(ON_GPU, context_bytes=GIB // 2)
+    assert sizing.has_room(settings(), Seat("cuda:1", 1), with_context), "the context is there"
     chosen = settings(decode_threads="4")
     machine(free_gib=6.4 + 0.5 + 0.9)  # the version, and 0.84 for requests
-    assert sizing.has_room(chosen, "cpu", ON_CPU)
+    assert sizing.has_room(chosen, Seat("cpu", 1), ON_CPU)
     machine(free_gib=6.4 + 0.5 + 0.8)
-    assert not sizing.has_room(chosen, "cpu", ON_CPU)
+    assert not sizing.has_room(chosen, Seat("cpu", 1), ON_CPU)
 
 
 def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
-    monkeypatch.setattr(sizing, "list_gpus", lambda: [gpu(12), gpu(12, 1)])
+    monkeypatch.setattr(sizing, "list_gpus", lambda _: [gpu(12), gpu(12, 1)])
     assert [found.index for found in sizing.usable_gpus("auto")] == [0, 1]
     assert [found.index for found in sizing.usable_gpus("cuda:1")] == [1]
     with pytest.raises(BundleError, match="SERVING_DEVICE=cuda:2: there are 2 usable GPUs"):
         sizing.usable_gpus("cuda:2")
 
 
-def test_a_worker_waits_until_its_memory_is_free(settings, tmp_path, monkeypatch):
-    free = iter([0, 1 * GIB, 3 * GIB])
-    seen = []
+@pytest.fixture
+def loader(settings, monkeypatch):
+    """Return what waits for room on a GPU whose free memory is given, look by look."""
 
-    def list_gpus():
-        seen.append(next(free))
-        return [Gpu(0, "RTX", "580", seen[-1], 12 * GIB)]
+    def load(*free, **rows):
+        left = list(free)
+        seen = []
 
-    monkeypatch.setattr(sizing, "list_gpus", list_gpus)
-    monkeypatch.setattr(sizing, "MEMORY_POLL_S", 0.001)
-    with sizing.room_on_device(settings(cache=str(tmp_path / "cache")), "cuda:0", 3 * GIB):
-        assert seen == [0, 1 * GIB, 3 * GIB]
+        def free_on(uuid):
+            assert uuid == "GPU-1"
+            seen.append(left.pop(0) if len(left) > 1 else left[0])
+            return seen[-1]
+
+        monkeypatch.setattr(sizing, "free_on", free_on)
+        monkeypatch.setattr(sizing, "MEMORY_POLL_S", 0.001)
+        seat = Seat("cuda:0", 1, "GPU-1")
+        with sizing.room_on_device(settings(**rows), seat, WITH_CONTEXT):
+            return seen
+
+    monkeypatch.setattr(sizing, "_has_context", False)
+    return load
+
+
+WITH_CONTEXT = dataclasses.replace(ON_GPU, context_bytes=GIB // 2)
+
+
+def test_a_worker_waits_until_its_memory_is_free(loader):
+    assert loader(0, 1 * GIB, 3 * GIB) == [0, 1 * GIB, 3 * GIB]
+
+
+def test_a_further_version_needs_no_second_context_and_waits_seconds_only(loader, monkeypatch):
+    """Before, a swap that could not hold both waited SERVING_LOAD_TIMEOUT_S for its own memory."""
+    loader(3 * GIB)
+    assert loader(int(2.5 * GIB)) == [int(2.5 * GIB)]
+    monkeypatch.setattr(sizing, "OWN_MEMORY_WAIT_S", 0.05)
+    began = time.monotonic()
+    assert loader(2 * GIB)[-1] == 2 * GIB
+    assert time.monotonic() - began < 5
+
+
+def test_nobody_waits_for_memory_that_nobody_can_tell(loader):
+    assert loader(None) == [None]
+
+
+def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_path, monkeypatch):
+    """Before, the lock lay in the cache of each."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with hold_host_lock("GPU-1", 5) as held:
+        assert held
+        with hold_host_lock("GPU-1", 0.05) as other:
+            assert not other
+        with hold_host_lock("GPU-2", 0.05) as other:
+            assert other
+    with hold_host_lock("GPU-1", 0) as held:
+        assert held
+
+
+def test_a_lock_that_everybody_may_make_is_not_trusted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    victim.chmod(0o600)
+    (tmp_path / "resnet-serving-link.lock").symlink_to(victim)
+    os.mkfifo(tmp_path / "resnet-serving-pipe.lock")
+    (tmp_path / "resnet-serving-folder.lock").mkdir()
+    for name in ("link", "pipe", "folder"):
+        with hold_host_lock(name, 0.05) as held:
+            assert not held, name
+    assert victim.read_text() == "precious"
+    (tmp_path / "resnet-serving-theirs.lock").write_text("")
+    (tmp_path / "resnet-serving-theirs.lock").chmod(0o444)  # as another user sees it
+    with hold_host_lock("theirs", 0.05) as held:
+        assert held
+    before = os.umask(0o077)
+    try:
+        with hold_host_lock("ours", 0.05):
+            assert (tmp_path / "resnet-serving-ours.lock").stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_a_worker_sees_its_own_gpu_alone(machine, settings):
+    cards = [dataclasses.replace(gpu(11, n), uuid=f"GPU-{n}") for n in range(2)]
+    plan = fit_workers(settings(workers="2"), serving(ON_GPU), cards)
+    assert [(seat.device, seat.gpu) for seat in plan.seats] == [
+        ("cuda:0", "GPU-0"),
+        ("cuda:1", "GPU-1"),
+    ]
+    assert choose_how(settings(), plan.seat(1), ON_GPU).device == "cuda:0"
+    assert choose_how(settings(), plan.seat(1), ON_CPU).device == "cpu"
+
+
+def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings):
+    machine(cores=64, free_gib=6.4 + 12.5)
+    shared = dataclasses.replace(gpu(20, total_gib=64), is_unified=True)
+    chosen = settings(decode_threads="1", decode_memory_mb="64", max_bodies_mb="64")
+    assert (
+        len(fit_workers(chosen, serving(ON_GPU), [shared]).seats) == 3
+    )  # each 1 + 3 GiB and requests
 
 
 def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
@@ -231,7 +332,7 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settin
     real = footprint.run_probe
     asked = []
 
-    def run_probe(task, bundle, serving):
+    def run_probe(task, bundle, serving, sibling=None):
         asked.append((task, serving.get("SERVING_ENGINE", "auto")))
         if task == footprint.PREPARE:
             return {"unconvertible": "OpenVINO cannot convert it"}

@@ -1,5 +1,6 @@
 """Versions come and go while requests wait: with models that the test holds in its hands."""
 
+import dataclasses
 import gc
 import logging
 import weakref
@@ -194,6 +195,22 @@ def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
     assert seen == [(1, []), (2, [])]
     assert here.ask() == 2
     assert "memory does not hold both: a, version 1 leaves before version 2" in caplog.text
+
+
+def test_the_memory_of_the_old_one_is_given_back_before_the_new_one_is_loaded(stage):
+    seen = []
+
+    def load(entry):
+        seen.append(f"load {entry.version}")
+        return dataclasses.replace(
+            make_model(entry), close=lambda: seen.append(f"close {entry.version}")
+        )
+
+    here = stage(load=load, has_room=lambda entry: False)
+    here.show(make_entry("a", 2))
+    assert seen == ["load 1", "close 1", "load 2"]
+    here.show(make_entry("b", 1))
+    assert seen[3:] == ["load 1", "close 2"]
 
 
 def test_the_last_version_stays_while_the_new_one_cannot_be_loaded(stage):

@@ -2,7 +2,7 @@
 
     openvino   CPU, fp32, bf16 or int8; reads the network that ``app/conversion.py`` made of the bundle
     eager      CPU, fp32, torch as it is: where OpenVINO cannot run a network
-    cuda       NVIDIA GPUs, fp32 or fp16: one CUDA graph for each batch size
+    cuda       NVIDIA GPUs, fp32, tf32 or fp16: one CUDA graph for each batch size
 
 Each is imported where it is chosen and nowhere else, so a worker on the CPU never imports torch.
 """
@@ -10,6 +10,7 @@ Each is imported where it is chosen and nowhere else, so a worker on the CPU nev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -17,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from app.bundle import Bundle
-from app.errors import BundleError
+from app.errors import BundleError, NoDeviceMemory, OutOfMemory
 from app.noise import check_noise
 from app.optimized import NETWORKS, Optimized
 from app.outputs import Gradients, Outputs
@@ -36,13 +37,15 @@ class Engine(Protocol):
 
     Attributes:
         device: ``cpu`` or ``cuda:N``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
+        max_batch: the largest batch that it answers; less than asked for where memory is short.
         lanes: forwards that may run at once, each on a thread of its own; 1 where the device is one.
         gradients: how the logits change with the features; None where it gives none.
     """
 
     device: str
     precision: str
+    max_batch: int
     lanes: int
     gradients: Gradients
 
@@ -59,13 +62,17 @@ class Engine(Protocol):
 
         Args:
             images: n pictures, each (3, side, side) uint8, RGB, of the size that the bundle's card
-                asks for; 1 ≤ n ≤ the largest batch it was loaded for.
+                asks for; 1 ≤ n ≤ ``max_batch``.
             with_features: give the features too.
 
         Raises:
             OutOfMemory: the device has no room for a batch of this size.
             DeviceLost: the device cannot be used by this process any more.
         """
+        ...
+
+    def close(self) -> None:
+        """Give its memory back; nothing is asked of it any more."""
         ...
 
 
@@ -75,8 +82,8 @@ class Choice:
 
     Attributes:
         engine: one of ``ENGINES``.
-        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
-        device: ``cpu`` or ``cuda:N``.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
+        device: ``cpu``, or ``cuda:N`` as this process counts.
         threads: CPU threads of one forward.
         max_batch: the largest batch that will come.
     """
@@ -93,13 +100,42 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
 
     Raises:
         BundleError: the bundle cannot be served this way; the text says why.
+        NoDeviceMemory: memory does not hold it now.
     """
     engine = open_engine(choice, optimized)
-    if choice.engine != "openvino":  # they read the weights themselves
-        optimized.check_weights()
+    with ExitStack() as failing:
+        failing.callback(engine.close)
+        if choice.engine != "openvino":  # they read the weights themselves
+            optimized.check_weights()
+        try:
+            warm_up(engine, optimized)
+        except OutOfMemory as error:
+            raise NoDeviceMemory(f"not enough memory: {error.message}") from error
+        check_answers(engine, choice.precision, optimized)
+        failing.pop_all()
+    return engine
+
+
+def check_answers(engine: Engine, precision: str, optimized: Optimized) -> None:
+    """Compare what an engine answers to noise with what the network answered when it was made. Raises BundleError."""
+    expected = optimized.read_answers(NETWORKS.get(precision, FP32))
+    if expected is None:
+        return
+    side = optimized.bundle.card.frame.side
+    for forward in (engine.forward, partial(engine.forward_in_lane, 0)):
+        check_noise(forward, expected, side, optimized.bundle.weights)
+
+
+def warm_up(engine: Engine, optimized: Optimized) -> None:
+    """Run an engine's smallest and largest batch; see ``load_engine``.
+
+    Raises:
+        BundleError: as ``load_engine`` does.
+        OutOfMemory: the largest batch does not fit.
+    """
     side = optimized.bundle.card.frame.side
     # The smallest and the largest batch once, so that no client pays for the first allocation.
-    for size in sorted({1, choice.max_batch}):
+    for size in sorted({1, engine.max_batch}):
         black = [np.zeros((3, side, side), np.uint8)] * size
         lanes = [engine.forward_in_lane(lane, black, True) for lane in range(engine.lanes)]
         for logits, features in (engine.forward(black, True), *lanes):
@@ -108,11 +144,6 @@ def load_engine(choice: Choice, optimized: Optimized) -> Engine:
                 raise BundleError("the network answers NaN or infinity to a black picture")
             if callable(engine.gradients) and features is not None:
                 engine.gradients(features[0], 0)
-    expected = optimized.read_answers(NETWORKS.get(choice.precision, FP32))
-    if expected is not None:
-        for forward in (engine.forward, partial(engine.forward_in_lane, 0)):
-            check_noise(forward, expected, side, optimized.bundle.weights)
-    return engine
 
 
 def check_class_count(bundle: Bundle, outputs: int) -> None:
@@ -129,11 +160,11 @@ def open_engine(choice: Choice, optimized: Optimized) -> Engine:
     if choice.engine == "openvino":
         from app.engines.openvino import OpenVinoEngine  # noqa: PLC0415
 
-        return OpenVinoEngine(optimized, choice.precision, choice.threads)
+        return OpenVinoEngine(optimized, choice.precision, choice.threads, choice.max_batch)
     if choice.engine == "eager":
         from app.engines.eager import EagerEngine  # noqa: PLC0415
 
-        return EagerEngine(optimized.bundle, choice.threads)
+        return EagerEngine(optimized.bundle, choice.threads, choice.max_batch)
     from app.engines.cuda import CudaEngine  # noqa: PLC0415
 
     return CudaEngine(optimized.bundle, choice.device, choice.precision, choice.max_batch)

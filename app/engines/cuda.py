@@ -3,33 +3,54 @@
 A graph holds everything from the pinned pictures to the pinned logits: both copies, the
 normalisation, the network. Batches are padded up to the next size that has a graph. The features stay
 on the GPU and are copied from there where they are wanted: 100 times as much as the logits.
+
+A new version is captured while the one before computes, in the same process on another thread. What the
+process has once (captures, the allocator's cache, torch's switches) is therefore held by one lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import gc
+from _thread import allocate_lock  # native: engines are imported before gevent patches
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache, partial
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch.fx.experimental.optimization import fuse
 
 from app.bundle import Bundle
-from app.errors import BundleError, DeviceLost, OutOfMemory, first_line
+from app.engines.cuda_errors import told_apart
+from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory, first_line
 from app.gradcam import UNTRACEABLE
 from app.network import PixelNetwork, build_network
-from app.outputs import Outputs
-from app.precision import FP32
+from app.outputs import Gradients, Outputs
+from app.precision import FP32, TF32
 
-TYPES = {FP32: torch.float32, "fp16": torch.float16}
+TYPES = {FP32: torch.float32, TF32: torch.float32, "fp16": torch.float16}
+# The largest deviation of a logit from fp32 on the CPU, for pictures of noise, in parts of the largest logit:
+# the contract in fp32; else what tells a fault (a missing wait, an overflow) from rounding.
+MAX_DEVIATION = {FP32: 1e-3, TF32: 0.05, "fp16": 0.1}
+NOISE_PICTURES = 4
+TF32_CAPABILITY = (8, 0)  # GPUs before Ampere have none
 WARM_UP_RUNS = (
     3  # before a capture, as torch.cuda.graphs advises: cuDNN chooses its kernels in them
 )
 
+_captures = allocate_lock()  # held while graphs are captured or cached memory is given back
+_open: WeakSet[CudaEngine] = WeakSet()  # the engines of this process that can answer
+_timed: set[tuple[str, int, str, int]] = set()  # networks whose kernels cuDNN has timed here
+
 
 class CudaEngine:
-    """The network on one GPU; batch norms folded into convolutions, channels last."""
+    """The network on one GPU; batch norms folded into convolutions, channels last.
+
+    Attributes:
+        max_batch: the largest batch that has a graph: less than what was asked for where memory is short.
+    """
 
     lanes = 1
 
@@ -37,42 +58,47 @@ class CudaEngine:
         """Build the network and capture its graphs, the largest first: they share its memory.
 
         Raises:
-            BundleError: the weights do not fit, the GPU is not there, or a single picture does not
-                fit into its memory.
+            BundleError: the weights do not fit, the GPU is not there, or the network answers
+                otherwise there than on the CPU.
+            NoDeviceMemory: a single picture does not fit into the GPU's memory.
         """
         self.device = device
         self.precision = precision
-        network = prepare_network(build_network(bundle), TYPES[precision])
-        try:
-            torch.cuda.set_device(device)
-            torch.backends.cudnn.benchmark = True
-            self._network = network.to(device)
-            gradients = network.gradients()
-            self.gradients = told_apart()(gradients) if callable(gradients) else gradients
-            self._capture(batch_sizes(max_batch), bundle.card.frame.side, network.outputs)
-        except torch.OutOfMemoryError as error:
-            raise BundleError(
-                f"not enough GPU memory for {bundle.name}: {first_line(error)}"
-            ) from error
-        except RuntimeError as error:
-            raise BundleError(f"{device} cannot be used: {first_line(error)}") from error
+        self._lock = allocate_lock()
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        network = build_network(bundle)
+        noise = make_noise(bundle.card.frame.side)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(noise)).numpy()
+        self._network = prepare_network(network, TYPES[precision])
+        shape = bundle.card.architecture, bundle.card.frame.side, precision, max_batch
+        failure = self._set_up(shape) or self._compare(noise, expected)
+        if failure is not None:  # raised here, where no traceback holds what was allocated
+            self.close()
+            raise failure
+        self.max_batch = max(self._graphs)
+        _open.add(self)
 
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch; see ``Engine.forward``."""
         count = len(images)
-        size = next((size for size in sorted(self._graphs) if size >= count), None)
-        if size is None:
-            raise OutOfMemory(
-                f"the GPU has no room for a batch of {count}; it has for {max(self._graphs)}"
-            )
-        with told_apart():
+        with self._lock, told_apart(), torch.inference_mode():
+            size = next((size for size in sorted(self._graphs) if size >= count), None)
+            if size is None:
+                raise OutOfMemory(
+                    f"the GPU has no room for a batch of {count}; it has for {self.max_batch}"
+                )
+            torch.cuda.set_device(self.device)  # of this thread, which may be new
             np.stack(images, out=self._pixels_view[:count])
+            on_gpu = self._features if with_features else None
             with torch.cuda.stream(self._stream):
                 self._graphs[size].replay()
-                features = self._read_features(count) if with_features else None
+                if on_gpu is not None:
+                    self._seen[:count].copy_(on_gpu[:count].float(), non_blocking=True)
                 self._done.record()
             self._done.synchronize()
-        return Outputs(self._logits_view[:count].copy(), features)
+            features = None if on_gpu is None else self._seen[:count].numpy().copy()
+            return Outputs(self._logits_view[:count].copy(), features)
 
     def forward_in_lane(
         self, lane: int, images: Sequence[np.ndarray], with_features: bool = False
@@ -80,47 +106,105 @@ class CudaEngine:
         """Answer one batch; a GPU is one lane."""
         return self.forward(images, with_features)
 
-    def _read_features(self, count: int) -> np.ndarray | None:
-        """Copy the features of the last forward from the GPU, on the current stream."""
-        if self._features is None:
-            return None
-        features: np.ndarray = self._features[:count].float().cpu().numpy()
-        return features
+    def close(self) -> None:
+        """Give the GPU's memory back; see ``Engine.close``."""
+        with self._lock, _captures:
+            _open.discard(self)
+            with suppress(RuntimeError):  # a lost GPU has nothing to wait for
+                torch.cuda.synchronize()
+                for graph in self._graphs.values():
+                    graph.reset()
+            self._graphs.clear()
+            for name in ("_network", "_head", "gradients", "_features", "_seen", "_pixels"):
+                self.__dict__.pop(name, None)
+            for name in ("_logits", "_pixels_view", "_logits_view"):
+                self.__dict__.pop(name, None)
+            gc.collect()  # torch.fx's networks are reference cycles
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()
+
+    def _set_up(self, shape: tuple[str, int, str, int]) -> BundleError | None:
+        """Bring the network to the GPU and capture its graphs; return why that failed."""
+        try:
+            # cuDNN times its kernels for what is loaded first. Later the version before computes meanwhile, which
+            # would decide by chance: then only what this thread remembers is used.
+            timing = not _open or shape in _timed
+            with _captures, switches(self.precision, timing):
+                torch.cuda.set_device(self.device)
+                self._network.to(self.device)
+                self.gradients: Gradients = self._network.gradients()
+                if callable(self.gradients):
+                    self._head, self.gradients = self.gradients, self._gradient
+                self._capture(shape[3], shape[1])
+                if timing:
+                    _timed.add(shape)
+        except torch.OutOfMemoryError as error:
+            return NoDeviceMemory(f"not enough GPU memory: {first_line(error)}")
+        except RuntimeError as error:
+            return BundleError(f"{self.device} cannot be used: {first_line(error)}")
+        return None
+
+    def _compare(self, noise: np.ndarray, expected: np.ndarray) -> BundleError | None:
+        """Hold every captured size against the CPU; return what is wrong."""
+        scale = max(1.0, float(np.abs(expected).max()))
+        limit = MAX_DEVIATION[self.precision] * scale
+        for size in self._graphs:
+            places = np.arange(size) % len(noise)
+            try:
+                logits = self.forward(list(noise[places])).logits
+            except (OutOfMemory, DeviceLost) as error:
+                return BundleError(f"{self.device} cannot be used: {error}")
+            deviation = float(np.abs(logits - expected[places]).max())
+            if np.isfinite(expected).all() and not deviation <= limit:  # NaN is too much
+                return BundleError(
+                    f"on {self.device} in {self.precision} a batch of {size} answers otherwise than the CPU: "
+                    f"by {deviation:.2g}, the limit is {limit:.2g}"
+                )
+        return None
+
+    def _gradient(self, features: np.ndarray, label: int) -> np.ndarray:
+        """Return one class's gradient, as ``HeadGradients`` does."""
+        with told_apart():
+            torch.cuda.set_device(self.device)
+            gradient: np.ndarray = self._head(features, label)
+            return gradient
 
     @torch.inference_mode()
-    def _capture(self, sizes: list[int], side: int, classes: int) -> None:
+    def _capture(self, max_batch: int, side: int) -> None:
         """Capture a graph for each size; leave out the sizes that memory does not allow, but the smallest."""
-        most = max(sizes)
-        self._pixels = torch.zeros((most, 3, side, side), dtype=torch.uint8, pin_memory=True)
-        self._logits = torch.zeros((most, classes), dtype=torch.float32, pin_memory=True)
-        self._pixels_view, self._logits_view = self._pixels.numpy(), self._logits.numpy()
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._capturing, self._stream = make_streams(self.device)
         # Blocking: the thread sleeps while it waits. The default spins, a core for each worker.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._pixels = pinned((max_batch, 3, side, side), torch.uint8)
+        self._logits = pinned((max_batch, self._network.outputs), torch.float32)
+        self._pixels_view, self._logits_view = self._pixels.numpy(), self._logits.numpy()
         self._features: torch.Tensor | None = None
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._capturing):
             _, features = self._network.run(self._pixels[:1].to(self.device))
             if features is not None:  # the last forward's; it stays on the GPU
-                self._features = features.new_zeros((most, *features.shape[1:]))
+                shape = max_batch, *features.shape[1:]
+                self._features = features.new_zeros(shape)
+                self._seen = pinned(shape, torch.float32)
         pool = torch.cuda.graph_pool_handle()
-        for size in sorted(sizes, reverse=True):
-            try:
-                self._graphs[size] = self._capture_one(size, pool)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                if size == min(sizes):
-                    raise
+        for size in sorted(batch_sizes(max_batch), reverse=True):
+            if not self._capture_one(size, pool) and size == 1:
+                raise torch.OutOfMemoryError("there is no room for a single picture")
+        torch.cuda.synchronize()  # other streams replay what was prepared on this one
 
-    def _capture_one(self, size: int, pool: Any) -> torch.cuda.CUDAGraph:
-        with torch.cuda.stream(self._stream):
-            for _ in range(WARM_UP_RUNS):
-                self._run(size)
-        self._stream.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-            self._run(size)
-        return graph
+    def _capture_one(self, size: int, pool: Any) -> bool:
+        """Capture the graph of one size; return False where memory does not allow it."""
+        try:
+            with torch.cuda.stream(self._capturing):
+                for _ in range(WARM_UP_RUNS):
+                    self._run(size)
+            self._capturing.synchronize()
+            self._graphs[size] = record(partial(self._run, size), pool, self._capturing)
+        except torch.OutOfMemoryError:
+            pass
+        else:
+            return True
+        torch.cuda.empty_cache()  # here, where no traceback holds what was allocated
+        return False
 
     def _run(self, size: int) -> None:
         """Do what a graph records: pixels to the GPU, logits back, all on the current stream."""
@@ -129,6 +213,64 @@ class CudaEngine:
         self._logits[:size].copy_(logits, non_blocking=True)
         if self._features is not None and features is not None:
             self._features[:size].copy_(features)
+
+
+def record(run: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
+    """Return a graph of what ``run`` does.
+
+    An error in another thread's calls to CUDA must not end the capture, nor the capture end those calls: the
+    version that is live goes on computing.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        run()
+    return graph
+
+
+def pinned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Return zeros in host memory that the GPU can reach by itself."""
+    return torch.zeros(shape, dtype=dtype, pin_memory=True)
+
+
+@cache
+def make_streams(device: str) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """Return a device's two streams: to capture on, and to answer on.
+
+    All engines of the process share them. cuBLAS keeps a workspace of up to 32 MiB for each stream that it
+    has seen, which no footprint would know.
+    """
+    return torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def switches(precision: str, timing: bool) -> Iterator[None]:
+    """Set torch's switches, which the whole process shares, while kernels are chosen: captured graphs keep theirs.
+
+    By default torch computes fp32 convolutions in TF32, which has ten bits of fp32's mantissa.
+
+    Args:
+        precision: of the network that is captured.
+        timing: cuDNN may choose by timing.
+    """
+    kind = "tf32" if precision == TF32 else "ieee"
+    set_fp32(kind)
+    torch.backends.cudnn.benchmark = timing
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
+        set_fp32("ieee")
+
+
+def set_fp32(kind: str) -> None:
+    """Have fp32 computed as ``ieee`` or as ``tf32``."""
+    torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = kind
+
+
+def make_noise(side: int) -> np.ndarray:
+    """Return a few pictures of noise, (n, 3, side, side) uint8."""
+    return np.random.default_rng(0).integers(0, 256, (NOISE_PICTURES, 3, side, side), np.uint8)
 
 
 def prepare_network(network: PixelNetwork, dtype: torch.dtype) -> PixelNetwork:
@@ -153,18 +295,9 @@ def batch_sizes(max_batch: int) -> list[int]:
     return sorted({size for size in powers + between if size <= max_batch} | {max_batch})
 
 
-@contextmanager
-def told_apart() -> Iterator[None]:
-    """Turn CUDA's errors into ours: a smaller batch mends the one, only a new process the other."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise OutOfMemory(f"the GPU is out of memory: {first_line(error)}") from error
-    except torch.AcceleratorError as error:
-        raise DeviceLost(first_line(error)) from error
-
-
 def usable_precisions() -> dict[str, str]:
-    """Return every precision → empty: any GPU that torch supports computes in both."""
-    return dict.fromkeys(TYPES, "")
+    """Return every precision → empty, or why this GPU cannot compute in it."""
+    usable = dict.fromkeys(TYPES, "")
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < TF32_CAPABILITY:
+        usable[TF32] = "the GPU has no TF32"
+    return usable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,9 +21,10 @@ class EagerEngine:
     precision = FP32
     lanes = 1
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, max_batch: int = 4) -> None:
         """Build the network. Raises BundleError as ``build_network`` does."""
         torch.set_num_threads(threads)
+        self.max_batch = max_batch
         self._network = build_network(bundle)
         self.gradients = self._network.gradients()
 
@@ -39,3 +41,9 @@ class EagerEngine:
     ) -> Outputs:
         """Answer one batch; there is one lane only."""
         return self.forward(images, with_features)
+
+    def close(self) -> None:
+        """Give the weights back; see ``Engine.close``."""
+        self.__dict__.pop("_network", None)
+        self.__dict__.pop("gradients", None)
+        gc.collect()  # torch.fx's networks are reference cycles

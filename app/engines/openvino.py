@@ -31,7 +31,7 @@ class OpenVinoEngine:
 
     device = "cpu"
 
-    def __init__(self, optimized: Optimized, precision: str, threads: int) -> None:
+    def __init__(self, optimized: Optimized, precision: str, threads: int, max_batch: int) -> None:
         """Read and compile the network.
 
         Raises:
@@ -44,6 +44,7 @@ class OpenVinoEngine:
             raise BundleError(f"there is no {kind} network for OpenVINO; {how} makes it")
         self._optimized = optimized  # holds the network as in use
         self.precision = precision
+        self.max_batch = max_batch
         self.lanes = threads
         # Compiled twice: one forward on all the threads, and one on each. The weights are held twice
         # then, 25 MB in int8 and 100 MB in fp32.
@@ -68,6 +69,12 @@ class OpenVinoEngine:
     ) -> Outputs:
         """Answer one batch on one thread; see ``Engine.forward_in_lane``."""
         return run_request(self._in_lane[lane], images, with_features)
+
+    def close(self) -> None:
+        """Let go of both compiled networks; see ``Engine.close``."""
+        self._in_lane.clear()
+        while not self._together.empty():
+            self._together.get()
 
 
 def run_request(

@@ -17,9 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from app.fleet import Fleet, Note
+from app.gpus import list_gpus
 from app.handoff import call_aside
 from app.lineup import Refusal
-from app.machine import list_gpus, read_cpu_pressure, read_host_memory, read_process
+from app.machine import read_cpu_pressure, read_host_memory, read_process
 from app.metrics import VERSION, expose
 from app.roster import State
 from app.web import SERVER_VERSION, model_server
@@ -50,9 +51,10 @@ def show_metrics() -> Response:
         *describe_models(notes.values()),
         *describe_versions(server.refusals(), notes.values()),
     ]
+    device = server.fleet.device
     pids = {slot: note["pid"] for slot, note in notes.items()}
     text, content_type = call_aside(
-        lambda: expose([*present, *look_at_processes(pids), *look_at_machine()], accept)
+        lambda: expose([*present, *look_at_processes(pids), *look_at_machine(device)], accept)
     )
     return Response(text, content_type=content_type)
 
@@ -136,9 +138,9 @@ def look_at_processes(pids: Mapping[int, int]) -> Iterator[Metric]:
     return iter([cpu, memory])
 
 
-def look_at_machine() -> Iterator[Metric]:
+def look_at_machine(device: str) -> Iterator[Metric]:
     """Return the memory of host and GPUs, and how busy processors and GPUs are (on any thread)."""
-    host, gpus = read_host_memory(), list_gpus()
+    host, gpus = read_host_memory(), list_gpus(device)
     told = "Free memory of the host, or of its container."
     yield gauge("host_memory_free_bytes", told, [([], host.free)])
     told = "Memory of the host, or of its container."

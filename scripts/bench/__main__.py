@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from app.machine import list_gpus, processor
+from app.gpus import list_gpus
+from app.machine import processor
 from app.settings import ROOT, count_cores
 from scripts.bench.answers import labels_in, reference
 from scripts.bench.contenders import CONTENDERS, Contender, wait_for_answer

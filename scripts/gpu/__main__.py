@@ -1,0 +1,184 @@
+"""Run the steps, each in a process of its own with its time; print a table and write JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from app.gpus import list_gpus
+from app.machine import processor
+from app.settings import ROOT, count_cores
+from scripts.gpu.trial import Trial
+
+# Seconds that a step may take: ten minutes in all.
+STEPS = {
+    "agreement": 70,
+    "sizing": 60,
+    "swaps": 110,
+    "devices": 60,
+    "full_card": 80,
+    "kill_in_capture": 70,
+    "out_of_memory": 30,
+    "benchmark": 120,
+}
+# What pytest ends with where it has collected no test: not a success that somebody might rely on.
+NOTHING_TESTED = 5
+END_S = 15  # for the servers of a step that was cut off
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/test-gpu", description=__doc__)
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP",
+                        help=", ".join(STEPS))  # fmt: skip
+    parser.add_argument("--rehearse", action="store_true", help="the same on the CPU, small")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu")
+    parser.add_argument("--one", choices=STEPS, help=argparse.SUPPRESS)  # in its own process
+    return parser.parse_args()
+
+
+def find_step(name: str) -> Callable[[Trial], None]:
+    """Return a step's function; what it needs is imported in its process only."""
+    from scripts.gpu import engine_steps, server_steps, speed  # noqa: PLC0415
+
+    for module in (engine_steps, server_steps, speed):
+        if step := getattr(module, name, None):
+            found: Callable[[Trial], None] = step
+            return found
+    raise LookupError(name)
+
+
+def run_one(name: str, rehearse: bool) -> None:
+    """Run a step here; the last line on standard output is what came out."""
+    trial = Trial(rehearse)
+    try:
+        find_step(name)(trial)
+    except Exception as error:  # noqa: BLE001  (a step's failure is a line of the table)
+        trial.faults.append(f"{type(error).__name__}: {error}"[:800])
+    finally:
+        shutil.rmtree(trial.folder, ignore_errors=True)
+    print(trial.report())
+
+
+def run_step(name: str, rehearse: bool, folder: Path) -> dict:
+    """Run a step in a process group of its own; whatever happens in it, return what came out."""
+    command = [sys.executable, "-m", "scripts.gpu", "--one", name]
+    began = time.monotonic()
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *(["--rehearse"] if rehearse else [])],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            text, _ = process.communicate(timeout=STEPS[name])
+            report = json.loads(text.splitlines()[-1])
+        except subprocess.TimeoutExpired:
+            report = {"facts": {}, "faults": [f"it took longer than {STEPS[name]} s"]}
+        except (ValueError, IndexError):
+            report = {"facts": {}, "faults": [f"it ended with {process.returncode}: {log.name}"]}
+        finally:
+            end_group(process)
+    return report | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """End whatever a step has left running: supervisord's children have groups of their own."""
+    try:
+        left = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        left = []
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    _, alive = psutil.wait_procs(left, timeout=END_S)
+    for each in alive:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def main() -> int:
+    """Run what was asked for; return the exit status."""
+    options = parse_arguments()
+    if options.one:
+        run_one(options.one, options.rehearse)
+        return 0
+    gpus = list_gpus()
+    if not gpus and not options.rehearse:
+        print(
+            "there is no GPU here that the driver tells of (--rehearse runs the steps on the CPU)"
+        )
+        print("0 tests run")
+        return NOTHING_TESTED
+    options.out.mkdir(parents=True, exist_ok=True)
+    report: dict = {
+        "rehearsal": options.rehearse,
+        "machine": {
+            "gpus": [asdict(gpu) for gpu in gpus],
+            "processor": processor(),
+            "cores": count_cores(),
+            "python": platform.python_version(),
+            "torch": version("torch"),
+        },
+        "steps": {},
+    }
+    title = (
+        "REHEARSAL on the CPU: it tests this script, not a GPU"
+        if options.rehearse
+        else gpus[0].name
+    )
+    print(title, flush=True)
+    for name in options.steps:
+        report["steps"][name] = found = run_step(name, options.rehearse, options.out)
+        verdict = "FAILED" if found["faults"] else "passed"
+        print(f"{name:16} {verdict} {found['seconds']:6.1f} s", flush=True)
+        for fault in found["faults"]:
+            print(f"    {fault}", flush=True)
+        # After each step: what was measured is kept, whatever the next one does.
+        (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
+    print_speeds(report["steps"].get("benchmark", {}).get("facts", {}))
+    failed = [name for name, found in report["steps"].items() if found["faults"]]
+    count = len(report["steps"])
+    print(
+        f"{count} tests run, {len(failed)} failed{' (rehearsal)' * options.rehearse}: {options.out}/gpu.json"
+    )
+    return int(bool(failed))
+
+
+def print_speeds(facts: dict) -> None:
+    """Print the benchmark's table."""
+    rows = facts.get("rows", [])
+    if not rows:
+        return
+    print(
+        f"\n{'workers':>7}{'clients':>9}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'busy':>7}  GPU MiB"
+    )
+    for row in rows:
+        busy = "" if row["gpu_busy"] is None else f"{row['gpu_busy']:.2f}"
+        print(
+            f"{row['workers']:>7}{row['clients']:>9}{row['requests_per_s']:>12.1f}{row['p50_ms']:>9.1f}"
+            f"{row['p99_ms']:>9.1f}{busy:>7}  {row['used_mib']}"
+        )
+    print()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

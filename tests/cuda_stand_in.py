@@ -1,0 +1,83 @@
+"""A stand-in for CUDA: the GPU's engine runs on the CPU, with graphs that compute again what was recorded.
+
+It shows the order of calls, what is kept and what is given back; not that CUDA does what it says.
+"""
+
+import contextlib
+import weakref
+
+import torch
+
+from app.engines import cuda
+
+
+class Graph:
+    """A recorded function."""
+
+    def __init__(self, run):
+        """Keep what was recorded."""
+        self.run = run
+
+    def replay(self):
+        self.run()
+
+    def reset(self):
+        self.run = None
+
+
+class Nothing:
+    """A stream or an event: everything is done when it returns."""
+
+    def __init__(self, *_, **__):
+        """Take whatever CUDA's takes."""
+
+    def synchronize(self):
+        pass
+
+    def record(self):
+        pass
+
+
+class FakeCuda:
+    """What the engine has asked of CUDA, and how much room there is.
+
+    Attributes:
+        room: the largest batch that fits.
+        recorded: sizes in the order of their captures.
+        benchmark: ``cudnn.benchmark`` at each capture.
+        fp32: how fp32 convolutions were computed at each capture.
+        emptied: how often cached memory was given back.
+    """
+
+    def __init__(self, monkeypatch, room=1024):
+        """Take CUDA's place."""
+        self.room = room
+        self.recorded, self.benchmark, self.fp32, self.emptied = [], [], [], 0
+        monkeypatch.setattr(cuda, "record", self.record)
+        monkeypatch.setattr(cuda, "pinned", lambda shape, dtype: torch.zeros(shape, dtype=dtype))
+        monkeypatch.setattr(cuda, "make_streams", lambda device: (Nothing(), Nothing()))
+        monkeypatch.setattr(cuda, "_open", weakref.WeakSet())
+        monkeypatch.setattr(cuda, "_timed", set())
+        monkeypatch.setattr(cuda, "WARM_UP_RUNS", 1)
+        for name, value in {
+            "Event": Nothing,
+            "stream": lambda stream: contextlib.nullcontext(),
+            "set_device": lambda device: None,
+            "synchronize": lambda: None,
+            "graph_pool_handle": lambda: None,
+            "empty_cache": self.empty,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+    def empty(self):
+        self.emptied += 1
+
+    def record(self, run, pool, stream):
+        (size,) = run.args
+        if size > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.recorded.append(size)
+        self.benchmark.append(torch.backends.cudnn.benchmark)
+        self.fp32.append(torch.backends.cudnn.conv.fp32_precision)
+        run()
+        return Graph(run)

@@ -1,0 +1,254 @@
+"""The GPU's engine without a GPU: its order of calls, its bounds and its errors (see tests/cuda_stand_in.py)."""
+
+import gc
+import json
+import subprocess
+import sys
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from app import engines
+from app.bundle import find_bundle
+from app.engines import Choice, cuda, load_engine
+from app.engines.cuda import CudaEngine
+from app.engines.cuda_errors import told_apart
+from app.engines.eager import EagerEngine
+from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory
+from app.optimized import Optimized
+from tests.cuda_stand_in import FakeCuda
+from tests.helpers import ROOT
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """Return a small network's bundle."""
+    folder = tmp_path_factory.mktemp("models") / "own"
+    folder.mkdir()
+    torch.manual_seed(3)
+    torch.save(resnet18(num_classes=3).state_dict(), folder / "model.pth")
+    (folder / "class_name.json").write_text('{"0": "a", "1": "b", "2": "c"}')
+    (folder / "model.json").write_text(json.dumps({"architecture": "resnet18", "input_size": 64}))
+    return find_bundle(folder)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two that wait for each other take seconds on a busy machine
+    yield FakeCuda(monkeypatch)
+    torch.set_num_threads(threads)
+
+
+def pictures(count):
+    return list(np.random.default_rng(1).integers(0, 256, (count, 3, 64, 64), np.uint8))
+
+
+def test_every_batch_size_gives_the_networks_own_answers(bundle, stand_in):
+    engine = CudaEngine(bundle, "cpu", "fp32", 8)
+    assert stand_in.recorded == [8, 4, 2, 1]
+    images = pictures(8)
+    network = cuda.build_network(bundle)
+    with torch.inference_mode():
+        expected, features = network.run(torch.from_numpy(np.stack(images)))
+    for count in range(1, 9):
+        answer = engine.forward(images[:count], with_features=True)
+        assert np.abs(answer.logits - expected[:count].numpy()).max() < 1e-3
+        assert np.abs(answer.features - features[:count].numpy()).max() < 1e-2
+    assert engine.forward(images).features is None
+
+
+def test_where_the_largest_batches_find_no_room_smaller_ones_are_served(
+    bundle, stand_in, tmp_path, monkeypatch
+):
+    """Before, the warm-up asked for a batch that had been left out, and the load failed."""
+    stand_in.room = 5
+    monkeypatch.setattr(
+        engines, "open_engine", lambda choice, optimized: CudaEngine(bundle, "cpu", "fp32", 16)
+    )
+    engine = load_engine(Choice("cuda", "fp32", "cuda:0", 1, 16), Optimized(bundle, tmp_path))
+    assert stand_in.recorded == [4, 2, 1]
+    assert engine.max_batch == 4
+    with pytest.raises(OutOfMemory, match="no room for a batch of 5; it has for 4"):
+        engine.forward(pictures(5))
+
+
+def test_a_gpu_without_room_for_one_picture_is_told_as_that(bundle, stand_in):
+    stand_in.room = 0
+    with pytest.raises(NoDeviceMemory, match=r"not enough GPU memory: .*single picture") as caught:
+        CudaEngine(bundle, "cpu", "fp32", 4)
+    assert caught.value.__context__ is None, "a traceback would hold what was allocated"
+
+
+def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path, monkeypatch):
+    opened = []
+
+    def open_engine(choice, optimized):
+        opened.append(CudaEngine(bundle, "cpu", "fp32", 1))
+        monkeypatch.setattr(opened[0], "forward", run_out)
+        return opened[0]
+
+    def run_out(*_):
+        raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
+
+    monkeypatch.setattr(engines, "open_engine", open_engine)
+    with pytest.raises(NoDeviceMemory, match="not enough memory: the GPU is out of memory"):
+        load_engine(Choice("cuda", "fp32", "cuda:0", 1, 1), Optimized(bundle, tmp_path))
+    assert not hasattr(opened[0], "_network")
+
+
+def test_a_closed_engine_gives_its_weights_back(bundle, stand_in):
+    engine = CudaEngine(bundle, "cpu", "fp32", 2)
+    weights = weakref.ref(next(engine._network.parameters()))
+    before = stand_in.emptied
+    gc.disable()
+    try:
+        engine.close()
+        assert weights() is None
+    finally:
+        gc.enable()
+    assert stand_in.emptied == before + 1, "torch's cache was given back too"
+    with pytest.raises(OutOfMemory):  # whatever still asks: an answer, no crash
+        engine.forward(pictures(1))
+    engine.close()
+
+
+def test_a_closed_engine_on_the_cpu_gives_its_weights_back_too(bundle):
+    """A traced network is a cycle of references: the last one that goes frees nothing."""
+    engine = EagerEngine(bundle, 1)
+    weights = weakref.ref(next(engine._network.parameters()))
+    gc.disable()
+    try:
+        engine.close()
+        assert weights() is None
+    finally:
+        gc.enable()
+
+
+def test_fp32_is_ieee_and_tf32_is_a_precision_of_its_own(bundle, stand_in):
+    CudaEngine(bundle, "cpu", "fp32", 2)
+    assert stand_in.fp32 == ["ieee"] * 2
+    CudaEngine(bundle, "cpu", "tf32", 2)
+    assert stand_in.fp32[2:] == ["tf32"] * 2
+    assert torch.backends.cudnn.conv.fp32_precision == "ieee", "heat maps and the next version"
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+
+
+def test_kernels_are_timed_only_while_nothing_else_computes(bundle, stand_in):
+    first = CudaEngine(bundle, "cpu", "fp32", 2)
+    assert stand_in.benchmark == [True] * 2
+    second = CudaEngine(bundle, "cpu", "fp32", 4)  # sizes that were never timed
+    assert stand_in.benchmark[2:] == [False] * 3
+    third = CudaEngine(bundle, "cpu", "fp32", 2)  # what was timed is remembered
+    assert stand_in.benchmark[5:] == [True] * 2
+    for engine in (first, second, third):
+        engine.close()
+    CudaEngine(bundle, "cpu", "fp32", 4)
+    assert stand_in.benchmark[7:] == [True] * 3
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_a_size_that_answers_otherwise_than_the_cpu_is_refused_by_name(
+    bundle, stand_in, monkeypatch
+):
+    """As a missing wait, a wrong order of streams or an overflow would make it."""
+    real = CudaEngine._run
+
+    def forget_the_last(self, size):
+        real(self, size)
+        if size == 2:
+            self._logits[1] = 0
+
+    monkeypatch.setattr(CudaEngine, "_run", forget_the_last)
+    with pytest.raises(
+        BundleError, match=r"a batch of 2 answers otherwise than the CPU: by .*, the limit is"
+    ):
+        CudaEngine(bundle, "cpu", "fp32", 4)
+
+
+def test_nan_on_the_gpu_alone_is_refused(bundle, stand_in, monkeypatch):
+    real = CudaEngine._run
+
+    def overflow(self, size):
+        real(self, size)
+        self._logits[0, 0] = float("nan")
+
+    monkeypatch.setattr(CudaEngine, "_run", overflow)
+    with pytest.raises(BundleError, match="by nan"):
+        CudaEngine(bundle, "cpu", "fp32", 1)
+
+
+def test_a_capture_lets_other_threads_go_on(monkeypatch):
+    modes = []
+
+    class graph:  # torch's own name
+        def __init__(self, *_, capture_error_mode="global", **__):
+            modes.append(capture_error_mode)
+
+        def __enter__(self):
+            assert cuda._captures.locked() is False  # record alone takes no lock
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    ran = []
+    cuda.record(lambda: ran.append(True), None, None)
+    assert modes == ["thread_local"]
+    assert ran == [True]
+
+
+def test_captures_and_giving_memory_back_exclude_each_other(bundle, stand_in, monkeypatch):
+    held = []
+    record, empty = cuda.record, torch.cuda.empty_cache
+    monkeypatch.setattr(
+        cuda, "record", lambda *how: (held.append(cuda._captures.locked()), record(*how))[1]
+    )
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: (held.append(cuda._captures.locked()), empty())[1]
+    )
+    CudaEngine(bundle, "cpu", "fp32", 2).close()
+    assert held == [True] * 3
+
+
+def accelerator_error(code):
+    error = torch.AcceleratorError("CUDA error: something")
+    error.error_code = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
+        (accelerator_error(2), OutOfMemory),  # cudaErrorMemoryAllocation, at a graph's launch
+        (accelerator_error(700), DeviceLost),  # an illegal address
+        (RuntimeError("CUDNN_STATUS_ALLOC_FAILED"), OutOfMemory),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), OutOfMemory),
+        (RuntimeError("the sizes do not fit"), RuntimeError),
+    ],
+)
+def test_a_shortage_of_a_moment_is_told_from_a_lost_device(monkeypatch, raised, told):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    with pytest.raises(told) as caught, told_apart():
+        raise raised
+    assert type(caught.value) is told
+
+
+def test_a_failure_of_cudnn_on_a_lost_device_is_told_as_that(monkeypatch):
+    def refuse():
+        raise accelerator_error(719)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    with pytest.raises(DeviceLost, match="EXECUTION_FAILED"), told_apart():
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+
+
+def test_importing_the_engine_as_the_master_does_initializes_no_cuda():
+    """A fork after that breaks every worker; scripts/test-gpu looks at a master's open devices too."""
+    program = "import torch, app.engines.cuda, app.sizing; assert not torch.cuda.is_initialized()"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

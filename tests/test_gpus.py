@@ -1,0 +1,222 @@
+"""The GPUs that NVML tells of, with a stand-in for the driver: its refusals are those of real machines."""
+
+import os
+from types import SimpleNamespace
+
+import pynvml
+import pytest
+
+from app import gpus
+from app.gpus import confine_to, free_on, held_by, list_gpus
+from app.machine import read_host_memory
+
+MIB = 1 << 20
+
+
+class Driver:
+    """NVML as app/gpus.py calls it. A handle is a dict; an exception in it is raised where it is asked for."""
+
+    def __init__(self, *cards):
+        """Have these GPUs."""
+        self.cards = cards
+        self.calls = 0
+
+    def install(self, monkeypatch):
+        """Take the place of pynvml's functions."""
+        for name in dir(self):
+            if name.startswith("nvml"):
+                monkeypatch.setattr(pynvml, name, getattr(self, name))
+
+    def nvmlInit(self):
+        self.calls += 1
+
+    def nvmlShutdown(self):
+        pass
+
+    def nvmlSystemGetDriverVersion(self):
+        return "580.65"
+
+    def nvmlDeviceGetCount(self):
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        if index >= len(self.cards):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return told(self.cards[index], "self", self.cards[index])
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        for each in self.cards:
+            if each["uuid"] == uuid:
+                return each
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+    def nvmlDeviceGetName(self, handle):
+        return told(handle, "name")
+
+    def nvmlDeviceGetUUID(self, handle):
+        return told(handle, "uuid")
+
+    def nvmlDeviceGetMemoryInfo(self, handle):
+        return told(handle, "memory")
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        return told(handle, "busy")
+
+    def nvmlDeviceGetMigMode(self, handle):
+        return [int(bool(handle.get("slices"))), 0] if "mig" not in handle else told(handle, "mig")
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle):
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle, index):
+        if index >= len(handle["slices"]):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return handle["slices"][index]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        return told(handle, "processes", [])
+
+
+def told(handle, what, otherwise=None):
+    """Return what a handle says, or raise its refusal."""
+    value = handle.get(what, otherwise)
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+def refusal(code):
+    return pynvml.NVMLError(code)
+
+
+def card(number=0, free=60, total=80, **more):
+    return {
+        "uuid": f"GPU-{number}{number}{number}-aa",
+        "name": "H100",
+        "memory": SimpleNamespace(free=free * MIB, total=total * MIB),
+        "busy": SimpleNamespace(gpu=25),
+    } | more
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """Forget what another test has confined or logged."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name, value in (("_is_confined", False), ("_visible_before", None), ("_told", set())):
+        monkeypatch.setattr(gpus, name, value)
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    def make(*cards):
+        made = Driver(*cards)
+        made.install(monkeypatch)
+        return made
+
+    return make
+
+
+def test_a_gpu_is_told_with_its_memory_and_how_busy_it_is(driver):
+    driver(card(), card(1, free=5))
+    first, second = list_gpus()
+    assert (first.index, first.name, first.driver, first.busy) == (0, "H100", "580.65", 0.25)
+    assert (first.free, first.total, first.uuid) == (60 * MIB, 80 * MIB, "GPU-000-aa")
+    assert (second.index, second.free) == (1, 5 * MIB)
+
+
+@pytest.mark.parametrize(
+    "code", [pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_GPU_IS_LOST, 999]
+)
+def test_a_gpu_that_refuses_is_left_out_with_one_line_in_the_log(driver, caplog, code):
+    driver(card(memory=refusal(code), busy=refusal(code)), card(1))
+    assert [gpu.index for gpu in list_gpus()] == [1]
+    assert [gpu.index for gpu in list_gpus()] == [1]
+    (line,) = caplog.messages
+    assert line.startswith("GPU 0 (H100) is not used: ")
+
+
+def test_a_lost_gpu_whose_handle_is_refused_does_not_hide_the_others(driver):
+    driver(card(self=refusal(pynvml.NVML_ERROR_GPU_IS_LOST)), card(1))
+    assert [gpu.uuid for gpu in list_gpus()] == ["GPU-111-aa"]
+
+
+def test_every_single_refusal_is_survived(driver, monkeypatch):
+    """Whichever call it is, there are as many GPUs as can be used, and no error."""
+    names = [name for name in dir(Driver) if name.startswith("nvml")]
+    for name in names:
+        driver(card())
+
+        def refuse(*_):
+            raise refusal(pynvml.NVML_ERROR_UNKNOWN)
+
+        monkeypatch.setattr(pynvml, name, refuse)
+        assert len(list_gpus()) <= 1
+        free_on("GPU-000-aa")
+        assert held_by("GPU-000-aa", 1) is None
+
+
+def test_a_slice_of_a_gpu_has_its_own_memory_though_the_whole_is_refused(driver):
+    """As in a container that was given one MIG slice."""
+    part = card(uuid="MIG-5", name="H100 MIG 1g.10gb", free=9, total=10)
+    part["busy"] = refusal(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    driver(card(memory=refusal(pynvml.NVML_ERROR_NO_PERMISSION), slices=[part]))
+    (gpu,) = list_gpus()
+    assert (gpu.uuid, gpu.free, gpu.total, gpu.busy) == ("MIG-5", 9 * MIB, 10 * MIB, None)
+    assert free_on("MIG-5") == 9 * MIB
+
+
+def test_with_rights_on_the_whole_gpu_the_slices_still_count_alone(driver, monkeypatch):
+    slices = [card(uuid="MIG-5", free=9, total=10), card(uuid="MIG-6", free=19, total=20)]
+    driver(card(slices=slices), card(1))
+    assert [gpu.total // MIB for gpu in list_gpus()] == [10, 20, 80]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-6")
+    assert [gpu.uuid for gpu in list_gpus()] == ["MIG-6"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert [gpu.uuid for gpu in list_gpus()] == ["MIG-5", "MIG-6"]
+
+
+def test_where_host_and_gpu_share_one_memory_the_hosts_counts(driver):
+    driver(card(memory=refusal(pynvml.NVML_ERROR_NOT_SUPPORTED)))
+    (gpu,) = list_gpus()
+    assert gpu.is_unified
+    assert gpu.total == read_host_memory().total
+    assert free_on(gpu.uuid) > 0
+
+
+def test_nvml_is_not_asked_where_only_the_cpu_is_wanted(driver):
+    asked = driver(card())
+    assert list_gpus("cpu") == []
+    assert asked.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [("1", [1]), ("1,0", [1, 0]), ("", []), ("7,0", []), ("GPU-11", [1]), ("GPU-none,0", [])],
+)
+def test_cuda_visible_devices_is_followed_as_cuda_does(driver, monkeypatch, visible, found):
+    driver(card(), card(1))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.uuid for gpu in list_gpus()] == [f"GPU-{n}{n}{n}-aa" for n in found]
+    assert [gpu.index for gpu in list_gpus()] == list(range(len(found)))
+
+
+def test_a_process_that_is_confined_to_one_gpu_still_knows_the_others(driver, monkeypatch):
+    driver(card(), card(1, free=5), card(2))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
+    confine_to("GPU-111-aa")
+    confine_to("GPU-111-aa")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-111-aa"
+    assert [gpu.uuid for gpu in list_gpus()] == ["GPU-222-aa", "GPU-111-aa"]
+    assert free_on("GPU-111-aa") == 5 * MIB
+    assert free_on("GPU-999-aa") is None
+
+
+def test_the_memory_of_a_process_is_told_where_the_driver_knows_it(driver):
+    processes = [
+        SimpleNamespace(pid=7, usedGpuMemory=3 * MIB),
+        SimpleNamespace(pid=8, usedGpuMemory=None),
+    ]
+    driver(card(processes=processes))
+    assert held_by("GPU-000-aa", 7) == 3 * MIB
+    assert held_by("GPU-000-aa", 8) is None
+    assert held_by("GPU-000-aa", 9) is None

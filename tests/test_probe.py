@@ -1,0 +1,146 @@
+"""What the probe measures on a GPU, with stand-ins for the driver and torch's allocator."""
+
+import dataclasses
+import json
+import os
+import sys
+
+import pytest
+import torch
+
+from app import probe
+from app.bundle import find_bundle
+from app.errors import BundleError, NoDeviceMemory, OutOfMemory
+from app.footprint import Footprint
+from app.gpus import Gpu
+from app.probe import MIB, TYPICAL_CONTEXT, Disturbed, Need, main, measure, measure_on_gpu
+from app.settings import Settings
+from tests.helpers import ROOT
+
+GIB = 1 << 30
+SIBLING = Footprint("cuda", "fp32", "cuda", "asked for", GIB, 3 * GIB, GIB // 2)
+
+
+class Card:
+    """A GPU whose free memory changes, and what torch's allocator took of it."""
+
+    def __init__(self, monkeypatch, free, held=None, reserved=300 * MIB, peak=500 * MIB):
+        """Take the place of NVML and CUDA; ``free`` is told look by look."""
+        self.locks, self.loaded = [], []
+        left = list(free)
+        monkeypatch.setattr(probe, "free_on", lambda uuid: left.pop(0))
+        monkeypatch.setattr(probe, "held_by", lambda uuid, pid: held)
+        monkeypatch.setattr(probe, "load_engine", self.load)
+        for name, value in {
+            "init": None,
+            "synchronize": None,
+            "memory_reserved": reserved,
+            "max_memory_reserved": peak,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+
+    def load(self, choice, optimized):
+        self.loaded.append(choice.engine)
+        return self
+
+    def close(self):
+        self.loaded.append("closed")
+
+
+def test_tensors_count_by_their_peak_and_the_context_beside_them(monkeypatch):
+    card = Card(monkeypatch, [10 * GIB, 10 * GIB - 900 * MIB])
+    need = measure_on_gpu(choice(), None, "GPU-1", last_try=False)
+    assert need == Need(500 * MIB + 600 * MIB, 600 * MIB)
+    assert card.loaded == ["cuda", "closed"]
+
+
+def test_what_the_driver_tells_of_the_process_goes_before_a_difference(monkeypatch):
+    Card(monkeypatch, [10 * GIB, 2 * GIB], held=1000 * MIB)
+    assert measure_on_gpu(choice(), None, "GPU-1", last_try=False).context_bytes == 700 * MIB
+
+
+@pytest.mark.parametrize("after_gib", [4.0, 10.1, 12.0])
+def test_a_difference_that_cannot_be_true_is_measured_again(monkeypatch, after_gib):
+    """Another program took or gave back memory; before, the plan could come to have room for billions."""
+    free = [10 * GIB, int(after_gib * GIB)]
+    Card(monkeypatch, free)
+    with pytest.raises(Disturbed):
+        measure_on_gpu(choice(), None, "GPU-1", last_try=False)
+    Card(monkeypatch, free)
+    need = measure_on_gpu(choice(), None, "GPU-1", last_try=True)
+    assert need == Need(500 * MIB + TYPICAL_CONTEXT, TYPICAL_CONTEXT)
+
+
+def test_measuring_again_begins_with_a_new_process(monkeypatch):
+    def disturb(*_, **__):
+        raise Disturbed
+
+    began = []
+    monkeypatch.setattr(probe, "measure", disturb)
+
+    def execv(program, arguments):
+        began.append((program, arguments[1:]))
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(SystemExit):
+        main("measure", str(ROOT / "models/demo/1"), "demo", "1", "", "2")
+    folder = str(ROOT / "models/demo/1")
+    assert began == [(sys.executable, ["-m", "app.probe", "measure", folder, "demo", "1", "", "3"])]
+
+
+def choice():
+    return probe.Choice("cuda", "fp32", "cuda:0", 1, 4)
+
+
+@pytest.fixture
+def full_gpu(monkeypatch):
+    """A GPU on which nothing finds room, and an engine on the CPU that only notes that it was asked."""
+    loaded = []
+
+    def load(choice, optimized):
+        loaded.append(choice.engine)
+        if choice.engine == "cuda":
+            raise NoDeviceMemory("not enough GPU memory: CUDA out of memory")
+        return Card.__new__(Card)
+
+    monkeypatch.setattr(Card, "close", lambda self: None)
+    monkeypatch.setattr(probe, "load_engine", load)
+    monkeypatch.setattr(probe, "free_on", lambda uuid: 0)
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    gpu = Gpu(0, "H100", "580", 0, 80 * GIB, uuid="GPU-1")
+    monkeypatch.setattr(probe, "choose_engine", lambda settings: ("cuda", gpu))
+    return loaded
+
+
+def test_on_a_full_gpu_a_new_version_counts_as_the_one_before(full_gpu, settings):
+    """Before, it was refused for good, though the old one would have made room for it."""
+    bundle = find_bundle(ROOT / "models")
+    report = measure(settings(), bundle, SIBLING, last_try=False)
+    assert full_gpu == ["cuda", "eager"], "the weights were looked at all the same"
+    assert report.pop("assumed") is True
+    found = Footprint(**report)
+    assert (found.device_bytes, found.context_bytes) == (SIBLING.device_bytes, GIB // 2)
+    assert "counted as the version before" in found.reason
+
+
+def test_on_a_full_gpu_the_first_version_or_another_precision_is_refused(full_gpu, settings):
+    bundle = find_bundle(ROOT / "models")
+    for sibling in (None, dataclasses.replace(SIBLING, precision="fp16")):
+        with pytest.raises(BundleError, match="not enough GPU memory"):
+            measure(settings(), bundle, sibling, last_try=False)
+
+
+def test_a_gpu_that_runs_out_of_memory_is_told_in_a_sentence(monkeypatch, capsys):
+    def run_out(*_, **__):
+        raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
+
+    monkeypatch.setattr(probe, "measure", run_out)
+    monkeypatch.setattr(Settings, "from_env", lambda environ: None)
+    main(
+        "measure", str(ROOT / "models/demo/1"), "demo", "1", json.dumps(dataclasses.asdict(SIBLING))
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "failure": "not enough memory: the GPU is out of memory: tried to allocate 2 GiB"
+    }
