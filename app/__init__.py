@@ -19,7 +19,7 @@ The house, from the roof down. A module imports only from floors below its own;
              servable, versions a loaded version with its threads; which are live, and how they change
              fetching           pictures by URL, from where the operator allows it
              intake             a request's body, read in pieces
-             repository, models_file, traffic   which versions are wanted; which of them answers
+             repository, models_file, traffic, routing   which versions are wanted; which of them answers
              lineup             those that were checked and are to be served
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent

@@ -212,12 +212,19 @@ def device_need(lineup: Lineup) -> int:
 
 def has_room(settings: Settings, device: str, footprint: Footprint) -> bool:
     """Return whether one more version fits beside what is loaded; the reserve and the requests' memory stay free."""
+    return not lacking_room(settings, device, footprint)
+
+
+def lacking_room(settings: Settings, device: str, footprint: Footprint) -> str:
+    """Return the sum of the first memory that one more version does not fit into, or empty."""
     host = read_host_memory()
     need = footprint.host_bytes + request_budget_bytes(settings)
-    if not count_room(host.free, host.total, need, settings)[0]:
-        return False
-    gpus = [gpu for gpu in list_gpus() if device == f"cuda:{gpu.index}"]
-    return all(count_room(gpu.free, gpu.total, footprint.device_bytes, settings)[0] for gpu in gpus)
+    sums = [("host", count_room(host.free, host.total, need, settings))]
+    for gpu in list_gpus():
+        if device == f"cuda:{gpu.index}":
+            room = count_room(gpu.free, gpu.total, footprint.device_bytes, settings)
+            sums.append((f"GPU {gpu.index}", room))
+    return next((f"{where}: {text}" for where, (room, text) in sums if not room), "")
 
 
 @contextmanager
