@@ -4,6 +4,7 @@ The house, from the roof down. A module imports only from floors below its own;
 ``tests/test_layers.py`` holds that law.
 
     ROOF     wsgi, worker       the application built from the environment; Gunicorn's worker around it
+             master             Gunicorn's master: how it reloads
              responses          Gunicorn's response, in one send
              probe, optimize    programs of their own: measure one worker; earn reduced precisions
              follow, publish    look for new versions; put one in place

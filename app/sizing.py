@@ -95,12 +95,30 @@ def adopt_plan(settings: Settings) -> Plan:
     """Look at the models folder, write the lineup, and make the plan that this process and its children follow."""
     global _adopted  # noqa: PLW0603
     lineup = Curator(settings, _adopted.lineup if _adopted else None).look()
+    plan = make_plan(settings, lineup, before=_adopted)
     with suppress(
         OSError
     ):  # nowhere to write it: the workers take over new versions on a reload only
         LineupFile(settings).write(lineup)
-    _adopted = make_plan(settings, lineup, before=_adopted)
+    _adopted = plan
+    return plan
+
+
+def adopted_plan() -> Plan | None:
+    """Return the adopted plan; None where no master made one."""
     return _adopted
+
+
+def restore_plan(plan: Plan | None) -> None:
+    """Adopt an earlier plan again: its workers go on."""
+    global _adopted  # noqa: PLW0603
+    _adopted = plan
+
+
+def fits_beside(settings: Settings, plan: Plan) -> bool:
+    """Return whether memory holds the workers of a plan beside those that run now."""
+    beside = make_plan(settings, plan.lineup)
+    return len(beside.seats) == len(plan.seats) and beside.warning == plan.warning
 
 
 def current_plan(settings: Settings) -> Plan:

@@ -24,7 +24,7 @@ LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"fleet", "meter"}
 SIZING = {"sizing", "footprint"}
 REPOSITORY = {"repository", "models_file", "lineup", "traffic", "routing"}
-ROOF = {"wsgi", "worker", "responses", "probe", "optimize", "follow", "publish"}
+ROOF = {"wsgi", "worker", "master", "responses", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
     **dict.fromkeys(CONCURRENCY | NUMERICS | SIZING | REPOSITORY, 1),

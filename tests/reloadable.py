@@ -1,0 +1,49 @@
+"""An application whose workers begin as a file says: ``loads``, ``loads slowly``, ``fails``, ``crashes``, ``raises``.
+
+The file is named by RELOADABLE. A worker that loads slowly waits until the file says something else.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from app.errors import BundleError
+from app.factory import create_app
+from app.roster import roster
+from app.serving import ModelServer
+from app.settings import Settings
+from tests.helpers import make_entry, make_light, make_lineup
+
+file = Path(os.environ["RELOADABLE"])
+
+
+def behavior() -> str:
+    """Return what the file says."""
+    return file.read_text().strip()
+
+
+def load(_settings, _slot, entry):
+    """Load the model, or do as the file says."""
+    while behavior() == "loads slowly":
+        time.sleep(0.02)
+    if behavior() == "fails":
+        raise BundleError("damaged")
+    if behavior() == "crashes":
+        os._exit(9)
+    return make_light(entry, answer)
+
+
+def answer(images):
+    """Take a moment, so that a request can be inside."""
+    time.sleep(0.05)
+    return np.float32([(5, 0)] * len(images))
+
+
+if behavior() == "raises":
+    raise RuntimeError("this release is broken")
+lineup = make_lineup(make_entry("light", 4))
+server = ModelServer(Settings.from_env(os.environ), roster, lambda: lineup, load)
+app = create_app(server._settings, server)
+server.start()
