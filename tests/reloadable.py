@@ -1,6 +1,7 @@
 """An application whose workers begin as a file says: ``loads``, ``loads slowly``, ``fails``, ``crashes``, ``raises``.
 
-The file is named by RELOADABLE. A worker that loads slowly waits until the file says something else.
+The file is named by RELOADABLE. A worker that loads slowly waits until the file says something else. What is
+served follows ``lineup.json`` beside it, where there is one; each version takes a moment to load.
 """
 
 import os
@@ -11,11 +12,13 @@ import numpy as np
 
 from app.errors import BundleError
 from app.factory import create_app
+from app.lineup import Lineup
 from app.roster import roster
 from app.serving import ModelServer
 from app.settings import Settings
 from tests.helpers import make_entry, make_light, make_lineup
 
+LOAD_S = 0.3
 file = Path(os.environ["RELOADABLE"])
 
 
@@ -26,6 +29,7 @@ def behavior() -> str:
 
 def load(_settings, _slot, entry):
     """Load the model, or do as the file says."""
+    time.sleep(LOAD_S)
     while behavior() == "loads slowly":
         time.sleep(0.02)
     if behavior() == "fails":
@@ -41,9 +45,15 @@ def answer(images):
     return np.float32([(5, 0)] * len(images))
 
 
+def read_lineup():
+    """Return what is to be served."""
+    path = file.with_name("lineup.json")
+    return Lineup.from_text(path.read_text()) if path.exists() else lineup
+
+
 if behavior() == "raises":
     raise RuntimeError("this release is broken")
 lineup = make_lineup(make_entry("light", 4))
-server = ModelServer(Settings.from_env(os.environ), roster, lambda: lineup, load)
+server = ModelServer(Settings.from_env(os.environ), roster, read_lineup, load)
 app = create_app(server._settings, server)
 server.start()

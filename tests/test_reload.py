@@ -169,7 +169,7 @@ def test_every_seat_is_taken_once_after_a_reload_and_deaths(gunicorn):
     """A slot's seat is its remainder by the seats of the plan."""
     gunicorn.reload_well()
     wait_until(lambda: gunicorn.states() == ["ready", "ready"])
-    for pid in gunicorn.pids():
+    for pid in sorted(gunicorn.pids(), reverse=True):  # the higher slot first
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda pid=pid: pid not in gunicorn.pids() and len(gunicorn.pids()) == 2)
         wait_until(lambda: gunicorn.states() == ["ready", "ready"])
