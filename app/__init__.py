@@ -17,7 +17,7 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              native_pool, byte_budget, deadlines   native threads for images and bodies; their bytes, their time
              watchdog, trials, visitors   threads that do not come back, inputs that end workers
-             servable, versions a loaded version with its threads; which are live, and how they change
+             servable, versions, statuses   a loaded version with its threads; which are live, and how they change
              fetching           pictures by URL, from where the operator allows it
              intake             a request's body, read in pieces
              repository, models_file, traffic, routing   which versions are wanted; which of them answers

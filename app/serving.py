@@ -33,10 +33,11 @@ from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
 from app.sizing import current_plan, lacking_room
+from app.statuses import VersionStatus
 from app.studio import Picture, Studio
 from app.traffic import ANY, Target
 from app.trials import Trials
-from app.versions import Versions, VersionStatus
+from app.versions import Versions
 from app.visitors import Visitors
 from app.watchdog import Watchdog
 

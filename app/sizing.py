@@ -95,13 +95,12 @@ def adopt_plan(settings: Settings) -> Plan:
     """Look at the models folder, write the lineup, and make the plan that this process and its children follow."""
     global _adopted  # noqa: PLW0603
     lineup = Curator(settings, _adopted.lineup if _adopted else None).look()
-    plan = make_plan(settings, lineup, before=_adopted)
     with suppress(
         OSError
     ):  # nowhere to write it: the workers take over new versions on a reload only
         LineupFile(settings).write(lineup)
-    _adopted = plan
-    return plan
+    _adopted = make_plan(settings, lineup, before=_adopted)
+    return _adopted
 
 
 def adopted_plan() -> Plan | None:

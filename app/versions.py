@@ -13,9 +13,8 @@ import time
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import gevent
 
@@ -24,6 +23,7 @@ from app.handoff import Handoff, start_native_thread
 from app.lineup import Entry, Key, Lineup
 from app.routing import Routes
 from app.servable import Model, Servable
+from app.statuses import VersionStatus, list_statuses
 from app.traffic import Target
 
 # What failed to load is tried again after the first pause, then after twice as long, up to the last.
@@ -33,23 +33,6 @@ THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds 
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class VersionStatus:
-    """How one version stands in this process.
-
-    Attributes:
-        name: the model's name.
-        version: its number.
-        state: TensorFlow Serving's word: ``AVAILABLE`` (it answers), ``LOADING``, or ``END`` (it failed).
-        problem: why it failed, for clients: no path is in it; the log has the rest.
-    """
-
-    name: str
-    version: int
-    state: Literal["AVAILABLE", "LOADING", "END"]
-    problem: str = ""
 
 
 class Versions:
@@ -141,18 +124,7 @@ class Versions:
 
     def statuses(self) -> list[VersionStatus]:
         """Return how each version stands that is live, wanted or refused, by name and number."""
-        failed = "it could not be loaded; the log of the server has the reason"
-        wanted = self.wanted
-        known = [VersionStatus(r.name, r.version, "END", r.told) for r in wanted.refusals]
-        for entry in wanted.entries:
-            problem = failed if entry.key in self.failed else ""
-            known.append(
-                VersionStatus(entry.name, entry.version, "END" if problem else "LOADING", problem)
-            )
-        # Last, so that it counts: other weights of a version may be loading, or have failed, meanwhile.
-        known += [VersionStatus(name, version, "AVAILABLE") for name, version, *_ in self.live]
-        latest = {(status.name, status.version): status for status in known}
-        return [latest[key] for key in sorted(latest)]
+        return list_statuses(self.wanted, self.failed, self.live)
 
     def _follow(self, read_lineup: Callable[[], Lineup], poll_s: float) -> None:
         """Order each new lineup, and one of which something failed again, after growing pauses."""

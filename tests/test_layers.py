@@ -23,7 +23,7 @@ NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"fleet", "meter"}
 SIZING = {"sizing", "footprint"}
-REPOSITORY = {"repository", "models_file", "lineup", "traffic", "routing"}
+REPOSITORY = {"repository", "models_file", "lineup", "traffic", "routing", "statuses"}
 ROOF = {"wsgi", "worker", "master", "responses", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
@@ -58,8 +58,8 @@ NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio",
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}
 NEIGHBOURS |= {("native_pool", "handoff"), ("roster", "quarantine"), ("worker", "responses")}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
-NEIGHBOURS |= {("versions", "routing"), ("versions", "traffic")}
-NEIGHBOURS |= {("routing", "lineup"), ("routing", "traffic")}
+NEIGHBOURS |= {("versions", there) for there in ("routing", "statuses", "traffic")}
+NEIGHBOURS |= {("routing", "lineup"), ("routing", "traffic"), ("statuses", "lineup")}
 
 TORCH = {"torch", "torchvision"}
 FORBIDDEN = {
