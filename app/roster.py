@@ -179,5 +179,10 @@ class Roster:
         others = (state for slot, state in self.states().items() if slot != self.slot)
         return self.state(self.slot) is not State.READY and State.READY in others
 
+    def may_get_substitute(self) -> bool:
+        """Return whether another worker has a model, or is loading one: it may have swapped its own just now."""
+        others = {state for slot, state in self.states().items() if slot != self.slot}
+        return bool(others & {State.READY, State.LOADING})
+
 
 roster = Roster()

@@ -368,11 +368,13 @@ class ModelServer:
     def _step_aside(self) -> None:
         """Take no more connections while others can, and answer the requests inside (on the loader's thread)."""
         self._roster.mark(State.LOADING)
-        until = time.monotonic() + self._settings.deadline_s
-        while self._roster.has_substitute() and time.monotonic() < until:
-            time.sleep(ASIDE_S)
-            if not self.visitors.count:
+        until, had_substitute = time.monotonic() + self._settings.deadline_s, False
+        while self._roster.may_get_substitute() and time.monotonic() < until:
+            has_substitute = self._roster.has_substitute()
+            if has_substitute and had_substitute and not self.visitors.count:
                 return
+            had_substitute = has_substitute
+            time.sleep(ASIDE_S)
 
     def _take_stock(self) -> None:
         """Become ready, or not, by what is live now."""

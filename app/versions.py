@@ -132,7 +132,11 @@ class Versions:
         settled, pause_s = time.monotonic(), RETRY_S
         while True:
             gevent.sleep(poll_s)
-            lineup = read_lineup()
+            try:
+                lineup = read_lineup()
+            except Exception:
+                logger.exception("the lineup cannot be read; what is served goes on")
+                continue
             if lineup != (ordered or self.wanted):
                 pause_s = RETRY_S
             elif not (self._is_settled and self.failed):

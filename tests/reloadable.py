@@ -1,7 +1,8 @@
-"""An application whose workers begin as a file says: ``loads``, ``loads slowly``, ``fails``, ``crashes``, ``raises``.
+"""An application whose workers do as a file says.
 
-The file is named by RELOADABLE. A worker that loads slowly waits until the file says something else. What is
-served follows ``lineup.json`` beside it, where there is one; each version takes a moment to load.
+The file is named by RELOADABLE and says ``loads``, ``loads slowly``, ``fails``, ``crashes``, ``raises`` or ``has no
+room``. A worker that loads slowly waits until the file says something else. What is served follows ``lineup.json``
+beside it, where there is one; each version takes a moment to load.
 """
 
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app import serving
 from app.errors import BundleError
 from app.factory import create_app
 from app.lineup import Lineup
@@ -19,6 +21,7 @@ from app.settings import Settings
 from tests.helpers import make_entry, make_light, make_lineup
 
 LOAD_S = 0.3
+NO_ROOM = "host: 0.0 GiB free"
 file = Path(os.environ["RELOADABLE"])
 
 
@@ -47,10 +50,13 @@ def answer(images):
 
 def read_lineup():
     """Return what is to be served."""
-    path = file.with_name("lineup.json")
-    return Lineup.from_text(path.read_text()) if path.exists() else lineup
+    try:
+        return Lineup.from_text(file.with_name("lineup.json").read_text())
+    except FileNotFoundError:
+        return lineup
 
 
+serving.lacking_room = lambda *_: NO_ROOM if behavior() == "has no room" else ""
 if behavior() == "raises":
     raise RuntimeError("this release is broken")
 lineup = make_lineup(make_entry("light", 4))

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.helpers import ROOT, grey, wait_until
+from tests.helpers import ROOT, grey, make_entry, make_lineup, wait_until
 from tests.server import free_port
 
 
@@ -163,6 +164,38 @@ def test_old_workers_serve_until_the_new_ones_can(gunicorn):
     gunicorn.file.write_text("loads")
     gunicorn.says("the old ones finish their requests", done + 2)
     wait_until(lambda: len(gunicorn.pids()) == 2 and not before & gunicorn.pids(), 40)
+
+
+def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose_no_request(
+    gunicorn,
+):
+    """Memory holds one version: each stops accepting while it has none."""
+    gunicorn.file.write_text("has no room")
+    lineup = gunicorn.file.with_name("lineup.json")
+    ended, statuses = [], []
+
+    def ask():
+        while not ended:
+            statuses.append(gunicorn.predict())
+
+    def live():
+        found = requests.get(f"{gunicorn.url}/readyz", timeout=10).json().get("live", {})
+        return [each["light"] for each in found.values()]
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            lineup.write_text(make_lineup(make_entry("light", 5)).as_text())
+            wait_until(lambda: live() == [[5], [5]], 40)
+        finally:
+            ended.append(True)
+            lineup.unlink()
+            gunicorn.file.write_text("loads")
+    for each in asking:
+        each.result()
+    assert gunicorn.lines("memory does not hold both")
+    assert set(statuses) == {200}, Counter(statuses)
+    wait_until(lambda: live() == [[4], [4]], 40)
 
 
 def test_every_seat_is_taken_once_after_a_reload_and_deaths(gunicorn):

@@ -333,3 +333,11 @@ def test_what_is_queued_behind_a_call_that_raises_is_called(monkeypatch):
     handoff.call(lambda: called.append("second"))
     wait_until(lambda: called == [ZeroDivisionError, "second"], 2)
     handoff.close()
+
+
+def test_a_lineup_that_cannot_be_read_does_not_end_the_following(stage, caplog):
+    here = stage()
+    del here.lineup
+    wait_until(lambda: "what is served goes on" in caplog.text)
+    here.show(make_entry("a", 2))
+    assert here.live() == [("a", 2)]
