@@ -190,7 +190,8 @@ class ServingWorker(GeventWorker):
         if self._is_aside:
             for server in servers:
                 server.stop_accepting()
-            get_hub().loop.run_callback(self._close_waiting)
+            if was_aside:  # what was accepted just now has had a moment to send its request
+                get_hub().loop.run_callback(self._close_waiting)
         elif was_aside:
             for server in servers:
                 server.start_accepting()

@@ -14,7 +14,15 @@ from gunicorn.config import Config
 from app.settings import Settings
 from tests.helpers import ROOT
 
-HOOKS = {"on_starting", "when_ready", "on_reload", "pre_fork", "post_fork", "child_exit", "worker_exit"}
+HOOKS = {
+    "on_starting",
+    "when_ready",
+    "on_reload",
+    "pre_fork",
+    "post_fork",
+    "child_exit",
+    "worker_exit",
+}
 OWN_NAMES = {"settings", "plan", "tell_plan", "SWITCH_INTERVAL_S", "STOPS"}
 
 
