@@ -186,7 +186,7 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
     assert here.ask() == ("voc", 3)  # what is inside is still answered
     here.gate.put(None)
     wait_until(lambda: here.ask() == ("voc", 4))
-    assert here.roster.state(0) is State.READY
+    wait_until(lambda: here.roster.state(0) is State.READY)
 
 
 def test_a_grown_lineup_that_memory_does_not_hold_is_refused_with_the_sum(
