@@ -4,6 +4,7 @@ The house, from the roof down. A module imports only from floors below its own;
 ``tests/test_layers.py`` holds that law.
 
     ROOF     wsgi, worker       the application built from the environment; Gunicorn's worker around it
+             master             Gunicorn's master: how it reloads
              responses          Gunicorn's response, in one send
              probe, optimize    programs of their own: measure one worker; earn reduced precisions
              follow, publish    look for new versions; put one in place
@@ -17,10 +18,10 @@ The house, from the roof down. A module imports only from floors below its own;
     FLOOR 1  batcher, handoff   concurrency: queue, model thread, the way back; import no torch
              native_pool, byte_budget, deadlines   native threads for images and bodies; their bytes, their time
              watchdog, trials, visitors   threads that do not come back, inputs that end workers
-             servable, versions a loaded version with its threads; which are live, and how they change
+             servable, versions, statuses   a loaded version with its threads; which are live, and how they change
              fetching           pictures by URL, from where the operator allows it
              intake             a request's body, read in pieces
-             repository, models_file, traffic   which versions are wanted; which of them answers
+             repository, models_file, traffic, routing   which versions are wanted; which of them answers
              lineup, lineup_file, tidy   those that were checked and are to be served; what nobody uses goes
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from app.errors import first_line
 from app.lineup import FOLDERS
-from app.versions import VersionStatus
+from app.statuses import VersionStatus
 
 FAILURE = "the model cannot be served"
 MAX_NAMED = 3  # versions; there may be dozens, all wrong in the same way

@@ -52,9 +52,13 @@ class Handoff:
         self._wakeup.send()
 
     def _run_calls(self) -> None:
-        """Call what was handed over (on the hub)."""
-        while self._calls:
-            self._calls.popleft()()
+        """Call what was handed over (on the hub); one that raises does not hold up those behind it."""
+        try:
+            while self._calls:
+                self._calls.popleft()()
+        finally:
+            if self._calls:
+                self._wakeup.send()
 
     def close(self) -> None:
         """Stop watching (on the hub's thread); nothing may be delivered afterwards."""

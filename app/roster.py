@@ -14,6 +14,7 @@ import enum
 import json
 import mmap
 import struct
+from collections.abc import Collection
 
 from app.quarantine import Quarantine
 
@@ -53,20 +54,31 @@ class Roster:
         self.slot = 0
         self.quarantine = Quarantine(SLOTS)
 
-    def claim(self) -> int:
-        """Take the lowest free slot (in the master, before a fork).
+    def claim(self, seats: int = 1, taken: Collection[int] = ()) -> int:
+        """Take the lowest free slot that has a free seat (in the master, before a fork).
+
+        Args:
+            seats: how many the plan has; a slot's seat is its remainder by that.
+            taken: the seats that living workers of the plan have.
 
         Raises:
             RuntimeError: every slot is taken.
         """
-        for slot in range(SLOTS):
-            if self._states[slot] == State.ABSENT:
-                self._states[slot] = State.LOADING
-                return slot
-        raise RuntimeError(f"all {SLOTS} worker slots are taken")
+        free = [slot for slot in range(SLOTS) if self._states[slot] == State.ABSENT]
+        if not free:
+            raise RuntimeError(f"all {SLOTS} worker slots are taken")
+        slot = next((slot for slot in free if slot % seats not in taken), free[0])
+        self._states[slot] = State.LOADING
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        """Free a slot that no worker came to hold (in the master, after a fork that failed)."""
+        self._states[slot] = State.ABSENT
 
     def release(self, slot: int, signal_number: int | None = 0) -> list[bytes]:
-        """Release a slot (in the master, after its worker ended); a worker that was not draining has died.
+        """Release a slot (in the master, after its worker ended).
+
+        A worker has died where it was not draining, or where a signal ended it.
 
         Args:
             slot: the worker's.
@@ -76,7 +88,7 @@ class Roster:
             The digests of the inputs that are convicted now.
         """
         convicted = []
-        if self._states[slot] != State.DRAINING:
+        if self._states[slot] != State.DRAINING or signal_number:
             COUNT.pack_into(self._deaths, 0, self.deaths() + 1)
             outside = self.quarantine.was_outside(signal_number)
             convicted = self.quarantine.charge(slot, outside=outside)
@@ -95,7 +107,9 @@ class Roster:
         self.slot = slot
 
     def mark(self, state: State) -> None:
-        """Write one's own state (in the worker, on any thread)."""
+        """Write one's own state (in the worker, on any thread); one that drains does not come back to serve."""
+        if self.state(self.slot) is State.DRAINING and state in (State.LOADING, State.READY):
+            return
         self._states[self.slot] = state
         if state is State.READY:
             self._states[self._served] = 1
@@ -131,6 +145,10 @@ class Roster:
         states = self._states[:SLOTS].rstrip(b"\0")
         return [slot for slot, state in enumerate(states) if state]
 
+    def state(self, slot: int) -> State:
+        """Return the state of a slot."""
+        return State(self._states[slot])
+
     def states(self) -> dict[int, State]:
         """Return the state of every slot that has a worker."""
         return {slot: State(self._states[slot]) for slot in range(SLOTS) if self._states[slot]}
@@ -146,11 +164,25 @@ class Roster:
         * A worker whose load failed may only where no other is ready or still loading, to answer
           503.
         """
-        own = State(self._states[self.slot])
-        if own is State.READY or not self._states[self._served]:
+        own = self.state(self.slot)
+        if own is State.READY or not self.has_served():
             return True
         hope = any(state in (State.READY, State.LOADING) for state in self.states().values())
         return own is State.FAILED and not hope
+
+    def has_served(self) -> bool:
+        """Return whether any worker ever had a model."""
+        return bool(self._states[self._served])
+
+    def has_substitute(self) -> bool:
+        """Return whether this worker has no model and another one has: connections are to go there."""
+        others = (state for slot, state in self.states().items() if slot != self.slot)
+        return self.state(self.slot) is not State.READY and State.READY in others
+
+    def may_get_substitute(self) -> bool:
+        """Return whether another worker has a model, or is loading one: it may have swapped its own just now."""
+        others = {state for slot, state in self.states().items() if slot != self.slot}
+        return bool(others & {State.READY, State.LOADING})
 
 
 roster = Roster()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -20,12 +20,7 @@ from app.batcher import is_never_gone
 from app.byte_budget import ByteBudget
 from app.deadlines import Deadlines
 from app.diagnosis import explain_failure
-from app.errors import (
-    MalformedRequest,
-    NotReady,
-    ServingError,
-    UnknownModel,
-)
+from app.errors import MalformedRequest, NotReady, ServingError
 from app.fetching import Fetcher
 from app.fleet import Fleet
 from app.handoff import Handoff
@@ -38,16 +33,18 @@ from app.prediction import Prediction, Wish
 from app.roster import Roster, State
 from app.servable import Model, Servable
 from app.settings import Settings
-from app.sizing import current_plan, has_room
+from app.sizing import current_plan, lacking_room
+from app.statuses import VersionStatus
 from app.studio import Picture, Studio
-from app.traffic import ANY, Target, choose_version
+from app.traffic import ANY, Target
 from app.trials import Trials
-from app.versions import Versions, VersionStatus
+from app.versions import Versions
 from app.visitors import Visitors
 from app.watchdog import Watchdog
 
 T = TypeVar("T")
 
+ASIDE_S = 0.2  # for the worker to stop accepting, and for what it has accepted to come inside
 PARSING_THREADS = 2  # large bodies parsed at once in a worker
 logger = logging.getLogger(__name__)
 
@@ -106,7 +103,8 @@ class ModelServer:
             self._handoff,
             load=lambda entry: load(settings, roster.slot, entry),
             serve=self._serve,
-            has_room=self._has_room,
+            lacking_room=self._lacking_room,
+            step_aside=self._step_aside,
             in_turn=partial(hold_lock, settings.cache / "load.lock", settings.load_timeout_s),
         )
         self._watchdog = Watchdog(settings.deadline_s, self._tasks, self._end_stuck)
@@ -337,31 +335,13 @@ class ModelServer:
 
     def refusals(self) -> tuple[Refusal, ...]:
         """Return the versions that were found and are not served."""
-        return self._versions.lineup.refusals
+        return self._versions.wanted.refusals
 
     def _find(self, target: Target) -> Servable:
         """Return what answers; see ``classify``."""
         if self.state is not State.READY:
             raise NotReady(self._failure or f"the model is {self.state.name.lower()}")
-        lineup, label, version = self._versions.lineup, target.label, target.version
-        name = target.name or lineup.default
-        live = self._versions.of_model(name)
-        known = {entry.name for entry in lineup.entries}
-        if not live and name not in known:
-            raise UnknownModel(f"there is no model {name!r}; there is {list_all(known)}")
-        if not live:
-            failed = any(status.problem for status in self.statuses(name))
-            raise NotReady(f"{name} cannot be served" if failed else f"{name} is being loaded")
-        labels = lineup.labels.get(name, {})
-        if label:
-            if label not in labels:
-                raise UnknownModel(f"{name} has no label {label!r}; it has {list_all(labels)}")
-            version = labels[label]
-        if version is None:
-            version = choose_version(lineup.traffic.get(name, {}), labels, live, target.sticky)
-        if version not in live:
-            raise UnknownModel(f"{name} has no version {version}; it has {list_all(live)}")
-        return live[version]
+        return self._versions.find(target)
 
     def _meter(self, model: Model) -> Meter:
         """Return what counts a model's pictures in this worker."""
@@ -381,10 +361,21 @@ class ModelServer:
         self._servables.add(servable)
         return servable
 
-    def _has_room(self, entry: Entry) -> bool:
-        """Tell whether a version fits beside those that are loaded (on the loader's thread)."""
+    def _lacking_room(self, entry: Entry) -> str:
+        """Return which memory cannot hold a version beside those that are loaded, or empty (on the loader's thread)."""
         seat = current_plan(self._settings).seat(self._roster.slot)
-        return has_room(self._settings, seat, entry.footprint)
+        return lacking_room(self._settings, seat, entry.footprint)
+
+    def _step_aside(self) -> None:
+        """Take no more connections while others can, and answer the requests inside (on the loader's thread)."""
+        self._roster.mark(State.LOADING)
+        until, had_substitute = time.monotonic() + self._settings.deadline_s, False
+        while self._roster.may_get_substitute() and time.monotonic() < until:
+            has_substitute = self._roster.has_substitute()
+            if has_substitute and had_substitute and not self.visitors.count:
+                return
+            had_substitute = has_substitute
+            time.sleep(ASIDE_S)
 
     def _take_stock(self) -> None:
         """Become ready, or not, by what is live now."""
@@ -394,9 +385,9 @@ class ModelServer:
         if self._versions.live:
             self._enter(State.READY)
             return
-        problem, follows = self._versions.lineup.problem, self._settings.poll_s > 0
+        problem, follows = self._versions.wanted.problem, self._settings.poll_s > 0
         self._fail(explain_failure(self.statuses(), problem, follows=follows))
-        if failure := self._versions.lineup.failure:
+        if failure := self._versions.wanted.failure:
             logger.error("the model cannot be served: %s", failure)
 
     def _give_up_loading(self) -> None:
@@ -445,8 +436,3 @@ class ModelServer:
     def _enter(self, state: State) -> None:
         self.state = state
         self._roster.mark(state)
-
-
-def list_all(items: Iterable[object]) -> str:
-    """Return things in words."""
-    return ", ".join(str(item) for item in sorted(items, key=str)) or "none"

@@ -115,6 +115,23 @@ def adopt_plan(settings: Settings) -> Plan:
     return _adopted
 
 
+def adopted_plan() -> Plan | None:
+    """Return the adopted plan; None where no master made one."""
+    return _adopted
+
+
+def restore_plan(plan: Plan | None) -> None:
+    """Adopt an earlier plan again: its workers go on."""
+    global _adopted  # noqa: PLW0603
+    _adopted = plan
+
+
+def fits_beside(settings: Settings, plan: Plan) -> bool:
+    """Return whether memory holds the workers of a plan beside those that run now."""
+    beside = make_plan(settings, plan.lineup)
+    return len(beside.seats) == len(plan.seats) and beside.warning == plan.warning
+
+
 def current_plan(settings: Settings) -> Plan:
     """Return the adopted plan, or make one where no master did."""
     return _adopted or make_plan(settings, Curator(settings, default=last_default()).look())
@@ -238,17 +255,22 @@ def device_need(lineup: Lineup) -> int:
     return sum(entry.footprint.device_bytes for entry in lineup.entries)
 
 
-def has_room(settings: Settings, seat: Seat, footprint: Footprint) -> bool:
-    """Return whether one more version fits beside what is loaded; the reserve and the requests' memory stay free."""
+def lacking_room(settings: Settings, seat: Seat, footprint: Footprint) -> str:
+    """Return the sum of the first memory that one more version does not fit into, or empty.
+
+    The reserve and the requests' memory stay free.
+    """
     host = read_host_memory()
     need = footprint.host_bytes + request_budget_bytes(settings)
-    if not count_room(host.free, host.total, need, settings)[0]:
-        return False
-    if footprint.device == "cpu":
-        return True
-    on_device = further_need(footprint)
-    gpus = [gpu for gpu in list_gpus() if seat.device == f"cuda:{gpu.index}"]
-    return all(count_room(gpu.free, gpu.total, on_device, settings)[0] for gpu in gpus)
+    sums = [("host", count_room(host.free, host.total, need, settings))]
+    if footprint.device != "cpu":
+        on_device = further_need(footprint)
+        sums += [
+            (f"GPU {gpu.index}", count_room(gpu.free, gpu.total, on_device, settings))
+            for gpu in list_gpus()
+            if seat.device == f"cuda:{gpu.index}"
+        ]
+    return next((f"{where}: {text}" for where, (room, text) in sums if not room), "")
 
 
 # Whether this process has loaded onto its GPU: CUDA's context is there then, and stays until the process ends.

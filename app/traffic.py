@@ -30,29 +30,39 @@ class Target:
 ANY = Target()
 
 
-def choose_version(
-    shares: Mapping[str, int], labels: Mapping[str, int], live: Collection[int], sticky: str = ""
-) -> int:
-    """Choose by the shares, among what is live.
+def resolve_shares(shares: Mapping[str, int], labels: Mapping[str, int]) -> dict[int, int]:
+    """Return the shares by version; those of a version and of its labels add up.
 
     Args:
         shares: label or version → weight, 0 or more.
         labels: label → version.
-        live: the versions that can answer, at least one.
-        sticky: requests with the same text get the same version, as long as shares and versions stay;
-            empty: by chance.
-
-    Returns:
-        A version; the highest where none with a share is live.
     """
     weights: dict[int, int] = {}
     for target, share in shares.items():
         version = labels[target] if target in labels else int(target)
-        if version in live:
-            weights[version] = weights.get(version, 0) + share
+        weights[version] = weights.get(version, 0) + share
+    return weights
+
+
+def choose_version(
+    shares: Mapping[int, int],
+    usual: Collection[int],
+    live: Collection[int],
+    sticky: str = "",
+) -> int:
+    """Choose by the shares, among what is live.
+
+    Args:
+        shares: version → weight, 0 or more.
+        usual: of which the highest answers where none with a share is live; at least one.
+        live: the versions that can answer.
+        sticky: requests with the same text get the same version, as long as shares and versions stay;
+            empty: by chance.
+    """
+    weights = {version: share for version, share in shares.items() if version in live}
     total = sum(weights.values())
     if not total:
-        return max(live)
+        return max(usual)
     digest = hashlib.sha256(sticky.encode()).digest()
     point = int.from_bytes(digest[:8]) / SPACE if sticky else random.random()  # noqa: S311
     for version, weight in sorted(weights.items()):

@@ -1,8 +1,8 @@
 """Versions: what is live in this process, brought in line with the lineup while requests go on.
 
 A new version is loaded beside the old one on a thread of its own, and only then takes its place, in one
-step on the hub. What it replaced answers its last requests, then goes. Where memory cannot hold both,
-the old one goes first (TensorFlow Serving's resource-preserving order), and the log says so.
+step on the hub (``app/routing.py``). What it replaced answers its last requests, then goes. Where memory
+cannot hold both, the old one goes first (TensorFlow Serving's resource-preserving order), and the log says so.
 """
 
 from __future__ import annotations
@@ -10,43 +10,29 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from _queue import SimpleQueue
-from collections.abc import Callable
+from _queue import Empty, SimpleQueue
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import NoReturn, TypeVar
 
 import gevent
 
 from app.errors import BundleError
 from app.handoff import Handoff, start_native_thread
 from app.lineup import Entry, Key, Lineup
+from app.routing import Routes
 from app.servable import Model, Servable
+from app.statuses import VersionStatus, list_statuses
+from app.traffic import Target
 
-RETRY_S = (
-    60  # a version that failed to load is tried again after so long, as TensorFlow Serving does
-)
+# What failed to load is tried again after the first pause, then after twice as long, up to the last.
+RETRY_S, MAX_RETRY_S = 60.0, 3600.0
+RETIRE_S = 60  # for the requests inside a version that leaves
 THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class VersionStatus:
-    """How one version stands in this process.
-
-    Attributes:
-        name: the model's name.
-        version: its number.
-        state: TensorFlow Serving's word: ``AVAILABLE`` (it answers), ``LOADING``, or ``END`` (it failed).
-        problem: why it failed, for clients: no path is in it; the log has the rest.
-    """
-
-    name: str
-    version: int
-    state: Literal["AVAILABLE", "LOADING", "END"]
-    problem: str = ""
 
 
 class Versions:
@@ -55,7 +41,8 @@ class Versions:
     Attributes:
         live: those that answer; changed on the hub only.
         failed: those that could not be loaded, and why.
-        lineup: what was to be loaded last.
+        wanted: the lineup that is to be live.
+        routes: which of the live versions answers a request; changed on the hub only.
         is_loading: a version is being loaded at this moment.
     """
 
@@ -65,7 +52,8 @@ class Versions:
         *,
         load: Callable[[Entry], Model],
         serve: Callable[[Model], Servable],
-        has_room: Callable[[Entry], bool] = lambda entry: True,
+        lacking_room: Callable[[Entry], str] = lambda entry: "",
+        step_aside: Callable[[], None] = lambda: None,
         in_turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         """Begin with nothing.
@@ -74,21 +62,27 @@ class Versions:
             handoff: the way to the hub.
             load: loads a version, on the loader's thread. Raises BundleError.
             serve: makes a servable of a loaded model, on the hub.
-            has_room: tells whether a version fits beside those that are live.
+            lacking_room: returns which memory cannot hold a version beside those that are live, or
+                empty (on the loader's thread).
+            step_aside: called on the loader's thread before the live version of a model goes without a
+                successor; may wait until other workers have taken over.
             in_turn: held while a version is loaded beside others, so that workers do it one by one.
         """
         self._handoff = handoff
         self._load = load
         self._serve = serve
-        self._has_room = has_room
+        self._lacking_room = lacking_room
+        self._step_aside = step_aside
         self._in_turn = in_turn
         self._on_change: Callable[[], None] = lambda: None
         self._orders: SimpleQueue[Lineup | None] = SimpleQueue()  # None: nothing comes after this
+        self._is_settled = False  # the newest order was brought about, as far as it could be
         self._follower = gevent.Greenlet()
         self._stopping = False
         self.live: dict[Key, Servable] = {}
         self.failed: dict[Key, str] = {}
-        self.lineup = Lineup()
+        self.wanted = Lineup()
+        self.routes = Routes()
         self.is_loading = False
 
     # On the hub
@@ -117,6 +111,12 @@ class Versions:
         gevent.joinall(retiring)
         return all(greenlet.value for greenlet in retiring)
 
+    def find(self, target: Target) -> Servable:
+        """Return what answers a request. Raises UnknownModel or NotReady."""
+        failed = [key[:2] for key in self.failed]
+        name, version = self.routes.find(target, self.wanted, versions_by_model(self.live), failed)
+        return self.of_model(name)[version]
+
     def of_model(self, name: str) -> dict[int, Servable]:
         """Return a model's live versions."""
         live = (servable for servable in self.live.values() if servable.model.name == name)
@@ -124,38 +124,64 @@ class Versions:
 
     def statuses(self) -> list[VersionStatus]:
         """Return how each version stands that is live, wanted or refused, by name and number."""
-        failed = "it could not be loaded; the log of the server has the reason"
-        lineup = self.lineup
-        known = [VersionStatus(r.name, r.version, "END", r.told) for r in lineup.refusals]
-        for entry in lineup.entries:
-            problem = failed if entry.key in self.failed else ""
-            known.append(
-                VersionStatus(entry.name, entry.version, "END" if problem else "LOADING", problem)
-            )
-        # Last, so that it counts: other weights of a version may be loading, or have failed, meanwhile.
-        known += [VersionStatus(name, version, "AVAILABLE") for name, version, *_ in self.live]
-        latest = {(status.name, status.version): status for status in known}
-        return [latest[key] for key in sorted(latest)]
+        return list_statuses(self.wanted, self.failed, self.live)
 
     def _follow(self, read_lineup: Callable[[], Lineup], poll_s: float) -> None:
-        """Order each new lineup, and from time to time again one of which something failed."""
-        ordered, tried = None, time.monotonic()
+        """Order each new lineup, and one of which something failed again, after growing pauses."""
+        ordered: Lineup | None = None
+        settled, pause_s = time.monotonic(), RETRY_S
         while True:
             gevent.sleep(poll_s)
-            lineup = read_lineup()
-            again = self.failed and time.monotonic() - tried > RETRY_S
-            if lineup != (ordered or self.lineup) or again:
-                ordered, tried = lineup, time.monotonic()
-                self._orders.put(lineup)
+            try:
+                lineup = read_lineup()
+            except Exception:
+                logger.exception("the lineup cannot be read; what is served goes on")
+                continue
+            if lineup != (ordered or self.wanted):
+                pause_s = RETRY_S
+            elif not (self._is_settled and self.failed):
+                settled = time.monotonic()
+                continue
+            elif time.monotonic() - settled < pause_s:
+                continue
+            else:
+                pause_s = min(2 * pause_s, MAX_RETRY_S)
+            ordered, settled, self._is_settled = lineup, time.monotonic(), False
+            self._orders.put(lineup)
 
     def _install(self, entry: Entry, model: Model) -> None:
         """Let a loaded model answer."""
-        if not self._stopping:
-            servable = self._serve(model)
+        if self._stopping:
+            return
+        servable = self._serve(model)
+        try:
             servable.start()
-            self.live[entry.key] = servable
+        except BaseException:
+            gevent.spawn(servable.retire, RETIRE_S)  # those of its threads that did start
+            raise
+        self.live[entry.key] = servable
 
-    def _retire(self, key: Key, timeout_s: float, gone: SimpleQueue[Callable[[], None]]) -> None:
+    def _switch(self, leaving: Iterable[Key], gone: SimpleQueue[Callable[[], None]]) -> int:
+        """Move the routes to what is live, and retire in the same step what they do not need any more.
+
+        Args:
+            leaving: what has to leave in any case.
+            gone: gets the ``close`` of each version that retires, when its last request is answered.
+
+        Returns:
+            How many retire.
+        """
+        for key in (retiring := set(leaving)):
+            self._retire(key, gone)
+        self.routes = self.routes.follow(self.wanted, versions_by_model(self.live))
+        unneeded = [key for key in self.live if not self.routes.needs(key, self.wanted, self.live)]
+        for key in unneeded:
+            self._retire(key, gone)
+        if unneeded:
+            self.routes = self.routes.follow(self.wanted, versions_by_model(self.live))
+        return len(retiring) + len(unneeded)
+
+    def _retire(self, key: Key, gone: SimpleQueue[Callable[[], None]]) -> None:
         """Take a version out of service at once; ``gone`` gets its ``close`` when its last request is answered."""
         close = self.live[key].model.close
         leaving: Servable | None = self.live.pop(key)
@@ -163,7 +189,7 @@ class Versions:
         def finish() -> None:
             nonlocal leaving
             try:
-                if leaving is not None and not leaving.retire(timeout_s):
+                if leaving is not None and not leaving.retire(RETIRE_S):
                     logger.error("%s, version %s left requests unanswered", key[0], key[1])
                 logger.info("%s, version %s is retired", key[0], key[1])
             finally:
@@ -172,47 +198,66 @@ class Versions:
 
         gevent.spawn(finish)
 
+    def _settle(self) -> None:
+        """Tell that the lineup was brought about, as far as it could be."""
+        self._is_settled = self._orders.empty()
+        self._on_change()
+
     # On the loader's thread
 
     def _run_loader(self, read_lineup: Callable[[], Lineup]) -> None:
-        """Load what the lineup says, each time it changes."""
-        lineup: Lineup | None = read_lineup()
-        while lineup is not None:
-            self._apply(lineup)
-            lineup = self._orders.get()
+        """Load what the lineup says, each time it changes; nothing that goes wrong ends it."""
+        order: Callable[[], Lineup | None] = read_lineup
+        while True:
+            try:
+                lineup = order()
+                if lineup is None:
+                    return
+                self._apply(lineup)
+            except Exception:
+                logger.exception("the lineup could not be brought about")
+                self._on_hub(self._settle)
+            order = self._newest_order
+
+    def _newest_order(self) -> Lineup | None:
+        """Return the newest order, once there is one; those that it supersedes are dropped."""
+        order = self._orders.get()
+        while order is not None:
+            try:
+                order = self._orders.get_nowait()
+            except Empty:
+                break
+        return order
 
     def _apply(self, lineup: Lineup) -> None:
-        """Load what is new and retire what is not wanted any more, model by model."""
-        self.lineup = lineup
+        """Load what is new, model by model, unless a newer lineup comes meanwhile."""
+        is_first = not self.live
+        self.wanted = lineup
         wanted = {entry.key: entry for entry in lineup.entries}
         self.failed = {key: why for key, why in self.failed.items() if key in wanted}
-        for name in dict.fromkeys(key[0] for key in [*wanted, *self.live]):
-            ours = [key for key in wanted if key[0] == name]
-            old = [key for key in self.live if key[0] == name and key not in wanted]
-            for key in ours:
-                if key not in self.live:
-                    old = self._load_one(wanted[key], old)
-            if not ours or any(key in self.live for key in ours):
-                self._let_go(old)  # else they are all there is, and stay
-        self._on_hub(self._on_change)
+        self._move()
+        for name in dict.fromkeys(entry.name for entry in lineup.entries):
+            for key in [key for key in wanted if key[0] == name and key not in self.live]:
+                self._load_one(wanted[key], is_first)
+                if not self._orders.empty():
+                    return
+            self._move()
+        for sentence in self.routes.left_behind(lineup):
+            logger.warning("%s", sentence)
+        self._on_hub(self._settle)
 
-    def _load_one(self, entry: Entry, old: list[Key]) -> list[Key]:
-        """Load a version; return those of ``old`` that are left, none where they had to make room."""
+    def _load_one(self, entry: Entry, is_first: bool) -> None:
+        """Load a version and let it answer, or note why it cannot."""
         started = time.monotonic()
         try:
-            # At the first load nobody is served yet, so the workers need not wait for each other.
-            with self._in_turn() if self.live else nullcontext():
-                if old and not self._has_room(entry):
-                    logger.warning(
-                        "memory does not hold both: %s, version %s leaves before version %s is loaded",
-                        entry.name,
-                        ", ".join(str(key[1]) for key in old),
-                        entry.version,
-                    )
-                    self._let_go(old)
-                    old = []
+            # At the first load nobody is served yet, so the workers need not wait for each other, and
+            # what is loaded was planned to fit.
+            with nullcontext() if is_first else self._in_turn():
+                if not is_first:
+                    self._make_room(entry)
                 self.is_loading = True
                 model = self._load(entry)
+            self._on_hub(partial(self._install, entry, model))
         except BundleError as error:
             self.failed[entry.key] = str(error)
             logger.error("the model cannot be served: %s", error)
@@ -221,36 +266,76 @@ class Versions:
             logger.exception("the model cannot be served")
         else:
             self.failed.pop(entry.key, None)
-            self._on_hub(partial(self._install, entry, model))
             announce(model, time.monotonic() - started)
         finally:
             self.is_loading = False
-        return old
 
-    def _let_go(self, keys: list[Key], timeout_s: float = 60) -> None:
-        """Retire versions and wait until they are gone and their memory is free."""
+    def _make_room(self, entry: Entry) -> None:
+        """Let the versions that this one replaces go first, where memory cannot hold both.
+
+        Raises:
+            BundleError: it replaces nothing, and memory does not hold it beside what is live.
+        """
+        lacking = self._lacking_room(entry)
+        if not lacking:
+            return
+        wanted = {each.key for each in self.wanted.entries}
+        old = [key for key in self.live if key[0] == entry.name and key not in wanted]
+        if not old:
+            beside = ", ".join(
+                sorted(f"{name}, version {number}" for name, number, *_ in self.live)
+            )
+            raise BundleError(
+                f"{entry.name}, version {entry.version} does not fit beside {beside or 'the other workers'}:"
+                f" {lacking}; a reload plans the workers anew"
+            )
+        logger.warning(
+            "memory does not hold both: %s, version %s leaves before version %s is loaded",
+            entry.name,
+            ", ".join(str(key[1]) for key in old),
+            entry.version,
+        )
+        self._step_aside()
+        self._move(old)
+
+    def _move(self, leaving: Iterable[Key] = ()) -> None:
+        """Move the routes on the hub, and wait until what retires is gone and its memory is free."""
         gone: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        for key in keys:
-            self._on_hub(partial(self._retire, key, timeout_s, gone))
-        closing = [gone.get() for _ in keys]
-        if keys:
+        retiring = self._on_hub(partial(self._switch, leaving, gone))
+        closing = [gone.get() for _ in range(retiring)]
+        if retiring:
             time.sleep(THREAD_END_S)
             while closing:
                 closing.pop()()
             return_memory()
 
-    def _on_hub(self, function: Callable[[], Any]) -> None:
-        """Have a function called on the hub, and wait until it was."""
-        done: SimpleQueue[None] = SimpleQueue()
+    def _on_hub(self, function: Callable[[], T]) -> T:
+        """Call a function on the hub; return or raise what it does."""
+        outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
 
         def call() -> None:
             try:
-                function()
-            finally:
-                done.put(None)
+                result = function()
+            except Exception as error:  # noqa: BLE001  (raised where it was called for)
+                outcome.put(partial(raise_error, error))
+            else:
+                outcome.put(lambda: result)
 
         self._handoff.call(call)
-        done.get()
+        return outcome.get()()
+
+
+def raise_error(error: Exception) -> NoReturn:
+    """Raise an error that another thread has met."""
+    raise error
+
+
+def versions_by_model(keys: Iterable[Key]) -> dict[str, set[int]]:
+    """Return model → versions."""
+    found: dict[str, set[int]] = {}
+    for name, version, *_ in keys:
+        found.setdefault(name, set()).add(version)
+    return found
 
 
 def announce(model: Model, load_s: float) -> None:

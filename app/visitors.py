@@ -15,10 +15,15 @@ MAX_WAIT_S = 2.0
 
 
 class Visitors:
-    """Records requests by the gateway's own id. Methods run on the hub."""
+    """Records requests by the gateway's own id. Methods run on the hub.
+
+    Attributes:
+        count: the requests inside, those without an id too.
+    """
 
     def __init__(self, roster: Roster) -> None:
         """Start with nobody inside."""
+        self.count = 0
         self._roster = roster
         self._quarantine = roster.quarantine
 
@@ -35,8 +40,12 @@ class Visitors:
             NotReady: the master has not charged it in time.
             Quarantined: too many workers crashed with this request inside.
         """
-        if not request:
-            return
+        if request:
+            self._record(request)
+        self.count += 1
+
+    def _record(self, request: bytes) -> None:
+        """Record an id once no other worker has it recorded."""
         until = time.monotonic() + MAX_WAIT_S
         while self._is_inside_another(request):
             if time.monotonic() > until:
@@ -48,6 +57,7 @@ class Visitors:
 
     def leave(self, request: bytes) -> None:
         """Take a request out of the record."""
+        self.count -= 1
         if request:
             self._quarantine.leave(self._roster.slot, request)
 

@@ -148,6 +148,7 @@ class ServingWorker(GeventWorker):
         self._clients: dict[Any, socket] = {}  # by the greenlet that talks to it
         self._waiting: dict[Any, NextRequest] = {}
         self._lines_dropped = 0
+        self._is_aside = False
 
     def patch(self) -> None:
         """Patch the standard library, all but the locks of logging; let errors go to the log, not raw to stderr."""
@@ -175,11 +176,25 @@ class ServingWorker(GeventWorker):
             gevent.sleep(POLL_S)
         servers = self._listen()
         while self.alive:
+            self._leave_to_others(servers)
             self.notify()
             gevent.sleep(POLL_S)
+        roster.mark(State.DRAINING)  # the others have to know before the last request is answered
         for server in servers:
             server.close()
         self._drain(servers)
+
+    def _leave_to_others(self, servers: list[StreamServer]) -> None:
+        """Take no connections, new or kept, while this worker has lost its model and another has one."""
+        was_aside, self._is_aside = self._is_aside, roster.has_substitute()
+        if self._is_aside:
+            for server in servers:
+                server.stop_accepting()
+            if was_aside:  # what was accepted just now has had a moment to send its request
+                get_hub().loop.run_callback(self._close_waiting)
+        elif was_aside:
+            for server in servers:
+                server.start_accepting()
 
     def _listen(self) -> list[StreamServer]:
         """Take connections from all sockets."""

@@ -8,6 +8,7 @@ forward hangs the child. This file is read again on a reload, while the old work
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
 
@@ -17,6 +18,7 @@ from app import endings, log_writer
 from app.doors import is_free
 from app.errors import SettingsError
 from app.logs import logging_config
+from app.master import STOPS, Master
 from app.roster import roster
 from app.settings import Settings
 from app.sizing import adopt_plan
@@ -32,7 +34,10 @@ if is_free("127.0.0.1:10086"):  # a look past nginx
     bind.append("127.0.0.1:10086")
 worker_class = "app.worker.ServingWorker"
 wsgi_app = "app.wsgi:app"
-plan = adopt_plan(settings)
+try:
+    plan = adopt_plan(settings)
+except Exception as error:  # noqa: BLE001  (at the start a sentence; on a reload app/master.py goes on)
+    sys.exit(f"the workers cannot be planned: {type(error).__name__}: {error}")
 workers = len(plan.seats)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
@@ -60,6 +65,11 @@ logconfig_dict = logging_config(settings.log_level)
 # While a request waits for the GIL, the model thread's Python would hold it for 5 ms at a time by
 # default.
 SWITCH_INTERVAL_S = 0.0005
+
+
+def on_starting(server):
+    """Reload by our own rules (in the master, before anything else)."""
+    Master.adopt(server)
 
 
 def when_ready(server):
@@ -99,13 +109,21 @@ def tell_plan():
 
 
 def pre_fork(server, worker):
-    """Give the worker its slot (in the master)."""
+    """Give the worker its slot, and with it a seat that no living worker of this plan has (in the master)."""
     endings.watch(server)
-    worker.slot = roster.claim()
+    worker.plan, seats = plan, len(plan.seats)
+    taken = {each.slot % seats for each in server.WORKERS.values() if each.plan is plan}
+    worker.slot = roster.claim(seats, taken)
 
 
 def post_fork(server, worker):
     """Let the worker know its slot, and share the GIL in small pieces (in the worker)."""
+    for number in STOPS:  # until the worker has handlers of its own: the master's only take notes
+        signal.signal(number, signal.SIG_DFL)
+    if (
+        roster.has_served()
+    ):  # Gunicorn's codes for "cannot boot" would end the master and all workers
+        server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = 1
     # gevent looks at every object of torch while it patches; one of them warns about being looked
     # at.
     warnings.filterwarnings("ignore", message=".*reduce_op", category=FutureWarning)

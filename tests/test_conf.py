@@ -14,8 +14,16 @@ from gunicorn.config import Config
 from app.settings import Settings
 from tests.helpers import ROOT
 
-HOOKS = {"when_ready", "on_reload", "pre_fork", "post_fork", "child_exit", "worker_exit"}
-OWN_NAMES = {"settings", "plan", "tell_plan", "SWITCH_INTERVAL_S"}
+HOOKS = {
+    "on_starting",
+    "when_ready",
+    "on_reload",
+    "pre_fork",
+    "post_fork",
+    "child_exit",
+    "worker_exit",
+}
+OWN_NAMES = {"settings", "plan", "tell_plan", "SWITCH_INTERVAL_S", "STOPS"}
 
 
 @pytest.fixture(scope="module")

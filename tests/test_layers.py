@@ -35,7 +35,8 @@ LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"diagnosis", "fleet", "meter"}
 SIZING = {"sizing", "footprint"}
 REPOSITORY = {"repository", "models_file", "lineup", "lineup_file", "traffic", "tidy"}
-ROOF = {"wsgi", "worker", "responses", "probe", "optimize", "follow", "publish"}
+REPOSITORY |= {"routing", "statuses"}
+ROOF = {"wsgi", "worker", "master", "responses", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
     **dict.fromkeys(GROUND, 0),
     **dict.fromkeys(CONCURRENCY | NUMERICS | SIZING | REPOSITORY, 1),
@@ -87,6 +88,8 @@ NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials
 NEIGHBOURS |= {("native_pool", "handoff"), ("roster", "quarantine"), ("worker", "responses")}
 NEIGHBOURS |= {("optimized", "sums")} | {("tidy", there) for there in ("lineup", "optimized")}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
+NEIGHBOURS |= {("versions", there) for there in ("routing", "statuses", "traffic")}
+NEIGHBOURS |= {("routing", "lineup"), ("routing", "traffic"), ("statuses", "lineup")}
 
 TORCH = {"torch", "torchvision"}
 FORBIDDEN = {

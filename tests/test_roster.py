@@ -1,6 +1,7 @@
 """The roster: who may take connections."""
 
 import os
+import signal
 
 import pytest
 
@@ -84,3 +85,47 @@ def test_a_child_process_writes_what_its_parent_reads():
         os._exit(0)
     os.waitpid(child, 0)
     assert roster.states() == {slot: State.READY}
+
+
+def test_a_worker_without_a_model_leaves_connections_to_one_that_has_one():
+    roster = Roster()
+    lost, other = worker(roster, State.READY), worker(roster, State.LOADING)
+    assert not lost.has_substitute()
+    lost.mark(State.LOADING)
+    assert not lost.has_substitute()
+    other.mark(State.READY)
+    assert lost.has_substitute()
+    assert not other.has_substitute()
+
+
+def test_a_worker_that_drains_gives_no_hope_to_those_that_failed():
+    roster = Roster()
+    draining, failed = worker(roster, State.READY), worker(roster, State.FAILED)
+    draining.mark(State.DRAINING)
+    assert failed.may_accept()
+    draining.mark(State.READY)  # a load that comes through in the meantime
+    assert roster.state(draining.slot) is State.DRAINING
+
+
+def test_a_worker_that_crashes_while_it_drains_has_died():
+    roster = Roster()
+    roster.release(worker(roster, State.DRAINING).slot, signal.SIGSEGV)
+    assert roster.deaths() == 1
+
+
+def test_a_replacement_gets_the_seat_of_the_dead_also_after_a_reload():
+    roster = Roster()
+    first = [roster.claim(2, taken) for taken in ((), (0,))]
+    reloaded = [roster.claim(2, taken) for taken in ((), (0,))]
+    assert (first, reloaded) == ([0, 1], [2, 3])
+    for slot in first:
+        roster.release(slot)
+    for dead, left in ((3, 2), (2, 1)):
+        roster.release(dead)
+        assert roster.claim(2, [left % 2]) % 2 == dead % 2
+
+
+def test_a_slot_whose_fork_failed_is_free_again_and_nobody_has_died():
+    roster = Roster()
+    roster.give_back(roster.claim())
+    assert (roster.claim(), roster.deaths()) == (0, 0)

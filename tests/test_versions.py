@@ -3,12 +3,15 @@
 import dataclasses
 import gc
 import logging
+import time
 import weakref
 from _queue import SimpleQueue
+from itertools import pairwise
 
 import gevent
 import numpy as np
 import pytest
+from gevent.hub import get_hub
 
 from app import versions as versions_module
 from app.errors import BundleError
@@ -33,12 +36,14 @@ def make_model(entry, forward=None):
 class Stage:
     """Versions with a lineup that the test changes."""
 
-    def __init__(self, load=make_model, has_room=lambda entry: True):
+    def __init__(self, load=make_model, lacking_room=lambda entry: ""):
         """Start following it."""
         self.handoff = Handoff()
         self.lineup = make_lineup(make_entry("a", 1))
         self.changes = 0
-        self.versions = Versions(self.handoff, load=load, serve=self.serve, has_room=has_room)
+        self.versions = Versions(
+            self.handoff, load=load, serve=self.serve, lacking_room=lacking_room
+        )
         self.versions.start(lambda: self.lineup, 0.01, self.count)
 
     def count(self):
@@ -189,7 +194,7 @@ def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
         seen.append((entry.version, here.live() if entry.version > 1 else []))
         return make_model(entry)
 
-    here = stage(load=load, has_room=lambda entry: False)
+    here = stage(load=load, lacking_room=lambda entry: "host: 0 bytes free")
     with caplog.at_level(logging.WARNING, "app.versions"):
         here.show(make_entry("a", 2))
     assert seen == [(1, []), (2, [])]
@@ -265,3 +270,91 @@ def test_stopping_while_a_version_loads_installs_nothing(stage):
     gate.put(None)
     gevent.sleep(0.05)
     assert here.live() == [("a", 1)]
+
+
+def test_only_the_newest_order_is_loaded(stage):
+    gate, loaded = SimpleQueue(), []
+
+    def load(entry):
+        if entry.version > 1:
+            gate.get()
+        loaded.append(entry.version)
+        return make_model(entry)
+
+    here = stage(load=load)
+    for version in range(2, 7):
+        here.lineup = make_lineup(make_entry("a", version), make_entry("b", version))
+        gevent.sleep(0.05)
+    for _ in range(12):
+        gate.put(None)
+    wait_until(lambda: here.live() == [("a", 6), ("b", 6)])
+    assert loaded == [1, 2, 6, 6]
+
+
+def test_failed_loads_are_tried_again_after_growing_pauses(stage, monkeypatch):
+    monkeypatch.setattr(versions_module, "RETRY_S", 0.1)
+    tried = []
+
+    def load(entry):
+        if entry.version > 1:
+            tried.append(time.monotonic())
+            raise BundleError("damaged")
+        return make_model(entry)
+
+    here = stage(load=load)
+    here.lineup = make_lineup(make_entry("a", 2))
+    wait_until(lambda: len(tried) == 4)
+    first, *_, last = [after - before for before, after in pairwise(tried)]
+    assert last > 2.5 * first
+
+
+def test_a_version_that_cannot_begin_has_failed_and_is_tried_again(stage, monkeypatch, caplog):
+    monkeypatch.setattr(versions_module, "RETRY_S", 0.05)
+    failures = [RuntimeError("can't start new thread")]
+    begin = Servable.start
+
+    def start(servable):
+        if servable.model.version == 2 and failures:
+            raise failures.pop()
+        begin(servable)
+
+    monkeypatch.setattr(Servable, "start", start)
+    here = stage()
+    here.show(make_entry("a", 2))
+    assert list(here.versions.failed.values()) == ['RuntimeError("can\'t start new thread")']
+    assert here.ask() == 1
+    wait_until(lambda: here.live() == [("a", 2)])
+    assert "can't start new thread" in caplog.text
+
+
+def test_nothing_that_goes_wrong_on_the_hub_ends_the_loader(stage, caplog):
+    here = stage()
+    really, surprises = here.versions._on_change, [ZeroDivisionError("surprise")]
+
+    def on_change():
+        if surprises:
+            raise surprises.pop()
+        really()
+
+    here.versions._on_change = on_change
+    here.show(make_entry("a", 2))
+    assert "surprise" in caplog.text
+    here.show(make_entry("a", 3))
+    assert here.live() == [("a", 3)]
+
+
+def test_what_is_queued_behind_a_call_that_raises_is_called(monkeypatch):
+    handoff, called = Handoff(), []
+    monkeypatch.setattr(get_hub(), "handle_error", lambda *error: called.append(error[1]))
+    handoff.call(lambda: 1 / 0)
+    handoff.call(lambda: called.append("second"))
+    wait_until(lambda: called == [ZeroDivisionError, "second"], 2)
+    handoff.close()
+
+
+def test_a_lineup_that_cannot_be_read_does_not_end_the_following(stage, caplog):
+    here = stage()
+    del here.lineup
+    wait_until(lambda: "what is served goes on" in caplog.text)
+    here.show(make_entry("a", 2))
+    assert here.live() == [("a", 2)]

@@ -25,9 +25,9 @@ from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
 from app.prediction import Prediction, count_passing
+from app.statuses import VersionStatus
 from app.studio import Picture
 from app.traffic import Target
-from app.versions import VersionStatus
 from app.web import model_server
 from app.web.bodies import aside, check_rows, read_body, write_rows
 from app.web.clients import routing_key, watch_client

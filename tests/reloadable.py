@@ -1,0 +1,65 @@
+"""An application whose workers do as a file says.
+
+The file is named by RELOADABLE and says ``loads``, ``loads slowly``, ``fails``, ``crashes``, ``raises`` or ``has no
+room``. A worker that loads slowly waits until the file says something else. What is served follows ``lineup.json``
+beside it, where there is one; each version takes a moment to load.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from app import serving
+from app.errors import BundleError
+from app.factory import create_app
+from app.lineup import Lineup
+from app.roster import roster
+from app.serving import ModelServer
+from app.settings import Settings
+from tests.helpers import make_entry, make_light, make_lineup
+
+LOAD_S = 0.3
+NO_ROOM = "host: 0.0 GiB free"
+file = Path(os.environ["RELOADABLE"])
+
+
+def behavior() -> str:
+    """Return what the file says."""
+    return file.read_text().strip()
+
+
+def load(_settings, _slot, entry):
+    """Load the model, or do as the file says."""
+    time.sleep(LOAD_S)
+    while behavior() == "loads slowly":
+        time.sleep(0.02)
+    if behavior() == "fails":
+        raise BundleError("damaged")
+    if behavior() == "crashes":
+        os._exit(9)
+    return make_light(entry, answer)
+
+
+def answer(images):
+    """Take a moment, so that a request can be inside."""
+    time.sleep(0.05)
+    return np.float32([(5, 0)] * len(images))
+
+
+def read_lineup():
+    """Return what is to be served."""
+    try:
+        return Lineup.from_text(file.with_name("lineup.json").read_text())
+    except FileNotFoundError:
+        return lineup
+
+
+serving.lacking_room = lambda *_: NO_ROOM if behavior() == "has no room" else ""
+if behavior() == "raises":
+    raise RuntimeError("this release is broken")
+lineup = make_lineup(make_entry("light", 4))
+server = ModelServer(Settings.from_env(os.environ), roster, read_lineup, load)
+app = create_app(server._settings, server)
+server.start()

@@ -1,0 +1,201 @@
+"""Labels, shares and the default move while requests go on: nothing is answered but 200 would be."""
+
+import io
+from _queue import SimpleQueue
+
+import gevent
+import pytest
+
+from app.errors import BundleError, NotReady, ServingError, UnknownModel
+from app.roster import Roster, State
+from app.serving import ModelServer
+from app.traffic import Target
+from tests.helpers import grey, make_entry, make_light, make_lineup, wait_until
+
+
+class Stage:
+    """A server that follows a lineup, whose loads wait until the test lets them through."""
+
+    def __init__(self, settings, lineup):
+        """Serve a lineup; from now on loads wait."""
+        self.lineup, self.gate, self.broken = lineup, SimpleQueue(), set()
+        self.answers = []
+        self.roster = Roster()
+        self.roster.enter(self.roster.claim())
+        self.slow = False
+        self.server = ModelServer(
+            settings(poll_s="0.01"), self.roster, lambda: self.lineup, self.load
+        )
+        self.server.start()
+        wait_until(lambda: self.server.state is State.READY)
+        self.slow = True
+
+    def load(self, _settings, _slot, entry):
+        if self.slow:
+            self.gate.get()
+        if (entry.name, entry.version) in self.broken:
+            raise BundleError("damaged")
+        return make_light(entry)
+
+    def ask(self, **target):
+        """Return who answers, or the error."""
+        try:
+            model = self.server.classify(io.BytesIO(grey(200)), target=Target(**target)).model
+        except ServingError as error:
+            return error.code
+        return model.name, model.version
+
+    def keep_asking(self, **target):
+        """Ask without a pause; every answer is kept."""
+        while True:
+            self.answers.append(self.ask(**target))
+            gevent.sleep(0.002)
+
+    def states(self):
+        return {(s.name, s.version): s.state for s in self.server.statuses()}
+
+
+@pytest.fixture
+def stage(settings):
+    stages = []
+
+    def make(lineup):
+        stages.append(Stage(settings, lineup))
+        return stages[-1]
+
+    yield make
+    for each in stages:
+        each.slow = False
+        for _ in range(10):
+            each.gate.put(None)
+        each.server.stop(2)
+
+
+def labelled(version):
+    return make_lineup(make_entry("voc", version), labels={"voc": {"stable": version}})
+
+
+def own_model():
+    return make_lineup(make_entry("leaves", 5))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "target", "answers"),
+    [
+        (labelled(3), labelled(4), {"label": "stable"}, (("voc", 3), ("voc", 4))),
+        (make_lineup(make_entry("demo", 1)), own_model(), {}, (("demo", 1), ("leaves", 5))),
+        (
+            make_lineup(make_entry("a", 1), make_entry("b", 1)),
+            make_lineup(make_entry("b", 2), make_entry("a", 1)),
+            {},
+            (("a", 1), ("b", 2)),
+        ),
+        (
+            make_lineup(make_entry("voc", 3), make_entry("voc", 5), traffic={"voc": {"3": 1}}),
+            make_lineup(make_entry("voc", 4), make_entry("voc", 5), traffic={"voc": {"4": 1}}),
+            {},
+            (("voc", 3), ("voc", 4)),
+        ),
+    ],
+    ids=["a label", "the first own model", "the default", "the traffic"],
+)
+def test_what_moves_is_answered_by_the_old_until_the_new_is_live(
+    stage, before, after, target, answers
+):
+    here = stage(before)
+    client = gevent.spawn(here.keep_asking, **target)
+    here.lineup = after
+    if after.default == "b":  # its new version is loaded first
+        wait_until(lambda: ("b", 2) in here.states())
+    wait_until(lambda: "LOADING" in here.states().values())
+    gevent.sleep(0.1)
+    assert set(here.answers) <= {answers[0], ("b", 1)}
+    here.gate.put(None)
+    wait_until(lambda: here.answers[-1] == answers[1])
+    gevent.sleep(0.05)
+    client.kill()
+    assert set(here.answers) <= {*answers, ("b", 1)}
+
+
+def test_a_version_that_is_being_loaded_is_not_unknown(stage):
+    here = stage(labelled(3))
+    here.lineup = labelled(4)
+    wait_until(lambda: ("voc", 4) in here.states())
+    with pytest.raises(NotReady, match="voc, version 4 is being loaded") as error:
+        here.server.check_room(Target("voc", 4))
+    assert error.value.retry_after_s
+    with pytest.raises(UnknownModel):
+        here.server.check_room(Target("voc", 7))
+
+
+def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
+    here = stage(labelled(3))
+    here.broken.add(("voc", 4))
+    here.lineup = labelled(4)
+    here.gate.put(None)
+    wait_until(lambda: "the label stable stays at version 3" in caplog.text)
+    assert here.ask(label="stable") == ("voc", 3)
+    assert here.states() == {("voc", 3): "AVAILABLE", ("voc", 4): "END"}
+    with pytest.raises(NotReady, match="voc, version 4 cannot be served"):
+        here.server.check_room(Target("voc", 4))
+
+
+def test_the_default_stays_while_the_new_one_fails(stage, caplog):
+    here = stage(make_lineup(make_entry("demo", 1)))
+    here.broken.add(("leaves", 5))
+    here.lineup = own_model()
+    here.gate.put(None)
+    wait_until(lambda: "the default stays demo: leaves is not live" in caplog.text)
+    assert here.ask() == ("demo", 1)
+    assert here.ask(name="leaves") == "not_ready"
+
+
+def test_a_label_that_moves_takes_its_old_version_along_only_then(stage):
+    """A version that nothing wants any more stays while a label still points to it."""
+    both = (make_entry("voc", 4), make_entry("voc", 5))
+    here = stage(make_lineup(make_entry("voc", 3), both[0], labels={"voc": {"stable": 3}}))
+    here.lineup = make_lineup(*both, labels={"voc": {"stable": 5}})
+    wait_until(lambda: ("voc", 5) in here.states())
+    gevent.sleep(0.05)
+    assert here.ask(label="stable") == ("voc", 3)
+    assert here.ask() == ("voc", 4)
+    here.gate.put(None)
+    wait_until(lambda: here.ask(label="stable") == ("voc", 5))
+    wait_until(lambda: ("voc", 3) not in here.states())
+
+
+def test_a_changed_version_that_cannot_be_loaded_goes_on_with_its_old_weights(stage):
+    here = stage(make_lineup(make_entry("voc", 3), make_entry("voc", 4)))
+    here.broken.add(("voc", 4))
+    here.lineup = make_lineup(make_entry("voc", 3), make_entry("voc", 4, "other weights"))
+    here.gate.put(None)
+    wait_until(lambda: here.server._versions.failed)
+    assert here.ask() == ("voc", 4)
+
+
+def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(stage, monkeypatch):
+    here = stage(make_lineup(make_entry("voc", 3)))
+    neighbour = Roster.__new__(Roster)
+    neighbour.__dict__.update(here.roster.__dict__)
+    neighbour.enter(here.roster.claim())
+    neighbour.mark(State.READY)
+    monkeypatch.setattr("app.serving.lacking_room", lambda *_: "host: 0.1 GiB free")
+    here.lineup = make_lineup(make_entry("voc", 4))
+    wait_until(lambda: here.roster.state(0) is State.LOADING)
+    assert here.roster.has_substitute()
+    assert here.ask() == ("voc", 3)  # what is inside is still answered
+    here.gate.put(None)
+    wait_until(lambda: here.ask() == ("voc", 4))
+    wait_until(lambda: here.roster.state(0) is State.READY)
+
+
+def test_a_grown_lineup_that_memory_does_not_hold_is_refused_with_the_sum(
+    stage, monkeypatch, caplog
+):
+    here = stage(make_lineup(make_entry("voc", 3)))
+    monkeypatch.setattr("app.serving.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
+    here.lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
+    wait_until(lambda: here.states().get(("leaves", 1)) == "END")
+    told = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"
+    assert told in caplog.text
+    assert here.ask() == ("voc", 3)
