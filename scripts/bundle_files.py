@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from app.bundle import CLASS_FILE
+from app.model_folders import CLASS_FILE
 
 
 def write_class_names(folder: Path, class_names: Sequence[str]) -> None:

@@ -8,10 +8,11 @@ from types import ModuleType
 import pytest
 
 from app.diagnosis import explain_failure
+from app.gpus import Gpu
 from app.lineup import Lineup, Refusal
-from app.machine import GIB, Gpu
+from app.machine import GIB
 from app.sizing import fit_workers
-from app.versions import VersionStatus
+from app.statuses import VersionStatus
 from tests.helpers import ROOT
 
 

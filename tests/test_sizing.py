@@ -161,16 +161,18 @@ def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
 def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
     monkeypatch.setattr(sizing, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
     monkeypatch.setattr(sizing, "_has_context", False)
-    assert sizing.has_room(settings(), Seat("cuda:0", 1), ON_GPU)
-    assert not sizing.has_room(settings(), Seat("cuda:1", 1), ON_GPU)  # the reserve is 1.2 GiB
+    assert not sizing.lacking_room(settings(), Seat("cuda:0", 1), ON_GPU)
+    assert sizing.lacking_room(settings(), Seat("cuda:1", 1), ON_GPU)  # the reserve is 1.2 GiB
     monkeypatch.setattr(sizing, "_has_context", True)
     with_context = dataclasses.replace(ON_GPU, context_bytes=GIB // 2)
-    assert sizing.has_room(settings(), Seat("cuda:1", 1), with_context), "the context is there"
+    assert not sizing.lacking_room(settings(), Seat("cuda:1", 1), with_context), (
+        "the context is there"
+    )
     chosen = settings(decode_threads="4")
     machine(free_gib=6.4 + 0.5 + 0.9)  # the version, and 0.84 for requests
-    assert sizing.has_room(chosen, Seat("cpu", 1), ON_CPU)
+    assert not sizing.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
     machine(free_gib=6.4 + 0.5 + 0.8)
-    assert not sizing.has_room(chosen, Seat("cpu", 1), ON_CPU)
+    assert sizing.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
 
 
 def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
