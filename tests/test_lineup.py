@@ -310,7 +310,7 @@ def passing(monkeypatch, curator):
     clock, calls = Clock(), []
     reasons = [PassingFailure("the probe (measure) took longer than 300 s")] * 9
 
-    def find_footprint(settings, optimized):
+    def find_footprint(settings, optimized, sibling=None):
         calls.append(clock.now)
         if reasons:
             raise reasons.pop()
