@@ -226,4 +226,6 @@ def test_an_unreadable_report_is_ignored_with_a_warning(bundle, tmp_path, caplog
     for text in ("", '{"weights": "x"', "[" * 10_000, "[]", '{"weights": 1, "measurements": [{}]}'):
         (bundle.folder / "precision.json").write_text(text)
         assert optimized.read_report() is None
-        assert "is left out, so fp32 is served; scripts/optimize makes it anew" in caplog.messages[-1]
+        assert (
+            "is left out, so fp32 is served; scripts/optimize makes it anew" in caplog.messages[-1]
+        )
