@@ -12,7 +12,7 @@ from app import lineup as lineup_module
 from app.bundle import write_sums
 from app.errors import BundleError, PassingFailure
 from app.footprint import Footprint
-from app.lineup import Curator, Entry, Lineup, Refusal
+from app.lineup import WATCHED, Curator, Entry, Lineup, Refusal
 from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
 from tests.helpers import make_entry, make_lineup
@@ -310,7 +310,7 @@ def passing(monkeypatch, curator):
     clock, calls = Clock(), []
     reasons = [PassingFailure("the probe (measure) took longer than 300 s")] * 9
 
-    def find_footprint(settings, optimized):
+    def find_footprint(settings, optimized, sibling=None):
         calls.append(clock.now)
         if reasons:
             raise reasons.pop()
@@ -534,3 +534,38 @@ def test_a_version_whose_network_is_gone_is_looked_at_again(curator, models, mea
     network.rmdir()
     here.look()
     assert measured == [1, 1]
+
+
+@pytest.mark.parametrize("target", ["itself", "x" * 300])
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_link_that_cannot_be_followed_harms_its_own_version_only(curator, models, name, target):
+    add_version(models, 1)
+    running = curator()
+    running.look()
+    folder = add_version(models, 2)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(name if target == "itself" else target)
+    for here in (running, curator()):
+        here.look()
+        lineup = here.look()
+        assert versions(lineup) in ([1], [2])
+        assert not lineup.problem
+        assert [refusal.version for refusal in lineup.refusals] in ([2], [])
+    write_sums(add_version(models, 3))
+    assert versions(running.look()) == [3]
+
+
+@pytest.mark.parametrize("way", ["a file", "a FIFO for a lock"])
+def test_where_the_cache_takes_no_lock_new_versions_are_taken_over_all_the_same(
+    curator, models, tmp_path, way
+):
+    if way == "a file":
+        (tmp_path / "cache").write_text("")
+    else:
+        (tmp_path / "cache").mkdir()
+        os.mkfifo(tmp_path / "cache" / "curator.lock")
+    add_version(models, 1)
+    here = curator()
+    assert versions(here.look()) == [1]
+    write_sums(add_version(models, 2))
+    assert versions(here.look()) == [2]
