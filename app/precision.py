@@ -7,7 +7,6 @@ report ``precision.json`` into the bundle; here it is read and the precision cho
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -19,6 +18,7 @@ from typing import Any
 
 from app.agreement import CONFIDENCE, Agreement, ClassCount, Count, images_needed
 from app.errors import BundleError
+from app.logs import warn_once
 from app.machine import processor
 
 FP32 = "fp32"
@@ -135,7 +135,10 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
             text = file.read(MAX_REPORT_BYTES + 1)
         report = parse_report(text)
     except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        warn_once(f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}")
+        warn_once(
+            logger,
+            f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}",
+        )
         return None
     if report.weights != weights:
         return None
@@ -143,16 +146,11 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
     rows = tuple(row for row in report.measurements if row.network in ("", found))
     if len(rows) < len(report.measurements) and found:
         warn_once(
+            logger,
             f"{path} measured another int8 network than {int8}, which is not served; "
-            "scripts/optimize makes and measures it anew"
+            "scripts/optimize makes and measures it anew",
         )
     return dataclasses.replace(report, measurements=rows)
-
-
-@functools.lru_cache(maxsize=100)
-def warn_once(text: str) -> None:
-    """Log a warning that would come again with every look at the folder."""
-    logger.warning("%s", text)
 
 
 def digest_network(path: Path | None) -> str:
