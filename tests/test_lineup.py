@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from app import files
 from app import lineup as lineup_module
 from app.bundle import write_sums
 from app.errors import BundleError, PassingFailure
@@ -15,6 +16,7 @@ from app.footprint import Footprint
 from app.lineup import WATCHED, Curator, Entry, Lineup, Refusal
 from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
+from tests.disks import on_small_disk
 from tests.helpers import make_entry, make_lineup
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
@@ -280,12 +282,34 @@ def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
     assert LineupFile("us").read().default == "newer"
 
 
-def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(run_folder):
-    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
-    (run_folder / f"lineup.{os.getpid()}").mkdir()  # where it would be drafted
-    trouble = LineupFile("us").try_write(make_lineup(make_entry("new", 1)))
-    assert "lineup.json cannot be written" in trouble
-    assert not (run_folder / "lineup.json").exists()
+def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
+    program = (
+        "import os, sys; from app.lineup import Lineup; from app.lineup_file import LineupFile;"
+        "os.chdir(sys.argv[1]); LineupFile('an earlier start').write(Lineup('old'));"
+        "print(LineupFile('us').try_write(Lineup('x' * 80_000))); print(os.listdir('run'))"
+    )
+    (tmp_path / "disk").mkdir()
+    trouble, left = on_small_disk(tmp_path / "disk", 64, program).stdout.splitlines()
+    assert "lineup.json cannot be written ([Errno 28] No space left on device" in trouble
+    assert left == "[]"
+
+
+def test_a_lineup_is_on_the_disk_before_it_takes_its_place(run_folder, monkeypatch):
+    """Else a power cut leaves an empty file, and the next start forgets which model is the default."""
+    written, real = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (written.append(os.fstat(handle).st_ino), real(handle))
+    )
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))
+    assert (run_folder / "lineup.json").stat().st_ino in written
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_lineup(run_folder):
+    run_folder.mkdir()
+    draft, handle = files.make_draft(run_folder, files.DRAFT)
+    os.close(handle)
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))
+    assert not draft.exists()
 
 
 def test_sums_are_such_as_sha256sum_checks(models):
