@@ -25,7 +25,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -178,7 +177,7 @@ class Optimized:
     def report_path(self) -> Path:
         """Return where the precision report lies, or would lie: in the bundle, or in the cache."""
         cached = self.homes[1] / REPORT_FILE
-        return cached if cached.exists() else self.bundle.folder / REPORT_FILE
+        return cached if os.path.exists(cached) else self.bundle.folder / REPORT_FILE
 
     def read_report(self) -> Report | None:
         """Return the precision report; see ``precision.read_report``."""
@@ -202,9 +201,8 @@ class Optimized:
                 write_file(network.parent.parent / f"{INT8}.json", json.dumps(latest))
             path = cached if home == self.homes[1] else self.bundle.folder / REPORT_FILE
             write_file(path, text)
-            if path != cached:
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    cached.unlink()  # an older one, which would go first
+            if path != cached and os.path.exists(cached):
+                cached.unlink()  # an older one, which would go first
             return path
 
         return self._keep("the report", write)

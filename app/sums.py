@@ -37,10 +37,16 @@ def read_hint(path: Path) -> dict[str, Any]:
 
 def read_small(path: Path) -> bytes:
     """Return a small file's content, and wait for nobody where it is a pipe. Raises OSError or ValueError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not S_ISREG(
+            os.fstat(handle).st_mode
+        ):  # asked first: open() leaves a folder's handle open
             raise ValueError(f"{path.name} is no file")
-        content = file.read(MAX_JSON_BYTES + 1)
+        with open(handle, "rb", closefd=False) as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    finally:
+        os.close(handle)
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"{path.name} is larger than {MAX_JSON_BYTES} bytes")
     return content

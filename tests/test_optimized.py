@@ -248,6 +248,26 @@ def test_where_the_cache_is_a_file_the_report_is_written_all_the_same(bundle, tm
     assert optimized.add_report("text") == bundle.folder / "precision.json"
 
 
+@pytest.mark.parametrize("target", ["cache", "x" * 300])
+def test_where_the_cache_cannot_be_entered_the_report_beside_the_model_counts(
+    bundle, tmp_path, target
+):
+    (tmp_path / "cache").symlink_to(target)
+    optimized = Optimized(bundle, tmp_path / "cache")
+    assert optimized.add_report("text") == bundle.folder / "precision.json"
+    assert optimized.report_path() == bundle.folder / "precision.json"
+
+
+def test_a_folder_in_a_hints_place_is_told_once_and_keeps_no_handle(bundle, tmp_path, caplog):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    (optimized.homes[0] / "footprints.json").mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert optimized.read_footprints() == {}
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(caplog.messages) == 1
+
+
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "../..", "x" * 10_000])
 def test_a_hostile_pointer_names_no_network_in_use(bundle, tmp_path, name):
     optimized = Optimized(bundle, tmp_path / "cache")
