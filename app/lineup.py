@@ -21,7 +21,6 @@ from typing import Any
 from app.bundle import CARD_FILE, SUMS_FILE, check_sums, open_bundle
 from app.errors import BundleError, PassingFailure, first_line
 from app.footprint import Footprint, find_footprint, serving_network
-from app.foreign import MAX_JSON_BYTES, open_regular
 from app.machine import hold_lock
 from app.model_folders import CLASS_FILE, WEIGHT_FILES, versions_of
 from app.models_file import Wanted, read_wanted
@@ -346,10 +345,6 @@ def check_version(
         BundleError: it cannot; the text says why.
     """
     check_sums(folder)
-    with suppress(FileNotFoundError):
-        open_regular(
-            folder / REPORT_FILE, MAX_JSON_BYTES
-        ).close()  # who reads it does not expect a FIFO
     optimized = Optimized(open_bundle(folder, name, version), settings.cache)
     footprint = find_footprint(settings, optimized, sibling)
     network = serving_network(optimized, footprint)

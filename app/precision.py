@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from app.agreement import CONFIDENCE, Agreement, ClassCount, Count, images_needed
 from app.errors import BundleError
+from app.foreign import read_bytes
 from app.logs import warn_once
 from app.machine import processor
 
@@ -129,12 +131,10 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
     read or is of another release. What it says of an int8 network other than ``int8`` is left out.
     """
     try:
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
-        with path.open("rb") as file:
-            text = file.read(MAX_REPORT_BYTES + 1)
-        report = parse_report(text)
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+        report = parse_report(read_bytes(path, MAX_REPORT_BYTES))
+    except (BundleError, ValueError, TypeError, LookupError, RecursionError) as error:
         warn_once(
             logger,
             f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}",
@@ -166,8 +166,6 @@ def digest_network(path: Path | None) -> str:
 
 def parse_report(text: bytes) -> Report:
     """Return ``Report.as_text`` as a report. Raises ValueError, TypeError or LookupError on anything else."""
-    if len(text) > MAX_REPORT_BYTES:
-        raise ValueError(f"it has more than {MAX_REPORT_BYTES:,} bytes")
     content = json.loads(text)
     if not isinstance(content, dict):
         raise TypeError("it is no JSON object")

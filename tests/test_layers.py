@@ -62,7 +62,7 @@ NEIGHBOURS |= {
 }
 NEIGHBOURS |= {("budgets", "settings"), ("logs", "log_writer")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
-NEIGHBOURS |= {("precision", "agreement"), ("agreement", "decision")}
+NEIGHBOURS |= {("precision", "foreign"), ("precision", "agreement"), ("agreement", "decision")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
 NEIGHBOURS |= {("network", "gradcam"), ("heatmap", "images"), ("servable", "heatmap")}
 NEIGHBOURS |= {("jpeg_structure", "image_parts"), ("image_structure", "image_parts")}

@@ -18,6 +18,7 @@ from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
 from tests.disks import on_small_disk
 from tests.helpers import make_entry, make_lineup
+from tests.test_foreign import make_special
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -310,6 +311,23 @@ def test_what_a_killed_writer_left_goes_with_the_next_lineup(run_folder):
     os.close(handle)
     LineupFile("us").write(make_lineup(make_entry("new", 1)))
     assert not draft.exists()
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link out", "loop"])
+def test_a_precision_report_that_cannot_be_read_leaves_the_version_served(curator, models, kind):
+    make_special(add_version(models, 1) / "precision.json", kind)
+    lineup = curator().look()
+    assert versions(lineup) == [1]
+    assert not lineup.refusals
+
+
+def test_sums_may_be_written_in_capitals_and_have_empty_lines(curator, models):
+    folder = add_version(models, 1)
+    write_sums(folder)
+    sums = (folder / "SHA256SUMS").read_text().splitlines()
+    sums = [line[:64].upper() + line[64:] for line in sums]
+    (folder / "SHA256SUMS").write_text("\n\n".join(sums))
+    assert versions(curator().look()) == [1]
 
 
 def test_sums_are_such_as_sha256sum_checks(models):

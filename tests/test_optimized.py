@@ -203,35 +203,6 @@ def test_a_worker_that_comes_back_gets_the_network_that_the_others_have(bundle, 
     assert pinned.find_network("int8") == old
 
 
-def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
-    """In a file system of 64 KiB, in a namespace of its own: the report needs 80."""
-    disk = tmp_path / "models" / "own"
-    program = (
-        "import sys; from pathlib import Path; from app.bundle import open_bundle;"
-        "from app.optimized import Optimized;"
-        "o = Optimized(open_bundle(Path(sys.argv[1]), 'own', 1), Path(sys.argv[1], 'cache'));"
-        "o.add_report('good')\n"
-        "try: o.add_report('x' * 80_000)\n"
-        "except Exception as error: print(repr(error))\n"
-        "print(o.report_path().read_text())"
-    )
-    done = on_small_disk(disk, 64, program)
-    error, report = done.stdout.splitlines()
-    assert report == "good"
-    assert "PassingFailure" in error
-    assert "No space left on device" in error
-
-
-def test_an_unreadable_report_is_left_out_with_a_warning(bundle, tmp_path, caplog):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    for text in ("", '{"weights": "x"', "[" * 10_000, "[]", '{"weights": 1, "measurements": [{}]}'):
-        (bundle.folder / "precision.json").write_text(text)
-        assert optimized.read_report() is None
-        assert (
-            "is left out, so fp32 is served; scripts/optimize makes it anew" in caplog.messages[-1]
-        )
-
-
 def test_footprints_beside_a_model_that_cannot_be_written_any_more_count_with_newer_ones(
     bundle, tmp_path
 ):
@@ -294,3 +265,30 @@ def test_a_part_that_claims_terabytes_is_not_read(bundle, tmp_path):
     (folder / "sums.json").write_text(text)
     place = folder.rename(folder.with_name(f"fp32-{take_digest(text.encode())}"))
     assert f"at most {MAX_WEIGHTS_BYTES} are read" in find_damage(place)
+
+
+def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
+    """In a file system of 64 KiB, in a namespace of its own: the report needs 80."""
+    disk = tmp_path / "models" / "own"
+    program = (
+        "import sys; from pathlib import Path; from app.bundle import open_bundle;"
+        "from app.optimized import Optimized;"
+        "o = Optimized(open_bundle(Path(sys.argv[1]), 'own', 1), Path(sys.argv[1], 'cache'));"
+        "o.add_report('good')\n"
+        "try: o.add_report('x' * 80_000)\n"
+        "except Exception as error: print(repr(error))\n"
+        "print(o.report_path().read_text())"
+    )
+    done = on_small_disk(disk, 64, program)
+    error, report = done.stdout.splitlines()
+    assert report == "good"
+    assert "PassingFailure" in error
+    assert "No space left on device" in error
+
+
+def test_an_unreadable_report_is_ignored_with_a_warning(bundle, tmp_path, caplog):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    for text in ("", '{"weights": "x"', "[" * 10_000, "[]", '{"weights": 1, "measurements": [{}]}'):
+        (bundle.folder / "precision.json").write_text(text)
+        assert optimized.read_report() is None
+        assert "is left out, so fp32 is served; scripts/optimize makes it anew" in caplog.messages[-1]

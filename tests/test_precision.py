@@ -20,6 +20,7 @@ from app.precision import (
     digest_network,
     read_report,
 )
+from tests.test_foreign import SPECIAL, make_special
 
 FINE = {"fp32": "", "bf16": "", "int8": ""}
 RUST = ClassCount("Rust", Count(200, 1))
@@ -221,7 +222,7 @@ def spoil(**changes):
         ('{"format": 2, "measurements": 3}', "not iterable"),
         (spoil(images=3, differing=4), "4 of 3 images differ"),
         (spoil(differing=-1), "differing is -1"),
-        (" " * (MAX_REPORT_BYTES + 1), "more than 1,000,000 bytes"),
+        (" " * (MAX_REPORT_BYTES + 1), "at most 1000000 are read"),
         (spoil(images=math.inf), "images is Infinity"),
         (spoil(images=10**400), "images is 1000000"),
         (spoil(images=10**9, differing=5 * 10**8), "images is 1000000000"),
@@ -246,8 +247,11 @@ def test_a_file_that_is_no_report_of_this_release_is_left_out_with_one_warning(
     assert reason in warning
 
 
-def test_a_folder_in_the_reports_place_is_no_report(tmp_path):
-    assert read_report(tmp_path, "abc", None) is None
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_regular_file_is_no_report_and_holds_nobody_up(tmp_path, caplog, kind):
+    make_special(tmp_path / "precision.json", kind)
+    assert read_report(tmp_path / "precision.json", "abc", None) is None
+    assert "precision.json is left out, so fp32 is served" in caplog.text
 
 
 def test_a_report_says_nothing_about_another_int8_network_than_the_one_it_measured(
