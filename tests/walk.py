@@ -68,7 +68,9 @@ class Walk:
         )
         footprint.run_probe = self.run_probe
 
-    def run_probe(self, task: str, bundle: Bundle, rows: Mapping[str, str]) -> dict[str, object]:
+    def run_probe(
+        self, task: str, bundle: Bundle, rows: Mapping[str, str], _sibling: object = None
+    ) -> dict[str, object]:
         """Stand for the probe: convert in this process, and do not measure again."""
         if task == footprint.PREPARE:
             return probe.prepare(Settings.from_env(rows), bundle)
