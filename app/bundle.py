@@ -154,13 +154,15 @@ def check_sums(folder: Path) -> None:
     if not os.path.lexists(sums):
         return
     for line in read_bytes(sums, MAX_SUMS_BYTES).decode("utf-8", "replace").splitlines():
+        if not line.strip():
+            continue
         expected, _, name = line.partition(" ")
         name = name[1:]  # after the second blank, or sha256sum's mark of a binary file
         if name not in SUMMED:
             raise BundleError(
                 f"{sums} names {shorten(name)}; it can name only {', '.join(SUMMED)}: remove that line"
             )
-        if take_sum(folder / name, MAX_WEIGHTS_BYTES) != expected:
+        if take_sum(folder / name, MAX_WEIGHTS_BYTES) != expected.lower():
             raise BundleError(f"{folder / name} is not what {SUMS_FILE} says: copy it again")
 
 

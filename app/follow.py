@@ -40,8 +40,8 @@ def follow(settings: Settings) -> None:
             lineup = file.read() or lineup  # the master may have written another
             lineup = look_once(curator, file, lineup)
             if not tidied or time.monotonic() - tidied > TIDY_S:
+                tidied = time.monotonic()  # what it meets must not delay the next looks
                 tidy(settings, lineup)
-                tidied = time.monotonic()
             if trouble:
                 logger.info("new versions are looked for again")
             pause, trouble = settings.poll_s, ""

@@ -24,7 +24,7 @@ from app.errors import BundleError, PassingFailure
 from app.gpus import list_gpus
 from app.machine import processor
 from app.optimized import NETWORKS, Optimized
-from app.precision import FP32, INT8
+from app.precision import FP32, INT8, TF32
 from app.settings import Settings, count_cores
 
 PREPARE, MEASURE = "prepare", "measure"  # what app/probe.py does
@@ -32,6 +32,13 @@ PREPARE, MEASURE = "prepare", "measure"  # what app/probe.py does
 UNPREPARED: dict[str, object] = {"unprepared": True}
 PROBE_TIMEOUT_S = 300
 FORMAT = 3  # of what is kept; raised when a footprint means something else than before
+MAX_BYTES = 1 << 50  # that a worker can need
+# Engine and device → what it serves there.
+KNOWN = {
+    ("openvino", "cpu"): tuple(NETWORKS),
+    ("eager", "cpu"): (FP32,),
+    ("cuda", "cuda"): (FP32, TF32, "fp16"),
+}
 CORES_PER_CPU_WORKER = 4  # one worker's Python keeps up with the forwards of four cores
 
 logger = logging.getLogger(__name__)
@@ -102,12 +109,24 @@ def read_footprint(content: object) -> Footprint | None:
         return None
     kinds = {"str": str, "int": int}
     fields = {field.name: kinds.get(str(field.type), object) for field in fields_of(Footprint)}
-    if set(content) != set(fields) or not all(
-        isinstance(value, fields[name]) for name, value in content.items()
+    if (
+        set(content) != set(fields)
+        or not all(isinstance(value, fields[name]) for name, value in content.items())
+        or not can_be(Footprint(**content))
     ):
         logger.warning("a footprint is not as expected and is measured again: %.200s", content)
         return None
     return Footprint(**content)
+
+
+def can_be(footprint: Footprint) -> bool:
+    """Tell whether a footprint can have been measured: what is planned from it must not fail."""
+    sizes = (footprint.host_bytes, footprint.device_bytes, footprint.context_bytes)
+    return (
+        footprint.precision in KNOWN.get((footprint.engine, footprint.device), ())
+        and footprint.host_bytes > 0
+        and all(0 <= size <= MAX_BYTES for size in sizes)
+    )
 
 
 def serving_network(optimized: Optimized, footprint: Footprint) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +21,6 @@ from typing import Any
 from app.bundle import CARD_FILE, SUMS_FILE, check_sums, open_bundle
 from app.errors import BundleError, PassingFailure, first_line
 from app.footprint import Footprint, find_footprint, serving_network
-from app.foreign import MAX_JSON_BYTES, open_regular
 from app.machine import hold_lock
 from app.model_folders import CLASS_FILE, WEIGHT_FILES, versions_of
 from app.models_file import Wanted, read_wanted
@@ -228,7 +228,7 @@ class Curator:
         wanted = read_wanted(self._settings)
         # Two that look at once would convert everything twice.
         with hold_lock(self._settings.cache / "curator.lock", wait_s) as held:
-            if not held and self._lineup.entries:
+            if held is False and self._lineup.entries:
                 return self._lineup
             parts = [self._look_at(config) for config in wanted.configs]
         self._looked = True
@@ -294,7 +294,7 @@ class Curator:
     def _is_settled(self, folder: Path, fingerprint: Fingerprint) -> bool:
         """Tell whether a version looks finished: it came as a whole, or did not change since the last look."""
         unchanged = not self._looked or self._seen.get(folder) == fingerprint
-        return unchanged or (folder / SUMS_FILE).exists()
+        return unchanged or os.path.exists(folder / SUMS_FILE)  # False too where it cannot be told
 
     def _check(
         self, name: str, version: int, folder: Path, fingerprint: Fingerprint
@@ -345,10 +345,6 @@ def check_version(
         BundleError: it cannot; the text says why.
     """
     check_sums(folder)
-    with suppress(FileNotFoundError):
-        open_regular(
-            folder / REPORT_FILE, MAX_JSON_BYTES
-        ).close()  # who reads it does not expect a FIFO
     optimized = Optimized(open_bundle(folder, name, version), settings.cache)
     footprint = find_footprint(settings, optimized, sibling)
     network = serving_network(optimized, footprint)
@@ -356,10 +352,13 @@ def check_version(
 
 
 def take_fingerprint(folder: Path) -> Fingerprint:
-    """Return what tells, without reading a file, whether a version was changed."""
+    """Return what tells, without reading a file, whether a version was changed.
+
+    What cannot be looked at (a link in a circle) counts as missing: whoever reads it says why.
+    """
     found = []
     for name in WATCHED:
-        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        with suppress(OSError):
             stat = (folder / name).stat()
             # The time of change too: a copy can keep size and time of modification.
             found.append((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -35,6 +36,12 @@ LOUD = ("PIL", "python_multipart", "urllib3")  # log what clients send, or a lin
 # gevent gives each greenlet its own context, so this needs no Flask and holds in the decode
 # threads' callers too.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+@lru_cache(maxsize=100)
+def warn_once(logger: logging.Logger, text: str) -> None:
+    """Log a warning that would come again with every look at a folder."""
+    logger.warning("%s", text)
 
 
 class JsonFormatter(logging.Formatter):

@@ -124,7 +124,7 @@ def read_process(pid: int) -> ProcessUse | None:
 
 
 @contextmanager
-def hold_lock(path: Path, timeout_s: float) -> Iterator[bool]:
+def hold_lock(path: Path, timeout_s: float) -> Iterator[bool | None]:
     """Hold a lock that other processes know by its file; the whole thread waits until it is free.
 
     Where the file cannot be made or locked, or its holder does not let go in time, nothing is held:
@@ -135,20 +135,21 @@ def hold_lock(path: Path, timeout_s: float) -> Iterator[bool]:
         timeout_s: how long to wait.
 
     Yields:
-        Whether the lock is held.
+        Whether the lock is held; False where somebody else holds it, None where it cannot be made or locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
+        # To read as well, and without waiting: a FIFO in its place would wait for its other end.
+        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666))
     except OSError:
-        yield False
+        yield None
         return
     with lock:  # closing it lets go, and so does the kernel when the process ends
         yield wait_for_lock(lock, timeout_s)
 
 
 @contextmanager
-def hold_host_lock(name: str, timeout_s: float) -> Iterator[bool]:
+def hold_host_lock(name: str, timeout_s: float) -> Iterator[bool | None]:
     """Hold a lock that every server on this host knows by its name, whatever its folders; else as ``hold_lock``.
 
     The file lies where everybody may write, so it is not trusted: a link is not followed, nothing is written,
@@ -157,7 +158,7 @@ def hold_host_lock(name: str, timeout_s: float) -> Iterator[bool]:
     try:
         lock = open_shared(Path(tempfile.gettempdir(), f"resnet-serving-{name}.lock"))
     except OSError:
-        yield False
+        yield None
         return
     with lock:
         yield wait_for_lock(lock, timeout_s)
@@ -181,8 +182,8 @@ def open_shared(path: Path) -> IO[str]:
     return os.fdopen(descriptor)
 
 
-def wait_for_lock(lock: IO[str], timeout_s: float) -> bool:
-    """Lock an open file; return False where that is not possible in time."""
+def wait_for_lock(lock: IO[str], timeout_s: float) -> bool | None:
+    """Lock an open file; return False where that is not possible in time, None where it never is."""
     until = time.monotonic() + timeout_s
     while True:
         try:
@@ -192,7 +193,7 @@ def wait_for_lock(lock: IO[str], timeout_s: float) -> bool:
                 return False
             time.sleep(LOCK_POLL_S)
         except OSError:  # a file system without locks
-            return False
+            return None
         else:
             return True
 

@@ -31,8 +31,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from app.bundle import Bundle
-from app.errors import BundleError
+from app.errors import BundleError, PassingFailure
 from app.files import draft_folder, move_folder, try_lock, write_file
+from app.logs import warn_once
 from app.precision import FP32, INT8, REPORT_FILE, Report, read_report
 from app.sums import (
     ANSWERS_FILE,
@@ -119,7 +120,7 @@ class Optimized:
 
     def latest_name(self, kind: str) -> str:
         """Return the name of the network that whoever starts now would use; nothing is checked."""
-        names = (str(read_hint(home / f"{kind}.json").get("network", "")) for home in self.homes)
+        names = (str(read_pointer(home, kind).get("network", "")) for home in self.homes)
         return next(filter(None, names), "")
 
     def name_network(self, kind: str) -> str:
@@ -176,7 +177,7 @@ class Optimized:
     def report_path(self) -> Path:
         """Return where the precision report lies, or would lie: in the bundle, or in the cache."""
         cached = self.homes[1] / REPORT_FILE
-        return cached if cached.exists() else self.bundle.folder / REPORT_FILE
+        return cached if os.path.exists(cached) else self.bundle.folder / REPORT_FILE
 
     def read_report(self) -> Report | None:
         """Return the precision report; see ``precision.read_report``."""
@@ -200,18 +201,17 @@ class Optimized:
                 write_file(network.parent.parent / f"{INT8}.json", json.dumps(latest))
             path = cached if home == self.homes[1] else self.bundle.folder / REPORT_FILE
             write_file(path, text)
-            if path != cached:
-                cached.unlink(missing_ok=True)  # an older one, which would go first
+            if path != cached and os.path.exists(cached):
+                cached.unlink()  # an older one, which would go first
             return path
 
         return self._keep("the report", write)
 
     def read_footprints(self) -> dict[str, Any]:
         """Return the measured footprints by their key; nothing where there are none or they cannot be read."""
-        for home in self.homes:
-            if content := read_hint(home / FOOTPRINTS_FILE):
-                return content
-        return {}
+        # Both: beside a model that cannot be written by now lie those of earlier days.
+        beside, cached = (read_hint(home / FOOTPRINTS_FILE) for home in self.homes)
+        return beside | cached
 
     def add_footprint(self, key: str, footprint: dict[str, Any]) -> None:
         """Keep a measured footprint. Raises BundleError where there is nowhere to write it."""
@@ -222,11 +222,9 @@ class Optimized:
         """Return the name of a network's folder, or empty."""
         if kind in self._chosen:
             return self._chosen[kind]
-        latest = read_hint(home / f"{kind}.json")
-        name = str(latest.get("network", ""))
-        if not (NETWORK_FOLDER.fullmatch(name) and name.startswith(f"{kind}-")):
-            return ""
-        return name if latest.get("report", "") in ("", self._report_digest()) else ""
+        latest = read_pointer(home, kind)
+        is_measured = latest.get("report", "") in ("", self._report_digest())
+        return str(latest.get("network", "")) if is_measured else ""
 
     def _report_digest(self) -> str:
         """Return what tells the precision report from every other; empty where there is none."""
@@ -245,8 +243,10 @@ class Optimized:
             return False  # it is gone
         if damage := find_damage(folder):
             os.close(handle)
-            logger.warning("%s is damaged and is made again: %s", folder, damage)
             shutil.rmtree(folder, ignore_errors=True)
+            # What cannot be removed is found again and again.
+            warn = warn_once if folder.exists() else logging.Logger.warning
+            warn(logger, f"{folder} is damaged and is made again: {damage}")
             return False
         try_lock(handle, fcntl.LOCK_SH)
         self._sound[folder] = handle
@@ -261,13 +261,20 @@ class Optimized:
         return array
 
     def _keep(self, what: str, write: Callable[[Path], T]) -> T:
-        """Have something written into the first home that can be. Raises BundleError where none can."""
+        """Have something written into the first home that can be. Raises PassingFailure where none can."""
         problems = []
         for home in self.homes:
             try:
                 return write(home)
             except OSError as error:
                 problems.append(f"{home}: {error.strerror or error}")
-        raise BundleError(
+        raise PassingFailure(
             f"{what} cannot be written ({'; '.join(problems)}); set SERVING_CACHE to a folder that can"
         )
+
+
+def read_pointer(home: Path, kind: str) -> dict[str, Any]:
+    """Return which network a kind is in a home; nothing where no network can have such a name."""
+    latest = read_hint(home / f"{kind}.json")
+    name = str(latest.get("network", ""))
+    return latest if NETWORK_FOLDER.fullmatch(name) and name.startswith(f"{kind}-") else {}

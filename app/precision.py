@@ -7,18 +7,20 @@ report ``precision.json`` into the bundle; here it is read and the precision cho
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.agreement import CONFIDENCE, Agreement, ClassCount, Count, images_needed
 from app.errors import BundleError
+from app.foreign import read_bytes
+from app.logs import warn_once
 from app.machine import processor
 
 FP32 = "fp32"
@@ -27,6 +29,8 @@ TF32 = "tf32"  # fp32 on a GPU's tensor cores, with ten bits of the mantissa; it
 REPORT_FILE = "precision.json"
 REPORT_FORMAT = 2  # 1 had no bounds
 MAX_REPORT_BYTES = 1_000_000
+MAX_COUNT = 1_000_000  # of images, classes, images/s; a bound of more would take minutes to compute
+MAX_SHOWN = 60  # characters of a wrong value in a warning
 MIN_AGREEMENT = 0.99  # of the label sets with fp32's, at the bound
 
 logger = logging.getLogger(__name__)
@@ -127,13 +131,14 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
     read or is of another release. What it says of an int8 network other than ``int8`` is left out.
     """
     try:
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
-        with path.open("rb") as file:
-            text = file.read(MAX_REPORT_BYTES + 1)
-        report = parse_report(text)
-    except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
-        warn_once(f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}")
+        report = parse_report(read_bytes(path, MAX_REPORT_BYTES))
+    except (BundleError, ValueError, TypeError, LookupError, RecursionError) as error:
+        warn_once(
+            logger,
+            f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}",
+        )
         return None
     if report.weights != weights:
         return None
@@ -141,16 +146,11 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
     rows = tuple(row for row in report.measurements if row.network in ("", found))
     if len(rows) < len(report.measurements) and found:
         warn_once(
+            logger,
             f"{path} measured another int8 network than {int8}, which is not served; "
-            "scripts/optimize makes and measures it anew"
+            "scripts/optimize makes and measures it anew",
         )
     return dataclasses.replace(report, measurements=rows)
-
-
-@functools.lru_cache(maxsize=100)
-def warn_once(text: str) -> None:
-    """Log a warning that would come again with every look at the folder."""
-    logger.warning("%s", text)
 
 
 def digest_network(path: Path | None) -> str:
@@ -166,41 +166,58 @@ def digest_network(path: Path | None) -> str:
 
 def parse_report(text: bytes) -> Report:
     """Return ``Report.as_text`` as a report. Raises ValueError, TypeError or LookupError on anything else."""
-    if len(text) > MAX_REPORT_BYTES:
-        raise ValueError(f"it has more than {MAX_REPORT_BYTES:,} bytes")
-    content: dict[str, Any] = json.loads(text)
+    content = json.loads(text)
     if not isinstance(content, dict):
         raise TypeError("it is no JSON object")
     if (found := content.get("format")) != REPORT_FORMAT:
         raise ValueError(f"its format is {found}, this release reads {REPORT_FORMAT}")
     measurements = tuple(parse_measurement(row) for row in content["measurements"])
-    calibrated, measured = int(content["calibrated"]), int(content["measured"])
+    calibrated, measured = (read_whole(content, key) for key in ("calibrated", "measured"))
     return Report(str(content["weights"]), calibrated, measured, measurements)
 
 
-def parse_measurement(row: Mapping[str, Any]) -> Measurement:
+def parse_measurement(row: dict[str, Any]) -> Measurement:
     """Return one measurement of a report's JSON; raises as ``parse_report`` does."""
     found, worst = row["agreement"], row["agreement"]["worst_class"]
     agreement = Agreement(
         parse_count(found["everywhere"]),
         parse_count(found["labelled"]),
-        int(found["classes"]),
-        int(found["classes_seen"]),
+        read_whole(found, "classes"),
+        read_whole(found, "classes_seen"),
         worst and ClassCount(str(worst["name"]), parse_count(worst["count"])),
     )
+    if agreement.labelled.images > agreement.everywhere.images:
+        raise ValueError("it counts more images with a label than images")
     if worst and agreement.classes_seen < 1:
         raise ValueError("it names a worst class and saw none")
-    return dataclasses.replace(
-        Measurement(**row), agreement=agreement, images_per_s=float(row["images_per_s"])
-    )
+    for key in ("device", "precision", "processor", "network"):
+        if not isinstance(row.get(key, ""), str):
+            raise odd_value(row, key)
+    speed = row["images_per_s"]
+    if not isinstance(speed, int | float) or not 0 <= speed <= MAX_COUNT:
+        raise odd_value(row, "images_per_s")
+    return Measurement(**{**row, "agreement": agreement, "images_per_s": float(speed)})
 
 
-def parse_count(content: Mapping[str, Any]) -> Count:
+def parse_count(content: dict[str, Any]) -> Count:
     """Return one count of a report's JSON; raises as ``parse_report`` does."""
-    count = Count(int(content["images"]), int(content["differing"]))
-    if not 0 <= count.differing <= count.images:
+    count = Count(read_whole(content, "images"), read_whole(content, "differing"))
+    if count.differing > count.images:
         raise ValueError(f"{count.differing} of {count.images} images differ")
     return count
+
+
+def read_whole(content: dict[str, Any], key: str) -> int:
+    """Return a whole number from 0 to ``MAX_COUNT``; raises as ``parse_report`` does."""
+    found = content[key]
+    if type(found) is not int or not 0 <= found <= MAX_COUNT:
+        raise odd_value(content, key)
+    return found
+
+
+def odd_value(content: dict[str, Any], key: str) -> ValueError:
+    """Return an error that names a value which cannot be meant."""
+    return ValueError(f"{key} is {json.dumps(content[key])[:MAX_SHOWN]}")
 
 
 def choose_precision(

@@ -22,6 +22,7 @@ from app.bundle import (
     CARD_FILE,
     MAX_WEIGHTS_BYTES,
     SUMS_FILE,
+    check_sums,
     open_bundle,
     put_in_place,
     write_sums,
@@ -78,6 +79,7 @@ def publish(source: Path, model: Path, settings: Settings) -> Path:
 def check(folder: Path, source: Path, name: str, settings: Settings) -> None:
     """Serve a copy once. Raises BundleError with the paths of the ``source``."""
     try:
+        check_sums(folder)  # the source's own, if it has any
         optimized = Optimized(open_bundle(folder, name, 1), settings.cache)
         footprint = find_footprint(settings, optimized)
     except BundleError as error:
@@ -98,7 +100,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
             f"{source} holds no model: expected a folder with model.pth and {CLASS_FILE}"
         )
     make_folder(folder)
-    for path in (weights, source / CLASS_FILE, source / CARD_FILE):
+    for path in (weights, *(source / name for name in (CLASS_FILE, CARD_FILE, SUMS_FILE))):
         if os.path.lexists(path):
             copy_file(path, folder / path.name, MAX_WEIGHTS_BYTES)
     if os.path.lexists(source / CALIBRATION):

@@ -10,6 +10,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
+from app.bundle import MAX_WEIGHTS_BYTES
+from app.logs import warn_once
+
 NETWORK_FILE, NUMBERS_FILE = "network.xml", "network.bin"
 GRADIENTS_FILE, ANSWERS_FILE, SUMS_FILE = "gradients.npy", "answers.npy", "sums.json"
 REQUIRED = {NETWORK_FILE, NUMBERS_FILE, ANSWERS_FILE}
@@ -27,17 +30,23 @@ def read_hint(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        logger.warning("%s is ignored and made again: %s", path, error)
+        warn_once(logger, f"{path} is ignored and made again: {error}")
         return {}
     return content
 
 
 def read_small(path: Path) -> bytes:
     """Return a small file's content, and wait for nobody where it is a pipe. Raises OSError or ValueError."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not S_ISREG(os.fstat(file.fileno()).st_mode):
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not S_ISREG(
+            os.fstat(handle).st_mode
+        ):  # asked first: open() leaves a folder's handle open
             raise ValueError(f"{path.name} is no file")
-        content = file.read(MAX_JSON_BYTES + 1)
+        with open(handle, "rb", closefd=False) as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+    finally:
+        os.close(handle)
     if len(content) > MAX_JSON_BYTES:
         raise ValueError(f"{path.name} is larger than {MAX_JSON_BYTES} bytes")
     return content
@@ -66,8 +75,8 @@ def find_damage(folder: Path) -> str:
         if take_digest(text) != folder.name.partition("-")[2]:
             raise ValueError(f"{SUMS_FILE} is another one")
         sums = json.loads(text)
-        if set(sums) - {GRADIENTS_FILE} != REQUIRED:
-            raise ValueError(f"{SUMS_FILE} names {sorted(sums)[:9]}")
+        if not isinstance(sums, dict) or set(sums) - {GRADIENTS_FILE} != REQUIRED:
+            raise ValueError(f"{SUMS_FILE} names other files than {sorted(REQUIRED)}")
         for name, (size, digest) in sums.items():
             check_part(folder / name, size, digest)
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -80,6 +89,10 @@ def check_part(path: Path, size: int, digest: str) -> None:
     found = path.lstat()
     if not S_ISREG(found.st_mode):
         raise ValueError(f"{path.name} is no file")
+    if found.st_size > MAX_WEIGHTS_BYTES:
+        raise ValueError(
+            f"{path.name} has {found.st_size} bytes; at most {MAX_WEIGHTS_BYTES} are read"
+        )
     if found.st_size != size:
         raise ValueError(f"{path.name} has {found.st_size} bytes instead of {size}")
     with path.open("rb") as file:

@@ -97,7 +97,7 @@ def is_unused(folder: Path) -> bool:
         mark = folder / MARK  # another release touches nothing: its day begins with the first look
         with suppress(OSError):
             mark.touch(exist_ok=False)
-        if not mark.exists() or age_s(mark) < DAY_S:
+        if not os.path.exists(mark) or age_s(mark) < DAY_S:  # False too where it cannot be told
             return False
     elif age_s(folder) < DAY_S:
         return False

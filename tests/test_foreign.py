@@ -272,7 +272,7 @@ SPECIAL = ["FIFO", "folder", "socket", "device", "link out", "loop"]
 @pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize(
     "name",
-    ["class_name.json", "model.json", "SHA256SUMS", "model.pth", "model.npz", "precision.json"],
+    ["class_name.json", "model.json", "SHA256SUMS", "model.pth", "model.npz"],
 )
 def test_what_is_no_regular_file_is_refused_and_holds_nobody_up(tmp_path, name, kind, settings):
     folder = make_bundle(tmp_path / "models" / "leaves" / "1")

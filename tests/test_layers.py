@@ -62,7 +62,7 @@ NEIGHBOURS |= {
 }
 NEIGHBOURS |= {("budgets", "settings"), ("logs", "log_writer")}
 NEIGHBOURS |= {("optimized", "precision"), ("network", "bundle"), ("network", "weights")}
-NEIGHBOURS |= {("precision", "agreement"), ("agreement", "decision")}
+NEIGHBOURS |= {("precision", "foreign"), ("precision", "agreement"), ("agreement", "decision")}
 NEIGHBOURS |= {("bundle", "card"), ("card", "images"), ("card", "decision"), ("network", "card")}
 NEIGHBOURS |= {("network", "gradcam"), ("heatmap", "images"), ("servable", "heatmap")}
 NEIGHBOURS |= {("jpeg_structure", "image_parts"), ("image_structure", "image_parts")}
@@ -86,7 +86,9 @@ NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "c
 NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}
 NEIGHBOURS |= {("native_pool", "handoff"), ("roster", "quarantine"), ("worker", "responses")}
-NEIGHBOURS |= {("optimized", "sums")} | {("tidy", there) for there in ("lineup", "optimized")}
+NEIGHBOURS |= {("optimized", "sums"), ("sums", "bundle")} | {
+    ("tidy", there) for there in ("lineup", "optimized")
+}
 NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
 NEIGHBOURS |= {("versions", there) for there in ("routing", "statuses", "traffic")}
 NEIGHBOURS |= {("routing", "lineup"), ("routing", "traffic"), ("statuses", "lineup")}

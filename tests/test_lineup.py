@@ -8,14 +8,17 @@ import shutil
 
 import pytest
 
+from app import files
 from app import lineup as lineup_module
 from app.bundle import write_sums
 from app.errors import BundleError, PassingFailure
 from app.footprint import Footprint
-from app.lineup import Curator, Entry, Lineup, Refusal
+from app.lineup import WATCHED, Curator, Entry, Lineup, Refusal
 from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
+from tests.disks import on_small_disk
 from tests.helpers import make_entry, make_lineup
+from tests.test_foreign import make_special
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -280,12 +283,51 @@ def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
     assert LineupFile("us").read().default == "newer"
 
 
-def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(run_folder):
-    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
-    (run_folder / f"lineup.{os.getpid()}").mkdir()  # where it would be drafted
-    trouble = LineupFile("us").try_write(make_lineup(make_entry("new", 1)))
-    assert "lineup.json cannot be written" in trouble
-    assert not (run_folder / "lineup.json").exists()
+def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
+    program = (
+        "import os, sys; from app.lineup import Lineup; from app.lineup_file import LineupFile;"
+        "os.chdir(sys.argv[1]); LineupFile('an earlier start').write(Lineup('old'));"
+        "print(LineupFile('us').try_write(Lineup('x' * 80_000))); print(os.listdir('run'))"
+    )
+    (tmp_path / "disk").mkdir()
+    trouble, left = on_small_disk(tmp_path / "disk", 64, program).stdout.splitlines()
+    assert "lineup.json cannot be written ([Errno 28] No space left on device" in trouble
+    assert left == "[]"
+
+
+def test_a_lineup_is_on_the_disk_before_it_takes_its_place(run_folder, monkeypatch):
+    """Else a power cut leaves an empty file, and the next start forgets which model is the default."""
+    written, real = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (written.append(os.fstat(handle).st_ino), real(handle))
+    )
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))
+    assert (run_folder / "lineup.json").stat().st_ino in written
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_lineup(run_folder):
+    run_folder.mkdir()
+    draft, handle = files.make_draft(run_folder, files.DRAFT)
+    os.close(handle)
+    LineupFile("us").write(make_lineup(make_entry("new", 1)))
+    assert not draft.exists()
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "folder", "link out", "loop"])
+def test_a_precision_report_that_cannot_be_read_leaves_the_version_served(curator, models, kind):
+    make_special(add_version(models, 1) / "precision.json", kind)
+    lineup = curator().look()
+    assert versions(lineup) == [1]
+    assert not lineup.refusals
+
+
+def test_sums_may_be_written_in_capitals_and_have_empty_lines(curator, models):
+    folder = add_version(models, 1)
+    write_sums(folder)
+    sums = (folder / "SHA256SUMS").read_text().splitlines()
+    sums = [line[:64].upper() + line[64:] for line in sums]
+    (folder / "SHA256SUMS").write_text("\n\n".join(sums))
+    assert versions(curator().look()) == [1]
 
 
 def test_sums_are_such_as_sha256sum_checks(models):
@@ -534,3 +576,38 @@ def test_a_version_whose_network_is_gone_is_looked_at_again(curator, models, mea
     network.rmdir()
     here.look()
     assert measured == [1, 1]
+
+
+@pytest.mark.parametrize("target", ["itself", "x" * 300])
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_link_that_cannot_be_followed_harms_its_own_version_only(curator, models, name, target):
+    add_version(models, 1)
+    running = curator()
+    running.look()
+    folder = add_version(models, 2)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(name if target == "itself" else target)
+    for here in (running, curator()):
+        here.look()
+        lineup = here.look()
+        assert versions(lineup) in ([1], [2])
+        assert not lineup.problem
+        assert [refusal.version for refusal in lineup.refusals] in ([2], [])
+    write_sums(add_version(models, 3))
+    assert versions(running.look()) == [3]
+
+
+@pytest.mark.parametrize("way", ["a file", "a FIFO for a lock"])
+def test_where_the_cache_takes_no_lock_new_versions_are_taken_over_all_the_same(
+    curator, models, tmp_path, way
+):
+    if way == "a file":
+        (tmp_path / "cache").write_text("")
+    else:
+        (tmp_path / "cache").mkdir()
+        os.mkfifo(tmp_path / "cache" / "curator.lock")
+    add_version(models, 1)
+    here = curator()
+    assert versions(here.look()) == [1]
+    write_sums(add_version(models, 2))
+    assert versions(here.look()) == [2]

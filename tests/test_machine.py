@@ -79,7 +79,7 @@ def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):
         assert held
         began = time.monotonic()
         with hold_lock(path, 0.2) as other:
-            assert not other
+            assert other is False
         assert 0.2 <= time.monotonic() - began < 5
     with hold_lock(path, 0) as held:
         assert held, "it was given back"
@@ -88,14 +88,14 @@ def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):
 def test_where_no_lock_can_be_held_the_work_is_done_all_the_same(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     with hold_lock(tmp_path / "file" / "lock", 5) as held:
-        assert not held
+        assert held is None
 
     def refuse(*_):
         raise OSError(37, "No locks available")  # as some network file systems do
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with hold_lock(tmp_path / "lock", 5) as held:
-        assert not held
+        assert held is None
 
 
 def test_a_process_can_offer_to_end_first_when_memory_runs_out():

@@ -7,12 +7,13 @@ import os
 import numpy as np
 import pytest
 
-from app.bundle import find_bundle
+from app.bundle import MAX_WEIGHTS_BYTES, find_bundle
 from app.card import Card
 from app.decision import Decision
 from app.errors import BundleError
 from app.images import Frame
 from app.optimized import FORMAT, Optimized
+from app.sums import find_damage, take_digest
 from tests.disks import on_small_disk
 
 
@@ -202,6 +203,70 @@ def test_a_worker_that_comes_back_gets_the_network_that_the_others_have(bundle, 
     assert pinned.find_network("int8") == old
 
 
+def test_footprints_beside_a_model_that_cannot_be_written_any_more_count_with_newer_ones(
+    bundle, tmp_path
+):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    for home, when in zip(optimized.homes, ("earlier", "newer"), strict=True):
+        home.mkdir(parents=True)
+        (home / "footprints.json").write_text(json.dumps({when: {"host_bytes": 1}}))
+    assert set(optimized.read_footprints()) == {"earlier", "newer"}
+
+
+def test_where_the_cache_is_a_file_the_report_is_written_all_the_same(bundle, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    optimized = Optimized(bundle, tmp_path / "cache")
+    assert optimized.add_report("text") == bundle.folder / "precision.json"
+
+
+@pytest.mark.parametrize("target", ["cache", "x" * 300])
+def test_where_the_cache_cannot_be_entered_the_report_beside_the_model_counts(
+    bundle, tmp_path, target
+):
+    (tmp_path / "cache").symlink_to(target)
+    optimized = Optimized(bundle, tmp_path / "cache")
+    assert optimized.add_report("text") == bundle.folder / "precision.json"
+    assert optimized.report_path() == bundle.folder / "precision.json"
+
+
+def test_a_folder_in_a_hints_place_is_told_once_and_keeps_no_handle(bundle, tmp_path, caplog):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    (optimized.homes[0] / "footprints.json").mkdir(parents=True)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        assert optimized.read_footprints() == {}
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "../..", "x" * 10_000])
+def test_a_hostile_pointer_names_no_network_in_use(bundle, tmp_path, name):
+    optimized = Optimized(bundle, tmp_path / "cache")
+    home = optimized.add_network("fp32", save).parent.parent
+    (home / "fp32.json").write_text(json.dumps({"network": name}))
+    assert optimized.latest_name("fp32") == ""
+
+
+@pytest.mark.parametrize("sums", ['["network.xml", "network.bin", "answers.npy"]', "7", "null"])
+def test_sums_that_are_none_are_a_damage_whatever_the_folder_is_called(bundle, tmp_path, sums):
+    home = Optimized(bundle, tmp_path / "cache").add_network("fp32", save).parent.parent
+    place = home / f"fp32-{take_digest(sums.encode())}"
+    place.mkdir()
+    (place / "sums.json").write_text(sums)
+    (home / "fp32.json").write_text(json.dumps({"network": place.name}))
+    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
+
+
+def test_a_part_that_claims_terabytes_is_not_read(bundle, tmp_path):
+    folder = Optimized(bundle, tmp_path / "cache").add_network("fp32", save).parent
+    os.truncate(folder / "network.bin", 1 << 43)
+    sums = json.loads((folder / "sums.json").read_text())
+    text = json.dumps(sums | {"network.bin": [1 << 43, "0" * 64]})
+    (folder / "sums.json").write_text(text)
+    place = folder.rename(folder.with_name(f"fp32-{take_digest(text.encode())}"))
+    assert f"at most {MAX_WEIGHTS_BYTES} are read" in find_damage(place)
+
+
 def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
     """In a file system of 64 KiB, in a namespace of its own: the report needs 80."""
     disk = tmp_path / "models" / "own"
@@ -217,7 +282,7 @@ def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
     done = on_small_disk(disk, 64, program)
     error, report = done.stdout.splitlines()
     assert report == "good"
-    assert "BundleError" in error
+    assert "PassingFailure" in error
     assert "No space left on device" in error
 
 

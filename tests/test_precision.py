@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from app.precision import (
     digest_network,
     read_report,
 )
+from tests.test_foreign import SPECIAL, make_special
 
 FINE = {"fp32": "", "bf16": "", "int8": ""}
 RUST = ClassCount("Rust", Count(200, 1))
@@ -188,6 +190,19 @@ def test_a_report_says_images_shares_and_bounds():
 OLD = {"weights": "abc", "pictures": 500, "measurements": []}
 
 
+def spoil_row(**changes):
+    """Return a report's text in which the first row says something else."""
+    content = json.loads(MEASURED.as_text())
+    content["measurements"][0] |= changes
+    return json.dumps(content)
+
+
+def spoil_agreement(**changes):
+    return spoil_row(
+        agreement=json.loads(MEASURED.as_text())["measurements"][0]["agreement"] | changes
+    )
+
+
 def spoil(**changes):
     """Return a report's text in which the first row's first count is another."""
     content = json.loads(MEASURED.as_text())
@@ -206,8 +221,18 @@ def spoil(**changes):
         ('{"format": 2, "measurements": [{"a": 1}]}', "agreement"),
         ('{"format": 2, "measurements": 3}', "not iterable"),
         (spoil(images=3, differing=4), "4 of 3 images differ"),
-        (spoil(differing=-1), "-1 of 1000 images differ"),
-        (" " * (MAX_REPORT_BYTES + 1), "more than 1,000,000 bytes"),
+        (spoil(differing=-1), "differing is -1"),
+        (" " * (MAX_REPORT_BYTES + 1), "at most 1000000 are read"),
+        (spoil(images=math.inf), "images is Infinity"),
+        (spoil(images=10**400), "images is 1000000"),
+        (spoil(images=10**9, differing=5 * 10**8), "images is 1000000000"),
+        (spoil(images=True, differing=0), "images is true"),
+        (spoil(images=999), "more images with a label than images"),
+        (spoil_agreement(classes_seen=10**400), "classes_seen is 1000000"),
+        (spoil_row(precision=["int8"]), 'precision is ["int8"]'),
+        (spoil_row(network={}), "network is {}"),
+        (spoil_row(images_per_s=math.nan), "images_per_s is NaN"),
+        (spoil_row(images_per_s=-1), "images_per_s is -1"),
     ],
 )
 def test_a_file_that_is_no_report_of_this_release_is_left_out_with_one_warning(
@@ -222,8 +247,11 @@ def test_a_file_that_is_no_report_of_this_release_is_left_out_with_one_warning(
     assert reason in warning
 
 
-def test_a_folder_in_the_reports_place_is_no_report(tmp_path):
-    assert read_report(tmp_path, "abc", None) is None
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_what_is_no_regular_file_is_no_report_and_holds_nobody_up(tmp_path, caplog, kind):
+    make_special(tmp_path / "precision.json", kind)
+    assert read_report(tmp_path / "precision.json", "abc", None) is None
+    assert "precision.json is left out, so fp32 is served" in caplog.text
 
 
 def test_a_report_says_nothing_about_another_int8_network_than_the_one_it_measured(

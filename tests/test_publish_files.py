@@ -7,6 +7,7 @@ import stat
 import pytest
 
 from app import publish as publish_module
+from app.bundle import write_sums
 from app.errors import BundleError
 from app.footprint import Footprint
 from app.publish import describe_answer, publish
@@ -87,6 +88,18 @@ def test_what_is_refused_is_named_by_its_own_path_and_leaves_nothing(place, tmp_
     with pytest.raises(BundleError):
         place()
     assert (tmp_path / "models" / "leaves").exists()  # it was there before
+
+
+def test_a_source_that_is_not_what_its_own_sums_say_is_refused(place, tmp_path):
+    write_sums(tmp_path / "new")
+    (tmp_path / "new" / "model.pth").write_bytes(b"cut o")
+    with pytest.raises(BundleError) as error:
+        place()
+    assert (
+        str(error.value) == f"{tmp_path}/new/model.pth is not what SHA256SUMS says: copy it again"
+    )
+    write_sums(tmp_path / "new")
+    assert place()[0].name == "1"
 
 
 @pytest.mark.parametrize("name", ["a:b", ".hidden", "a\nb", "a" * 201])

@@ -133,3 +133,16 @@ def test_the_audit_says_what_is_known_or_that_nothing_is(tmp_path, said, status,
     (tmp_path / "pip_audit.py").write_text(f"print({said!r})")
     done = run("audit", PYTHONPATH=str(tmp_path))
     assert (done.returncode, line in done.stdout) == (status, True), done.stdout + done.stderr
+
+
+def test_what_the_audit_found_counts_though_the_network_goes_away(tmp_path):
+    said = json.dumps({"dependencies": [BAD]})
+    # The files are asked in the order of their names.
+    first = sorted(path.name for path in ROOT.glob("requirements*.txt"))[0]
+    (tmp_path / "pip_audit.py").write_text(
+        f"import sys; print({said!r} if sys.argv[-1].endswith({first!r}) else '')"
+    )
+    done = run("audit", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "c 2: PYSEC-1; fixed in: 3" in done.stdout
+    assert "cannot be reached" in done.stdout

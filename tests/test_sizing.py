@@ -384,7 +384,7 @@ def test_plan_workers_prints_the_plan_with_its_reasons():
     assert int(shown.splitlines()[-1].split()[1]) >= 1
 
 
-MEASURED = dataclasses.asdict(ON_CPU) | {"engine": "eager"}
+MEASURED = dataclasses.asdict(ON_CPU) | {"engine": "eager", "precision": "fp32"}
 
 
 @pytest.mark.parametrize(
@@ -394,6 +394,12 @@ MEASURED = dataclasses.asdict(ON_CPU) | {"engine": "eager"}
         MEASURED | {"new_field": 1},
         MEASURED | {"host_bytes": "many"},
         MEASURED | {"device_bytes": None},
+        MEASURED | {"host_bytes": 0},
+        MEASURED | {"host_bytes": -(10**9)},
+        MEASURED | {"device_bytes": 10**30},
+        MEASURED | {"engine": "other"},
+        MEASURED | {"precision": "int4"},
+        MEASURED | {"device": "cuda"},
         "damaged",
         ["damaged"],
     ],

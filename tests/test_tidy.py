@@ -13,6 +13,7 @@ from app.footprint import Footprint
 from app.lineup import Entry, Lineup
 from app.optimized import FORMAT, Optimized
 from app.tidy import MARK, tidy
+from tests.test_foreign import as_nobody
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -146,6 +147,23 @@ def test_drafts_of_killed_processes_go_wherever_they_lie(place, tmp_path):
     make_old(*drafts)
     place.tidy()
     assert not any(draft.exists() for draft in drafts)
+
+
+def test_a_folder_that_another_user_closed_stays_and_ends_nothing(place, tmp_path):
+    old, closed = place.cache / f"{'a' * 16}-{FORMAT}", place.cache / f"{'b' * 16}-{FORMAT + 1}"
+    for folder in (old, closed):
+        folder.mkdir()
+    make_old(old, closed)
+    place.cache.chmod(0o777)
+    closed.chmod(0o700)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder.name:
+            folder.chmod(folder.stat().st_mode | 0o055)
+        if folder.name.startswith("pytest-of-"):
+            break
+    assert as_nobody(lambda: place.tidy() or "done") == "done"
+    assert closed.exists()
+    assert not old.exists()
 
 
 def test_where_it_is_not_known_what_is_served_nothing_is_removed(place):
