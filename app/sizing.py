@@ -62,12 +62,14 @@ class Plan:
         lineup: what they serve at first.
         lines: (what, text) rows of the table that gives the reasons.
         warning: empty, or what an operator should know at once.
+        is_followed: the lineup's file goes on to other lineups (``app/follow.py``).
     """
 
     seats: tuple[Seat, ...]
     lineup: Lineup
     lines: tuple[tuple[str, str], ...] = ()
     warning: str = ""
+    is_followed: bool = True
 
     def engines(self, settings: Settings) -> set[str]:
         """Return the engines that the workers need; where nothing can be served yet, the one that will be needed."""
@@ -114,7 +116,7 @@ def adopt_plan(settings: Settings) -> Plan:
     plan = make_plan(settings, lineup, before)
     if trouble:
         plan = replace(plan, warning="; ".join(filter(None, (plan.warning, trouble))))
-    _adopted = plan
+    _adopted = replace(plan, is_followed=settings.poll_s > 0)
     return _adopted
 
 
@@ -124,9 +126,11 @@ def adopted_plan() -> Plan | None:
 
 
 def restore_plan(plan: Plan | None) -> None:
-    """Adopt an earlier plan again: its workers go on."""
+    """Adopt an earlier plan again: its workers go on, and those that replace them serve the same."""
     global _adopted  # noqa: PLW0603
     _adopted = plan
+    if plan and not plan.is_followed:
+        LineupFile(instance_id()).try_write(plan.lineup)
 
 
 def fits_beside(settings: Settings, plan: Plan) -> bool:

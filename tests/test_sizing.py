@@ -359,6 +359,21 @@ def test_a_worker_whose_lineup_is_gone_stays_with_the_last_one(followed, how):
     assert [entry.version for entry in read().entries] == [2]
 
 
+@pytest.mark.parametrize(("poll_s", "version"), [("0", 1), ("1", 2)])
+def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
+    machine, followed, settings, monkeypatch, poll_s, version
+):
+    """Where the folders are followed the workers have the new lineup anyway."""
+    found = [serving(ON_CPU), Lineup("demo", (Entry("demo", 2, "", "", ON_CPU),))]
+    monkeypatch.setattr(Curator, "look", lambda self: found.pop(0))
+    chosen = settings(device="cpu", poll_s=poll_s)
+    before = sizing.adopt_plan(chosen)
+    sizing.adopt_plan(chosen)
+    sizing.restore_plan(before)
+    (entry,) = LineupFile(instance_id()).read().entries
+    assert entry.version == version
+
+
 def test_new_workers_start_beside_the_old_ones_though_the_lineup_cannot_be_written(
     machine, settings
 ):
