@@ -8,13 +8,13 @@ never follows another server's lineup, nor one that an earlier start left there.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from app.errors import first_line
+from app.files import remove_leftovers, write_file
 from app.lineup import Lineup
 
 LINEUP_FILE = Path("run", "lineup.json")  # from the folder in which supervisord starts everything
@@ -42,21 +42,12 @@ class LineupFile:
         self.instance = instance
 
     def write(self, lineup: Lineup) -> None:
-        """Replace it, whole or not at all. Raises OSError."""
+        """Replace it, whole or not at all, also when the power fails. Raises OSError."""
         if not self._own:
             self.read()  # a master that started meanwhile has another id
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(f".{os.getpid()}")
-        try:
-            draft.write_text(
-                json.dumps({"instance": self.instance, "lineup": lineup.as_text()}),
-                encoding="utf-8",
-            )
-            os.replace(draft, self._path)
-        except OSError:
-            with suppress(OSError):
-                draft.unlink(missing_ok=True)
-            raise
+        remove_leftovers(self._path.parent)
+        content = {"instance": self.instance, "lineup": lineup.as_text()}
+        write_file(self._path, json.dumps(content))
 
     def try_write(self, lineup: Lineup) -> str:
         """Replace it; return empty, or why that cannot be done. What an earlier start left is removed then."""

@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -15,7 +17,8 @@ from app.footprint import Footprint
 from app.lineup import Curator, Entry, Lineup, Refusal
 from app.lineup_file import LineupFile, last_default
 from app.machine import hold_lock
-from tests.helpers import make_entry, make_lineup
+from tests.disks import on_small_disk
+from tests.helpers import ROOT, make_entry, make_lineup
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -280,12 +283,51 @@ def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
     assert LineupFile("us").read().default == "newer"
 
 
+FILL_AND_WRITE = """
+import os, sys
+from app.lineup_file import LineupFile
+from tests.helpers import make_entry, make_lineup
+
+os.chdir(os.path.dirname(sys.argv[1]))
+with open("run/other", "wb", buffering=0) as other:
+    try:
+        while other.write(bytes(1024)):
+            pass
+    except OSError:
+        pass
+print(LineupFile("us").try_write(make_lineup(make_entry("new", 1))))
+print(sorted(os.listdir("run")))
+"""
+
+
 def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(run_folder):
     LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
-    (run_folder / f"lineup.{os.getpid()}").mkdir()  # where it would be drafted
-    trouble = LineupFile("us").try_write(make_lineup(make_entry("new", 1)))
-    assert "lineup.json cannot be written" in trouble
-    assert not (run_folder / "lineup.json").exists()
+    done = on_small_disk(run_folder, 16, FILL_AND_WRITE)
+    trouble, left = done.stdout.splitlines()
+    assert "lineup.json cannot be written ([Errno 28] No space left on device" in trouble
+    assert left == "['other']"
+
+
+def test_a_lineup_is_on_the_disk_before_it_takes_the_place_of_the_last(run_folder, monkeypatch):
+    """Else a power cut empties it, and the default model with it. By the order of the calls."""
+    calls, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (calls.append("sync"), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *how: (calls.append("replace"), replace(*how)))
+    LineupFile("us").write(make_lineup(make_entry("voc", 1)))
+    assert calls == ["sync", "replace", "sync"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_lineup(run_folder):
+    """As a power cut or a kill -9 leaves it."""
+    run_folder.mkdir()
+    program = (
+        "import os; from pathlib import Path; from app.files import draft_folder\n"
+        f"with draft_folder(Path({str(run_folder)!r})): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert len(os.listdir(run_folder)) == 1
+    LineupFile("us").write(make_lineup(make_entry("voc", 1)))
+    assert os.listdir(run_folder) == ["lineup.json"]
 
 
 def test_sums_are_such_as_sha256sum_checks(models):
@@ -310,7 +352,7 @@ def passing(monkeypatch, curator):
     clock, calls = Clock(), []
     reasons = [PassingFailure("the probe (measure) took longer than 300 s")] * 9
 
-    def find_footprint(settings, optimized):
+    def find_footprint(settings, optimized, sibling=None):
         calls.append(clock.now)
         if reasons:
             raise reasons.pop()
