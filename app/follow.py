@@ -56,7 +56,7 @@ def follow(settings: Settings) -> None:
 def look_once(curator: Curator, file: LineupFile, before: Lineup) -> Lineup:
     """Return the lineup as the folders are now, once the workers can know it. Raises OSError."""
     found = curator.look()
-    if found != before:
+    if found != before or file.read() is None:  # somebody has removed it
         file.write(found)
         tell_changes(before, found)
     return found

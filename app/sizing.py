@@ -62,12 +62,14 @@ class Plan:
         lineup: what they serve at first.
         lines: (what, text) rows of the table that gives the reasons.
         warning: empty, or what an operator should know at once.
+        is_followed: the lineup's file goes on to other lineups (``app/follow.py``).
     """
 
     seats: tuple[Seat, ...]
     lineup: Lineup
     lines: tuple[tuple[str, str], ...] = ()
     warning: str = ""
+    is_followed: bool = True
 
     def engines(self, settings: Settings) -> set[str]:
         """Return the engines that the workers need; where nothing can be served yet, the one that will be needed."""
@@ -106,12 +108,15 @@ _adopted: Plan | None = None
 def adopt_plan(settings: Settings) -> Plan:
     """Look at the models folder, write the lineup, and make the plan that this process and its children follow."""
     global _adopted  # noqa: PLW0603
-    lineup = Curator(settings, _adopted.lineup if _adopted else None, last_default()).look()
-    trouble = LineupFile(instance_id()).try_write(lineup)
-    plan = make_plan(settings, lineup, before=_adopted)
+    file, before = LineupFile(instance_id()), _adopted
+    if before:  # the workers have followed the file since
+        before = replace(before, lineup=file.read() or before.lineup)
+    lineup = Curator(settings, before.lineup if before else None, last_default()).look()
+    trouble = file.try_write(lineup)
+    plan = make_plan(settings, lineup, before)
     if trouble:
         plan = replace(plan, warning="; ".join(filter(None, (plan.warning, trouble))))
-    _adopted = plan
+    _adopted = replace(plan, is_followed=settings.poll_s > 0)
     return _adopted
 
 
@@ -121,15 +126,18 @@ def adopted_plan() -> Plan | None:
 
 
 def restore_plan(plan: Plan | None) -> None:
-    """Adopt an earlier plan again: its workers go on."""
+    """Adopt an earlier plan again: its workers go on, and those that replace them serve the same."""
     global _adopted  # noqa: PLW0603
     _adopted = plan
+    if plan and not plan.is_followed:
+        LineupFile(instance_id()).try_write(plan.lineup)
 
 
 def fits_beside(settings: Settings, plan: Plan) -> bool:
     """Return whether memory holds the workers of a plan beside those that run now."""
     beside = make_plan(settings, plan.lineup)
-    return len(beside.seats) == len(plan.seats) and beside.warning == plan.warning
+    # The plan may warn of more than memory: of a full disk, say.
+    return len(beside.seats) == len(plan.seats) and beside.warning in plan.warning
 
 
 def current_plan(settings: Settings) -> Plan:
@@ -143,9 +151,15 @@ def planned_workers() -> int:
 
 
 def follow_lineup(settings: Settings) -> Callable[[], Lineup]:
-    """Return what reads the lineup as it is now: from its file, or as it was planned where that cannot be read."""
-    file = LineupFile(instance_id())
-    return lambda: file.read() or current_plan(settings).lineup
+    """Return what reads the lineup as it is now: from its file, or as it was last where that cannot be read."""
+    file, last = LineupFile(instance_id()), None
+
+    def read() -> Lineup:
+        nonlocal last
+        last = file.read() or last or current_plan(settings).lineup
+        return last
+
+    return read
 
 
 def choose_how(settings: Settings, seat: Seat, footprint: Footprint) -> Choice:

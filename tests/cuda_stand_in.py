@@ -47,6 +47,8 @@ class FakeCuda:
         benchmark: ``cudnn.benchmark`` at each capture.
         fp32: how fp32 convolutions were computed at each capture.
         emptied: how often cached memory was given back.
+        streams: those to warm up on, to capture on, and to answer on.
+        stream: the current one.
     """
 
     def __init__(self, monkeypatch, room=1024):
@@ -55,13 +57,14 @@ class FakeCuda:
         self.recorded, self.benchmark, self.fp32, self.emptied = [], [], [], 0
         monkeypatch.setattr(cuda, "record", self.record)
         monkeypatch.setattr(cuda, "pinned", lambda shape, dtype: torch.zeros(shape, dtype=dtype))
-        monkeypatch.setattr(cuda, "make_streams", lambda device: (Nothing(), Nothing()))
+        self.streams, self.stream = (Nothing(), Nothing(), Nothing()), None
+        monkeypatch.setattr(cuda, "make_streams", lambda device: self.streams)
         monkeypatch.setattr(cuda, "_open", weakref.WeakSet())
         monkeypatch.setattr(cuda, "_timed", set())
         monkeypatch.setattr(cuda, "WARM_UP_RUNS", 1)
         for name, value in {
             "Event": Nothing,
-            "stream": lambda stream: contextlib.nullcontext(),
+            "stream": self.use,
             "set_device": lambda device: None,
             "synchronize": lambda: None,
             "graph_pool_handle": lambda: None,
@@ -72,6 +75,12 @@ class FakeCuda:
     def empty(self):
         self.emptied += 1
 
+    @contextlib.contextmanager
+    def use(self, stream):
+        before, self.stream = self.stream, stream
+        yield
+        self.stream = before
+
     def record(self, run, pool, stream):
         (size,) = run.args
         if size > self.room:
@@ -79,5 +88,6 @@ class FakeCuda:
         self.recorded.append(size)
         self.benchmark.append(torch.backends.cudnn.benchmark)
         self.fp32.append(torch.backends.cudnn.conv.fp32_precision)
-        run()
+        with self.use(stream):
+            run()
         return Graph(run)

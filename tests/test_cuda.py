@@ -18,8 +18,9 @@ from app.engines.cuda import CudaEngine
 from app.engines.cuda_errors import told_apart
 from app.engines.eager import EagerEngine
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory
+from app.network import PixelNetwork
 from app.optimized import Optimized
-from tests.cuda_stand_in import FakeCuda
+from tests.cuda_stand_in import FakeCuda, Nothing
 from tests.helpers import ROOT
 
 
@@ -74,6 +75,58 @@ def test_where_the_largest_batches_find_no_room_smaller_ones_are_served(
     assert engine.max_batch == 4
     with pytest.raises(OutOfMemory, match="no room for a batch of 5; it has for 4"):
         engine.forward(pictures(5))
+
+
+def test_nothing_computes_on_the_stream_that_graphs_are_captured_on(bundle, stand_in, monkeypatch):
+    """They use its workspace of cuBLAS: the version that is live would answer wrong numbers meanwhile."""
+    computed = []
+    record, run = stand_in.record, PixelNetwork.run
+
+    def note(self, pixels):
+        computed.append(stand_in.stream)
+        return run(self, pixels)
+
+    def capture(*how):
+        before = len(computed)
+        graph = record(*how)
+        assert set(computed[before:]) == {how[2]}  # recorded only
+        del computed[before:]
+        return graph
+
+    monkeypatch.setattr(cuda, "record", capture)
+    monkeypatch.setattr(PixelNetwork, "run", note)
+    CudaEngine(bundle, "cpu", "fp32", 4).forward(pictures(3))
+    _, capturing, answering = stand_in.streams
+    assert answering in computed
+    assert capturing not in computed
+
+
+def cut_short():
+    """Raise what a capture ends with that ran out of memory."""
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    finally:
+        raise accelerator_error(901)  # the capture was invalidated
+
+
+def cublas_finds_no_room():
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def instantiating_finds_no_room():
+    raise accelerator_error(2)
+
+
+@pytest.mark.parametrize("fail", [cut_short, cublas_finds_no_room, instantiating_finds_no_room])
+def test_a_capture_without_room_is_known_whoever_tells_it(bundle, stand_in, monkeypatch, fail):
+    record = stand_in.record
+    monkeypatch.setattr(
+        cuda, "record", lambda run, *how: record(run, *how) if run.args[0] < 3 else fail()
+    )
+    assert CudaEngine(bundle, "cpu", "fp32", 4).max_batch == 2
+    monkeypatch.setattr(cuda, "record", lambda *_: fail())
+    with pytest.raises(NoDeviceMemory, match="not enough GPU memory"):
+        CudaEngine(bundle, "cpu", "fp32", 1)
 
 
 def test_a_gpu_without_room_for_one_picture_is_told_as_that(bundle, stand_in):
@@ -233,17 +286,18 @@ def accelerator_error(code):
     ],
 )
 def test_a_shortage_of_a_moment_is_told_from_a_lost_device(monkeypatch, raised, told):
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", Nothing)
     with pytest.raises(told) as caught, told_apart():
         raise raised
     assert type(caught.value) is told
 
 
 def test_a_failure_of_cudnn_on_a_lost_device_is_told_as_that(monkeypatch):
-    def refuse():
-        raise accelerator_error(719)
+    class Lost(Nothing):
+        def synchronize(self):
+            raise accelerator_error(719)
 
-    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    monkeypatch.setattr(torch.cuda, "current_stream", Lost)
     with pytest.raises(DeviceLost, match="EXECUTION_FAILED"), told_apart():
         raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
 

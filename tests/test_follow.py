@@ -7,7 +7,7 @@ import pytest
 from app import follow as program
 from app.follow import MAX_PAUSE_S, follow
 from app.lineup import Curator, Lineup
-from app.lineup_file import LineupFile
+from app.lineup_file import LINEUP_FILE, LineupFile
 from tests.helpers import make_entry, make_lineup
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -32,7 +32,7 @@ def run(settings, tmp_path, monkeypatch):
             result = next(found, Over())
             if isinstance(result, BaseException):
                 raise result
-            return result
+            return result() if callable(result) else result
 
         monkeypatch.setattr(Curator, "look", look)
         monkeypatch.setattr(program.time, "sleep", pauses.append)
@@ -50,6 +50,20 @@ def test_a_full_disk_is_told_once_and_tried_again_at_growing_pauses(run, caplog)
         "new versions cannot be taken over, what is served goes on; tried again at pauses of up to "
         "300 s: [Errno 28] No space left on device"
     ]
+    assert lineup == NEW
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+def test_a_lineup_that_somebody_removed_is_written_again(run, how):
+    """Else a worker that replaces another would serve what was served at the start."""
+
+    def lose():
+        LINEUP_FILE.unlink()
+        if how == "damaged":
+            LINEUP_FILE.write_text("{")
+        return NEW
+
+    _, lineup = run([NEW, lose, NEW])
     assert lineup == NEW
 
 

@@ -16,13 +16,15 @@ from app.engines import Choice
 from app.errors import BundleError
 from app.footprint import Footprint
 from app.gpus import Gpu
-from app.lineup import Entry, Lineup
-from app.machine import GIB, Memory, hold_host_lock
+from app.lineup import Curator, Entry, Lineup
+from app.lineup_file import LINEUP_FILE, LineupFile, instance_id
+from app.machine import GIB, Memory, hold_host_lock, hold_lock
 from app.sizing import Seat, choose_how, current_plan, deal_out, fit_workers
 from tests.helpers import ROOT
 
 ON_GPU = Footprint("cuda", "fp16", "cuda", "asked for", GIB, 3 * GIB)
 ON_CPU = Footprint("openvino", "bf16", "cpu", "asked for", GIB // 2)
+real_look = Curator.look
 
 
 def serving(*footprints):
@@ -323,6 +325,62 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
     )
     assert [entry.name for entry in plan.lineup.entries] == ["demo"]
     assert "lineup.json cannot be written" in plan.warning
+
+
+@pytest.fixture
+def followed(settings, tmp_path, monkeypatch):
+    """Return settings after a start that served version 1, and a follower that has gone on to version 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sizing, "_adopted", fit_workers(settings(), serving(ON_CPU), []))
+    LineupFile(instance_id()).write(Lineup("demo", (Entry("demo", 2, "", "", ON_CPU),)))
+    return settings(device="cpu", cache=str(tmp_path / "cache"))
+
+
+def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
+    followed, tmp_path, monkeypatch
+):
+    """Not from what was served at the start."""
+    monkeypatch.setattr(Curator, "look", lambda self: real_look(self, 0.1))
+    with hold_lock(tmp_path / "cache" / "curator.lock", 5):
+        plan = sizing.adopt_plan(followed)
+    assert [entry.version for entry in plan.lineup.entries] == [2]
+    assert [entry.version for entry in LineupFile(instance_id()).read().entries] == [2]
+
+
+@pytest.mark.parametrize("how", ["removed", "damaged"])
+def test_a_worker_whose_lineup_is_gone_stays_with_the_last_one(followed, how):
+    """Not with that of the start."""
+    read = sizing.follow_lineup(followed)
+    assert [entry.version for entry in read().entries] == [2]
+    if how == "removed":
+        LINEUP_FILE.unlink()
+    else:
+        LINEUP_FILE.write_text("{")
+    assert [entry.version for entry in read().entries] == [2]
+
+
+@pytest.mark.parametrize(("poll_s", "version"), [("0", 1), ("1", 2)])
+def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
+    machine, followed, settings, monkeypatch, poll_s, version
+):
+    """Where the folders are followed the workers have the new lineup anyway."""
+    found = [serving(ON_CPU), Lineup("demo", (Entry("demo", 2, "", "", ON_CPU),))]
+    monkeypatch.setattr(Curator, "look", lambda self: found.pop(0))
+    chosen = settings(device="cpu", poll_s=poll_s)
+    before = sizing.adopt_plan(chosen)
+    sizing.adopt_plan(chosen)
+    sizing.restore_plan(before)
+    (entry,) = LineupFile(instance_id()).read().entries
+    assert entry.version == version
+
+
+def test_new_workers_start_beside_the_old_ones_though_the_lineup_cannot_be_written(
+    machine, settings
+):
+    plan = fit_workers(settings(), serving(ON_CPU), [])
+    assert sizing.fits_beside(settings(device="cpu"), plan)
+    warned = dataclasses.replace(plan, warning="run/lineup.json cannot be written (full)")
+    assert sizing.fits_beside(settings(device="cpu"), warned)
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):

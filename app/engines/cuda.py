@@ -23,7 +23,7 @@ import torch
 from torch.fx.experimental.optimization import fuse
 
 from app.bundle import Bundle
-from app.engines.cuda_errors import told_apart
+from app.engines.cuda_errors import is_out_of_memory, told_apart
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory, first_line
 from app.gradcam import UNTRACEABLE
 from app.network import PixelNetwork, build_network
@@ -138,9 +138,9 @@ class CudaEngine:
                 self._capture(shape[3], shape[1])
                 if timing:
                     _timed.add(shape)
-        except torch.OutOfMemoryError as error:
-            return NoDeviceMemory(f"not enough GPU memory: {first_line(error)}")
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                return NoDeviceMemory(f"not enough GPU memory: {first_line(error)}")
             return BundleError(f"{self.device} cannot be used: {first_line(error)}")
         return None
 
@@ -172,14 +172,14 @@ class CudaEngine:
     @torch.inference_mode()
     def _capture(self, max_batch: int, side: int) -> None:
         """Capture a graph for each size; leave out the sizes that memory does not allow, but the smallest."""
-        self._capturing, self._stream = make_streams(self.device)
+        self._warming, self._capturing, self._stream = make_streams(self.device)
         # Blocking: the thread sleeps while it waits. The default spins, a core for each worker.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._pixels = pinned((max_batch, 3, side, side), torch.uint8)
         self._logits = pinned((max_batch, self._network.outputs), torch.float32)
         self._pixels_view, self._logits_view = self._pixels.numpy(), self._logits.numpy()
         self._features: torch.Tensor | None = None
-        with torch.cuda.stream(self._capturing):
+        with torch.cuda.stream(self._warming):
             _, features = self._network.run(self._pixels[:1].to(self.device))
             if features is not None:  # the last forward's; it stays on the GPU
                 shape = max_batch, *features.shape[1:]
@@ -194,13 +194,14 @@ class CudaEngine:
     def _capture_one(self, size: int, pool: Any) -> bool:
         """Capture the graph of one size; return False where memory does not allow it."""
         try:
-            with torch.cuda.stream(self._capturing):
+            with torch.cuda.stream(self._warming):
                 for _ in range(WARM_UP_RUNS):
                     self._run(size)
-            self._capturing.synchronize()
+            self._warming.synchronize()
             self._graphs[size] = record(partial(self._run, size), pool, self._capturing)
-        except torch.OutOfMemoryError:
-            pass
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
         else:
             return True
         torch.cuda.empty_cache()  # here, where no traceback holds what was allocated
@@ -233,13 +234,15 @@ def pinned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
 
 
 @cache
-def make_streams(device: str) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
-    """Return a device's two streams: to capture on, and to answer on.
+def make_streams(device: str) -> tuple[torch.cuda.Stream, torch.cuda.Stream, torch.cuda.Stream]:
+    """Return a device's three streams: to warm up on, to capture on, and to answer on.
 
-    All engines of the process share them. cuBLAS keeps a workspace of up to 32 MiB for each stream that it
-    has seen, which no footprint would know.
+    All engines of the process share them: cuBLAS keeps a workspace of up to 32 MiB for each stream that it
+    has seen, which no footprint would know. A graph goes on using the workspace of the stream that it was
+    captured on, so nothing may compute there while the version before answers.
     """
-    return torch.cuda.Stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    warming, capturing, answering = (torch.cuda.Stream(device) for _ in range(3))  # type: ignore[no-untyped-call]
+    return warming, capturing, answering
 
 
 @contextmanager

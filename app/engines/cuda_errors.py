@@ -24,27 +24,39 @@ def told_apart() -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"the GPU is out of memory: {first_line(error)}") from error
-    except torch.AcceleratorError as error:
-        if getattr(error, "error_code", None) == MEMORY_ALLOCATION:
-            raise OutOfMemory(f"the GPU is out of memory: {first_line(error)}") from error
-        raise DeviceLost(first_line(error)) from error
     except RuntimeError as error:
-        if ALLOC_FAILED in str(error):
+        if is_out_of_memory(error):
             raise OutOfMemory(f"the GPU is out of memory: {first_line(error)}") from error
+        if isinstance(error, torch.AcceleratorError):
+            raise DeviceLost(first_line(error)) from error
         if problem := find_problem():
             raise DeviceLost(f"{first_line(error)} ({problem})") from error
         raise
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether the GPU had no room, also where that is what an error came after.
+
+    A capture that ends early for lack of memory fails once more where it is closed.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    if isinstance(error, torch.AcceleratorError):
+        if getattr(error, "error_code", None) == MEMORY_ALLOCATION:
+            return True
+    elif isinstance(error, RuntimeError) and ALLOC_FAILED in str(error):
+        return True
+    return error is not None and is_out_of_memory(error.__context__)
+
+
 def find_problem() -> str:
     """Return what is wrong with the GPU for this process; empty where nothing is.
 
-    A failed kernel may have been reported as an error of cuDNN's; CUDA repeats its own for every call.
+    A failed kernel may have been reported as an error of cuDNN's; CUDA repeats its own for every call. The
+    stream is asked, not the device: that would end a capture under way on another thread.
     """
     try:
-        torch.cuda.synchronize()
+        torch.cuda.current_stream().synchronize()
     except torch.AcceleratorError as error:
         return first_line(error)
     return ""
