@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -196,9 +197,10 @@ def run_probe(
         report: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError) as error:
         last_words = (done.stderr.strip() or "without a word").splitlines()[-1]
-        raise PassingFailure(
-            f"the probe ({task}) ended with {done.returncode}: {last_words}"
-        ) from error
+        how = f"ended with {done.returncode}: {last_words}"
+        if done.returncode == -signal.SIGKILL:
+            how = "was killed, most likely for lack of memory (converting a model takes about a gigabyte)"
+        raise PassingFailure(f"the probe ({task}) {how}") from error
     if failure := report.get("failure"):
         raise (PassingFailure if report.get("passing") else BundleError)(str(failure))
     return report

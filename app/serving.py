@@ -45,6 +45,7 @@ from app.watchdog import Watchdog
 T = TypeVar("T")
 
 ASIDE_S = 0.2  # for the worker to stop accepting, and for what it has accepted to come inside
+DRAIN_S = 40  # a worker that drains has ended by then: Gunicorn's graceful_timeout, and a little
 PARSING_THREADS = 2  # large bodies parsed at once in a worker
 logger = logging.getLogger(__name__)
 
@@ -362,9 +363,21 @@ class ModelServer:
         return servable
 
     def _lacking_room(self, entry: Entry) -> str:
-        """Return which memory cannot hold a version beside those that are loaded, or empty (on the loader's thread)."""
-        seat = current_plan(self._settings).seat(self._roster.slot)
-        return lacking_room(self._settings, seat, entry.footprint)
+        """Return which memory cannot hold a version beside those that are loaded, or empty (on the loader's thread).
+
+        Waits for workers that are about to give theirs back.
+        """
+        plan = current_plan(self._settings)
+        if self.state is State.LOADING and not plan.is_tight:
+            return ""  # what is loaded first was planned to fit
+        seat = plan.seat(self._roster.slot)
+        until = time.monotonic() + DRAIN_S
+        while True:
+            lacking = lacking_room(self._settings, seat, entry.footprint)
+            is_draining = State.DRAINING in self._roster.states().values()
+            if not (lacking and is_draining) or time.monotonic() > until:
+                return lacking
+            time.sleep(ASIDE_S)
 
     def _step_aside(self) -> None:
         """Take no more connections while others can, and answer the requests inside (on the loader's thread)."""

@@ -63,6 +63,7 @@ class Plan:
         lines: (what, text) rows of the table that gives the reasons.
         warning: empty, or what an operator should know at once.
         is_followed: the lineup's file goes on to other lineups (``app/follow.py``).
+        is_tight: memory does not hold even one worker with all that it is to serve.
     """
 
     seats: tuple[Seat, ...]
@@ -70,6 +71,7 @@ class Plan:
     lines: tuple[tuple[str, str], ...] = ()
     warning: str = ""
     is_followed: bool = True
+    is_tight: bool = False
 
     def engines(self, settings: Settings) -> set[str]:
         """Return the engines that the workers need; where nothing can be served yet, the one that will be needed."""
@@ -224,14 +226,15 @@ def fit_workers(
     devices = ["cpu"] * workers
     if gpus:
         devices = deal_out(workers, [f"cuda:{gpu.index}" for gpu in gpus], rooms)
+    is_tight = room < 1 and not (fits_bare and (any(fitting) or not gpus))
     warning = ""
     if settings.workers and workers < settings.workers:
         warning = (
             f"SERVING_WORKERS={settings.workers} does not fit into memory: {count(workers)} started"
         )
-    elif room < 1 and fits_bare and (any(fitting) or not gpus):
+    elif room < 1 and not is_tight:
         warning = "memory holds one worker only with the reserve of SERVING_MEMORY_RESERVE_PERCENT"
-    elif room < 1:
+    elif is_tight:
         warning = (
             "memory is short for even one worker; it starts and may wait for its memory, or be ended for lack of "
             "it: give it more, or lower SERVING_DECODE_MEMORY_MB and SERVING_MAX_BODIES_MB"
@@ -246,7 +249,7 @@ def fit_workers(
         lines = [("plan", f"{count(workers)}: {on}; nothing can be served yet")]
     uuids = {f"cuda:{gpu.index}": gpu.uuid for gpu in gpus}
     seats = tuple(Seat(device, threads, uuids.get(device, "")) for device in devices)
-    return Plan(seats, lineup, tuple(lines), warning)
+    return Plan(seats, lineup, tuple(lines), warning, is_tight=is_tight)
 
 
 def host_need(lineup: Lineup) -> int:

@@ -236,7 +236,8 @@ class Versions:
         wanted = {entry.key: entry for entry in lineup.entries}
         self.failed = {key: why for key, why in self.failed.items() if key in wanted}
         self._move()
-        for name in dict.fromkeys(entry.name for entry in lineup.entries):
+        # The default first: it is served where memory does not hold them all.
+        for name in dict.fromkeys([lineup.default, *(entry.name for entry in lineup.entries)]):
             for key in [key for key in wanted if key[0] == name and key not in self.live]:
                 self._load_one(wanted[key], is_first)
                 if not self._orders.empty():
@@ -250,10 +251,9 @@ class Versions:
         """Load a version and let it answer, or note why it cannot."""
         started = time.monotonic()
         try:
-            # At the first load nobody is served yet, so the workers need not wait for each other, and
-            # what is loaded was planned to fit.
+            # At the first load nobody is served yet, so the workers need not wait for each other.
             with nullcontext() if is_first else self._in_turn():
-                if not is_first:
+                if self.live:
                     self._make_room(entry)
                 self.is_loading = True
                 model = self._load(entry)

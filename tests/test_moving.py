@@ -1,5 +1,6 @@
 """Labels, shares and the default move while requests go on: nothing is answered but 200 would be."""
 
+import dataclasses
 import io
 from _queue import SimpleQueue
 
@@ -9,6 +10,7 @@ import pytest
 from app.errors import BundleError, NotReady, ServingError, UnknownModel
 from app.roster import Roster, State
 from app.serving import ModelServer
+from app.sizing import Plan, Seat
 from app.traffic import Target
 from tests.helpers import grey, make_entry, make_light, make_lineup, wait_until
 
@@ -187,6 +189,35 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
     here.gate.put(None)
     wait_until(lambda: here.ask() == ("voc", 4))
     wait_until(lambda: here.roster.state(0) is State.READY)
+
+
+@pytest.mark.parametrize("is_tight", [False, True])
+def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them(
+    settings, stage, monkeypatch, is_tight
+):
+    plan = Plan((Seat("cpu", 1),), make_lineup(), is_tight=is_tight)
+    monkeypatch.setattr("app.serving.current_plan", lambda _settings: plan)
+    monkeypatch.setattr("app.serving.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
+    lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
+    here = stage(dataclasses.replace(lineup, default="leaves"))
+    assert here.ask() == ("leaves", 1)
+    assert here.ask(name="voc") == ("not_ready" if is_tight else ("voc", 3))
+
+
+def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
+    here = stage(make_lineup(make_entry("voc", 3)))
+    other = here.roster.claim()
+    here.roster._states[other] = State.DRAINING
+    monkeypatch.setattr(
+        "app.serving.lacking_room",
+        lambda *_: "" if here.roster.state(other) is State.ABSENT else "host: 0.1 GiB free",
+    )
+    here.slow = False
+    here.lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
+    gevent.sleep(0.5)
+    assert here.states()["leaves", 1] == "LOADING"
+    here.roster.give_back(other)
+    wait_until(lambda: here.states().get(("leaves", 1)) == "AVAILABLE")
 
 
 def test_a_grown_lineup_that_memory_does_not_hold_is_refused_with_the_sum(

@@ -13,7 +13,7 @@ import pytest
 from app import footprint, sizing
 from app.bundle import find_bundle
 from app.engines import Choice
-from app.errors import BundleError
+from app.errors import BundleError, PassingFailure
 from app.footprint import Footprint
 from app.gpus import Gpu
 from app.lineup import Curator, Entry, Lineup
@@ -305,7 +305,8 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
         raise AssertionError("measured again")
 
     monkeypatch.setattr(footprint, "run_probe", fail)
-    assert current_plan(chosen) == plan
+    again = current_plan(chosen)
+    assert (again.seats, again.lineup) == (plan.seats, plan.lineup)
 
 
 def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings, tmp_path):
@@ -418,6 +419,17 @@ def test_a_probe_that_dies_is_told_with_its_last_words(settings, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(BundleError, match=r"the probe \(measure\) ended with 1: without a word"):
         footprint.run_probe("measure", find_bundle(ROOT / "models"), {})
+
+
+def test_a_probe_that_the_kernel_ended_is_tried_again_and_told_why(tmp_path, monkeypatch):
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    with pytest.raises(
+        PassingFailure, match=r"\(prepare\) was killed, most likely for lack of mem"
+    ):
+        footprint.run_probe("prepare", find_bundle(ROOT / "models"), {})
 
 
 def test_plan_workers_prints_the_plan_with_its_reasons():
