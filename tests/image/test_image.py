@@ -110,6 +110,19 @@ def test_the_demos_reduced_precisions_were_earned_while_the_image_was_built(serv
     assert f"openvino, {served['precision']}: " in server.execute("scripts/plan-workers")
 
 
+def test_a_small_container_is_planned_for(run):
+    small = run("--memory", "700m", "--memory-swap", "700m", "--cpus", "1")
+    small.wait_until_ready()
+    plan = small.execute("scripts/plan-workers")
+    assert "of 0.7 GiB free" in plan
+    assert "1 cores → 1 worker would use them" in plan
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(small.classify, [STREET] * 40))
+    assert {answer.status_code for answer in answers} == {200}
+    assert not small.state()["OOMKilled"]
+    assert "SIGKILL" not in small.log()
+
+
 def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
     request_id = server.classify(STREET).headers["X-Request-ID"]
 
