@@ -1,6 +1,7 @@
 """scripts/optimize: a precision earns its place on images that nothing was calibrated on, and a server then uses it."""
 
 import io
+import logging
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,15 @@ def scenes(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def log_levels():
+    """Give the log's handlers their levels back: quantising raises them all to ERROR and leaves it at that."""
+    levels = {handler: handler.level for handler in logging.getLogger().handlers}
+    yield
+    for handler, level in levels.items():
+        handler.setLevel(level)
+
+
 def test_no_image_both_calibrates_and_measures_and_copies_count_once(scenes, settings):
     images = read_images(scenes, settings(), WHOLE)
     assert len(images.exact) == len(images.fast) >= 299
@@ -75,6 +85,7 @@ def test_an_image_keeps_its_side_whatever_lies_beside_it(scenes, settings, tmp_p
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("log_levels")
 def test_reduced_precisions_are_made_measured_and_then_served(
     models, scenes, settings, demo_network
 ):
