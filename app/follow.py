@@ -30,14 +30,15 @@ logger = logging.getLogger("follow")
 def follow(settings: Settings) -> None:
     """Look again and again, for ever. What goes wrong is logged once; then it is tried at growing pauses."""
     file = LineupFile()
-    # Gunicorn's master writes the first one. Here only what comes later is new.
-    while (lineup := file.read()) is None:
+    # Gunicorn's master writes the first one. Here only what comes later is new. What an earlier start left is not
+    # what is served now: its models folder may have been another.
+    while (lineup := file.read_current()) is None:
         time.sleep(settings.poll_s)
     curator = Curator(settings, lineup)
     tidied, pause, trouble = 0.0, settings.poll_s, ""
     while True:
         try:
-            lineup = file.read() or lineup  # the master may have written another
+            lineup = file.read_current() or lineup  # the master may have written another
             lineup = look_once(curator, file, lineup)
             if not tidied or time.monotonic() - tidied > TIDY_S:
                 tidied = time.monotonic()  # what it meets must not delay the next looks

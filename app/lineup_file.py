@@ -8,6 +8,7 @@ never follows another server's lineup, nor one that an earlier start left there.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from contextlib import suppress
 from functools import cache
@@ -22,8 +23,18 @@ LINEUP_FILE = Path("run", "lineup.json")  # from the folder in which supervisord
 
 @cache
 def instance_id() -> str:
-    """Return this master's id; its workers inherit it."""
-    return secrets.token_hex(8)
+    """Return this master's id, which begins with its process's; its workers inherit it."""
+    return f"{process_mark(os.getpid())}-{secrets.token_hex(8)}"
+
+
+def process_mark(pid: int) -> str:
+    """Return what tells a process from every other that had or will have its number; empty where it has ended."""
+    try:
+        # The name stands in brackets and may hold anything; the start is the 22nd field.
+        fields = Path("/proc", str(pid), "stat").read_text(encoding="utf-8").rpartition(")")[2]
+        return f"{pid}-{fields.split()[19]}"
+    except (OSError, ValueError, IndexError):
+        return ""
 
 
 class LineupFile:
@@ -79,6 +90,13 @@ class LineupFile:
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
         return self._lineup
+
+    def read_current(self) -> Lineup | None:
+        """Return the lineup as ``read``, but only that of a master which runs now, not what an earlier start left."""
+        lineup = self.read()
+        pid = self.instance.partition("-")[0]
+        mark = process_mark(int(pid)) if pid.isdecimal() else ""
+        return lineup if mark and self.instance.startswith(f"{mark}-") else None
 
 
 def last_default() -> str:

@@ -7,7 +7,7 @@ import pytest
 from app import follow as program
 from app.follow import MAX_PAUSE_S, follow
 from app.lineup import Curator, Lineup
-from app.lineup_file import LINEUP_FILE, LineupFile
+from app.lineup_file import LINEUP_FILE, LineupFile, instance_id
 from tests.helpers import make_entry, make_lineup
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -23,9 +23,9 @@ def run(settings, tmp_path, monkeypatch):
     """Return a runner of the follower over a list of what its looks find or raise; it returns the pauses between."""
     chosen = settings(cache=str(tmp_path / "cache"), poll_s="2")
     monkeypatch.chdir(tmp_path)
-    LineupFile("here").write(SERVED)
+    LineupFile(instance_id()).write(SERVED)
 
-    def start(looks):
+    def start(looks, sleep=None):
         found, pauses = iter(looks), []
 
         def look(_curator):
@@ -35,7 +35,7 @@ def run(settings, tmp_path, monkeypatch):
             return result() if callable(result) else result
 
         monkeypatch.setattr(Curator, "look", look)
-        monkeypatch.setattr(program.time, "sleep", pauses.append)
+        monkeypatch.setattr(program.time, "sleep", sleep or pauses.append)
         with pytest.raises(Over):
             follow(chosen)
         return pauses, LineupFile().read()
@@ -51,6 +51,28 @@ def test_a_full_disk_is_told_once_and_tried_again_at_growing_pauses(run, caplog)
         "300 s: [Errno 28] No space left on device"
     ]
     assert lineup == NEW
+
+
+def test_what_an_earlier_start_left_is_not_taken_for_what_is_served(run, monkeypatch):
+    """Its models folder may have been another: nothing of it may be kept."""
+    LineupFile("4194305-77-an earlier start").write(SERVED)
+    begun = []
+    real = Curator.__init__
+
+    def begin(curator, chosen, before):
+        begun.append(before)
+        real(curator, chosen, before)
+
+    monkeypatch.setattr(Curator, "__init__", begin)
+    waited = []
+
+    def write(pause):
+        waited.append(pause)
+        LineupFile(instance_id()).write(NEW)
+
+    run([NEW], write)
+    assert waited[0] == 2
+    assert begun == [NEW]
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
