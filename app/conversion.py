@@ -41,7 +41,7 @@ class WithFeatures(nn.Module):
 
 
 def answer_noise(network: nn.Module, side: int) -> list[np.ndarray]:
-    """Return what torch answers to pictures of noise. Raises BundleError where those are no numbers."""
+    """Return torch's answers to noise images. Raises BundleError if one is NaN or infinite."""
     with torch.inference_mode():
         answer = network(torch.from_numpy(make_noise(side)))
     answers = [each.numpy() for each in (answer if isinstance(answer, tuple) else [answer])]

@@ -48,7 +48,7 @@ class AllocatedDict(MmapedDict):
             self._homeless[key] = value, timestamp
 
     def _has_place(self, key: str) -> bool:
-        """Tell whether a key is in the file; take it in where it is new and there is room."""
+        """Return whether a key is in the file, after adding a new one if there is room."""
         if key in self._positions:
             return True
         homeless = key in self._homeless
@@ -65,7 +65,7 @@ class AllocatedDict(MmapedDict):
         return key in self._positions
 
     def _make_room(self, key: str) -> None:
-        """Allocate what the file will grow by for a new key, as ``MmapedDict`` doubles it. Raises OSError."""
+        """Allocate the pages that a new key needs; ``MmapedDict`` doubles the file. Raises OSError."""
         capacity = self._capacity
         while self._used + len(key.encode()) + 32 > capacity:
             capacity *= 2
@@ -74,7 +74,7 @@ class AllocatedDict(MmapedDict):
 
 
 def allocate(folder: str, kinds: Iterable[str], slot: int) -> bool:
-    """Give a worker's files their place, and all later ones; return False, and log it, where there is none."""
+    """Allocate a worker's files, and from now on all others; log a full disk and return False."""
     values.MmapedDict = AllocatedDict  # type: ignore[attr-defined]
     try:
         for kind in kinds:

@@ -13,7 +13,7 @@ MAX_NAMED = 3  # versions; there may be dozens, all wrong in the same way
 
 
 def explain_failure(statuses: Iterable[VersionStatus], problem: str, *, follows: bool) -> str:
-    """Return what is wrong, with the files' names but not their folders, and what mends it.
+    """Return the reason for a failure and its cure; it names files, but not their folders.
 
     Args:
         statuses: how each known version stands.
