@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from app.machine import try_lock
+
 DRAFT, PUBLISHING = ".new-", ".publishing-"
 DAY_S = 86_400  # what is unused for so long may be removed
 
@@ -122,17 +124,6 @@ def lock_folder(folder: Path) -> Iterator[bool | None]:
         yield try_lock(handle, fcntl.LOCK_EX)
     finally:
         os.close(handle)
-
-
-def try_lock(handle: int, kind: int) -> bool | None:
-    """Lock an open folder if that is possible at once; see ``lock_folder`` for the answer."""
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def age_s(path: Path) -> float:

@@ -94,9 +94,10 @@ def find_footprint(
         measured = run_probe(MEASURE, bundle, {**settings.environ, **fallback})
         if unconvertible:
             measured["reason"] = f"{unconvertible}; {measured['reason']}"
-    if measured.pop("assumed", False):  # to be measured when there is room
-        return Footprint(**measured)  # type: ignore[arg-type]
+    is_assumed = measured.pop("assumed", False)
     footprint = Footprint(**measured)  # type: ignore[arg-type]
+    if is_assumed:  # to be measured when there is room
+        return footprint
     try:
         optimized.add_footprint(footprint_key(settings, optimized), measured)
     except BundleError as error:

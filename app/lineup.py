@@ -29,10 +29,9 @@ from app.precision import REPORT_FILE
 from app.repository import ModelConfig, choose_versions
 from app.settings import Settings
 
-RETRY_S = (
-    60  # until a version is checked again whose refusal may pass; then twice as long, and so on
-)
-RETRY_MOST_S = 3600
+# What failed for a reason that may pass, a check or a load (app/versions.py), is tried again after the
+# first pause, then after twice as long, up to the last.
+RETRY_S, RETRY_MOST_S = 60, 3600
 MAX_REASON = 1000  # characters
 LOOK_WAIT_S = 10  # for another process that looks at the same folders: it may convert for minutes
 WATCHED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE, SUMS_FILE, REPORT_FILE)

@@ -17,6 +17,7 @@ from pathlib import Path
 from app.errors import first_line
 from app.files import remove_leftovers, write_file
 from app.lineup import Lineup
+from app.machine import read_stat
 
 LINEUP_FILE = Path("run", "lineup.json")  # from the folder in which supervisord starts everything
 
@@ -30,9 +31,7 @@ def instance_id() -> str:
 def process_mark(pid: int) -> str:
     """Return what tells a process from every other that had or will have its number; empty where it has ended."""
     try:
-        # The name stands in brackets and may hold anything; the start is the 22nd field.
-        fields = Path("/proc", str(pid), "stat").read_text(encoding="utf-8").rpartition(")")[2]
-        return f"{pid}-{fields.split()[19]}"
+        return f"{pid}-{read_stat(pid)[19]}"  # when it started: proc(5) counts it as the 22nd
     except (OSError, ValueError, IndexError):
         return ""
 

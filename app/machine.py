@@ -110,16 +110,21 @@ class ProcessUse:
     memory: int
 
 
+def read_stat(pid: int) -> list[str]:
+    """Return the fields of a process's ``/proc/PID/stat`` from the third on. Raises OSError."""
+    # The second is the program's name, in brackets; it may hold anything.
+    text = Path("/proc", str(pid), "stat").read_text(encoding="utf-8")
+    return text.rpartition(")")[2].split()
+
+
 def read_process(pid: int) -> ProcessUse | None:
     """Return what a process uses; None where there is none (any more)."""
-    folder = Path("/proc", str(pid))
     try:
-        # The name stands in brackets and may hold anything; CPU times are the 14th and 15th field.
-        fields = (folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        pages = int((folder / "statm").read_text(encoding="ascii").split()[1])
+        fields = read_stat(pid)
+        pages = int(Path("/proc", str(pid), "statm").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError):
         return None
-    ticks = int(fields[11]) + int(fields[12])
+    ticks = int(fields[11]) + int(fields[12])  # proc(5) counts them as the 14th and 15th
     return ProcessUse(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))
 
 
@@ -185,17 +190,20 @@ def open_shared(path: Path) -> IO[str]:
 def wait_for_lock(lock: IO[str], timeout_s: float) -> bool | None:
     """Lock an open file; return False where that is not possible in time, None where it never is."""
     until = time.monotonic() + timeout_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(LOCK_POLL_S)
-        except OSError:  # a file system without locks
-            return None
-        else:
-            return True
+    while (held := try_lock(lock.fileno(), fcntl.LOCK_EX)) is False and time.monotonic() < until:
+        time.sleep(LOCK_POLL_S)
+    return held
+
+
+def try_lock(handle: int, kind: int) -> bool | None:
+    """Lock an open file or folder at once; return False where another process holds it, None where none can."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
 
 
 def offer_to_end() -> None:

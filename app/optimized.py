@@ -32,8 +32,9 @@ import numpy as np
 
 from app.bundle import Bundle
 from app.errors import BundleError, PassingFailure
-from app.files import draft_folder, move_folder, try_lock, write_file
+from app.files import draft_folder, move_folder, write_file
 from app.logs import warn_once
+from app.machine import try_lock
 from app.precision import FP32, INT8, REPORT_FILE, Report, read_report
 from app.sums import (
     ANSWERS_FILE,

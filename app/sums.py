@@ -16,7 +16,7 @@ from app.logs import warn_once
 NETWORK_FILE, NUMBERS_FILE = "network.xml", "network.bin"
 GRADIENTS_FILE, ANSWERS_FILE, SUMS_FILE = "gradients.npy", "answers.npy", "sums.json"
 REQUIRED = {NETWORK_FILE, NUMBERS_FILE, ANSWERS_FILE}
-MAX_JSON_BYTES = 1 << 20
+MAX_HINT_BYTES = 1 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +44,11 @@ def read_small(path: Path) -> bytes:
         ):  # asked first: open() leaves a folder's handle open
             raise ValueError(f"{path.name} is no file")
         with open(handle, "rb", closefd=False) as file:
-            content = file.read(MAX_JSON_BYTES + 1)
+            content = file.read(MAX_HINT_BYTES + 1)
     finally:
         os.close(handle)
-    if len(content) > MAX_JSON_BYTES:
-        raise ValueError(f"{path.name} is larger than {MAX_JSON_BYTES} bytes")
+    if len(content) > MAX_HINT_BYTES:
+        raise ValueError(f"{path.name} is larger than {MAX_HINT_BYTES} bytes")
     return content
 
 

@@ -20,14 +20,12 @@ import gevent
 
 from app.errors import BundleError
 from app.handoff import Handoff, start_native_thread
-from app.lineup import Entry, Key, Lineup
+from app.lineup import RETRY_MOST_S, RETRY_S, Entry, Key, Lineup
 from app.routing import Routes
 from app.servable import Model, Servable
 from app.statuses import VersionStatus, list_statuses
 from app.traffic import Target
 
-# What failed to load is tried again after the first pause, then after twice as long, up to the last.
-RETRY_S, MAX_RETRY_S = 60.0, 3600.0
 RETIRE_S = 60  # for the requests inside a version that leaves
 THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
 
@@ -145,7 +143,7 @@ class Versions:
             elif time.monotonic() - settled < pause_s:
                 continue
             else:
-                pause_s = min(2 * pause_s, MAX_RETRY_S)
+                pause_s = min(2 * pause_s, RETRY_MOST_S)
             ordered, settled, self._is_settled = lineup, time.monotonic(), False
             self._orders.put(lineup)
 

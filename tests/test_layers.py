@@ -53,7 +53,12 @@ NEIGHBOURS = {
     ("settings", "names"),
     ("optimized", "bundle"),
 }
-NEIGHBOURS |= {("settings", "cgroup"), ("machine", "cgroup"), ("gpus", "machine")}
+NEIGHBOURS |= {
+    ("settings", "cgroup"),
+    ("machine", "cgroup"),
+    ("gpus", "machine"),
+    ("files", "machine"),
+}
 NEIGHBOURS |= {
     ("metrics", "errors"),
     ("metrics", "roster"),
