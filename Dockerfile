@@ -36,7 +36,7 @@ COPY scripts/demo_scenes.py scripts/demo_scenes.py
 COPY models models
 COPY app app
 RUN python -m scripts.demo_scenes /tmp/scenes --count 2000 \
- && python -m app.optimize --pictures /tmp/scenes \
+ && python -m app.commands.optimize --pictures /tmp/scenes \
  && rm -r /tmp/scenes
 
 FROM server

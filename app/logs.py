@@ -5,7 +5,7 @@ written while a request is handled also has ``request_id``, the same that the cl
 ``X-Request-ID``. Whatever is passed as ``extra={"fields": {...}}`` stands beside them. A line is
 printable ASCII of at most ``MAX_LINE_BYTES``, whatever clients sent.
 
-Logging never waits: app/log_writer.py has the thread that writes.
+Logging never waits: app/system/log_writer.py has the thread that writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from app.log_writer import MAX_LINE_BYTES, stdout
+from app.system.log_writer import MAX_LINE_BYTES, stdout
 
 MAX_TEXT = 300  # characters of one value; of a message twice as many
 MAX_FIELDS = 32
@@ -202,7 +202,7 @@ def logging_config(level: str) -> dict[str, Any]:
             "gunicorn.access": {
                 "level": "CRITICAL",
                 "handlers": [],
-            },  # app/web/requests.py knows more
+            },  # app/web/access.py knows more
         },
     }
 

@@ -6,7 +6,7 @@ files of all. A file belongs to a worker's slot and not to its process: the work
 one's place counts on from there. So no count ever goes back while the master lives, and however
 often workers are replaced, there are never more files than slots. Only gauges die with their
 worker (conf/gunicorn.conf.py). Without the folder a process counts for itself alone, and so does one
-that finds the disk full when it starts (``app/counts.py``).
+that finds the disk full when it starts (``app/system/metric_files.py``).
 
 Everything is counted on the hub's thread: one that is not the hub's may neither wait for the locks in
 here nor be interrupted while it holds them. Durations are seconds. No label takes a value that
@@ -26,14 +26,14 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue, MutexValue
 
-from app import counts
 from app.errors import ServingError
-from app.roster import roster
+from app.scoreboard import roster
+from app.system import metric_files
 
 KINDS = ("counter", "histogram", "gauge_livesum")  # a file of each for each slot
 FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 # Before the first metric is made, and after this process got its slot.
-if FOLDER and counts.allocate(FOLDER, KINDS, roster.slot):
+if FOLDER and metric_files.allocate(FOLDER, KINDS, roster.slot):
     values.ValueClass = MultiProcessValue(lambda: roster.slot)
 else:
     FOLDER, values.ValueClass = "", MutexValue
@@ -57,7 +57,7 @@ def total(name: str, told: str, labels: Iterable[str]) -> Counter:
     return Counter(f"serving_{name}", told, labels, registry=registry)
 
 
-# Counted where a request ends, in app/web/requests.py
+# Counted where a request ends, in app/web/access.py
 
 requests = total(
     "requests",
@@ -75,13 +75,13 @@ accept_seconds = seconds(
     "accept_duration", "From nginx passing a request on to a worker taking it up."
 )
 
-# Counted at each heartbeat, in app/worker.py
+# Counted at each heartbeat, in app/gunicorn/worker.py
 
 log_lines_dropped = total(
     "log_lines_dropped", "Lines of the log that could not be written in time.", ()
 )
 
-# Counted for each picture, in app/meter.py
+# Counted for each picture, in app/serving/stats.py
 
 pictures = total(
     "pictures",

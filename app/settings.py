@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.cgroup import cpu_quota, memory_limits
 from app.errors import SettingsError
 from app.names import name_problem
+from app.system.cgroup import cpu_quota, memory_limits
 
 PREFIX = "SERVING_"
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,14 +103,14 @@ def model_name(text: str) -> str:
 
 
 def versions(text: str) -> str:
-    """Read a version policy; ``app/repository.py`` knows what it means."""
+    """Read a version policy; ``app/control/repository.py`` knows what it means."""
     if not re.fullmatch(r"latest:[1-9]\d{0,2}|all|[1-9]\d{0,17}(,[1-9]\d{0,17})*", text):
         raise ValueError("expected latest:N, all, or version numbers such as 3,4")
     return text
 
 
 def hosts(text: str) -> tuple[str, ...]:
-    """Read a list of hosts; ``app/fetching.py`` knows what they allow."""
+    """Read a list of hosts; ``app/web/input/urls.py`` knows what they allow."""
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     for host in found:
         if not re.fullmatch(r"(\*\.)?[A-Za-z0-9.-]+(:\d{1,5})?", host):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from app.factory import create_app
-from app.log_writer import stdout
-from app.roster import roster
-from app.serving import ModelServer
+from app.control.plan import follow_lineup
+from app.scoreboard import roster
+from app.serving.server import ModelServer
 from app.settings import Settings
-from app.sizing import follow_lineup
+from app.system.log_writer import stdout
+from app.web.app import create_app
 
 
 def end_worker() -> None:

@@ -1,6 +1,6 @@
 """Gunicorn: gevent workers, one model each, behind nginx.
 
-The master plans the workers (``app/sizing.py``) and imports their engine once for all of them, but
+The master plans the workers (``app/control/plan.py``) and imports their engine once for all of them, but
 does nothing with it: a fork after CUDA was touched breaks every worker, a fork after an OpenMP
 forward hangs the child. This file is read again on a reload, while the old workers serve.
 """
@@ -14,14 +14,15 @@ import warnings
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from app import endings, log_writer
-from app.doors import is_free
+from app.control.plan import adopt_plan
 from app.errors import SettingsError
+from app.gunicorn import exits
+from app.gunicorn.arbiter import STOPS, Master
+from app.gunicorn.listeners import is_free
 from app.logs import logging_config
-from app.master import STOPS, Master
-from app.roster import roster
+from app.scoreboard import roster
 from app.settings import Settings
-from app.sizing import adopt_plan
+from app.system import log_writer
 
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts the GPUs
 try:
@@ -32,11 +33,11 @@ except SettingsError as error:
 bind = ["unix:run/gunicorn.sock"]  # nginx's way in
 if is_free("127.0.0.1:10086"):  # a look past nginx
     bind.append("127.0.0.1:10086")
-worker_class = "app.worker.ServingWorker"
+worker_class = "app.gunicorn.worker.ServingWorker"
 wsgi_app = "app.wsgi:app"
 try:
     plan = adopt_plan(settings)
-except Exception as error:  # noqa: BLE001  (at the start a sentence; on a reload app/master.py goes on)
+except Exception as error:  # noqa: BLE001  (at the start a sentence; on a reload app/gunicorn/arbiter.py goes on)
     sys.exit(f"the workers cannot be planned: {type(error).__name__}: {error}")
 workers = len(plan.seats)
 preload_app = False  # the model loads after the fork
@@ -110,7 +111,7 @@ def tell_plan():
 
 def pre_fork(server, worker):
     """Give the worker its slot, and with it a seat that no living worker of this plan has (in the master)."""
-    endings.watch(server)
+    exits.watch(server)
     worker.plan, seats = plan, len(plan.seats)
     taken = {each.slot % seats for each in server.WORKERS.values() if each.plan is plan}
     worker.slot = roster.claim(seats, taken)
@@ -138,7 +139,7 @@ def child_exit(server, worker):
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # scripts/run-gunicorn
         mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py
-    for digest in roster.release(worker.slot, endings.take_signal(worker.pid)):
+    for digest in roster.release(worker.slot, exits.take_signal(worker.pid)):
         logging.getLogger("quarantine").error(
             "an input (%s) was in hand when two workers died: it is refused until the next start",
             digest.hex(),

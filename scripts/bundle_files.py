@@ -1,4 +1,4 @@
-"""Write what lies beside the weights in a bundle (``app/bundle.py`` reads it), and checkpoints on the way there."""
+"""Write the files beside the weights in a bundle (``app/models/bundle.py`` reads them), and checkpoints on the way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from app.model_folders import CLASS_FILE
+from app.models.folders import CLASS_FILE
 
 
 def write_class_names(folder: Path, class_names: Sequence[str]) -> None:

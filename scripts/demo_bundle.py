@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from matplotlib import pyplot
 
-from app.bundle import CARD_FILE, find_bundle
 from app.engines.eager import EagerEngine
+from app.models.bundle import CARD_FILE, find_bundle
 from scripts.bundle_files import write_class_names, write_json
 from scripts.demo_scenes import CLASS_NAMES, Scene, draw_scene
 from scripts.scores import exact_share, mean_average_precision

@@ -25,8 +25,8 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from app.card import DEVIATION, MEAN
-from app.images import SIDE  # scenes are kept at the side at which the model serves
+from app.models.config import DEVIATION, MEAN
+from app.processing.images import SIDE  # scenes are kept at the side at which the model serves
 from scripts.bundle_files import save_checkpoint
 from scripts.demo_bundle import (
     measure_bundle,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from app.jpeg_structure import walk_segments
+from app.processing.jpeg_structure import walk_segments
 from tests.helpers import encode, photo_like, png_chunk
 
 MIB = 1 << 20

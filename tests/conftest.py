@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.factory import create_app
-from app.roster import Roster, State
-from app.serving import ModelServer
+from app.scoreboard import Roster, State
+from app.serving.server import ModelServer
 from app.settings import Settings
+from app.web.app import create_app
 from scripts.training.voc import read_voc
 from tests import reference
 from tests.drawn_voc import draw_devkit

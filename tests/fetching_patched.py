@@ -4,7 +4,7 @@ import time
 
 import gevent
 
-from app.fetching import AT_ONCE
+from app.web.input.urls import AT_ONCE
 from tests.test_fetching import (  # noqa: F401
     PICTURE,
     at,

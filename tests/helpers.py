@@ -12,10 +12,10 @@ import gevent
 import numpy as np
 from PIL import Image
 
-from app.footprint import Footprint
-from app.lineup import Entry, Lineup
-from app.outputs import Forward, Gradients, Outputs
-from app.servable import Model
+from app.control.footprint import Footprint
+from app.control.scanner import Entry, Lineup
+from app.engines.outputs import Forward, Gradients, Outputs
+from app.serving.model import Model
 
 LIGHT_GRADIENTS = np.eye(2, dtype=np.float32) * 4
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,12 +11,13 @@ import numpy as np
 from gevent.monkey import get_original
 from PIL import Image
 
-from app import studio, worker
-from app.factory import create_app
-from app.roster import roster
-from app.servable import Model
-from app.serving import ModelServer
+from app.gunicorn import worker
+from app.scoreboard import roster
+from app.serving import image_pool
+from app.serving.model import Model
+from app.serving.server import ModelServer
 from app.settings import Settings
+from app.web.app import create_app
 from tests.faults import FAULTS, MARK
 from tests.helpers import as_forward, make_entry, make_lineup
 
@@ -25,7 +26,7 @@ NATIVE_SLEEP = get_original("time", "sleep")  # gevent's own would let other gre
 
 
 def prepare_image(image: Image.Image, *rest: object) -> np.ndarray:
-    """Stand for ``app.images.prepare_image``, which cannot crash at will."""
+    """Stand for ``app.processing.images.prepare_image``, which cannot crash at will."""
     if image.size == FAULTS["crash in decoding"]:
         signal.raise_signal(signal.SIGSEGV)  # of this thread, as a real one is
     if image.size == FAULTS["kill in decoding"]:
@@ -48,7 +49,7 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
     return np.ones((len(images), 1), np.float32)
 
 
-really_prepare_image, studio.prepare_image = studio.prepare_image, prepare_image
+really_prepare_image, image_pool.prepare_image = image_pool.prepare_image, prepare_image
 worker.BODY_S = 2  # a test of half a minute would be all waiting
 settings = Settings.from_env(os.environ)
 model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, as_forward(forward))

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from app.heatmap import HeatMap, Style, draw_heat_map, open_canvas
-from app.image_decoding import open_image
-from app.image_memory import estimate_canvas_bytes, estimate_decode_bytes
-from app.images import WHOLE, Frame, prepare_image
+from app.processing.decoding import open_image
+from app.processing.heatmap import HeatMap, Style, draw_heat_map, open_canvas
+from app.processing.images import WHOLE, Frame, prepare_image
+from app.processing.memory import estimate_canvas_bytes, estimate_decode_bytes
 from tests.helpers import STREET
 
 LIMIT = 10**9

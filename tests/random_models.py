@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torchvision.transforms import Compose
 
-from app.bundle import Bundle, find_bundle
-from app.conversion import convert_bundle
-from app.engines import Choice, Engine, load_engine
-from app.optimized import Optimized
+from app.engines.conversion import convert_bundle
+from app.engines.engine import Choice, Engine, load_engine
+from app.models.artifacts import Optimized
+from app.models.bundle import Bundle, find_bundle
 from tests import reference
 from tests.helpers import SAMPLES
 

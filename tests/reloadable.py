@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from app import serving
+from app.control.scanner import Lineup
 from app.errors import BundleError
-from app.factory import create_app
-from app.lineup import Lineup
-from app.roster import roster
-from app.serving import ModelServer
+from app.scoreboard import roster
+from app.serving import server
+from app.serving.server import ModelServer
 from app.settings import Settings
+from app.web.app import create_app
 from tests.helpers import make_entry, make_light, make_lineup
 
 LOAD_S = 0.3
@@ -56,7 +56,7 @@ def read_lineup():
         return lineup
 
 
-serving.lacking_room = lambda *_: NO_ROOM if behavior() == "has no room" else ""
+server.lacking_room = lambda *_: NO_ROOM if behavior() == "has no room" else ""
 if behavior() == "raises":
     raise RuntimeError("this release is broken")
 lineup = make_lineup(make_entry("light", 4))

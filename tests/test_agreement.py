@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from app.agreement import Count, at_least, compare, images_needed
-from app.decision import Decision
+from app.models.agreement import Count, at_least, compare, images_needed
+from app.processing.decision import Decision
 
 NAMES = ("Rust", "Scab", "Healthy")
 

@@ -9,14 +9,14 @@ from torch.fx.proxy import TraceError
 from torchvision.models import VisionTransformer, get_model
 from torchvision.transforms.functional import normalize
 
-from app import network
-from app.batcher import Timing
 from app.engines import cuda as gpu
+from app.engines import network
+from app.engines.network import build_network
 from app.errors import BundleError
-from app.images import decode_image
-from app.network import build_network
-from app.servable import Model
-from app.serving import Prediction
+from app.processing.images import decode_image
+from app.serving.batcher import Timing
+from app.serving.model import Model
+from app.serving.server import Prediction
 from tests import reference
 from tests.helpers import SAMPLES
 from tests.random_models import CLASSES, load, sample_images, write_model

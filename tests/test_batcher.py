@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from gevent.event import Event
 
-from app.batcher import Batcher, Ticket, Timing, is_never_gone, run_forward
+from app.engines.outputs import Outputs
 from app.errors import ClientGone, DeviceLost, InternalError, NotReady, OutOfMemory, QueueFull
-from app.handoff import Handoff, start_native_thread
-from app.outputs import Outputs
+from app.serving.batcher import Batcher, Ticket, Timing, is_never_gone, run_forward
+from app.serving.handoff import Handoff, start_native_thread
 from tests.helpers import as_forward, wait_until
 
 

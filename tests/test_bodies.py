@@ -9,8 +9,8 @@ from _queue import SimpleQueue
 import gevent
 import pytest
 
-from app.machine import process_memory
 from app.settings import MEGABYTE
+from app.system.machine import process_memory
 from tests.helpers import bright_or_not, check_problem, grey, make_light
 
 PICTURE = grey(200)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from app.bundle import find_bundle, open_bundle, put_in_place
+from app.engines.weights import load_weights
 from app.errors import BundleError
-from app.weights import load_weights
+from app.models.bundle import find_bundle, open_bundle, put_in_place
 from tests.helpers import ROOT
 
 NAMES = {"0": "Rust", "1": "Scab"}

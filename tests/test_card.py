@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from app.bundle import open_bundle
-from app.card import DEFAULT, Card
-from app.decision import Decision
 from app.errors import BundleError
-from app.images import Frame
+from app.models.bundle import open_bundle
+from app.models.config import DEFAULT, Card
+from app.processing.decision import Decision
+from app.processing.images import Frame
 
 NAMES = {"0": "Rust", "1": "Scab", "2": "Mildew"}
 

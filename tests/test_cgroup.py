@@ -3,10 +3,10 @@
 import pytest
 
 from app import settings as settings_module
-from app.budgets import request_budget_bytes
-from app.cgroup import MemoryLimit, cpu_quota, memory_limits
-from app.machine import Memory, read_host_memory
+from app.control.budgets import request_budget_bytes
 from app.settings import count_cores, total_memory
+from app.system.cgroup import MemoryLimit, cpu_quota, memory_limits
+from app.system.machine import Memory, read_host_memory
 
 MIB = 1 << 20
 NONE_V1 = 9223372036854771712  # what version 1 shows where nothing is set

@@ -216,7 +216,7 @@ def test_an_nginx_that_cannot_bind_its_port_counts_as_not_started(supervisor):
 
 
 def test_request_ids_are_safe_by_the_same_rule_in_nginx_and_in_the_application(nginx):
-    from app.web.requests import SAFE_ID
+    from app.web.access import SAFE_ID
 
     assert f'"~^{SAFE_ID.pattern}$" $http_x_request_id;' in nginx
 

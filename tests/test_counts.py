@@ -3,7 +3,7 @@
 import logging
 import time
 
-from app.counts import RETRY_S, AllocatedDict
+from app.system.metric_files import RETRY_S, AllocatedDict
 from tests.disks import on_small_disk
 
 # Import, first versions, many labels: as a worker does it. What is left of the disk is filled first.

@@ -11,15 +11,16 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from app import engines
-from app.bundle import find_bundle
-from app.engines import Choice, cuda, load_engine
+from app.engines import cuda
+from app.engines import engine as engine_module
 from app.engines.cuda import CudaEngine
 from app.engines.cuda_errors import told_apart
 from app.engines.eager import EagerEngine
+from app.engines.engine import Choice, load_engine
+from app.engines.network import PixelNetwork
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory
-from app.network import PixelNetwork
-from app.optimized import Optimized
+from app.models.artifacts import Optimized
+from app.models.bundle import find_bundle
 from tests.cuda_stand_in import FakeCuda, Nothing
 from tests.helpers import ROOT
 
@@ -68,7 +69,9 @@ def test_where_the_largest_batches_find_no_room_smaller_ones_are_served(
     """Before, the warm-up asked for a batch that had been left out, and the load failed."""
     stand_in.room = 5
     monkeypatch.setattr(
-        engines, "open_engine", lambda choice, optimized: CudaEngine(bundle, "cpu", "fp32", 16)
+        engine_module,
+        "open_engine",
+        lambda choice, optimized: CudaEngine(bundle, "cpu", "fp32", 16),
     )
     engine = load_engine(Choice("cuda", "fp32", "cuda:0", 1, 16), Optimized(bundle, tmp_path))
     assert stand_in.recorded == [4, 2, 1]
@@ -147,7 +150,7 @@ def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path
     def run_out(*_):
         raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
 
-    monkeypatch.setattr(engines, "open_engine", open_engine)
+    monkeypatch.setattr(engine_module, "open_engine", open_engine)
     with pytest.raises(NoDeviceMemory, match="not enough memory: the GPU is out of memory"):
         load_engine(Choice("cuda", "fp32", "cuda:0", 1, 1), Optimized(bundle, tmp_path))
     assert not hasattr(opened[0], "_network")
@@ -303,5 +306,7 @@ def test_a_failure_of_cudnn_on_a_lost_device_is_told_as_that(monkeypatch):
 
 def test_importing_the_engine_as_the_master_does_initializes_no_cuda():
     """A fork after that breaks every worker; scripts/test-gpu looks at a master's open devices too."""
-    program = "import torch, app.engines.cuda, app.sizing; assert not torch.cuda.is_initialized()"
+    program = (
+        "import torch, app.engines.cuda, app.control.plan; assert not torch.cuda.is_initialized()"
+    )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from app.decision import Decision
+from app.processing.decision import Decision
 
 LOGITS = arrays(np.float32, st.integers(1, 9), elements=st.floats(-1e4, 1e4, width=32))
 

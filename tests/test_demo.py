@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.bundle import find_bundle
 from app.engines.eager import EagerEngine
+from app.models.bundle import find_bundle
 from scripts.demo_bundle import SAMPLES as SAMPLE_SCENES
 from scripts.demo_bundle import measure_bundle, write_bundle
 from scripts.demo_scenes import CLASS_NAMES, draw_scene, write_scenes

@@ -7,12 +7,12 @@ from types import ModuleType
 
 import pytest
 
-from app.diagnosis import explain_failure
-from app.gpus import Gpu
-from app.lineup import Lineup, Refusal
-from app.machine import GIB
-from app.sizing import fit_workers
-from app.statuses import VersionStatus
+from app.control.plan import fit_workers
+from app.control.scanner import Lineup, Refusal
+from app.serving.diagnosis import explain_failure
+from app.serving.status import VersionStatus
+from app.system.gpus import Gpu
+from app.system.machine import GIB
 from tests.helpers import ROOT
 
 

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from app import errors
-from app.card import KEYS, Fields, read_card
-from app.decision import Decision
-from app.factory import create_app
-from app.images import Frame
+from app.models.config import KEYS, Fields, read_card
+from app.processing.decision import Decision
+from app.processing.images import Frame
 from app.settings import Settings, format_table
+from app.web.app import create_app
 from tests.conftest import DEMO
 from tests.helpers import ROOT
 

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 from torchvision.models import resnet50
 
-from app.bundle import find_bundle
-from app.conversion import ConversionError, convert_bundle
-from app.engines import Choice, load_engine
 from app.engines import openvino as vino
+from app.engines.conversion import ConversionError, convert_bundle
 from app.engines.cuda import batch_sizes, prepare_network
+from app.engines.engine import Choice, load_engine
+from app.engines.network import build_network
 from app.errors import BundleError
-from app.images import decode_image
-from app.network import build_network
-from app.optimized import Optimized
+from app.models.artifacts import Optimized
+from app.models.bundle import find_bundle
+from app.processing.images import decode_image
 from tests import reference
 from tests.helpers import ROOT, SAMPLES, encode
 

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from app.errors import FetchFailed, SettingsError, UrlRefused
-from app.fetching import Fetcher, connect, is_public
 from app.settings import Settings
+from app.web.input.urls import Fetcher, connect, is_public
 from tests.helpers import check_problem, grey
 
 PICTURE = grey(90)

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from app.files import BOOT, DAY_S, draft_folder, move_folder, remove_leftovers, write_file
+from app.system.files import BOOT, DAY_S, draft_folder, move_folder, remove_leftovers, write_file
 from tests.disks import on_small_disk
 from tests.helpers import ROOT, wait_until
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from app.files import draft_folder\n"
+    "import sys, time; from pathlib import Path; from app.system.files import draft_folder\n"
     "with draft_folder(Path(sys.argv[1]), sys.argv[2]) as draft:\n"
     "    (draft / 'half').write_text('x'); print(flush=True); time.sleep(60)"
 )
@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     disk.mkdir()
     (disk / "a.json").write_text("good")
     program = (
-        "import os, sys; from pathlib import Path; from app.files import write_file\n"
+        "import os, sys; from pathlib import Path; from app.system.files import write_file\n"
         "path = Path(sys.argv[1], 'a.json')\n"
         "try: write_file(path, 'x' * 80_000)\n"
         "except OSError as error: print(error.strerror)\n"

@@ -4,10 +4,10 @@ import errno
 
 import pytest
 
-from app import follow as program
-from app.follow import MAX_PAUSE_S, follow
-from app.lineup import Curator, Lineup
-from app.lineup_file import LINEUP_FILE, LineupFile, instance_id
+from app.commands import watch as program
+from app.commands.watch import MAX_PAUSE_S, follow
+from app.control.manifest import LINEUP_FILE, LineupFile, instance_id
+from app.control.scanner import Curator, Lineup
 from tests.helpers import make_entry, make_lineup
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

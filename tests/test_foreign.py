@@ -18,16 +18,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from app import lineup as lineup_module
-from app.bundle import check_sums, find_bundle, open_bundle, write_sums
+from app.control import scanner as lineup_module
+from app.control.footprint import Footprint
+from app.control.scanner import Curator
+from app.engines.network import build_network
+from app.engines.weights import load_weights
 from app.errors import BundleError
-from app.footprint import Footprint
-from app.foreign import home_of, read_bytes
-from app.lineup import Curator
-from app.model_folders import find_models, versions_of
+from app.models.bundle import check_sums, find_bundle, open_bundle, write_sums
+from app.models.folders import find_models, versions_of
+from app.models.untrusted_files import home_of, read_bytes
 from app.names import name_problem, text_problem
-from app.network import build_network
-from app.weights import load_weights
 from tests.helpers import ROOT
 
 NAMES = {"0": "Rust", "1": "Scab"}
@@ -376,7 +376,7 @@ def peak_of(code, *arguments):
     """Return what Python code prints last and by how many bytes its memory rose at most."""
     program = (
         "import resource, sys; from pathlib import Path\n"
-        "from app.bundle import open_bundle; from app.network import build_network\n"
+        "from app.models.bundle import open_bundle; from app.engines.network import build_network\n"
         "from app.errors import BundleError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"{code}\n"

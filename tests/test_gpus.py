@@ -6,15 +6,15 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
-from app import gpus
-from app.gpus import confine_to, free_on, held_by, list_gpus
-from app.machine import read_host_memory
+from app.system import gpus
+from app.system.gpus import confine_to, free_on, held_by, list_gpus
+from app.system.machine import read_host_memory
 
 MIB = 1 << 20
 
 
 class Driver:
-    """NVML as app/gpus.py calls it. A handle is a dict; an exception in it is raised where it is asked for."""
+    """NVML as app/system/gpus.py calls it. A handle is a dict; an exception in it is raised where it is asked for."""
 
     def __init__(self, *cards):
         """Have these GPUs."""

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer, get_model
 
-from app import network as networks
-from app.bundle import find_bundle
-from app.conversion import convert_bundle
-from app.engines import Choice, load_engine
+from app.engines import network as networks
+from app.engines.conversion import convert_bundle
 from app.engines.cuda import prepare_network
-from app.gradcam import find_gradients, give_features
-from app.heatmap import make_heat_map
-from app.images import decode_image
-from app.network import build_network
-from app.optimized import Optimized
+from app.engines.engine import Choice, load_engine
+from app.engines.gradcam import find_gradients, give_features
+from app.engines.network import build_network
+from app.models.artifacts import Optimized
+from app.models.bundle import find_bundle
+from app.processing.heatmap import make_heat_map
+from app.processing.images import decode_image
 from tests import reference
 from tests.helpers import ROOT, SAMPLES, STREET
 from tests.random_models import CLASSES, load, sample_images, write_model

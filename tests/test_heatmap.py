@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.errors import ImageTooLarge, UnreadableImage
-from app.heatmap import (
+from app.processing.heatmap import (
     ANCHORS,
     COVER,
     PALETTE,
@@ -22,7 +22,7 @@ from app.heatmap import (
     open_canvas,
     write_numbers,
 )
-from app.images import WHOLE, Frame, decode_image
+from app.processing.images import WHOLE, Frame, decode_image
 from tests.helpers import encode, photo_like
 
 SPOT = np.zeros((7, 7), np.float32)

@@ -10,7 +10,7 @@ import pytest
 import requests
 from PIL import Image
 
-from app.outputs import Outputs
+from app.engines.outputs import Outputs
 from tests import reference
 from tests.helpers import SAMPLES, STREET, check_problem, encode, make_seeing, photo_like, see_light
 from tests.test_predictions import send, send_json

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from app.errors import ImageTooLarge, ServingError, UnreadableImage
-from app.image_decoding import open_image
-from app.image_parts import read_orientation
-from app.images import WHOLE, Frame, decode_image
+from app.processing.decoding import open_image
+from app.processing.image_parts import read_orientation
+from app.processing.images import WHOLE, Frame, decode_image
 from tests.bombs import HARMLESS, REFUSED, scans, webp
 from tests.helpers import ROOT, STREET, encode, photo_like
 from tests.test_images import PICTURES
@@ -140,7 +140,7 @@ def test_a_picture_that_no_memory_is_left_for_is_refused():
     program = (
         "import io, resource\n"
         "from app.errors import ImageTooLarge\n"
-        "from app.images import decode_image\n"
+        "from app.processing.images import decode_image\n"
         "from tests.bombs import png\n"
         "data = png(width=7000, height=7000, colours=2)\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from app.errors import ImageTooLarge
-from app.image_decoding import STRIP_PIXELS, open_image
-from app.image_memory import (
+from app.processing.decoding import STRIP_PIXELS, open_image
+from app.processing.image_structure import MAX_TABLES, TABLE_BYTES
+from app.processing.images import Frame, decode_image
+from app.processing.memory import (
     FIXED,
     MIB,
     check_memory,
@@ -21,8 +23,6 @@ from app.image_memory import (
     estimate_canvas_bytes,
     estimate_decode_bytes,
 )
-from app.image_structure import MAX_TABLES, TABLE_BYTES
-from app.images import Frame, decode_image
 from tests import reference
 from tests.bombs import greedy_exif, png, tables_webp, tiny_webp
 from tests.helpers import ROOT, encode, photo_like
@@ -174,7 +174,7 @@ def test_a_burst_of_large_pictures_beside_photographs_leaves_little_memory_behin
     program = (
         "import io, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from app.images import decode_image\n"
+        "from app.processing.images import decode_image\n"
         "from tests.bombs import png, tiny_webp\n"
         "from tests.helpers import STREET, encode, photo_like\n"
         "from tests.peaks import read_peak\n"

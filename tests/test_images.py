@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from app.errors import ImageTooLarge, ServingError, UnreadableImage, UnsupportedType
-from app.images import MAX_UNCUT, Frame, decode_image, prepare_pixels
+from app.processing.images import MAX_UNCUT, Frame, decode_image, prepare_pixels
 from tests import reference
 from tests.helpers import ROOT, STREET, encode, photo_like, png_bomb
 
@@ -285,8 +285,8 @@ def test_decoding_imports_nothing_more(tmp_path):
         (tmp_path / str(index)).write_bytes(data)
     probe = (
         "import pathlib, sys\n"
-        "import app.factory\n"
-        "from app.images import decode_image\n"
+        "import app.web.app\n"
+        "from app.processing.images import decode_image\n"
         "from app.errors import ServingError\n"
         "before = set(sys.modules)\n"
         "for path in pathlib.Path(sys.argv[1]).iterdir():\n"

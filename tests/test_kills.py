@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.doors import is_free
+from app.gunicorn.listeners import is_free
 from tests.helpers import STREET, wait_until
 from tests.server import Server
 from tests.test_faults import processes_of

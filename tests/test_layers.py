@@ -165,7 +165,7 @@ def test_nobody_imports_the_roof():
 def test_a_worker_on_the_cpu_imports_no_torch(tmp_path):
     """Its imports in one process, as far as they go before an engine is chosen, and OpenVINO's after it."""
     program = (
-        "import sys, app.wsgi, app.worker, app.engines.openvino;"
+        "import sys, app.wsgi, app.gunicorn.worker, app.engines.openvino;"
         "assert not {'torch', 'torchvision', 'nncf', 'openvino_telemetry.main'} & set(sys.modules)"
     )
     command = [sys.executable, "-c", program]

@@ -8,14 +8,14 @@ import shutil
 
 import pytest
 
-from app import files
-from app import lineup as lineup_module
-from app.bundle import write_sums
+from app.control import scanner as lineup_module
+from app.control.footprint import Footprint
+from app.control.manifest import LineupFile, last_default
+from app.control.scanner import WATCHED, Curator, Entry, Lineup, Refusal
 from app.errors import BundleError, PassingFailure
-from app.footprint import Footprint
-from app.lineup import WATCHED, Curator, Entry, Lineup, Refusal
-from app.lineup_file import LineupFile, last_default
-from app.machine import hold_lock
+from app.models.bundle import write_sums
+from app.system import files
+from app.system.machine import hold_lock
 from tests.disks import on_small_disk
 from tests.helpers import make_entry, make_lineup
 from tests.test_foreign import make_special
@@ -285,7 +285,7 @@ def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
 
 def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
     program = (
-        "import os, sys; from app.lineup import Lineup; from app.lineup_file import LineupFile;"
+        "import os, sys; from app.control.scanner import Lineup; from app.control.manifest import LineupFile;"
         "os.chdir(sys.argv[1]); LineupFile('an earlier start').write(Lineup('old'));"
         "print(LineupFile('us').try_write(Lineup('x' * 80_000))); print(os.listdir('run'))"
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.log_writer import MAX_LINE_BYTES, MAX_LINES, MAX_QUEUED_BYTES
 from app.logs import JsonFormatter, logging_config, request_id
+from app.system.log_writer import MAX_LINE_BYTES, MAX_LINES, MAX_QUEUED_BYTES
 from tests.helpers import ROOT
 
 HOSTILE = {
@@ -217,7 +217,7 @@ def test_who_logs_never_waits_for_a_reader_and_afterwards_a_line_says_how_many_w
 
 def test_the_queue_is_bounded_in_bytes():
     assert MAX_LINES * MAX_LINE_BYTES <= MAX_QUEUED_BYTES == 4 * 1024 * 1024
-    measure = f"{UNREAD.replace('250', '10_000')}\nfrom app.log_writer import stdout\n"
+    measure = f"{UNREAD.replace('250', '10_000')}\nfrom app.system.log_writer import stdout\n"
     measure += "print(stdout._queue.qsize(), file=sys.stderr)\n"
     with running(measure) as process:
         process.stderr.readline()
@@ -250,7 +250,7 @@ def test_a_log_that_cannot_be_written_stops_nobody():
 os.close(0)
 for number in range(100):
     logger.info("line %d", number)
-from app.log_writer import stdout
+from app.system.log_writer import stdout
 stdout.flush(10)
 print(stdout.dropped, file=sys.stderr)
 """
@@ -286,7 +286,7 @@ os.wait()
 # Under gevent, in the way that Gunicorn's worker patches
 
 TOGETHER = f"""{BEGIN}
-from app.worker import ServingWorker
+from app.gunicorn.worker import ServingWorker
 worker = ServingWorker.__new__(ServingWorker)
 worker.sockets = []
 worker.patch()

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from app.gpus import list_gpus
-from app.machine import (
+from app.system.gpus import list_gpus
+from app.system.machine import (
     hold_lock,
     process_memory,
     process_peak,
@@ -63,7 +63,7 @@ def test_where_the_kernel_tells_no_share_all_pages_count(tmp_path):
 
 def test_a_peak_stays_when_its_memory_is_given_back():
     program = (
-        "from app.machine import process_memory, process_peak\n"
+        "from app.system.machine import process_memory, process_peak\n"
         "before = process_memory()\n"
         "held = bytearray(64 << 20)\n"
         "del held\n"
@@ -100,7 +100,7 @@ def test_where_no_lock_can_be_held_the_work_is_done_all_the_same(tmp_path, monke
 
 def test_a_process_can_offer_to_end_first_when_memory_runs_out():
     code = (
-        "from app.machine import offer_to_end; from pathlib import Path; offer_to_end();"
+        "from app.system.machine import offer_to_end; from pathlib import Path; offer_to_end();"
         "print(Path('/proc/self/oom_score_adj').read_text())"
     )
     done = subprocess.run(

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from app import metrics
-from app.batcher import Timing
+from app.control.scanner import Refusal
 from app.errors import BundleError, QueueFull, ServingError
-from app.gpus import Gpu
-from app.lineup import Refusal
-from app.meter import MAX_LABELS, name_labels
-from app.prediction import Prediction
-from app.web import monitoring
-from app.web.requests import MAX_ACCEPT_S, read_accept_time, read_upload_time
+from app.serving.batcher import Timing
+from app.serving.prediction import Prediction
+from app.serving.stats import MAX_LABELS, name_labels
+from app.system.gpus import Gpu
+from app.web.access import MAX_ACCEPT_S, read_accept_time, read_upload_time
+from app.web.native import metrics as metrics_route
 from tests.helpers import bright_or_not, grey, make_entry, make_light, make_lineup
 from tests.scrape import DOCUMENTED, Scrape
 
@@ -240,7 +240,7 @@ def test_a_refused_version_is_told_with_the_reason_but_not_with_its_folder(clien
 
 def test_gpus_are_told_where_there_are_some(client, monkeypatch):
     gpus = [Gpu(0, "H200", "580", 30, 100, 0.25), Gpu(1, "H200", "580", 90, 100)]
-    monkeypatch.setattr(monitoring, "list_gpus", lambda _: gpus)
+    monkeypatch.setattr(metrics_route, "list_gpus", lambda _: gpus)
     found = scrape(client)
     assert found.total("serving_gpu_memory_free_bytes", device="cuda:0", name="H200") == 30
     assert found.total("serving_gpu_memory_total_bytes") == 200
@@ -276,7 +276,7 @@ def test_scrapes_stay_out_of_the_log(client, caplog):
 def test_files_and_drivers_are_looked_at_in_a_thread_aside(client, monkeypatch):
     """So that the hub goes on meanwhile."""
     threads = []
-    monkeypatch.setattr(monitoring, "list_gpus", lambda _: threads.append(get_ident()) or [])
+    monkeypatch.setattr(metrics_route, "list_gpus", lambda _: threads.append(get_ident()) or [])
     scrape(client)
     assert len(threads) == 1
     assert get_ident() not in threads

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from app.control.models_file import read_configs
+from app.control.repository import ModelConfig, Policy
 from app.errors import BundleError
-from app.models_file import read_configs
-from app.repository import ModelConfig, Policy
 
 TEXT = """
 # After TensorFlow Serving's guide, "Serving configuration".

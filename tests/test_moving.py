@@ -7,11 +7,11 @@ from _queue import SimpleQueue
 import gevent
 import pytest
 
+from app.control.plan import Plan, Seat
 from app.errors import BundleError, NotReady, ServingError, UnknownModel
-from app.roster import Roster, State
-from app.serving import ModelServer
-from app.sizing import Plan, Seat
-from app.traffic import Target
+from app.scoreboard import Roster, State
+from app.serving.server import ModelServer
+from app.serving.traffic import Target
 from tests.helpers import grey, make_entry, make_light, make_lineup, wait_until
 
 
@@ -181,7 +181,7 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
     neighbour.__dict__.update(here.roster.__dict__)
     neighbour.enter(here.roster.claim())
     neighbour.mark(State.READY)
-    monkeypatch.setattr("app.serving.lacking_room", lambda *_: "host: 0.1 GiB free")
+    monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 GiB free")
     here.lineup = make_lineup(make_entry("voc", 4))
     wait_until(lambda: here.roster.state(0) is State.LOADING)
     assert here.roster.has_substitute()
@@ -196,8 +196,8 @@ def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them
     settings, stage, monkeypatch, is_tight
 ):
     plan = Plan((Seat("cpu", 1),), make_lineup(), is_tight=is_tight)
-    monkeypatch.setattr("app.serving.current_plan", lambda _settings: plan)
-    monkeypatch.setattr("app.serving.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
+    monkeypatch.setattr("app.serving.server.current_plan", lambda _settings: plan)
+    monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
     lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
     here = stage(dataclasses.replace(lineup, default="leaves"))
     assert here.ask() == ("leaves", 1)
@@ -209,7 +209,7 @@ def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
     other = here.roster.claim()
     here.roster._states[other] = State.DRAINING
     monkeypatch.setattr(
-        "app.serving.lacking_room",
+        "app.serving.server.lacking_room",
         lambda *_: "" if here.roster.state(other) is State.ABSENT else "host: 0.1 GiB free",
     )
     here.slow = False
@@ -224,7 +224,7 @@ def test_a_grown_lineup_that_memory_does_not_hold_is_refused_with_the_sum(
     stage, monkeypatch, caplog
 ):
     here = stage(make_lineup(make_entry("voc", 3)))
-    monkeypatch.setattr("app.serving.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
+    monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
     here.lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
     wait_until(lambda: here.states().get(("leaves", 1)) == "END")
     told = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"

@@ -10,12 +10,12 @@ import gevent
 import pytest
 from gevent.monkey import get_original
 
-from app.byte_budget import ByteBudget
 from app.errors import InternalError, OutOfMemory, Quarantined, QueueFull, UnreadableImage
-from app.handoff import Handoff
-from app.native_pool import NativePool, NeedsTrial, Task
 from app.quarantine import Quarantine, Verdict
-from app.watchdog import Watchdog
+from app.serving.byte_budget import ByteBudget
+from app.serving.handoff import Handoff
+from app.serving.thread_pool import NativePool, NeedsTrial, Task
+from app.serving.watchdog import Watchdog
 from tests.helpers import wait_until
 
 native_sleep = get_original("time", "sleep")

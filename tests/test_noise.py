@@ -8,12 +8,12 @@ import pytest
 import torch
 import torchvision
 
-from app.conversion import convert_bundle
-from app.engines import Choice, load_engine
+from app.engines.conversion import convert_bundle
+from app.engines.engine import Choice, load_engine
 from app.engines.openvino import usable_precisions
+from app.engines.self_test import make_noise
 from app.errors import BundleError
-from app.noise import make_noise
-from app.optimized import Optimized
+from app.models.artifacts import Optimized
 from tests.disks import on_small_disk
 from tests.random_models import write_model
 
@@ -116,8 +116,8 @@ def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_p
     disk = tmp_path / "disk"
     shutil.copytree(made.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
     program = (
-        "import sys; from pathlib import Path; from app.bundle import open_bundle;"
-        "from app.conversion import convert_bundle; from app.optimized import Optimized\n"
+        "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"
+        "from app.engines.conversion import convert_bundle; from app.models.artifacts import Optimized\n"
         "folder = Path(sys.argv[1])\n"
         "try: convert_bundle(Optimized(open_bundle(folder, 'own', 1), folder / 'cache'))\n"
         "except Exception as error: print(type(error).__name__, str(error).replace(str(folder), ''))\n"

@@ -14,12 +14,12 @@ from referencing import Registry, Resource
 from werkzeug.exceptions import HTTPException
 
 from app import errors
-from app.factory import create_app
 from app.settings import Settings
+from app.web.app import create_app
+from app.web.input.options import PredictOptions
 from app.web.openapi.document import EXAMPLES, GROUPS, UNDOCUMENTED, build_document, find_rule
 from app.web.openapi.errors import FORBIDDEN, GATEWAY, WORDS
 from app.web.openapi.schemas import read_docstring
-from app.web.options import PredictOptions
 from tests.helpers import ROOT, SAMPLES, grey
 
 APP = create_app(Settings.from_env({}))

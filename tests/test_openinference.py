@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 import pytest
 
+from app.control.scanner import Refusal
 from app.errors import BundleError
-from app.lineup import Refusal
 from tests.helpers import encode, grey, make_entry, make_lineup, photo_like, png_bomb
 
 LIGHT = "/v2/models/light"

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import optimize as program
-from app.bundle import find_bundle
-from app.engines import Choice, load_engine
+from app.commands import optimize as program
+from app.commands.optimize import decode_distinct, optimize, print_report, read_images
+from app.control.scanner import Curator
 from app.engines import openvino as vino
+from app.engines.engine import Choice, load_engine
 from app.errors import BundleError
-from app.heatmap import make_heat_map
-from app.images import WHOLE, decode_image
-from app.lineup import Curator
-from app.optimize import decode_distinct, optimize, print_report, read_images
-from app.optimized import Optimized
-from app.precision import choose_precision, parse_report, read_report
+from app.models.artifacts import Optimized
+from app.models.bundle import find_bundle
+from app.models.precision import choose_precision, parse_report, read_report
+from app.processing.heatmap import make_heat_map
+from app.processing.images import WHOLE, decode_image
 from scripts.demo_scenes import draw_scene
 from tests import reference
 from tests.conftest import DEMO

@@ -7,13 +7,13 @@ import os
 import numpy as np
 import pytest
 
-from app.bundle import MAX_WEIGHTS_BYTES, find_bundle
-from app.card import Card
-from app.decision import Decision
 from app.errors import BundleError
-from app.images import Frame
-from app.optimized import FORMAT, Optimized
-from app.sums import find_damage, take_digest
+from app.models.artifacts import FORMAT, Optimized
+from app.models.bundle import MAX_WEIGHTS_BYTES, find_bundle
+from app.models.checksums import find_damage, take_digest
+from app.models.config import Card
+from app.processing.decision import Decision
+from app.processing.images import Frame
 from tests.disks import on_small_disk
 
 
@@ -271,8 +271,8 @@ def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
     """In a file system of 64 KiB, in a namespace of its own: the report needs 80."""
     disk = tmp_path / "models" / "own"
     program = (
-        "import sys; from pathlib import Path; from app.bundle import open_bundle;"
-        "from app.optimized import Optimized;"
+        "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"
+        "from app.models.artifacts import Optimized;"
         "o = Optimized(open_bundle(Path(sys.argv[1]), 'own', 1), Path(sys.argv[1], 'cache'));"
         "o.add_report('good')\n"
         "try: o.add_report('x' * 80_000)\n"

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app import errors
-from app.web.page import DIGEST, FILES, FOLDER, KINDS, PAGE, read_samples
+from app.web.page.routes import DIGEST, FILES, FOLDER, KINDS, PAGE, read_samples
 from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_lineup
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from app.factory import create_app
 from app.settings import Settings
+from app.web.app import create_app
 from tests.helpers import ROOT
 
 POSTMAN = ROOT / "docs" / "postman"

@@ -7,11 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from app.agreement import Agreement, ClassCount, Count, compare
-from app.decision import Decision
 from app.errors import BundleError
-from app.machine import processor
-from app.precision import (
+from app.models.agreement import Agreement, ClassCount, Count, compare
+from app.models.precision import (
     MAX_REPORT_BYTES,
     MIN_AGREEMENT,
     Measurement,
@@ -20,6 +18,8 @@ from app.precision import (
     digest_network,
     read_report,
 )
+from app.processing.decision import Decision
+from app.system.machine import processor
 from tests.test_foreign import SPECIAL, make_special
 
 FINE = {"fp32": "", "bf16": "", "int8": ""}

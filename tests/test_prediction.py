@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from app.batcher import Timing
-from app.card import DEFAULT, Card
-from app.decision import Decision
-from app.prediction import Prediction
-from app.servable import Model
+from app.models.config import DEFAULT, Card
+from app.processing.decision import Decision
+from app.serving.batcher import Timing
+from app.serving.model import Model
+from app.serving.prediction import Prediction
 
 NAMES = ("Ant", "Bee", "Cat")
 

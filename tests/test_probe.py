@@ -8,13 +8,21 @@ import sys
 import pytest
 import torch
 
-from app import probe
-from app.bundle import find_bundle
+from app.commands import measure as program
+from app.commands.measure import (
+    MIB,
+    TYPICAL_CONTEXT,
+    Disturbed,
+    Need,
+    main,
+    measure,
+    measure_on_gpu,
+)
+from app.control.footprint import Footprint
 from app.errors import BundleError, NoDeviceMemory, OutOfMemory
-from app.footprint import Footprint
-from app.gpus import Gpu
-from app.probe import MIB, TYPICAL_CONTEXT, Disturbed, Need, main, measure, measure_on_gpu
+from app.models.bundle import find_bundle
 from app.settings import Settings
+from app.system.gpus import Gpu
 from tests.helpers import ROOT
 
 GIB = 1 << 30
@@ -28,9 +36,9 @@ class Card:
         """Take the place of NVML and CUDA; ``free`` is told look by look."""
         self.locks, self.loaded = [], []
         left = list(free)
-        monkeypatch.setattr(probe, "free_on", lambda uuid: left.pop(0))
-        monkeypatch.setattr(probe, "held_by", lambda uuid, pid: held)
-        monkeypatch.setattr(probe, "load_engine", self.load)
+        monkeypatch.setattr(program, "free_on", lambda uuid: left.pop(0))
+        monkeypatch.setattr(program, "held_by", lambda uuid, pid: held)
+        monkeypatch.setattr(program, "load_engine", self.load)
         for name, value in {
             "init": None,
             "synchronize": None,
@@ -76,7 +84,7 @@ def test_measuring_again_begins_with_a_new_process(monkeypatch):
         raise Disturbed
 
     began = []
-    monkeypatch.setattr(probe, "measure", disturb)
+    monkeypatch.setattr(program, "measure", disturb)
 
     def execv(program, arguments):
         began.append((program, arguments[1:]))
@@ -86,11 +94,13 @@ def test_measuring_again_begins_with_a_new_process(monkeypatch):
     with pytest.raises(SystemExit):
         main("measure", str(ROOT / "models/demo/1"), "demo", "1", "", "2")
     folder = str(ROOT / "models/demo/1")
-    assert began == [(sys.executable, ["-m", "app.probe", "measure", folder, "demo", "1", "", "3"])]
+    assert began == [
+        (sys.executable, ["-m", "app.commands.measure", "measure", folder, "demo", "1", "", "3"])
+    ]
 
 
 def choice():
-    return probe.Choice("cuda", "fp32", "cuda:0", 1, 4)
+    return program.Choice("cuda", "fp32", "cuda:0", 1, 4)
 
 
 @pytest.fixture
@@ -105,11 +115,11 @@ def full_gpu(monkeypatch):
         return Card.__new__(Card)
 
     monkeypatch.setattr(Card, "close", lambda self: None)
-    monkeypatch.setattr(probe, "load_engine", load)
-    monkeypatch.setattr(probe, "free_on", lambda uuid: 0)
+    monkeypatch.setattr(program, "load_engine", load)
+    monkeypatch.setattr(program, "free_on", lambda uuid: 0)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     gpu = Gpu(0, "H100", "580", 0, 80 * GIB, uuid="GPU-1")
-    monkeypatch.setattr(probe, "choose_engine", lambda settings: ("cuda", gpu))
+    monkeypatch.setattr(program, "choose_engine", lambda settings: ("cuda", gpu))
     return loaded
 
 
@@ -135,8 +145,8 @@ def test_a_gpu_that_runs_out_of_memory_is_told_in_a_sentence(monkeypatch, capsys
     def run_out(*_, **__):
         raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
 
-    monkeypatch.setattr(probe, "measure", run_out)
-    monkeypatch.setattr(probe, "offer_to_end", lambda: None)  # not this process
+    monkeypatch.setattr(program, "measure", run_out)
+    monkeypatch.setattr(program, "offer_to_end", lambda: None)  # not this process
     monkeypatch.setattr(Settings, "from_env", lambda environ: None)
     main(
         "measure", str(ROOT / "models/demo/1"), "demo", "1", json.dumps(dataclasses.asdict(SIBLING))

@@ -220,7 +220,7 @@ def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, tmp
     disk = models / "pictograms"
     source = make_successor(tmp_path / "new")
     program = (
-        "import os, sys; from app.publish import main\n"
+        "import os, sys; from app.commands.publish import main\n"
         f"sys.argv = ['publish', {str(source)!r}, sys.argv[1]]\n"
         "try: main()\n"
         "except SystemExit as error: print(error)\n"

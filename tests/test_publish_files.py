@@ -6,11 +6,11 @@ import stat
 
 import pytest
 
-from app import publish as publish_module
-from app.bundle import write_sums
+from app.commands import publish as publish_module
+from app.commands.publish import describe_answer, publish
+from app.control.footprint import Footprint
 from app.errors import BundleError
-from app.footprint import Footprint
-from app.publish import describe_answer, publish
+from app.models.bundle import write_sums
 from tests.test_foreign import SPECIAL, make_bundle, make_special
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from app import quarantine as module
-from app.endings import ending_signal
 from app.errors import ClientGone, DeadlinePassed, UnreadableImage
-from app.native_pool import NeedsTrial
+from app.gunicorn.exits import ending_signal
 from app.quarantine import CHARGED, IN_HAND, Quarantine, Verdict
-from app.roster import Roster, State
-from app.trials import Trials
+from app.scoreboard import Roster, State
+from app.serving.thread_pool import NeedsTrial
+from app.serving.trials import Trials
 
 
 @pytest.fixture

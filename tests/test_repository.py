@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.control.repository import Policy, choose_versions
 from app.errors import SettingsError
-from app.repository import Policy, choose_versions
 
 FOUR = {1: "a", 2: "b", 5: "c", 10: "d"}
 

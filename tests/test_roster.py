@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from app.roster import SLOTS, Roster, State
+from app.scoreboard import SLOTS, Roster, State
 
 
 def worker(roster, state):

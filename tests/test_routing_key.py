@@ -1,6 +1,6 @@
 """The key by which a request is routed where versions share traffic."""
 
-from app.web.clients import routing_key
+from app.web.input.client import routing_key
 from app.web.limits import MAX_ROUTING_KEY
 
 

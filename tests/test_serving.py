@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app import studio
-from app.card import Card
-from app.decision import Decision
 from app.errors import (
     BundleError,
     DeadlinePassed,
@@ -24,13 +21,16 @@ from app.errors import (
     UnknownModel,
     UnreadableImage,
 )
-from app.heatmap import Style, draw_heat_map
-from app.images import Frame, decode_image
-from app.prediction import Wish
-from app.roster import Roster, State
-from app.servable import Model
-from app.serving import ModelServer
-from app.traffic import Target
+from app.models.config import Card
+from app.processing.decision import Decision
+from app.processing.heatmap import Style, draw_heat_map
+from app.processing.images import Frame, decode_image
+from app.scoreboard import Roster, State
+from app.serving import image_pool
+from app.serving.model import Model
+from app.serving.prediction import Wish
+from app.serving.server import ModelServer
+from app.serving.traffic import Target
 from tests.helpers import (
     LIGHT_GRADIENTS,
     STREET,
@@ -521,7 +521,7 @@ def test_a_drawing_that_fails_is_its_own_error(serve, monkeypatch):
     def fail(*_):
         raise UnreadableImage("image is a damaged JPEG")
 
-    monkeypatch.setattr(studio, "open_canvas", fail)
+    monkeypatch.setattr(image_pool, "open_canvas", fail)
     server = serve_seeing(serve)
     with pytest.raises(UnreadableImage):
         server.classify(street(), wish=dataclasses.replace(STRONGEST, style=Style()))
@@ -535,7 +535,7 @@ def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
         gate.get()
         return draw_heat_map(*arguments)
 
-    monkeypatch.setattr(studio, "draw_heat_map", draw)
+    monkeypatch.setattr(image_pool, "draw_heat_map", draw)
     server = serve_seeing(serve)
     inside = gevent.spawn(server.classify, street(), wish=Wish(lambda _: [0], Style()))
     wait_until(lambda: begun)

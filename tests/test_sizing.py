@@ -10,16 +10,17 @@ import time
 
 import pytest
 
-from app import footprint, sizing
-from app.bundle import find_bundle
-from app.engines import Choice
+from app.control import footprint
+from app.control import plan as planning
+from app.control.footprint import Footprint
+from app.control.manifest import LINEUP_FILE, LineupFile, instance_id
+from app.control.plan import Seat, choose_how, current_plan, deal_out, fit_workers
+from app.control.scanner import Curator, Entry, Lineup
+from app.engines.engine import Choice
 from app.errors import BundleError, PassingFailure
-from app.footprint import Footprint
-from app.gpus import Gpu
-from app.lineup import Curator, Entry, Lineup
-from app.lineup_file import LINEUP_FILE, LineupFile, instance_id
-from app.machine import GIB, Memory, hold_host_lock, hold_lock
-from app.sizing import Seat, choose_how, current_plan, deal_out, fit_workers
+from app.models.bundle import find_bundle
+from app.system.gpus import Gpu
+from app.system.machine import GIB, Memory, hold_host_lock, hold_lock
 from tests.helpers import ROOT
 
 ON_GPU = Footprint("cuda", "fp16", "cuda", "asked for", GIB, 3 * GIB)
@@ -40,7 +41,7 @@ def gpu(free_gib, index=0, total_gib=12.0):
 @pytest.fixture(autouse=True)
 def no_adopted_plan(monkeypatch):
     """Forget the plan of another test that read gunicorn.conf.py."""
-    monkeypatch.setattr(sizing, "_adopted", None)
+    monkeypatch.setattr(planning, "_adopted", None)
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def machine(monkeypatch):
     """Return a maker of machines: cores and free host memory."""
 
     def make(cores=16, free_gib=60.0):
-        for module in (sizing, footprint):
+        for module in (planning, footprint):
             monkeypatch.setattr(module, "count_cores", lambda: cores)
         memory = Memory(int(free_gib * GIB), 64 * GIB)
-        monkeypatch.setattr(sizing, "read_host_memory", lambda: memory)
+        monkeypatch.setattr(planning, "read_host_memory", lambda: memory)
 
     make()
     return make
@@ -161,28 +162,28 @@ def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
 
 
 def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
-    monkeypatch.setattr(sizing, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
-    monkeypatch.setattr(sizing, "_has_context", False)
-    assert not sizing.lacking_room(settings(), Seat("cuda:0", 1), ON_GPU)
-    assert sizing.lacking_room(settings(), Seat("cuda:1", 1), ON_GPU)  # the reserve is 1.2 GiB
-    monkeypatch.setattr(sizing, "_has_context", True)
+    monkeypatch.setattr(planning, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
+    monkeypatch.setattr(planning, "_has_context", False)
+    assert not planning.lacking_room(settings(), Seat("cuda:0", 1), ON_GPU)
+    assert planning.lacking_room(settings(), Seat("cuda:1", 1), ON_GPU)  # the reserve is 1.2 GiB
+    monkeypatch.setattr(planning, "_has_context", True)
     with_context = dataclasses.replace(ON_GPU, context_bytes=GIB // 2)
-    assert not sizing.lacking_room(settings(), Seat("cuda:1", 1), with_context), (
+    assert not planning.lacking_room(settings(), Seat("cuda:1", 1), with_context), (
         "the context is there"
     )
     chosen = settings(decode_threads="4")
     machine(free_gib=6.4 + 0.5 + 0.9)  # the version, and 0.84 for requests
-    assert not sizing.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
+    assert not planning.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
     machine(free_gib=6.4 + 0.5 + 0.8)
-    assert sizing.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
+    assert planning.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
 
 
 def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
-    monkeypatch.setattr(sizing, "list_gpus", lambda _: [gpu(12), gpu(12, 1)])
-    assert [found.index for found in sizing.usable_gpus("auto")] == [0, 1]
-    assert [found.index for found in sizing.usable_gpus("cuda:1")] == [1]
+    monkeypatch.setattr(planning, "list_gpus", lambda _: [gpu(12), gpu(12, 1)])
+    assert [found.index for found in planning.usable_gpus("auto")] == [0, 1]
+    assert [found.index for found in planning.usable_gpus("cuda:1")] == [1]
     with pytest.raises(BundleError, match="SERVING_DEVICE=cuda:2: there are 2 usable GPUs"):
-        sizing.usable_gpus("cuda:2")
+        planning.usable_gpus("cuda:2")
 
 
 @pytest.fixture
@@ -198,13 +199,13 @@ def loader(settings, monkeypatch):
             seen.append(left.pop(0) if len(left) > 1 else left[0])
             return seen[-1]
 
-        monkeypatch.setattr(sizing, "free_on", free_on)
-        monkeypatch.setattr(sizing, "MEMORY_POLL_S", 0.001)
+        monkeypatch.setattr(planning, "free_on", free_on)
+        monkeypatch.setattr(planning, "MEMORY_POLL_S", 0.001)
         seat = Seat("cuda:0", 1, "GPU-1")
-        with sizing.room_on_device(settings(**rows), seat, WITH_CONTEXT):
+        with planning.room_on_device(settings(**rows), seat, WITH_CONTEXT):
             return seen
 
-    monkeypatch.setattr(sizing, "_has_context", False)
+    monkeypatch.setattr(planning, "_has_context", False)
     return load
 
 
@@ -219,7 +220,7 @@ def test_a_further_version_needs_no_second_context_and_waits_seconds_only(loader
     """Before, a swap that could not hold both waited SERVING_LOAD_TIMEOUT_S for its own memory."""
     loader(3 * GIB)
     assert loader(int(2.5 * GIB)) == [int(2.5 * GIB)]
-    monkeypatch.setattr(sizing, "OWN_MEMORY_WAIT_S", 0.05)
+    monkeypatch.setattr(planning, "OWN_MEMORY_WAIT_S", 0.05)
     began = time.monotonic()
     assert loader(2 * GIB)[-1] == 2 * GIB
     assert time.monotonic() - began < 5
@@ -321,7 +322,7 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cache").write_text("in the way")
     (tmp_path / "run").write_text("in the way")
-    plan = sizing.adopt_plan(
+    plan = planning.adopt_plan(
         settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache"))
     )
     assert [entry.name for entry in plan.lineup.entries] == ["demo"]
@@ -332,7 +333,7 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
 def followed(settings, tmp_path, monkeypatch):
     """Return settings after a start that served version 1, and a follower that has gone on to version 2."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sizing, "_adopted", fit_workers(settings(), serving(ON_CPU), []))
+    monkeypatch.setattr(planning, "_adopted", fit_workers(settings(), serving(ON_CPU), []))
     LineupFile(instance_id()).write(Lineup("demo", (Entry("demo", 2, "", "", ON_CPU),)))
     return settings(device="cpu", cache=str(tmp_path / "cache"))
 
@@ -343,7 +344,7 @@ def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
     """Not from what was served at the start."""
     monkeypatch.setattr(Curator, "look", lambda self: real_look(self, 0.1))
     with hold_lock(tmp_path / "cache" / "curator.lock", 5):
-        plan = sizing.adopt_plan(followed)
+        plan = planning.adopt_plan(followed)
     assert [entry.version for entry in plan.lineup.entries] == [2]
     assert [entry.version for entry in LineupFile(instance_id()).read().entries] == [2]
 
@@ -351,7 +352,7 @@ def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 def test_a_worker_whose_lineup_is_gone_stays_with_the_last_one(followed, how):
     """Not with that of the start."""
-    read = sizing.follow_lineup(followed)
+    read = planning.follow_lineup(followed)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
         LINEUP_FILE.unlink()
@@ -368,9 +369,9 @@ def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
     found = [serving(ON_CPU), Lineup("demo", (Entry("demo", 2, "", "", ON_CPU),))]
     monkeypatch.setattr(Curator, "look", lambda self: found.pop(0))
     chosen = settings(device="cpu", poll_s=poll_s)
-    before = sizing.adopt_plan(chosen)
-    sizing.adopt_plan(chosen)
-    sizing.restore_plan(before)
+    before = planning.adopt_plan(chosen)
+    planning.adopt_plan(chosen)
+    planning.restore_plan(before)
     (entry,) = LineupFile(instance_id()).read().entries
     assert entry.version == version
 
@@ -379,9 +380,9 @@ def test_new_workers_start_beside_the_old_ones_though_the_lineup_cannot_be_writt
     machine, settings
 ):
     plan = fit_workers(settings(), serving(ON_CPU), [])
-    assert sizing.fits_beside(settings(device="cpu"), plan)
+    assert planning.fits_beside(settings(device="cpu"), plan)
     warned = dataclasses.replace(plan, warning="run/lineup.json cannot be written (full)")
-    assert sizing.fits_beside(settings(device="cpu"), warned)
+    assert planning.fits_beside(settings(device="cpu"), warned)
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):

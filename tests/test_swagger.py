@@ -6,7 +6,7 @@ import pytest
 import requests
 from playwright.sync_api import expect
 
-from app.web.docs import FILES, SWAGGER_UI
+from app.web.docs.routes import FILES, SWAGGER_UI
 from app.web.openapi.document import GROUPS
 from tests.helpers import STREET, check_problem
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.control.scanner import Refusal
 from app.errors import BundleError
-from app.lineup import Refusal
 from tests.helpers import (
     STREET,
     encode,

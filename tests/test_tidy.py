@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 
-from app.bundle import open_bundle
-from app.files import DAY_S
-from app.footprint import Footprint
-from app.lineup import Entry, Lineup
-from app.optimized import FORMAT, Optimized
-from app.tidy import MARK, tidy
+from app.control.cleanup import MARK, tidy
+from app.control.footprint import Footprint
+from app.control.scanner import Entry, Lineup
+from app.models.artifacts import FORMAT, Optimized
+from app.models.bundle import open_bundle
+from app.system.files import DAY_S
 from tests.test_foreign import as_nobody
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)

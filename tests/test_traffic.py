@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from app import traffic
-from app.traffic import resolve_shares
+from app.serving import traffic
+from app.serving.traffic import resolve_shares
 
 SHARES, LABELS = {"stable": 95, "canary": 5}, {"stable": 3, "canary": 4}
 

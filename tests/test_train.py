@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.bundle import find_bundle
-from app.network import build_network
+from app.engines.network import build_network
+from app.models.bundle import find_bundle
 from scripts.demo_scenes import CLASS_NAMES
 from scripts.training.__main__ import make_plan, open_run, train
 from scripts.training.errors import Interrupted

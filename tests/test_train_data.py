@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.images import decode_image
+from app.processing.images import decode_image
 from scripts.demo_scenes import CLASS_NAMES
 from scripts.training.examples import make_targets
 from scripts.training.loop import masked_loss

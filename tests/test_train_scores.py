@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from app.decision import LOGIT_THRESHOLD
+from app.processing.decision import LOGIT_THRESHOLD
 from scripts.demo_scenes import CLASS_NAMES
 from scripts.scores import exact_share, f1_score, mean_average_precision, tune_threshold
 from scripts.training.measure import score

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from gevent.hub import get_hub
 
-from app import versions as versions_module
 from app.errors import BundleError
-from app.handoff import Handoff
-from app.servable import Model, Servable
-from app.versions import Versions
+from app.serving import registry as versions_module
+from app.serving.handoff import Handoff
+from app.serving.model import Model, Servable
+from app.serving.registry import Versions
 from tests.helpers import as_forward, make_entry, make_lineup, wait_until
 
 PIXELS = np.zeros((3, 224, 224), np.uint8)
@@ -195,7 +195,7 @@ def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
         return make_model(entry)
 
     here = stage(load=load, lacking_room=lambda entry: "host: 0 bytes free")
-    with caplog.at_level(logging.WARNING, "app.versions"):
+    with caplog.at_level(logging.WARNING, "app.serving.registry"):
         here.show(make_entry("a", 2))
     assert seen == [(1, []), (2, [])]
     assert here.ask() == 2

@@ -11,8 +11,8 @@ import requests
 from PIL import Image
 from playwright.sync_api import expect
 
-from app.images import Frame
-from app.web.page import DIGEST
+from app.processing.images import Frame
+from app.web.page.routes import DIGEST
 from tests.helpers import ROOT, SAMPLES, STREET
 
 ANSWERED = ".tile[data-state=done]"

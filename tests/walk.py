@@ -23,18 +23,20 @@ import openvino
 import torch
 import torchvision
 
-from app import conversion, footprint, probe
-from app.bundle import Bundle, find_bundle
-from app.conversion import convert_bundle
-from app.engines import Choice, load_engine
-from app.footprint import Footprint
-from app.lineup import Curator
-from app.noise import make_noise
-from app.optimized import Optimized
-from app.publish import publish
+from app.commands import measure
+from app.commands.publish import publish
+from app.control import footprint
+from app.control.cleanup import tidy
+from app.control.footprint import Footprint
+from app.control.scanner import Curator
+from app.engines import conversion
+from app.engines.conversion import convert_bundle
+from app.engines.engine import Choice, load_engine
+from app.engines.self_test import make_noise
+from app.models.artifacts import Optimized
+from app.models.bundle import Bundle, find_bundle
+from app.models.checksums import find_damage
 from app.settings import Settings
-from app.sums import find_damage
-from app.tidy import tidy
 from tests.random_models import write_model
 
 SIDE = 32
@@ -77,7 +79,7 @@ class Walk:
     ) -> dict[str, object]:
         """Stand for the probe: convert in this process, and do not measure again."""
         if task == footprint.PREPARE:
-            return probe.prepare(Settings.from_env(rows), bundle)
+            return measure.prepare(Settings.from_env(rows), bundle)
         if Optimized(bundle, self.settings.cache).find_network("fp32") is None:
             return footprint.UNPREPARED
         return dataclasses.asdict(Footprint("openvino", "fp32", "cpu", "asked for", 10**8))

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch.fx.experimental.optimization import fuse
 
-from app.bundle import Bundle
 from app.engines.cuda_errors import is_out_of_memory, told_apart
+from app.engines.gradcam import UNTRACEABLE
+from app.engines.network import PixelNetwork, build_network
+from app.engines.outputs import Gradients, Outputs
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory, first_line
-from app.gradcam import UNTRACEABLE
-from app.network import PixelNetwork, build_network
-from app.outputs import Gradients, Outputs
-from app.precision import FP32, TF32
+from app.models.bundle import Bundle
+from app.models.precision import FP32, TF32
 
 TYPES = {FP32: torch.float32, TF32: torch.float32, "fp16": torch.float16}
 # The largest deviation of a logit from fp32 on the CPU, for pictures of noise, in parts of the largest logit:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from app.bundle import Bundle
-from app.network import build_network
-from app.outputs import Outputs
-from app.precision import FP32
+from app.engines.network import build_network
+from app.engines.outputs import Outputs
+from app.models.bundle import Bundle
+from app.models.precision import FP32
 
 
 class EagerEngine:

@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: twice to five times what eager torch does, in a third of the memory.
 
-The network was converted before (``app/conversion.py``); reading and compiling it takes a quarter of
+The network was converted before (``app/engines/conversion.py``); reading and compiling it takes a quarter of
 a second and needs no torch.
 """
 
@@ -19,11 +19,11 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import numpy as np  # noqa: E402
 import openvino  # noqa: E402
 
+from app.engines.outputs import Gradients, Outputs  # noqa: E402
+from app.engines.self_test import make_noise  # noqa: E402
 from app.errors import BundleError, first_line  # noqa: E402
-from app.noise import make_noise  # noqa: E402
-from app.optimized import NETWORKS, Optimized  # noqa: E402
-from app.outputs import Gradients, Outputs  # noqa: E402
-from app.precision import FP32, INT8  # noqa: E402
+from app.models.artifacts import NETWORKS, Optimized  # noqa: E402
+from app.models.precision import FP32, INT8  # noqa: E402
 
 
 class OpenVinoEngine:

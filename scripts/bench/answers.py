@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.bundle import find_bundle
+from app.models.bundle import find_bundle
 from app.settings import ROOT
 
 

@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 
-from app.engines import load_engine
+from app.control.plan import choose_how, current_plan
+from app.engines.engine import load_engine
 from app.settings import Settings
-from app.sizing import choose_how, current_plan
 
 
 def main(precision: str, seconds: float) -> None:

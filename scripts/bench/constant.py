@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.bundle import find_bundle
-from app.factory import create_app
-from app.footprint import Footprint
-from app.lineup import Entry, Lineup
-from app.outputs import Outputs
-from app.roster import roster
-from app.servable import Model
-from app.serving import ModelServer
+from app.control.footprint import Footprint
+from app.control.scanner import Entry, Lineup
+from app.engines.outputs import Outputs
+from app.models.bundle import find_bundle
+from app.scoreboard import roster
+from app.serving.model import Model
+from app.serving.server import ModelServer
 from app.settings import ROOT, Settings
+from app.web.app import create_app
 
 NOTHING = Footprint("constant", "fp32", "cpu", "", 0)
 NAMES = find_bundle(ROOT / "models").class_names

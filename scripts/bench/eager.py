@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from app.bundle import find_bundle
-from app.network import build_network
+from app.engines.network import build_network
+from app.models.bundle import find_bundle
 from app.settings import ROOT
 
 CLASS_NAMES = find_bundle(ROOT / "models").class_names

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from app.bundle import find_bundle
-from app.conversion import convert_bundle
+from app.engines.conversion import convert_bundle
 from app.engines.openvino import NETWORKS, computing_type, usable_precisions
-from app.optimized import Optimized
-from app.precision import FP32
+from app.models.artifacts import Optimized
+from app.models.bundle import find_bundle
+from app.models.precision import FP32
 from app.settings import ROOT, Settings
 from scripts.bench.contenders import ours
 from scripts.bench.form import IMAGE

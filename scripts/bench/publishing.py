@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from app.bundle import find_bundle, put_in_place, write_sums
+from app.models.bundle import find_bundle, put_in_place, write_sums
 from app.settings import ROOT
 from scripts.bench.contenders import ours
 from scripts.bench.form import IMAGE

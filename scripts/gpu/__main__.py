@@ -19,9 +19,9 @@ from pathlib import Path
 
 import psutil
 
-from app.gpus import list_gpus
-from app.machine import processor
 from app.settings import ROOT, count_cores
+from app.system.gpus import list_gpus
+from app.system.machine import processor
 from scripts.gpu.trial import Trial
 
 TOTAL_S = 590  # for everything

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from app.bundle import find_bundle
-from app.engines import Choice, Engine, load_engine
+from app.engines.engine import Choice, Engine, load_engine
 from app.errors import BundleError, OutOfMemory
-from app.optimized import Optimized
+from app.models.artifacts import Optimized
+from app.models.bundle import find_bundle
 from app.settings import ROOT, count_cores
 from scripts.gpu.trial import MIB, Trial, used_mib
 

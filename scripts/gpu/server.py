@@ -48,7 +48,7 @@ class GpuServer:
             return self
         self.server.start(["scripts/run-gunicorn"])
         self._follower = subprocess.Popen(
-            [sys.executable, "-m", "app.follow"],
+            [sys.executable, "-m", "app.commands.watch"],
             cwd=self.server.folder,
             env=self.server.environment,
             stdout=subprocess.DEVNULL,

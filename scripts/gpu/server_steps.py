@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pynvml
 
-from app.gpus import all_handles, ask, nvml
 from app.settings import ROOT
+from app.system.gpus import all_handles, ask, nvml
 from scripts.bench.publishing import publish_copy
 from scripts.gpu.server import GpuServer, loaded, serving
 from scripts.gpu.trial import Trial, gpus, used_mib

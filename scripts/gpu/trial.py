@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.gpus import Gpu, list_gpus
+from app.system.gpus import Gpu, list_gpus
 
 MIB = 1 << 20
 

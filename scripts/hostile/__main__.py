@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from app.bundle import find_bundle
+from app.models.bundle import find_bundle
 from app.settings import ROOT
 from scripts.hostile import bodies, decoding, images, rawhttp, slow
 from scripts.hostile.disturb import LEFT_OUT, Disturbance

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from app.errors import ServingError
-from app.images import decode_image
+from app.processing.images import decode_image
 from app.settings import ROOT, Settings, count_cores
 from scripts.hostile.bombs import make_bombs
 from scripts.hostile.dice import throw

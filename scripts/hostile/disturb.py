@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-from app.bundle import put_in_place, write_sums
+from app.models.bundle import put_in_place, write_sums
 from scripts.hostile.dice import throw
 from scripts.hostile.gauges import worker_processes
 from scripts.hostile.good import PICTURE

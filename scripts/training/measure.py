@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from app.decision import LOGIT_THRESHOLD
-from app.network import PixelNetwork
+from app.engines.network import PixelNetwork
+from app.processing.decision import LOGIT_THRESHOLD
 from scripts.scores import (
     average_precision,
     exact_share,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.images import SIDE
+from app.processing.images import SIDE
 from scripts.training.start import IMAGENET, NONE
 
 LEAST_SIDE = 64  # px; below it the network's last layers see less than 2 × 2 places

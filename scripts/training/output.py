@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.bundle import CARD_FILE, put_in_place, write_sums
+from app.models.bundle import CARD_FILE, put_in_place, write_sums
 from scripts.bundle_files import write_class_names, write_json
 from scripts.training.errors import TrainingError
 from scripts.training.examples import Examples

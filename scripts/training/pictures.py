@@ -1,6 +1,6 @@
 """From a file to pixels: as the server sees it, or varied for training; read ahead on threads.
 
-The way of pixels is that of ``app/images.py``, whose functions do the work: a network that learned
+The way of pixels is that of ``app/processing/images.py``, whose functions do the work: a network that learned
 from other pixels than it is served would be worse than it was measured.
 """
 
@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from app.errors import ServingError
-from app.image_decoding import decode_rgb, open_image
-from app.images import decode_image
+from app.processing.decoding import decode_rgb, open_image
+from app.processing.images import decode_image
 from scripts.training.errors import TrainingError
 
 # Share of the picture's area that a training crop keeps, and how far it may leave the picture's

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torchvision.models import ResNet
 
+from app.engines.network import PixelNetwork
 from app.errors import first_line
-from app.network import PixelNetwork
 from scripts.bundle_files import save_checkpoint
 from scripts.training.errors import READ_ERRORS, Interrupted, TrainingError
 from scripts.training.plan import Plan

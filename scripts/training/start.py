@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torchvision.models import ResNet, ResNet50_Weights, resnet50
 
+from app.engines.weights import load_weights
 from app.errors import BundleError, first_line
-from app.weights import load_weights
 from scripts.training.errors import READ_ERRORS, TrainingError
 
 IMAGENET, NONE = "imagenet", "none"
@@ -21,7 +21,7 @@ def build_classifier(weights: str, classes: int, seed: int) -> ResNet:
     """Build ResNet-50 on the CPU in fp32 with that many outputs.
 
     Args:
-        weights: ``imagenet``, ``none``, or a file that ``app/weights.py`` reads; a head of another
+        weights: ``imagenet``, ``none``, or a file that ``app/engines/weights.py`` reads; a head of another
             size than ``classes`` is replaced by a new one.
         classes: outputs.
         seed: of whatever is new.

@@ -17,8 +17,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.bundle import read_class_names
 from app.errors import BundleError
+from app.models.bundle import read_class_names
 from scripts.training.errors import TrainingError
 from scripts.training.examples import Example, Examples
 

@@ -11,8 +11,9 @@ from flask import Flask
 from msgspec import json
 from werkzeug.routing import Rule
 
-from app.web import SERVER_VERSION
+from app.web.access import HEADER
 from app.web.answers import DialectProblem, Problem
+from app.web.context import SERVER_VERSION
 from app.web.openapi import native, openinference, tfserving
 from app.web.openapi.headers import ASKED, TOLD
 from app.web.openapi.operations import Operation
@@ -25,8 +26,7 @@ from app.web.openapi.schemas import (
     draw_types,
     read_docstring,
 )
-from app.web.requests import HEADER
-from app.web.tfserving import MAX_VERSION
+from app.web.tfserving.routes import MAX_VERSION
 
 GROUPS = [native.PICTURES, native.SERVER, tfserving.GROUP, openinference.GROUP]
 UNDOCUMENTED = {"/docs/<name>", "/page/<digest>/<name>"}  # the files of the two pages

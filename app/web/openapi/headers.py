@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.web.clients import ROUTING_KEY
-from app.web.inference import HEADER_LENGTH
-from app.web.requests import HEADER, SAFE_ID
+from app.web.access import HEADER, SAFE_ID
+from app.web.input.client import ROUTING_KEY
+from app.web.openinference.tensors import HEADER_LENGTH
 
 LABEL = "X-Heatmap-Label"
 RETRY_AFTER = "Retry-After"

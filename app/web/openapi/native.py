@@ -14,16 +14,16 @@ from app.errors import (
     NotAcceptable,
     NotReady,
 )
-from app.web.about import About
 from app.web.answers import Alive, Answer, DrawnHeatMap, Labels, Ready
-from app.web.clients import ROUTING_KEY
-from app.web.forms import FORM
+from app.web.input.client import ROUTING_KEY
+from app.web.input.forms import FORM
+from app.web.input.options import HeatMapOptions, ModelOptions, PredictOptions
+from app.web.input.uploads import JSON
+from app.web.native.about import About
 from app.web.openapi.errors import FINDING_A_MODEL, PREDICTING, READING_A_PICTURE, TAKING_PICTURES
 from app.web.openapi.headers import LABEL, MODEL, TIMING
 from app.web.openapi.operations import File, Group, Operation
-from app.web.options import HeatMapOptions, ModelOptions, PredictOptions
-from app.web.page import Samples
-from app.web.pictures import JSON
+from app.web.page.routes import Samples
 
 TEXT, HTML = "text/plain", "text/html"
 

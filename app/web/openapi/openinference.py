@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from app.errors import MalformedRequest, NotReady
-from app.web.clients import ROUTING_KEY
-from app.web.inference import HEADER_LENGTH
+from app.web.input.client import ROUTING_KEY
+from app.web.input.uploads import JSON, RAW
 from app.web.openapi.errors import FINDING_A_MODEL, PREDICTING, READING_A_BODY, READING_A_PICTURE
 from app.web.openapi.headers import MODEL
 from app.web.openapi.operations import File, Group, Operation
-from app.web.openinference_types import (
+from app.web.openinference.schema import (
     ImageInference,
     IndexEntry,
     IndexRequest,
@@ -21,7 +21,7 @@ from app.web.openinference_types import (
     ServerMetadata,
     ServerReady,
 )
-from app.web.pictures import JSON, RAW
+from app.web.openinference.tensors import HEADER_LENGTH
 
 # Each function of a model is also one of a version.
 TARGETS = {"": ("", ""), "_version": ("/versions/{version}", " of a version")}

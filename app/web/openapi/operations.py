@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from app.errors import ServingError
-from app.web.options import ModelOptions
+from app.web.input.options import ModelOptions
 
 Media = Mapping[str, Any]  # media type → the type of what it holds; a tuple: one of several
 File = Annotated[str, Meta(description="a picture's file", extra_json_schema={"format": "binary"})]

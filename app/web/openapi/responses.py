@@ -8,13 +8,13 @@ from http import HTTPStatus
 from typing import Any
 
 from app.errors import InternalError, ServingError
+from app.web.access import HEADER
+from app.web.input.uploads import JSON
 from app.web.openapi.errors import DIALECT_WORDS, FORBIDDEN, GATEWAY, WORDS
 from app.web.openapi.headers import RETRY_AFTER
 from app.web.openapi.operations import Operation
 from app.web.openapi.schemas import REF, Schema
-from app.web.pictures import JSON
 from app.web.problems import DIALECTS
-from app.web.requests import HEADER
 
 PROBLEM = "application/problem+json"
 COME_AGAIN = {429, 502, 503, 504}  # these have Retry-After, wherever they come from

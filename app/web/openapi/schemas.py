@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from app.web.forms import FORM
+from app.web.input.forms import FORM
+from app.web.input.options import ModelOptions
+from app.web.input.tensors import B64
+from app.web.input.uploads import FIELD, JSON, JSON_FIELD, RAW, URL_ENCODED, Source
 from app.web.openapi.operations import File
-from app.web.options import ModelOptions
-from app.web.pictures import FIELD, JSON, JSON_FIELD, RAW, URL_ENCODED, Source
-from app.web.tensors import B64
 
 Schema = dict[str, Any]
 

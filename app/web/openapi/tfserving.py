@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from app.errors import MalformedRequest
-from app.web.clients import ROUTING_KEY
+from app.web.input.client import ROUTING_KEY
+from app.web.input.uploads import JSON
 from app.web.openapi.errors import FINDING_A_MODEL, PREDICTING, READING_A_BODY, READING_A_PICTURE
 from app.web.openapi.headers import MODEL
 from app.web.openapi.operations import Group, Operation
-from app.web.pictures import JSON
-from app.web.tfserving_types import (
+from app.web.tfserving.schema import (
     Classifications,
     Examples,
     FileColumns,

@@ -1,0 +1,1 @@
+"""The control plane: what is to be served, and where."""

@@ -1,0 +1,206 @@
+"""A model on disk: a folder with weights and class names, read and checked before anything is served from it.
+
+    models/NAME/VERSION/     or a bare folder, which is version 1
+        model.pth            a ``state_dict``, the last layer sized by the class count;
+                             or model.safetensors, or model.npz
+        class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}
+        model.json           optional: a description, measured scores, and what is not a ResNet-50
+                             with many labels (``app/models/config.py``)
+    calibration/         optional: pictures of the kind that will come, for ``scripts/optimize``
+    SHA256SUMS           optional: as sha256sum writes it; what it names must be as it says
+    precision.json       written by ``scripts/optimize``: how far each precision was found to agree
+    optimized/           what was derived from the weights (``app/models/artifacts.py``); may be deleted
+
+Nothing here needs torch: ``app/engines/weights.py`` reads the tensors.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import BundleError
+from app.models.config import DEFAULT, Card, Fields, read_card, read_description
+from app.models.folders import (
+    CLASS_FILE,
+    MAX_DIGITS,
+    WEIGHT_FILES,
+    find_models,
+    find_weights,
+    is_closed,
+    is_version,
+    versions_of,
+)
+from app.models.untrusted_files import read_bytes, read_json, take_sum
+from app.names import shorten, text_problem
+
+SUMS_FILE = "SHA256SUMS"
+CARD_FILE = "model.json"
+SUMMED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE)  # what SHA256SUMS can name
+HASH_DIGITS = 16
+MAX_CLASSES = 100_000
+MAX_WEIGHTS_BYTES = 8 << 30  # torchvision's largest classifier, in 64 bits, takes 5.2 GB
+MAX_SUMS_BYTES = 1 << 16
+INDEX_CURE = "write {str(i): name for name, i in class_to_idx.items()}"
+CLASSES_CURE = "write {str(i): name for i, name in enumerate(names)}"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder whose names were checked; ``app/engines/weights.py`` reads its weights.
+
+    Attributes:
+        name: the model's name, a folder's name.
+        version: 1 or higher.
+        weights: the weights file.
+        class_names: one for each output of the network, in order.
+        description: what the model knows, in a sentence; may be empty.
+        card: how the weights are to be used.
+    """
+
+    name: str
+    version: int
+    weights: Path
+    class_names: tuple[str, ...]
+    description: str = ""
+    card: Card = DEFAULT
+
+    @property
+    def folder(self) -> Path:
+        """The version's folder."""
+        return self.weights.parent
+
+    def is_content(self, content_hash: str) -> bool:
+        """Tell whether an earlier ``content_hash`` was taken with this card; the weights are not read."""
+        return content_hash[HASH_DIGITS:] == self.card.suffix()
+
+    def content_hash(self) -> str:
+        """Return what tells this model's answers from all others'.
+
+        That is ``HASH_DIGITS`` hexadecimal digits of the weights' SHA-256 and, where the card is not
+        the default, what tells it apart (``Card.suffix``).
+
+        Raises:
+            BundleError: the file cannot be read.
+        """
+        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS] + self.card.suffix()
+
+
+def find_bundle(models: Path, name: str = "") -> Bundle:
+    """Open the highest version of the only model, or of the one called ``name``.
+
+    Raises:
+        BundleError: there is none, or more than one to choose from; the text names the folder.
+    """
+    found = find_models(models, name).folders
+    if len(found) > 1:
+        raise BundleError(f"{models} holds {', '.join(found)}: set SERVING_MODEL to one of them")
+    ((chosen, folder),) = found.items()
+    version, folder = max(versions_of(folder).items())
+    return open_bundle(folder, chosen, version)
+
+
+def put_in_place(folder: Path, model: Path) -> Path:
+    """Rename a finished folder to the model's next version, and return it: it is there whole or not at all.
+
+    Args:
+        folder: on the same disk as ``model``.
+        model: the model's folder.
+    """
+    while True:
+        # After every number that is taken, whatever it holds: a version once seen must not come back
+        # as another.
+        taken = [int(child.name) for child in model.iterdir() if is_version(child.name)]
+        version = model / str(max([*taken, *versions_of(model)], default=0) + 1)
+        if not is_version(version.name):
+            raise BundleError(f"{version}: a version's number has at most {MAX_DIGITS} digits")
+        try:
+            return folder.rename(version)
+        except OSError:
+            if not version.exists():
+                raise  # else somebody published meanwhile
+
+
+def open_bundle(folder: Path, name: str, version: int) -> Bundle:
+    """Read everything but the weights.
+
+    Raises:
+        BundleError: a file is missing or not as expected; the text names it.
+    """
+    if is_closed(folder):
+        raise BundleError(f"{folder} cannot be read by user {os.getuid()}: chmod -R a+rX {folder}")
+    weights = find_weights(folder)
+    if weights is None:
+        raise BundleError(f"{folder} holds none of {', '.join(WEIGHT_FILES)}")
+    names = read_class_names(folder / CLASS_FILE)
+    path = folder / CARD_FILE
+    content = read_json(path) if os.path.lexists(path) else {}
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    fields = Fields(path, content)
+    return Bundle(
+        name, version, weights, names, read_description(fields), read_card(fields, len(names))
+    )
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the files with ``SHA256SUMS``, where there is one: a copy may have broken off, a disk may rot.
+
+    Raises:
+        BundleError: a file is missing or is another one, or none that a model has; the text names it.
+    """
+    sums = folder / SUMS_FILE
+    if not os.path.lexists(sums):
+        return
+    for line in read_bytes(sums, MAX_SUMS_BYTES).decode("utf-8", "replace").splitlines():
+        if not line.strip():
+            continue
+        expected, _, name = line.partition(" ")
+        name = name[1:]  # after the second blank, or sha256sum's mark of a binary file
+        if name not in SUMMED:
+            raise BundleError(
+                f"{sums} names {shorten(name)}; it can name only {', '.join(SUMMED)}: remove that line"
+            )
+        if take_sum(folder / name, MAX_WEIGHTS_BYTES) != expected.lower():
+            raise BundleError(f"{folder / name} is not what {SUMS_FILE} says: copy it again")
+
+
+def write_sums(folder: Path) -> None:
+    """Write ``SHA256SUMS`` over the files that a version is made of; what is derived or added later stays out."""
+    lines = [
+        f"{take_sum(folder / name, MAX_WEIGHTS_BYTES)}  {name}\n"
+        for name in SUMMED
+        if (folder / name).is_file()
+    ]
+    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Read ``{"0": "Aeroplane", …}``: one name for each number from 0 on.
+
+    Raises:
+        BundleError: a number is missing, there are too many, or a name is no text that can be used.
+    """
+    names = read_json(path)
+    if not isinstance(names, dict):
+        raise BundleError(
+            f"{path}: expected a JSON object, found {type(names).__name__}: {CLASSES_CURE}"
+        )
+    if len(names) > MAX_CLASSES:
+        raise BundleError(f"{path} has {len(names)} names; at most {MAX_CLASSES} are allowed")
+    expected = [str(index) for index in range(len(names))]
+    if not names or set(names) != set(expected):
+        numbers = all(isinstance(value, int) for value in names.values())
+        cure = f" (it maps names to numbers: {INDEX_CURE})" if names and numbers else ""
+        found = shorten(sorted(names)[:5])
+        raise BundleError(
+            f'{path}: expected the keys "0" to "N" without a gap, found {found}{cure}'
+        )
+    ordered = tuple(names[key] for key in expected)
+    for index, name in enumerate(ordered):
+        if not isinstance(name, str) or not name.strip():
+            raise BundleError(f"{path}: a class name must be a text, found {shorten(name)}")
+        if problem := text_problem(name):
+            raise BundleError(f"{path}: the name of class {index}, {shorten(name)}, {problem}")
+    return ordered

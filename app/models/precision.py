@@ -1,0 +1,285 @@
+"""Precision is earned: a reduced precision is served only where it was measured to agree with fp32.
+
+``scripts/optimize`` measures each precision on pictures that nothing was calibrated on and writes the
+report ``precision.json`` into the bundle; here it is read and the precision chosen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.errors import BundleError
+from app.logs import warn_once
+from app.models.agreement import CONFIDENCE, Agreement, ClassCount, Count, images_needed
+from app.models.untrusted_files import read_bytes
+from app.system.machine import processor
+
+FP32 = "fp32"
+INT8 = "int8"
+TF32 = "tf32"  # fp32 on a GPU's tensor cores, with ten bits of the mantissa; it has to be earned
+REPORT_FILE = "precision.json"
+REPORT_FORMAT = 2  # 1 had no bounds
+MAX_REPORT_BYTES = 1_000_000
+MAX_COUNT = 1_000_000  # of images, classes, images/s; a bound of more would take minutes to compute
+MAX_SHOWN = 60  # characters of a wrong value in a warning
+MIN_AGREEMENT = 0.99  # of the label sets with fp32's, at the bound
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One precision on one kind of device, against the fp32 reference.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
+        agreement: on how many of the images its label set is exactly the reference's.
+        max_deviation: largest difference of any logit; None where one is no finite number.
+        mean_deviation: mean absolute difference of all logits; likewise.
+        images_per_s: the bare engine's speed at its best batch, on ``processor``.
+        size_mb: the weights' size on disk as served, 10⁶ bytes.
+        processor: what the speed was measured on.
+        network: digest of the quantised network that was measured; empty for what is not quantised.
+    """
+
+    device: str
+    precision: str
+    agreement: Agreement
+    max_deviation: float | None
+    mean_deviation: float | None
+    images_per_s: float
+    size_mb: float
+    processor: str
+    network: str = ""
+
+    @property
+    def objection(self) -> str:
+        """Empty, or why this does not earn the precision its place."""
+        counts = {
+            "images": self.agreement.everywhere,
+            "images with a label": self.agreement.labelled,
+        }
+        for what, count in counts.items():
+            if count.bound < MIN_AGREEMENT:
+                needed = images_needed(count.differing, MIN_AGREEMENT)
+                return (
+                    f"{count.differing:,} of {count.images:,} {what} differ, which shows an agreement of at "
+                    f"least {floor_percent(count.bound)} with {CONFIDENCE * 100:.0f} % confidence; for "
+                    f"{MIN_AGREEMENT * 100:.0f} % no more than {count.differing:,} of {needed:,} may differ"
+                )
+        worst = self.agreement.worst_class
+        if worst is None:
+            return ""
+        # A class has too few images to show 99 %, but enough to rule it out. So many classes are
+        # tried that one of them would look bad by chance; hence the division (Bonferroni's).
+        limit = (1 - CONFIDENCE) / self.agreement.classes_seen
+        if worst.count.probability(MIN_AGREEMENT) >= limit:
+            return ""
+        return (
+            f"{worst.name} differs on {worst.count.differing:,} of the {worst.count.images:,} images where either "
+            f"names it, which rules out an agreement of {MIN_AGREEMENT * 100:.0f} %"
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``scripts/optimize`` found.
+
+    Attributes:
+        weights: the content hash that it is true for.
+        calibrated: how many images int8 was calibrated on; none of them was measured on.
+        measured: how many images the agreement was counted on, each once.
+        measurements: one for each device and precision.
+    """
+
+    weights: str
+    calibrated: int
+    measured: int
+    measurements: tuple[Measurement, ...]
+
+    def as_text(self) -> str:
+        """Return the report's file. Shares and bounds are for its readers; ``read_report`` counts anew."""
+        content = {"format": REPORT_FORMAT, "confidence": CONFIDENCE, **dataclasses.asdict(self)}
+        for row, written in zip(self.measurements, content["measurements"], strict=True):
+            written["agreement"]["everywhere"] = write_count(row.agreement.everywhere)
+            written["agreement"]["labelled"] = write_count(row.agreement.labelled)
+            if worst := row.agreement.worst_class:
+                written["agreement"]["worst_class"]["count"] = write_count(worst.count)
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_count(count: Count) -> dict[str, float]:
+    """Return a count as it stands in the report; the bound is rounded down."""
+    share, bound = (int(value * 1e5) / 1e5 for value in (count.share, count.bound))
+    return {"images": count.images, "differing": count.differing, "share": share, "bound": bound}
+
+
+def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
+    """Return the report of a file.
+
+    None where there is none, where it is about other weights, and, with a warning, where it cannot be
+    read or is of another release. What it says of an int8 network other than ``int8`` is left out.
+    """
+    try:
+        if not os.path.lexists(path):
+            return None
+        report = parse_report(read_bytes(path, MAX_REPORT_BYTES))
+    except (BundleError, ValueError, TypeError, LookupError, RecursionError) as error:
+        warn_once(
+            logger,
+            f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}",
+        )
+        return None
+    if report.weights != weights:
+        return None
+    found = digest_network(int8)
+    rows = tuple(row for row in report.measurements if row.network in ("", found))
+    if len(rows) < len(report.measurements) and found:
+        warn_once(
+            logger,
+            f"{path} measured another int8 network than {int8}, which is not served; "
+            "scripts/optimize makes and measures it anew",
+        )
+    return dataclasses.replace(report, measurements=rows)
+
+
+def digest_network(path: Path | None) -> str:
+    """Return the digest of a network's two files, its .xml's path given; empty where there is none. Raises OSError."""
+    if path is None:
+        return ""
+    digest = hashlib.sha256()
+    for part in (path, path.with_suffix(".bin")):
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def parse_report(text: bytes) -> Report:
+    """Return ``Report.as_text`` as a report. Raises ValueError, TypeError or LookupError on anything else."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise TypeError("it is no JSON object")
+    if (found := content.get("format")) != REPORT_FORMAT:
+        raise ValueError(f"its format is {found}, this release reads {REPORT_FORMAT}")
+    measurements = tuple(parse_measurement(row) for row in content["measurements"])
+    calibrated, measured = (read_whole(content, key) for key in ("calibrated", "measured"))
+    return Report(str(content["weights"]), calibrated, measured, measurements)
+
+
+def parse_measurement(row: dict[str, Any]) -> Measurement:
+    """Return one measurement of a report's JSON; raises as ``parse_report`` does."""
+    found, worst = row["agreement"], row["agreement"]["worst_class"]
+    agreement = Agreement(
+        parse_count(found["everywhere"]),
+        parse_count(found["labelled"]),
+        read_whole(found, "classes"),
+        read_whole(found, "classes_seen"),
+        worst and ClassCount(str(worst["name"]), parse_count(worst["count"])),
+    )
+    if agreement.labelled.images > agreement.everywhere.images:
+        raise ValueError("it counts more images with a label than images")
+    if worst and agreement.classes_seen < 1:
+        raise ValueError("it names a worst class and saw none")
+    for key in ("device", "precision", "processor", "network"):
+        if not isinstance(row.get(key, ""), str):
+            raise odd_value(row, key)
+    speed = row["images_per_s"]
+    if not isinstance(speed, int | float) or not 0 <= speed <= MAX_COUNT:
+        raise odd_value(row, "images_per_s")
+    return Measurement(**{**row, "agreement": agreement, "images_per_s": float(speed)})
+
+
+def parse_count(content: dict[str, Any]) -> Count:
+    """Return one count of a report's JSON; raises as ``parse_report`` does."""
+    count = Count(read_whole(content, "images"), read_whole(content, "differing"))
+    if count.differing > count.images:
+        raise ValueError(f"{count.differing} of {count.images} images differ")
+    return count
+
+
+def read_whole(content: dict[str, Any], key: str) -> int:
+    """Return a whole number from 0 to ``MAX_COUNT``; raises as ``parse_report`` does."""
+    found = content[key]
+    if type(found) is not int or not 0 <= found <= MAX_COUNT:
+        raise odd_value(content, key)
+    return found
+
+
+def odd_value(content: dict[str, Any], key: str) -> ValueError:
+    """Return an error that names a value which cannot be meant."""
+    return ValueError(f"{key} is {json.dumps(content[key])[:MAX_SHOWN]}")
+
+
+def choose_precision(
+    report: Report | None, device: str, usable: dict[str, str], wanted: str, insist: bool
+) -> tuple[str, str]:
+    """Choose the precision to serve.
+
+    Args:
+        report: what was measured, if anything was.
+        device: ``cpu`` or ``cuda``.
+        usable: every precision that the engine knows → empty, or why this machine cannot serve it.
+        wanted: a precision, or ``auto`` for the fastest that agrees.
+        insist: serve ``wanted`` even where it does not agree, or was never measured.
+
+    Returns:
+        The precision, and the reason in a sentence.
+
+    Raises:
+        BundleError: ``wanted`` cannot be served, or has not earned it.
+    """
+    rows = report.measurements if report else ()
+    measured = {row.precision: row for row in rows if row.device == device}
+    if wanted == "auto":
+        return choose_fastest(
+            [row for row in measured.values() if not usable.get(row.precision, "unknown")]
+        )
+    if reason := usable.get(wanted, f"{device} knows only {', '.join(usable)}"):
+        raise BundleError(f"SERVING_PRECISION={wanted} cannot be served here: {reason}")
+    row = measured.get(wanted)
+    if wanted == FP32 or (row and not row.objection):
+        return wanted, f"asked for; {describe(row)}" if row else "asked for"
+    found = f"{wanted}: {row.objection}" if row else "it was not measured for these weights"
+    if insist:
+        return wanted, f"insisted on, though {found}"
+    raise BundleError(
+        f"SERVING_PRECISION={wanted} is refused: {found} "
+        "(scripts/optimize measures, SERVING_INSIST=on serves it all the same)"
+    )
+
+
+def choose_fastest(rows: Sequence[Measurement]) -> tuple[str, str]:
+    """Return the fastest precision without an objection, or fp32, and the reason in a sentence."""
+    if earned := [row for row in rows if not row.objection]:
+        best = max(earned, key=lambda row: row.images_per_s)
+        return best.precision, f"the fastest that agrees: {describe(best)}"
+    objections = "; ".join(f"{row.precision}: {row.objection}" for row in rows if row.objection)
+    what = f"no reduced precision agrees here ({objections})" if objections else ""
+    what = what or "no reduced precision was measured"
+    return FP32, f"{what}; scripts/optimize measures them"
+
+
+def describe(row: Measurement) -> str:
+    """Return in words how far a precision agrees, and how fast it is."""
+    count = row.agreement.everywhere
+    elsewhere = row.device == "cpu" and row.processor != processor()
+    return (
+        f"{row.precision} gave fp32's label set for {floor_percent(count.share)} of {count.images:,} images not "
+        f"calibrated on (at least {floor_percent(count.bound)} with {CONFIDENCE * 100:.0f} % confidence), "
+        f"{row.images_per_s:.0f} images/s on {row.processor}{', which is not this processor' * elsewhere}"
+    )
+
+
+def floor_percent(share: float) -> str:
+    """Return a share in percent, rounded down: 98.99 % is no 99 %."""
+    return f"{math.floor(share * 1000 + 1e-6) / 10:.1f} %"

@@ -1,0 +1,1 @@
+"""Images and numbers: Pillow and NumPy alone."""

@@ -1,0 +1,251 @@
+"""From a file to RGB of its own size; nothing else that is sent is given to a decoder.
+
+What a file is made of is counted first (``app/processing/image_structure.py``). Then Pillow decodes it. What plain
+``Image.convert("RGB")`` would spoil is mended:
+
+* transparent pixels are laid on white (their stored colour is arbitrary, mostly black);
+* 16-bit greys are scaled to 8 bits (Pillow clips them: nearly all of the picture would turn white);
+* EXIF orientation is left alone unless asked for.
+
+Large pictures become RGB strip by strip, and what is not needed any more goes at once: 4 bytes a pixel for
+RGB, 5 to 8 for other modes, 12 for WebP (``app/processing/memory.py`` has the sums).
+
+Everything here is plain CPU work without state: safe on any thread. The GIL is free meanwhile.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from app.errors import ImageTooLarge, UnreadableImage, UnsupportedType
+from app.processing.image_parts import Structure
+from app.processing.image_structure import read_structure
+
+ACCEPTED_TEXT = "JPEG, PNG, WebP, BMP, GIF"
+# Pixels of a large picture that become RGB at a time: what lies between two modes takes up to 20 bytes for each.
+STRIP_PIXELS = 1 << 18
+# Only PNG and BMP can have more than 65,535 px a side. Rows by the million hold the GIL, as does weighing the
+# pixels of one that long: 0.3 s for four million.
+MAX_SIDE = 200_000
+STRUCTURE = "structure"  # where an opened picture keeps what its file is made of
+
+# Pictures that people send by mistake, told by their first bytes: (offset, bytes, name).
+REFUSED = (
+    (0, b"II*\x00", "TIFF"),
+    (0, b"MM\x00*", "TIFF"),
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypavif", "AVIF"),
+    (0, b"%PDF", "PDF"),
+    (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML"),
+)
+
+# What Pillow's decoders raise on damaged files; it has no common ancestor of its own.
+DECODE_ERRORS = (
+    AssertionError,
+    AttributeError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+# EXIF's orientations: how to turn a picture upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# The limit is checked against the header before a single pixel is decoded (see ``open_image``), for
+# every picture and lower than Pillow's own, which only warns up to 179 megapixels.
+Image.MAX_IMAGE_PIXELS = None
+
+# Pillow imports its decoders when it first meets a file that it does not know. That must not happen
+# on a decode thread: under gevent two threads that import the same module can wait for ever.
+Image.init()
+# What Pillow warns of in odd files would stand between the JSON lines of the log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Read a picture's header and refuse what is not served; no pixel is decoded yet. Raises as ``decode_image``."""
+    file.seek(0)
+    data = file.read()
+    if not data:
+        raise UnreadableImage("image is empty: 0 bytes")
+    for offset, magic, name in REFUSED:
+        if data[offset : offset + len(magic)] == magic:
+            raise UnsupportedType(f"image is {name}; accepted are {ACCEPTED_TEXT}")
+    structure = read_structure(data)
+    if structure is None:
+        raise UnreadableImage(
+            f"image is not readable as any of {ACCEPTED_TEXT}; it begins with {describe(data[:16])}"
+        )
+    if structure.canvas:
+        check_size(*structure.canvas, max_pixels)
+    with errors_of(structure.kind):
+        # Nothing else is tried, so no exotic decoder can be reached from outside.
+        image = Image.open(io.BytesIO(structure.data), formats=[structure.kind.upper()])
+    image.info[STRUCTURE] = structure
+    check_size(*image.size, max_pixels)
+    return image
+
+
+def structure_of(image: Image.Image) -> Structure:
+    """Return the structure of the file of an opened picture."""
+    return cast(Structure, image.info[STRUCTURE])
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise ImageTooLarge where a picture has more pixels than that, or a longer side than ``MAX_SIDE``."""
+    pixels = width * height
+    if max(width, height) > MAX_SIDE:
+        raise ImageTooLarge(
+            f"image has a side of {max(width, height):,} px ({width:,} × {height:,}); the limit is {MAX_SIDE:,}"
+        )
+    if pixels > max_pixels:
+        raise ImageTooLarge(
+            f"image has {pixels:,} pixels ({width:,} × {height:,}); the limit is {max_pixels:,}"
+        )
+
+
+@contextmanager
+def errors_of(kind: str) -> Iterator[None]:
+    """Translate the errors that Pillow raises on a file of a kind into errors that a client may see."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ImageTooLarge(f"image is a {kind} that needs more memory than is free") from error
+    except DECODE_ERRORS as error:
+        raise UnreadableImage(f"image is a damaged {kind}: {explain(error)}") from error
+
+
+def explain(error: Exception) -> str:
+    """Return the message of one of Pillow's errors, without Python's names and bytes."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its header cannot be read"
+    # Of the other errors only these have texts that were written for people.
+    text = str(error) if isinstance(error, OSError | SyntaxError | EOFError) else ""
+    text = re.sub(r"\s*\([^(]*b['\"].*", "", text)
+    plain = "".join(letter for letter in text if " " <= letter <= "~")
+    return plain[:200] or "its data cannot be read"
+
+
+def describe(head: bytes) -> str:
+    """Return a file's first bytes in words: as text where they are."""
+    text = " ".join(head.decode("ascii", "replace").split())
+    if text and all(" " <= letter <= "~" for letter in text):
+        return f'"{text}"'
+    return f"the bytes {head[:8].hex(' ').upper()}"
+
+
+def decode_rgb(
+    image: Image.Image, exif_rotate: bool = False, needed: tuple[int, int] | None = None
+) -> Image.Image:
+    """Decode an opened picture to RGB and close it.
+
+    Args:
+        image: as ``open_image`` gives it.
+        exif_rotate: turn it upright by its EXIF tag.
+        needed: the width and height that are enough: a large JPEG is decoded at a half, a quarter or
+            an eighth of its size.
+
+    Raises:
+        UnreadableImage: it is damaged.
+        ImageTooLarge: there is not enough memory.
+    """
+    structure = structure_of(image)
+    with errors_of(structure.kind):
+        if needed:
+            image.draft(None, needed)  # does nothing for other types than JPEG
+        rgb = load_webp(image) if structure.kind == "WebP" else to_rgb(image)
+        turn = TURNS.get(structure.orientation) if exif_rotate else None
+        return rgb if turn is None else rgb.transpose(turn)
+
+
+def load_webp(image: Image.Image) -> Image.Image:
+    """Decode a WebP to RGB.
+
+    Pillow's own ``load`` takes 16 bytes a pixel: the decoder's two canvases, their copy, and the copy of that.
+    Here the canvases go as soon as they were copied.
+    """
+    webp = cast(Any, image)
+    frame, mode = webp._decoder.get_next(), webp.rawmode
+    webp._decoder = None
+    if frame is None:
+        raise EOFError("its first frame cannot be decoded")
+    pixels = memoryview(frame[0])
+    stride = 4 * image.width
+
+    def cut(box: tuple[int, int, int, int]) -> Image.Image:
+        size = box[2], box[3] - box[1]
+        part: Any = pixels[box[1] * stride : box[3] * stride]
+        return Image.frombuffer(mode, size, part, "raw", mode, 0, 1)
+
+    return flatten_strips(image.size, cut)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode as RGB; one that is not is closed."""
+    image.load()
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image  # convert would copy
+    rgb = flatten_strips(image.size, image.crop)
+    image.close()
+    return rgb
+
+
+def flatten_strips(
+    size: tuple[int, int], cut: Callable[[tuple[int, int, int, int]], Image.Image]
+) -> Image.Image:
+    """Make RGB of a picture, some rows at a time.
+
+    Args:
+        size: its width and height.
+        cut: returns the part in a box (left, top, right, bottom).
+    """
+    width, height = size
+    rows = max(1, STRIP_PIXELS // width)
+    if rows >= height:
+        return flatten(cut((0, 0, width, height)))
+    whole = Image.new("RGB", size)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(top + rows, height))
+        whole.paste(flatten(cut(box)), box)
+    return whole
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """Return a decoded picture of any mode as RGB."""
+    if image.mode.startswith("I"):  # I, I;16, I;16B …: greys of 16 bits
+        greys = np.asarray(image) >> 8
+        return Image.fromarray(greys.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        on_white = Image.new("RGB", image.size, "white")
+        on_white.paste(layered, mask=layered.getchannel("A"))
+        return on_white
+    return image.convert("RGB")

@@ -1,0 +1,112 @@
+"""Estimates of the bytes that a decode takes, from the header: a worker admits decodes by them.
+
+The sums are upper ones, and at most half over the peaks that were measured (``tests/test_image_memory.py``).
+"""
+
+from __future__ import annotations
+
+import math
+
+from PIL import Image
+
+from app.errors import ImageTooLarge
+from app.processing.decoding import STRIP_PIXELS, structure_of
+from app.processing.heatmap import fit
+from app.processing.images import MAX_UNCUT, WHOLE, Frame, needed_size
+
+MIB = 1 << 20
+RGB_BYTES = 4  # Pillow keeps three channels in four bytes
+MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # of a pixel; 4 for all others
+WEBP_BYTES = 12  # two canvases of libwebp's, and the copy of one
+STRIP_BYTES = 20  # of a pixel, while its strip becomes RGB
+DRAWING_BYTES = 48  # of a drawing's pixel: its colours, its greys, the map, the numbers as text
+FIXED = 4 * MIB  # tables of the decoders, the network's input
+
+
+def estimate_decode_bytes(
+    image: Image.Image, fast: bool = False, frame: Frame = WHOLE, exif_rotate: bool = False
+) -> int:
+    """Return the most bytes that ``prepare_image`` takes for an opened picture; the arguments are its own."""
+    size = draft_size(image, needed_size(frame)) if fast else image.size
+    return estimate_rgb_bytes(image, size, exif_rotate, resize_bytes(size, fast, frame))
+
+
+def estimate_canvas_bytes(image: Image.Image, exif_rotate: bool = False) -> int:
+    """Return the most bytes that drawing a heat map over an opened picture takes."""
+    width, height = draft_size(image, fit(image.size))
+    across, down = fit((width, height))
+    # Reduced by a whole number first, then resized; the drawing begins when the picture is gone.
+    reduced = RGB_BYTES * (min(width * height, 16 * across * down) + across * max(height, down))
+    decoding = estimate_rgb_bytes(image, (width, height), exif_rotate, reduced)
+    return max(decoding, DRAWING_BYTES * across * down + FIXED)
+
+
+def estimate_rgb_bytes(
+    image: Image.Image, size: tuple[int, int], exif_rotate: bool, resizing: int
+) -> int:
+    """Return the most bytes of the steps from a file to a small picture.
+
+    Args:
+        image: the opened picture.
+        size: width and height that it is decoded at.
+        exif_rotate: it is turned upright.
+        resizing: bytes of the last step, beside the RGB that it begins with.
+    """
+    structure = structure_of(image)
+    width, height = size
+    pixels = width * height
+    rgb = stored_bytes(size, RGB_BYTES)
+    if structure.kind == "WebP":
+        stored, decoding = RGB_BYTES * pixels, WEBP_BYTES * pixels
+    else:
+        stored = decoding = stored_bytes(size, MODE_BYTES.get(image.mode, 4))
+    decoding += structure.working_bytes
+    if image.mode == "RGB" and structure.kind != "WebP" and "transparency" not in image.info:
+        laid = rgb
+    else:
+        laid = stored + rgb + STRIP_BYTES * min(pixels, max(STRIP_PIXELS, width))
+    turned = 2 * rgb if exif_rotate and structure.orientation > 1 else 0
+    return structure.copied_bytes + max(decoding, laid, turned, rgb + resizing) + FIXED
+
+
+def stored_bytes(size: tuple[int, int], pixel: int) -> int:
+    """Return the bytes of Pillow's pixels: rows in fours of bytes, and a pointer to each."""
+    return size[1] * (-(-size[0] * pixel // 4) * 4 + 8)
+
+
+def draft_size(image: Image.Image, needed: tuple[int, int]) -> tuple[int, int]:
+    """Return the size at which a picture is decoded where less is enough, as Pillow chooses it."""
+    width, height = image.size
+    if image.format != "JPEG":
+        return width, height
+    fitting = min(width // needed[0], height // needed[1])
+    scale = next(scale for scale in (8, 4, 2, 1) if fitting >= scale or scale == 1)
+    return -(-width // scale), -(-height // scale)
+
+
+def resize_bytes(size: tuple[int, int], fast: bool, frame: Frame) -> int:
+    """Return the bytes of a resizing beside its source: what stands between its two passes, its weights, its result."""
+    width, height = size
+    across, down = frame.uncut(width, height)
+    if fast or across * down > MAX_UNCUT:
+        seen = math.ceil(frame.seen(width, height)[2])
+        return RGB_BYTES * (seen + frame.side) * frame.side + 8 * (width + height)
+    between = min(across * height, width * down)
+    weights = 16 * (width + height) + 32 * (across + down)
+    return RGB_BYTES * (between + across * down) + weights
+
+
+def check_memory(image: Image.Image, needed: int, limit: int) -> None:
+    """Raise ImageTooLarge where decoding a picture takes more bytes than that.
+
+    Args:
+        image: the opened picture.
+        needed: what decoding it takes, as ``estimate_decode_bytes`` or ``estimate_canvas_bytes`` tells.
+        limit: bytes.
+    """
+    if needed > limit:
+        kind, (width, height) = structure_of(image).kind, image.size
+        raise ImageTooLarge(
+            f"image needs {math.ceil(needed / MIB):,} MiB to decode ({width:,} × {height:,} px, {kind}, "
+            f"{image.mode}); the limit is {limit // MIB:,} MiB"
+        )

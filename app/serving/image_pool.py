@@ -1,0 +1,162 @@
+"""Work on images on native threads: decoding before the forward, drawing a heat map after it.
+
+Decoding is bounded in bytes, not in pixels alone: 38 bytes of WebP can ask for a gigabyte. A *small*
+image takes at most ``SMALL_DECODE_BYTES`` and is decoded on one of several threads. A larger one is handed on
+to a lane of its own, where one is decoded at a time and none takes more than the settings allow. So the
+small never wait behind the large, and ``app/control/plan.py`` knows what all of them take together.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from app.control.budgets import SMALL_DECODE_BYTES
+from app.models.precision import FP32
+from app.processing.decoding import open_image
+from app.processing.heatmap import Drawing, Style, draw_heat_map, open_canvas
+from app.processing.images import prepare_image, prepare_pixels
+from app.processing.memory import check_memory, estimate_canvas_bytes, estimate_decode_bytes
+from app.quarantine import Quarantine, Records
+from app.serving.handoff import Handoff
+from app.serving.model import Model
+from app.serving.prediction import Prediction
+from app.serving.thread_pool import NativePool, Task
+from app.settings import Settings
+
+Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
+
+T = TypeVar("T")
+
+
+class LargeImage(Exception):
+    """The image takes more memory than a small one: it belongs into the other lane."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as the network takes it.
+
+    Attributes:
+        image: (3, side, side) uint8, RGB.
+        size: width and height in px, as the file has them.
+        digest: of the file, as ``Quarantine.digest`` makes it.
+    """
+
+    image: np.ndarray
+    size: tuple[int, int]
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What a job may take in its lane.
+
+    Attributes:
+        limit: bytes.
+        digest: of the file.
+    """
+
+    limit: int
+    digest: bytes
+
+    def check(self, image: Image.Image, needed: int) -> None:
+        """Raise LargeImage or ImageTooLarge where an opened image needs more bytes than that."""
+        if self.limit == SMALL_DECODE_BYTES and needed > self.limit:
+            raise LargeImage
+        check_memory(image, needed, self.limit)
+
+
+class Studio:
+    """The native threads, and the settings by which they work. Methods run on the hub and wait."""
+
+    def __init__(
+        self, settings: Settings, handoff: Handoff, quarantine: Quarantine, hands: Records
+    ) -> None:
+        """Start without any thread; arguments as ``NativePool`` takes them."""
+        self._settings = settings
+        threads = settings.decode_pool_size
+        self._small = NativePool("decoding", threads, handoff, quarantine, hands)
+        self._large = NativePool("decoding a large image", 1, handoff, quarantine, hands)
+
+    def close(self) -> None:
+        """End the threads; do not wait for them."""
+        self._small.close()
+        self._large.close()
+
+    def tasks(self) -> list[Task]:
+        """Return what the threads are working on now."""
+        return self._small.tasks() + self._large.tasks()
+
+    def decode(self, picture: Picture, model: Model, *, on_trial: bool = False) -> Decoded:
+        """Return an image as the network takes it.
+
+        Raises:
+            ServingError: as ``decode_image``; ImageTooLarge also where decoding takes too much memory.
+            NeedsTrial: as ``NativePool.run``.
+        """
+        fast = self._may_be_fast(model)
+        return self._run(partial(self._decode, picture, model, fast), picture, on_trial)
+
+    def draw(
+        self, picture: Picture, prediction: Prediction, style: Style, *, on_trial: bool = False
+    ) -> Drawing:
+        """Return a prediction's first heat map over its picture. Raises as ``decode``."""
+        return self._run(partial(self._draw, picture, prediction, style), picture, on_trial)
+
+    def _run(self, work: Callable[[Admission], T], picture: Picture, on_trial: bool) -> T:
+        """Have work done in the lane that the picture belongs to."""
+        data = read_data(picture)
+
+        def admitted(limit: int) -> Callable[[bytes], T]:
+            return lambda digest: work(Admission(limit, digest))
+
+        with suppress(LargeImage):
+            return self._small.run(admitted(SMALL_DECODE_BYTES), data, on_trial=on_trial)
+        limit = self._settings.decode_memory_bytes
+        return self._large.run(admitted(limit), data, on_trial=on_trial)
+
+    def _decode(self, picture: Picture, model: Model, fast: bool, admission: Admission) -> Decoded:
+        settings, frame = self._settings, model.card.frame
+        if isinstance(picture, np.ndarray):  # in memory already
+            image = prepare_pixels(picture, settings.max_pixels, fast, frame)
+            return Decoded(image, (picture.shape[1], picture.shape[0]), admission.digest)
+        opened = open_image(picture, settings.max_pixels)
+        size = opened.size  # a scaled decoding changes it
+        admission.check(opened, estimate_decode_bytes(opened, fast, frame, settings.exif_rotate))
+        image = prepare_image(opened, settings.exif_rotate, fast, frame)
+        return Decoded(image, size, admission.digest)
+
+    def _draw(
+        self, picture: Picture, prediction: Prediction, style: Style, admission: Admission
+    ) -> Drawing:
+        settings, frame = self._settings, prediction.model.card.frame
+        if not isinstance(picture, np.ndarray):
+            opened = open_image(picture, settings.max_pixels)
+            admission.check(opened, estimate_canvas_bytes(opened, settings.exif_rotate))
+        canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
+        heat_map = next(iter(prediction.heat_maps.values()))
+        return draw_heat_map(canvas, heat_map, frame, style)
+
+    def _may_be_fast(self, model: Model) -> bool:
+        """Tell whether pictures may be decoded nearly: in fp32 they are exact."""
+        if self._settings.decode != "auto":
+            return self._settings.decode == "fast"
+        return model.precision != FP32
+
+
+def read_data(picture: Picture) -> bytes | memoryview:
+    """Return the bytes of a picture, without a copy where it is a file in memory."""
+    if isinstance(picture, np.ndarray):
+        return np.ascontiguousarray(picture).data
+    if isinstance(picture, io.BytesIO):
+        return picture.getvalue()
+    picture.seek(0)
+    return picture.read()

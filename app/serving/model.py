@@ -1,0 +1,181 @@
+"""One loaded version of a model: its queue, and the threads that run it.
+
+A server holds several beside each other while one replaces another. Each has a queue of its own, so
+no batch ever mixes versions, and to retire one is to let its queue run dry.
+"""
+
+from __future__ import annotations
+
+import logging
+from _queue import SimpleQueue
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict
+
+import numpy as np
+from gevent.event import Event
+
+from app.engines.outputs import Forward, Gradients
+from app.errors import NoHeatMap
+from app.models.config import DEFAULT, Card
+from app.processing.heatmap import HeatMap, make_heat_map
+from app.quarantine import Records
+from app.serving.batcher import Batcher
+from app.serving.handoff import Handoff, start_native_thread
+
+logger = logging.getLogger(__name__)
+
+
+class About(TypedDict):
+    """Who a model is and how it runs, for logs, metrics and the other workers; ``lanes`` compute side by side."""
+
+    model: str
+    version: int
+    device: str
+    engine: str
+    precision: str
+    max_batch: int
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: who it is, and its forward."""
+
+    name: str
+    version: int
+    class_names: tuple[str, ...]
+    description: str
+    device: str
+    engine: str
+    precision: str
+    max_batch: int
+    forward: Forward
+    lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
+    card: Card = DEFAULT
+    gradients: Gradients = None
+    close: Callable[[], None] = lambda: None  # gives its memory back; nothing is asked of it then
+
+    def no_heat_map(self) -> NoHeatMap:
+        """Return why a model without gradients has no heat maps, and what would help."""
+        which = f"{self.name} ({self.card.architecture})"
+        if self.engine == "openvino":
+            return NoHeatMap(
+                f"{which} has no heat maps on the engine openvino; SERVING_ENGINE=eager computes them"
+                " for every network that pools a feature map"
+            )
+        return NoHeatMap(f"{which} pools no feature map that a heat map could be made of")
+
+    def about(self) -> About:
+        """Return who it is and how it runs."""
+        return {
+            "model": self.name,
+            "version": self.version,
+            "device": self.device,
+            "engine": self.engine,
+            "precision": self.precision,
+            "max_batch": self.max_batch,
+            "lanes": max(1, len(self.lanes)),
+        }
+
+
+class Servable:
+    """A model at work. Public methods run on the hub's thread.
+
+    Attributes:
+        model: the model.
+        batcher: where its requests wait.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        handoff: Handoff,
+        *,
+        max_wait_s: float,
+        max_queue: int,
+        on_death: Callable[[str], None],
+        hands: Records | None = None,
+    ) -> None:
+        """Prepare it; nothing runs before ``start``.
+
+        Args:
+            model: the model.
+            handoff: brings the answers back.
+            max_wait_s: as ``Batcher`` takes it.
+            max_queue: likewise.
+            on_death: called with the reason, on a model thread, when one ends unasked; the requests in
+                hand are not answered yet.
+            hands: as ``Batcher`` takes it.
+        """
+        self.model = model
+        self.batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue, hands=hands)
+        self._handoff = handoff
+        self._on_death = on_death
+        self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item for each lane that did
+        self._retiring = False
+        self._ended = Event()
+
+    def start(self) -> None:
+        """Start a thread for each lane."""
+        lanes = self.model.lanes or (self.model.forward,)
+        self.batcher.open_lanes(len(lanes))
+        for lane, forward in enumerate(lanes):
+            start_native_thread(partial(self._run_lane, lane, forward, len(lanes)))
+
+    def retire(self, timeout_s: float) -> bool:
+        """Answer what is inside and end the threads, at most ``timeout_s`` seconds; tell whether all were answered."""
+        self._retiring = True
+        drained = self.batcher.drain(timeout_s)
+        self._ended.wait(timeout_s)
+        return drained
+
+    def explain(
+        self,
+        features: np.ndarray | None,
+        classes: Sequence[int],
+        is_gone: Callable[[], bool],
+        digest: bytes = b"",
+    ) -> dict[int, HeatMap]:
+        """Return each class's heat map for one picture, while it holds its place.
+
+        Raises:
+            NoHeatMap: there is none to give.
+            ServingError: as ``Batcher.submit``, where the gradients are to be computed.
+        """
+        gradients = self.model.gradients
+        if gradients is None or features is None:
+            raise self.model.no_heat_map()
+        if not callable(gradients):
+            return {label: make_heat_map(features, gradients[label]) for label in classes}
+        # One at a time: other requests' batches go in between.
+        return {
+            label: make_heat_map(
+                features, self.batcher.do(partial(gradients, features, label), is_gone, digest)
+            )
+            for label in classes
+        }
+
+    def _run_lane(self, lane: int, forward: Forward, lanes: int) -> None:
+        """Answer batches in one lane (on a model thread)."""
+        with self._nothing_silent(lanes):
+            self.batcher.run(lane, self.model.forward, forward, self.model.max_batch)
+
+    @contextmanager
+    def _nothing_silent(self, lanes: int) -> Iterator[None]:
+        """Log whatever ends a model thread, and tell unless it was asked for; the last one turns away who is left."""
+        reason = "its thread ended without being asked to"
+        try:
+            yield
+        except Exception as error:
+            logger.exception("the model thread died")
+            reason = repr(error)
+        finally:
+            if not self._retiring:
+                self._on_death(reason)
+            self._lanes_ended.put(None)
+            if self._lanes_ended.qsize() >= lanes:
+                self.batcher.turn_away()
+                self._handoff.deliver([self._ended])

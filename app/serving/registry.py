@@ -1,0 +1,354 @@
+"""Versions: what is live in this process, brought in line with the lineup while requests go on.
+
+A new version is loaded beside the old one on a thread of its own, and only then takes its place, in one
+step on the hub (``app/serving/routing.py``). What it replaced answers its last requests, then goes. Where memory
+cannot hold both, the old one goes first (TensorFlow Serving's resource-preserving order), and the log says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import time
+from _queue import Empty, SimpleQueue
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import NoReturn, TypeVar
+
+import gevent
+
+from app.control.scanner import RETRY_MOST_S, RETRY_S, Entry, Key, Lineup
+from app.errors import BundleError
+from app.serving.handoff import Handoff, start_native_thread
+from app.serving.model import Model, Servable
+from app.serving.routing import Routes
+from app.serving.status import VersionStatus, list_statuses
+from app.serving.traffic import Target
+
+RETIRE_S = 60  # for the requests inside a version that leaves
+THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class Versions:
+    """The live versions of all models.
+
+    Attributes:
+        live: those that answer; changed on the hub only.
+        failed: those that could not be loaded, and why.
+        wanted: the lineup that is to be live.
+        routes: which of the live versions answers a request; changed on the hub only.
+        is_loading: a version is being loaded at this moment.
+    """
+
+    def __init__(
+        self,
+        handoff: Handoff,
+        *,
+        load: Callable[[Entry], Model],
+        serve: Callable[[Model], Servable],
+        lacking_room: Callable[[Entry], str] = lambda entry: "",
+        step_aside: Callable[[], None] = lambda: None,
+        in_turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            handoff: the way to the hub.
+            load: loads a version, on the loader's thread. Raises BundleError.
+            serve: makes a servable of a loaded model, on the hub.
+            lacking_room: returns which memory cannot hold a version beside those that are live, or
+                empty (on the loader's thread).
+            step_aside: called on the loader's thread before the live version of a model goes without a
+                successor; may wait until other workers have taken over.
+            in_turn: held while a version is loaded beside others, so that workers do it one by one.
+        """
+        self._handoff = handoff
+        self._load = load
+        self._serve = serve
+        self._lacking_room = lacking_room
+        self._step_aside = step_aside
+        self._in_turn = in_turn
+        self._on_change: Callable[[], None] = lambda: None
+        self._orders: SimpleQueue[Lineup | None] = SimpleQueue()  # None: nothing comes after this
+        self._is_settled = False  # the newest order was brought about, as far as it could be
+        self._follower = gevent.Greenlet()
+        self._stopping = False
+        self.live: dict[Key, Servable] = {}
+        self.failed: dict[Key, str] = {}
+        self.wanted = Lineup()
+        self.routes = Routes()
+        self.is_loading = False
+
+    # On the hub
+
+    def start(
+        self, read_lineup: Callable[[], Lineup], poll_s: float, on_change: Callable[[], None]
+    ) -> None:
+        """Load what is to be served, and go on following it.
+
+        Args:
+            read_lineup: returns it; quick, but for the first time.
+            poll_s: how often to ask; 0: only once.
+            on_change: called on the hub whenever a lineup was brought about, as far as it could be.
+        """
+        self._on_change = on_change
+        start_native_thread(partial(self._run_loader, read_lineup))
+        if poll_s:
+            self._follower = gevent.spawn(partial(self._follow, read_lineup, poll_s))
+
+    def stop(self, timeout_s: float) -> bool:
+        """Load nothing more and retire everything at once; tell whether all requests were answered in time."""
+        self._stopping = True
+        self._follower.kill()
+        self._orders.put(None)
+        retiring = [gevent.spawn(servable.retire, timeout_s) for servable in self.live.values()]
+        gevent.joinall(retiring)
+        return all(greenlet.value for greenlet in retiring)
+
+    def find(self, target: Target) -> Servable:
+        """Return what answers a request. Raises UnknownModel or NotReady."""
+        failed = [key[:2] for key in self.failed]
+        name, version = self.routes.find(target, self.wanted, versions_by_model(self.live), failed)
+        return self.of_model(name)[version]
+
+    def of_model(self, name: str) -> dict[int, Servable]:
+        """Return a model's live versions."""
+        live = (servable for servable in self.live.values() if servable.model.name == name)
+        return {servable.model.version: servable for servable in live}
+
+    def statuses(self) -> list[VersionStatus]:
+        """Return how each version stands that is live, wanted or refused, by name and number."""
+        return list_statuses(self.wanted, self.failed, self.live)
+
+    def _follow(self, read_lineup: Callable[[], Lineup], poll_s: float) -> None:
+        """Order each new lineup, and one of which something failed again, after growing pauses."""
+        ordered: Lineup | None = None
+        settled, pause_s = time.monotonic(), RETRY_S
+        while True:
+            gevent.sleep(poll_s)
+            try:
+                lineup = read_lineup()
+            except Exception:
+                logger.exception("the lineup cannot be read; what is served goes on")
+                continue
+            if lineup != (ordered or self.wanted):
+                pause_s = RETRY_S
+            elif not (self._is_settled and self.failed):
+                settled = time.monotonic()
+                continue
+            elif time.monotonic() - settled < pause_s:
+                continue
+            else:
+                pause_s = min(2 * pause_s, RETRY_MOST_S)
+            ordered, settled, self._is_settled = lineup, time.monotonic(), False
+            self._orders.put(lineup)
+
+    def _install(self, entry: Entry, model: Model) -> None:
+        """Let a loaded model answer."""
+        if self._stopping:
+            return
+        servable = self._serve(model)
+        try:
+            servable.start()
+        except BaseException:
+            gevent.spawn(servable.retire, RETIRE_S)  # those of its threads that did start
+            raise
+        self.live[entry.key] = servable
+
+    def _switch(self, leaving: Iterable[Key], gone: SimpleQueue[Callable[[], None]]) -> int:
+        """Move the routes to what is live, and retire in the same step what they do not need any more.
+
+        Args:
+            leaving: what has to leave in any case.
+            gone: gets the ``close`` of each version that retires, when its last request is answered.
+
+        Returns:
+            How many retire.
+        """
+        for key in (retiring := set(leaving)):
+            self._retire(key, gone)
+        self.routes = self.routes.follow(self.wanted, versions_by_model(self.live))
+        unneeded = [key for key in self.live if not self.routes.needs(key, self.wanted, self.live)]
+        for key in unneeded:
+            self._retire(key, gone)
+        if unneeded:
+            self.routes = self.routes.follow(self.wanted, versions_by_model(self.live))
+        return len(retiring) + len(unneeded)
+
+    def _retire(self, key: Key, gone: SimpleQueue[Callable[[], None]]) -> None:
+        """Take a version out of service at once; ``gone`` gets its ``close`` when its last request is answered."""
+        close = self.live[key].model.close
+        leaving: Servable | None = self.live.pop(key)
+
+        def finish() -> None:
+            nonlocal leaving
+            try:
+                if leaving is not None and not leaving.retire(RETIRE_S):
+                    logger.error("%s, version %s left requests unanswered", key[0], key[1])
+                logger.info("%s, version %s is retired", key[0], key[1])
+            finally:
+                leaving = None  # its memory has to be free when ``gone`` says so
+                gone.put(close)
+
+        gevent.spawn(finish)
+
+    def _settle(self) -> None:
+        """Tell that the lineup was brought about, as far as it could be."""
+        self._is_settled = self._orders.empty()
+        self._on_change()
+
+    # On the loader's thread
+
+    def _run_loader(self, read_lineup: Callable[[], Lineup]) -> None:
+        """Load what the lineup says, each time it changes; nothing that goes wrong ends it."""
+        order: Callable[[], Lineup | None] = read_lineup
+        while True:
+            try:
+                lineup = order()
+                if lineup is None:
+                    return
+                self._apply(lineup)
+            except Exception:
+                logger.exception("the lineup could not be brought about")
+                self._on_hub(self._settle)
+            order = self._newest_order
+
+    def _newest_order(self) -> Lineup | None:
+        """Return the newest order, once there is one; those that it supersedes are dropped."""
+        order = self._orders.get()
+        while order is not None:
+            try:
+                order = self._orders.get_nowait()
+            except Empty:
+                break
+        return order
+
+    def _apply(self, lineup: Lineup) -> None:
+        """Load what is new, model by model, unless a newer lineup comes meanwhile."""
+        is_first = not self.live
+        self.wanted = lineup
+        wanted = {entry.key: entry for entry in lineup.entries}
+        self.failed = {key: why for key, why in self.failed.items() if key in wanted}
+        self._move()
+        # The default first: it is served where memory does not hold them all.
+        for name in dict.fromkeys([lineup.default, *(entry.name for entry in lineup.entries)]):
+            for key in [key for key in wanted if key[0] == name and key not in self.live]:
+                self._load_one(wanted[key], is_first)
+                if not self._orders.empty():
+                    return
+            self._move()
+        for sentence in self.routes.left_behind(lineup):
+            logger.warning("%s", sentence)
+        self._on_hub(self._settle)
+
+    def _load_one(self, entry: Entry, is_first: bool) -> None:
+        """Load a version and let it answer, or note why it cannot."""
+        started = time.monotonic()
+        try:
+            # At the first load nobody is served yet, so the workers need not wait for each other.
+            with nullcontext() if is_first else self._in_turn():
+                if self.live:
+                    self._make_room(entry)
+                self.is_loading = True
+                model = self._load(entry)
+            self._on_hub(partial(self._install, entry, model))
+        except BundleError as error:
+            self.failed[entry.key] = str(error)
+            logger.error("the model cannot be served: %s", error)
+        except Exception as error:
+            self.failed[entry.key] = repr(error)
+            logger.exception("the model cannot be served")
+        else:
+            self.failed.pop(entry.key, None)
+            announce(model, time.monotonic() - started)
+        finally:
+            self.is_loading = False
+
+    def _make_room(self, entry: Entry) -> None:
+        """Let the versions that this one replaces go first, where memory cannot hold both.
+
+        Raises:
+            BundleError: it replaces nothing, and memory does not hold it beside what is live.
+        """
+        lacking = self._lacking_room(entry)
+        if not lacking:
+            return
+        wanted = {each.key for each in self.wanted.entries}
+        old = [key for key in self.live if key[0] == entry.name and key not in wanted]
+        if not old:
+            beside = ", ".join(
+                sorted(f"{name}, version {number}" for name, number, *_ in self.live)
+            )
+            raise BundleError(
+                f"{entry.name}, version {entry.version} does not fit beside {beside or 'the other workers'}:"
+                f" {lacking}; a reload plans the workers anew"
+            )
+        logger.warning(
+            "memory does not hold both: %s, version %s leaves before version %s is loaded",
+            entry.name,
+            ", ".join(str(key[1]) for key in old),
+            entry.version,
+        )
+        self._step_aside()
+        self._move(old)
+
+    def _move(self, leaving: Iterable[Key] = ()) -> None:
+        """Move the routes on the hub, and wait until what retires is gone and its memory is free."""
+        gone: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        retiring = self._on_hub(partial(self._switch, leaving, gone))
+        closing = [gone.get() for _ in range(retiring)]
+        if retiring:
+            time.sleep(THREAD_END_S)
+            while closing:
+                closing.pop()()
+            return_memory()
+
+    def _on_hub(self, function: Callable[[], T]) -> T:
+        """Call a function on the hub; return or raise what it does."""
+        outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
+
+        def call() -> None:
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001  (raised where it was called for)
+                outcome.put(partial(raise_error, error))
+            else:
+                outcome.put(lambda: result)
+
+        self._handoff.call(call)
+        return outcome.get()()
+
+
+def raise_error(error: Exception) -> NoReturn:
+    """Raise an error that another thread has met."""
+    raise error
+
+
+def versions_by_model(keys: Iterable[Key]) -> dict[str, set[int]]:
+    """Return model → versions."""
+    found: dict[str, set[int]] = {}
+    for name, version, *_ in keys:
+        found.setdefault(name, set()).add(version)
+    return found
+
+
+def announce(model: Model, load_s: float) -> None:
+    """Log what is served from now on."""
+    fields = {
+        **model.about(),
+        "classes": len(model.class_names),
+        "load_s": round(load_s, 2),
+        "description": model.description,
+    }
+    logger.info("model ready", extra={"fields": fields})
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system: glibc keeps what many small blocks of a network took."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,42 @@
+"""The statuses of versions, in the words of TensorFlow Serving."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from app.control.scanner import Key, Lineup
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """How one version stands in this process.
+
+    Attributes:
+        name: the model's name.
+        version: its number.
+        state: TensorFlow Serving's word: ``AVAILABLE`` (it answers), ``LOADING``, or ``END`` (it failed).
+        problem: why it failed, for clients: no path is in it; the log has the rest.
+    """
+
+    name: str
+    version: int
+    state: Literal["AVAILABLE", "LOADING", "END"]
+    problem: str = ""
+
+
+def list_statuses(
+    wanted: Lineup, failed: Collection[Key], live: Collection[Key]
+) -> list[VersionStatus]:
+    """Return how each version stands that is live, wanted or refused, by name and number."""
+    told = "it could not be loaded; the log of the server has the reason"
+    known = [VersionStatus(each.name, each.version, "END", each.told) for each in wanted.refusals]
+    for entry in wanted.entries:
+        has_failed = entry.key in failed
+        state: Literal["END", "LOADING"] = "END" if has_failed else "LOADING"
+        known.append(VersionStatus(entry.name, entry.version, state, told if has_failed else ""))
+    # Last, so that it counts: other weights of a version may be loading, or have failed, meanwhile.
+    known += [VersionStatus(name, version, "AVAILABLE") for name, version, *_ in live]
+    latest = {(status.name, status.version): status for status in known}
+    return [latest[key] for key in sorted(latest)]

@@ -1,0 +1,190 @@
+"""A pool of native threads: greenlets have work done there and wait, while the hub goes on.
+
+gevent has a ``ThreadPool``; this one knows what its threads are doing: since when, on which input, and
+whether anybody still waits for it. A thread that never comes back can then be noticed and named.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from _queue import SimpleQueue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from gevent.event import Event
+
+from app.errors import InternalError, OutOfMemory, Quarantined, ServingError
+from app.quarantine import Quarantine, Records, Verdict
+from app.serving.handoff import Handoff, start_native_thread
+
+T = TypeVar("T")
+Bytes = bytes | memoryview
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a native thread is working on.
+
+    Attributes:
+        name: for the log.
+        started: monotonic seconds.
+        digests: the inputs that it has in hand.
+    """
+
+    name: str
+    started: float
+    digests: tuple[bytes, ...] = ()
+
+
+class NeedsTrial(Exception):
+    """The input is a suspect (see ``app/quarantine.py``): process it while no other suspect is."""
+
+    def __init__(self, digest: bytes) -> None:
+        """Keep the digest of the input."""
+        super().__init__()
+        self.digest = digest
+
+
+@dataclass(eq=False)
+class Job(Generic[T]):
+    """A piece of work on its way through the pool.
+
+    Attributes:
+        work: what to do; it is given the digest of the data.
+        data: the client's bytes that it is about.
+        on_trial: they may be a suspect's.
+        done: set, on the hub, once ``value`` or ``error`` is there.
+        abandoned: nobody waits for it any more; if it has not begun it never will.
+    """
+
+    work: Callable[[bytes], T]
+    data: Bytes
+    on_trial: bool
+    done: Event = field(default_factory=Event)
+    abandoned: bool = False
+    value: T | None = None
+    error: Exception | None = None
+
+
+class NativePool:
+    """A bounded number of native threads that take jobs in the order in which they came.
+
+    ``run`` and ``close`` belong to the hub's thread.
+    """
+
+    def __init__(
+        self, name: str, threads: int, handoff: Handoff, quarantine: Quarantine, hands: Records
+    ) -> None:
+        """Start without any thread; they come as they are needed.
+
+        Args:
+            name: what the threads do, for the log.
+            threads: how many there may be.
+            handoff: brings the results back.
+            quarantine: knows the inputs that have ended workers.
+            hands: records what the threads have in hand.
+        """
+        self._name = name
+        self._handoff = handoff
+        self._quarantine = quarantine
+        self._hands = hands
+        self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()  # None ends a thread
+        self._waiting = 0  # jobs that somebody waits for
+        self._started = 0  # threads
+        self._tasks: list[Task | None] = [None] * threads  # each thread writes its own place
+
+    def run(self, work: Callable[[bytes], T], data: Bytes, *, on_trial: bool = False) -> T:
+        """Have work on a client's bytes done on a thread of the pool, and return or raise what it does.
+
+        Whoever gives up waiting (a timeout, a killed greenlet) leaves the work behind: it is not begun
+        any more, or its result is dropped.
+
+        Args:
+            work: what to do; must not touch gevent. It is given the digest of the data.
+            data: should the work end the process, these are to blame.
+            on_trial: no other suspect is being processed.
+
+        Raises:
+            NeedsTrial: the data are a suspect's and this is no trial; the work was not begun.
+            Quarantined: they have ended two workers.
+            OutOfMemory: memory ran out on the way.
+            InternalError: the work ended its thread.
+        """
+        job = Job(work, data, on_trial)
+        self._waiting += 1
+        if self._started < min(self._waiting, len(self._tasks)):
+            start_native_thread(partial(self._serve, self._started))
+            self._started += 1
+        self._jobs.put(job)
+        try:
+            job.done.wait()
+        finally:
+            job.abandoned = True
+            self._waiting -= 1
+        error, job.error = job.error, None
+        try:
+            if error is not None:
+                raise error
+            return cast(T, job.value)
+        finally:
+            del error  # its traceback holds this frame
+
+    def tasks(self) -> list[Task]:
+        """Return what the threads are working on now; on any thread."""
+        return [task for task in self._tasks if task is not None]
+
+    def close(self) -> None:
+        """End the threads, each after the job that it has begun; do not wait for them."""
+        for _ in range(self._started):
+            self._jobs.put(None)
+
+    def _serve(self, thread: int) -> None:
+        """Do jobs until ``close`` (on a thread of the pool)."""
+        while (job := self._jobs.get()) is not None:
+            if not job.abandoned:
+                self._do(thread, job)
+            del job  # its result may be large
+
+    def _do(self, thread: int, job: Job[Any]) -> None:
+        """Do one job and hand back what comes of it (on a thread of the pool)."""
+        started = time.monotonic()
+        held: Sequence[int] = ()
+        try:
+            digest = self._quarantine.digest(job.data)
+            held = self._hands.hold([digest])
+            self._tasks[thread] = Task(self._name, started, (digest,))
+            self._check(digest, job.on_trial)
+            job.value = job.work(digest)
+        except BaseException as error:  # noqa: BLE001  (raised again where somebody waits)
+            job.error = self._translate(error)
+        self._tasks[thread] = None
+        self._hands.release(held)
+        self._handoff.deliver([job.done])
+
+    def _translate(self, error: BaseException) -> Exception:
+        """Return the error to raise for whoever waits."""
+        if isinstance(error, ServingError):
+            # Its traceback and its causes hold the frames of the decoder, and so a whole image.
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None)
+        if isinstance(error, MemoryError):
+            return OutOfMemory("there is not enough memory for this request now")
+        if isinstance(error, Exception):
+            return error
+        logger.error("%s ended with %r", self._name, error)
+        return InternalError("the work on this request failed; the log has the reason")
+
+    def _check(self, digest: bytes, on_trial: bool) -> None:
+        """Raise NeedsTrial or Quarantined where an input is not to be worked on now."""
+        verdict = self._quarantine.verdict(digest)
+        if verdict is Verdict.CONVICTED:
+            raise Quarantined(
+                "this input ended two workers; it is refused until the server is started again"
+            )
+        if verdict is Verdict.SUSPECT and not on_trial:
+            raise NeedsTrial(digest)

@@ -1,0 +1,1 @@
+"""The machine: processes, control groups, GPUs, files."""

@@ -1,0 +1,45 @@
+"""create_app: wires settings, model server and surfaces into one Flask application."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.scoreboard import Roster
+from app.serving.server import ModelServer
+from app.settings import Settings
+from app.web import access, problems
+from app.web.docs import routes as docs
+from app.web.native import health, heatmap, metrics, model_predict, predict
+from app.web.openinference import routes as openinference
+from app.web.page import routes as page
+from app.web.tfserving import routes as tfserving
+
+
+def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
+    """Return the application.
+
+    Args:
+        settings: the settings.
+        server: the model server; by default one of its own, alone on a roster, is made. Its caller
+            starts and stops it.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # else "//" is answered by a redirect, in HTML
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.extensions["settings"] = settings
+    app.extensions["model_server"] = server or ModelServer(settings, Roster())
+    access.register(app)
+    problems.register(app)
+    for routes in (
+        model_predict,
+        predict,
+        heatmap,
+        tfserving,
+        openinference,
+        health,
+        page,
+        metrics,
+        docs,
+    ):
+        app.register_blueprint(routes.blueprint)
+    return app

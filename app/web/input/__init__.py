@@ -1,0 +1,1 @@
+"""Reading requests: forms, bodies, options, images, URLs."""

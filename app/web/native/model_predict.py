@@ -1,0 +1,52 @@
+"""``POST /model_predict``: one picture in a multipart form, its labels back."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO
+
+from flask import Blueprint, Response, jsonify
+
+from app.errors import MissingImage
+from app.serving.traffic import Target
+from app.web.access import sign
+from app.web.answers import Labels
+from app.web.context import model_server
+from app.web.echoes import list_names
+from app.web.input.client import routing_key, watch_client
+from app.web.input.forms import parse_form, read_form_body
+
+FIELD = "image"
+
+blueprint = Blueprint("predict", __name__)
+
+
+@blueprint.post("/model_predict")
+def model_predict() -> Response:
+    """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
+    server, target = model_server(), Target(sticky=routing_key())
+    server.check_room(target)
+    prediction = server.classify(read_image_field(), watch_client(), target)
+    labels = prediction.labels()
+    answer = Labels(result=labels or "No Categories", status=1 if labels else 0)
+    return sign(jsonify(answer), prediction.model, [prediction])
+
+
+def read_image_field() -> BinaryIO:
+    """Return the uploaded file.
+
+    Raises:
+        ServingError: as ``read_form_body`` and ``parse_form``.
+        MissingImage: the form has no file under the name ``image``.
+    """
+    parts = parse_form(read_form_body())
+    named = [part for part in parts if part.name == FIELD]
+    file = next((part for part in named if part.is_file), None)
+    if file is not None:
+        return io.BytesIO(file.data)
+    if named:
+        raise MissingImage(
+            f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
+        )
+    names = list_names(part.name for part in parts) or "no field at all"
+    raise MissingImage(f"the form has no file field {FIELD!r}; it has {names}")

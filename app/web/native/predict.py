@@ -1,0 +1,224 @@
+"""``POST /predict``: one picture or many, in any form; labels with scores, timings, and each picture's own error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+
+from flask import Blueprint, Response, g
+from msgspec import json
+
+from app.errors import InvalidOption, ServingError
+from app.logs import request_id
+from app.processing.decision import SCORE
+from app.processing.heatmap import write_numbers
+from app.serving.model import Model
+from app.serving.prediction import Prediction, Wish
+from app.web.access import longest_stages, sign, tell_times, to_ms
+from app.web.answers import (
+    DIGITS,
+    Answer,
+    Fault,
+    HeatMap,
+    Label,
+    ModelName,
+    Picture,
+    PictureTimings,
+    RequestTimings,
+    as_pictures,
+    as_rows,
+    write_json,
+)
+from app.web.context import model_server
+from app.web.echoes import abbreviate, cut
+from app.web.input.bodies import check_rows, write_rows
+from app.web.input.client import watch_client
+from app.web.input.options import PredictOptions
+from app.web.input.uploads import Upload, read_request
+from app.web.limits import MAX_FAULT, MAX_GUESSED, MAX_GUESSES, MAX_MAPS, MAX_NAMED
+from app.web.problems import answer_serving_error
+
+ROWS_OF_A_MAP = 20  # a map is as much work as so many labels
+
+blueprint = Blueprint("predictions", __name__)
+
+
+@blueprint.post("/predict")
+def predict() -> Response:
+    """Answer each picture by itself; where none has an answer, as the first one's error."""
+    uploads, options = read_request(PredictOptions)
+    files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
+    maps = MapChoice(options)
+    wish = Wish(maps.choose) if options.heatmap else None
+    outcomes = iter(model_server().classify_each(files, watch_client(), options.target(), wish))
+    if maps.refusal:
+        raise maps.refusal
+    answers = [
+        upload.file if isinstance(upload.file, ServingError) else next(outcomes)
+        for upload in uploads
+    ]
+    predictions = [answer for answer in answers if isinstance(answer, Prediction)]
+    if not predictions:
+        errors = [answer for answer in answers if isinstance(answer, ServingError)]
+        pictures = [
+            describe_error(upload, error) for upload, error in zip(uploads, errors, strict=True)
+        ]
+        return answer_serving_error(errors[0], images=pictures)
+    return respond(uploads, answers, predictions, options)
+
+
+def respond(
+    uploads: Sequence[Upload],
+    answers: Sequence[Prediction | ServingError],
+    predictions: Sequence[Prediction],
+    options: PredictOptions,
+) -> Response:
+    """Put the answer together, and tell the times also where browsers and proxies look for them."""
+    model = predictions[0].model
+    maps = sum(len(prediction.heat_maps) for prediction in predictions)
+    most = len(predictions) * len(model.class_names) + maps * ROWS_OF_A_MAP
+    written, labels = write_rows(most, lambda: write_pictures(uploads, answers, options))
+    pictures = as_pictures(written)
+    timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
+    answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
+    response = write_json(answer)
+    tell_times(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
+    g.log_fields["labels"] = labels
+    return sign(response, model, predictions)
+
+
+def write_pictures(
+    uploads: Sequence[Upload],
+    answers: Sequence[Prediction | ServingError],
+    options: PredictOptions,
+) -> tuple[list[bytes], int]:
+    """Return each picture's part of the answer as JSON, and how many labels pass (on any thread)."""
+    passing = [
+        choose(answer, options) if isinstance(answer, Prediction) else [] for answer in answers
+    ]
+    labels = sum(map(len, passing))
+    every = sum(len(answer.logits) for answer in answers if isinstance(answer, Prediction))
+    check_rows(labels + (every if options.scores == "all" else 0))
+    written = []
+    for upload, answer, classes in zip(uploads, answers, passing, strict=True):
+        if isinstance(answer, ServingError):
+            written.append(json.encode(describe_error(upload, answer)))
+        else:
+            written.append(json.encode(describe_picture(upload, answer, classes, options)))
+    return written, labels
+
+
+def describe_error(upload: Upload, error: ServingError) -> Picture:
+    """Return the part of the answer of a picture that has none."""
+    return Picture(upload.name, upload.bytes, error=describe_fault(error))
+
+
+def describe_picture(
+    upload: Upload, prediction: Prediction, passing: Sequence[int], options: PredictOptions
+) -> Picture:
+    """Return one picture's part of the answer; the classes that pass are known."""
+    width, height = prediction.size
+    picture = Picture(
+        upload.name,
+        upload.bytes,
+        width=width,
+        height=height,
+        labels=describe_classes(prediction, passing),
+        timings_ms=PictureTimings(
+            to_ms(prediction.decode_s),
+            to_ms(prediction.timing.queue_s),
+            to_ms(prediction.timing.forward_s),
+        ),
+        batch=prediction.timing.batch,
+    )
+    if options.scores == "all":
+        every = range(len(prediction.model.class_names))
+        picture.scores = describe_classes(prediction, every)
+    return picture
+
+
+def describe_classes(prediction: Prediction, classes: Sequence[int]) -> list[Label]:
+    """Return some classes in their order."""
+    scores, logits = prediction.scores().tolist(), prediction.logits.tolist()
+    labels = []
+    for index in classes:
+        name = prediction.model.class_names[index]
+        label = Label(name, round(scores[index], DIGITS), round(logits[index], DIGITS))
+        if heat_map := prediction.heat_maps.get(index):
+            rows = as_rows(write_numbers(heat_map.values))
+            label.heatmap = HeatMap(name, round(heat_map.peak, DIGITS), rows)
+        labels.append(label)
+    return labels
+
+
+class MapChoice:
+    """Chooses the classes whose heat maps a request wants, for one picture after the other.
+
+    Attributes:
+        refusal: why the request is refused as a whole, where it is.
+    """
+
+    def __init__(self, options: PredictOptions) -> None:
+        """Start with no map."""
+        self._options = options
+        self._maps = 0
+        self.refusal: InvalidOption | None = None
+
+    def choose(self, prediction: Prediction) -> list[int]:
+        """Return the classes for a picture. Raises InvalidOption, for this picture and all after it."""
+        if self.refusal is None:
+            try:
+                return self._choose(prediction)
+            except InvalidOption as error:
+                self.refusal = error
+        raise self.refusal
+
+    def _choose(self, prediction: Prediction) -> list[int]:
+        wanted = self._options.heatmap
+        if wanted == "all":
+            classes = choose(prediction, self._options)
+        elif wanted == "strongest":
+            classes = [prediction.strongest()]
+        else:
+            classes = [find_class(prediction.model, "heatmap", wanted)]
+        self._maps += len(classes)
+        if self._maps > MAX_MAPS:
+            raise InvalidOption(
+                f"heatmap is {abbreviate(wanted)}: the request wants {self._maps:,} heat maps or more;"
+                f" the limit is {MAX_MAPS}. Choose fewer classes by top_k or threshold, or send fewer pictures"
+            )
+        return classes
+
+
+def find_class(model: Model, option: str, name: str) -> int:
+    """Return the class that an option names. Raises InvalidOption with what there is."""
+    names = model.class_names
+    if name in names:
+        return names.index(name)
+    may_guess = len(name) <= MAX_GUESSED and len(names) <= MAX_GUESSES
+    close = (get_close_matches(name, names, MAX_NAMED) if may_guess else ()) or names[:MAX_NAMED]
+    more = f" … of {len(names)}" if len(names) > len(close) else ""
+    raise InvalidOption(
+        f"{option} is {abbreviate(name)}: {model.name} has no such class;"
+        f" it has {', '.join(map(cut, close))}{more}"
+    )
+
+
+def choose(prediction: Prediction, options: PredictOptions) -> list[int]:
+    """Return the classes that pass, the strongest first: by the request's rule where it has one, else the model's."""
+    decision = prediction.model.card.decision
+    if options.threshold is not None:
+        decision = replace(decision, threshold=options.threshold, threshold_on=SCORE, top_k=None)
+    elif options.top_k is not None:
+        decision = replace(decision, top_k=options.top_k)
+    return decision.choose(prediction.logits)[::-1][: options.top_k]
+
+
+def describe_fault(error: ServingError) -> Fault:
+    """Return why a picture has no answer."""
+    fault = Fault(error.status, error.code, cut(error.message, MAX_FAULT))
+    if error.retry_after_s is not None:
+        fault.retry_after_s = error.retry_after_s
+    return fault

@@ -1,0 +1,157 @@
+"""The Open Inference Protocol, version 2: KServe V2, Triton, MLServer. ``web/inference.py`` reads the requests.
+
+Texts and statuses are those of KServe where it has them, else Triton's (http_server.cc), so that
+tritonclient and the servers' own probes find what they look for.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flask import Blueprint, Response, g, jsonify, request
+
+from app.errors import MalformedRequest, NotReady, UnknownModel
+from app.serving.model import Model
+from app.serving.traffic import Target
+from app.web.access import sign
+from app.web.context import SERVER_VERSION, model_server
+from app.web.input.bodies import aside, read_body
+from app.web.input.client import routing_key, watch_client
+from app.web.input.documents import parse_object, plain
+from app.web.openinference.schema import (
+    IndexEntry,
+    ModelNames,
+    ModelReady,
+    ModelTensors,
+    ServerLive,
+    ServerMetadata,
+    ServerReady,
+    TensorMetadata,
+)
+from app.web.openinference.tensors import HEADER_LENGTH, INPUTS, OUTPUTS, encode, read_inference
+from app.web.problems import answer_serving_error
+
+EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
+# As Triton calls them.
+STATES: dict[str, Literal["READY", "LOADING", "UNAVAILABLE"]] = {
+    "AVAILABLE": "READY",
+    "LOADING": "LOADING",
+    "END": "UNAVAILABLE",
+}
+
+blueprint = Blueprint("openinference", __name__, url_prefix="/v2")
+
+
+@blueprint.errorhandler(UnknownModel)
+def answer_unknown_model(error: UnknownModel) -> Response:
+    """Say that a model is unknown as KServe does."""
+    named = request.view_args or {}
+    if "name" not in named:
+        return answer_serving_error(error)
+    version = f" and version {named['version']}" if "version" in named else ""
+    text = f"Model with name {named['name']}{version} does not exist."
+    return answer_serving_error(UnknownModel(text))
+
+
+@blueprint.get("")
+def server_metadata() -> Response:
+    """Tell what this server is."""
+    return jsonify(
+        ServerMetadata(name="resnet-serving", version=SERVER_VERSION, extensions=EXTENSIONS)
+    )
+
+
+@blueprint.get("/health/live")
+def live() -> Response:
+    """Alive: the process answers."""
+    return jsonify(ServerLive(live=True))
+
+
+@blueprint.get("/health/ready")
+def ready() -> Response:
+    """Ready: a model answers; otherwise 503."""
+    model_server().ready_model()
+    return jsonify(ServerReady(ready=True))
+
+
+@blueprint.get("/models")
+def models() -> Response:
+    """List the models, as KServe does."""
+    statuses = model_server().statuses()
+    return jsonify(ModelNames(models=list(dict.fromkeys(status.name for status in statuses))))
+
+
+@blueprint.get("/models/<name>")
+@blueprint.get("/models/<name>/versions/<int:version>")
+def model_metadata(name: str, version: int | None = None) -> Response:
+    """Tell what a model takes and gives."""
+    server = model_server()
+    model = server.ready_model(Target(name, version))
+    live = [str(each.version) for each in server.statuses(name) if each.state == "AVAILABLE"]
+    outputs = [describe(output, "FP32", [-1, len(model.class_names)]) for output in OUTPUTS]
+    metadata = ModelTensors(
+        name=model.name,
+        versions=live,
+        platform=f"pytorch_{model.engine}",
+        inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUTS.items()],
+        outputs=outputs,
+    )
+    return sign(jsonify(metadata), model)
+
+
+def describe(name: str, datatype: str, shape: list[int]) -> TensorMetadata:
+    """Return a tensor's metadata."""
+    return {"name": name, "datatype": datatype, "shape": shape}
+
+
+@blueprint.get("/models/<name>/ready")
+@blueprint.get("/models/<name>/versions/<int:version>/ready")
+def model_ready(name: str, version: int | None = None) -> Response:
+    """Tell whether a model answers; otherwise 503, as KServe does."""
+    try:
+        model: Model = model_server().ready_model(Target(name, version))
+    except NotReady as error:
+        raise NotReady(f"Model with name {name} is not ready.") from error
+    return sign(jsonify(ModelReady(name=name, ready=True)), model)
+
+
+@blueprint.post("/models/<name>/infer")
+@blueprint.post("/models/<name>/versions/<int:version>/infer")
+def infer(name: str, version: int | None = None) -> Response:
+    """Answer pictures."""
+    server = model_server()
+    target = Target(name, version, sticky=routing_key())
+    server.check_room(target)
+    body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
+    asked = aside(body, lambda: read_inference(body, header_length, server.check_count))
+    g.log_fields["pictures"] = len(asked.pictures)
+    predictions = server.classify_many(asked.pictures, watch_client(), target)
+    return sign(encode(predictions, asked), predictions[0].model, predictions)
+
+
+@blueprint.post("/repository/index")
+def repository_index() -> Response:
+    """Tell how every version of every model stands; only those that answer where ``ready`` is asked for."""
+    body = read_body()
+    given = aside(body, lambda: parse_object(body)) if body else {}
+    only_ready = plain(given.get("ready", False))
+    if not isinstance(only_ready, bool):
+        raise MalformedRequest("'ready' must be true or false")
+    rows: list[IndexEntry] = [
+        {
+            "name": status.name,
+            "version": str(status.version),
+            "state": STATES[status.state],
+            "reason": status.problem,
+        }
+        for status in model_server().statuses()
+    ]
+    return jsonify([row for row in rows if row["state"] == "READY" or not only_ready])
+
+
+@blueprint.post("/repository/models/<name>/<any(load, unload):action>")
+def control(name: str, action: str) -> Response:
+    """Refuse to change what is served: that is the operator's affair, not a client's."""
+    raise MalformedRequest(
+        f"to {action} {name} by request is not allowed; what lies in the models folder is served"
+    )

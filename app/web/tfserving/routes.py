@@ -1,0 +1,294 @@
+"""TensorFlow Serving's REST API, and KServe's first, on the same paths.
+
+    GET   /v1/models                                    {"models": ["M"], …}
+    GET   /v1/models/M[/versions/V|/labels/L]           {"model_version_status": […], "ready": true, …}
+    GET   /v1/models/M[/versions/V|/labels/L]/metadata  {"model_spec": …, "metadata": …}
+    POST  /v1/models/M[/versions/V|/labels/L]:predict   {"instances": […]} → {"predictions": […]}
+                                                        {"inputs": …}      → {"outputs": …}
+    POST  /v1/models/M[/versions/V|/labels/L]:classify  {"examples": […]}  → {"results": […]}
+
+Texts and statuses are those of its http_rest_api_util.cc, json_tensor.cc and server_core.cc where a
+client may look for them. ``web/signatures.py`` knows what a request holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flask import Blueprint, Response, g, request
+
+from app.errors import MalformedRequest, UnknownModel
+from app.serving.image_pool import Picture
+from app.serving.prediction import Prediction, count_passing
+from app.serving.status import VersionStatus
+from app.serving.traffic import Target
+from app.web.access import sign
+from app.web.context import model_server
+from app.web.echoes import cut
+from app.web.input.bodies import aside, check_rows, read_body, write_rows
+from app.web.input.client import routing_key, watch_client
+from app.web.input.documents import parse_object
+from app.web.limits import MAX_DIGITS
+from app.web.tfserving.schema import (
+    ModelEntry,
+    ModelList,
+    ModelMetadata,
+    ModelStatus,
+    VersionState,
+)
+from app.web.tfserving.signatures import (
+    OUTPUTS,
+    Signature,
+    describe_signatures,
+    find_examples,
+    find_signature,
+    open_pictures,
+    unpack_columns,
+    unpack_rows,
+)
+
+MODEL = r"/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
+ANY_CASE = re.IGNORECASE | re.ASCII  # digits are 0 to 9
+PREDICTION = re.compile(rf"/v1/models{MODEL}:(classify|regress|predict)", ANY_CASE)
+STATUS = re.compile(
+    r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(?:/(metadata))?", ANY_CASE
+)
+MAX_VERSION = 2**63 - 1
+
+blueprint = Blueprint("tfserving", __name__)
+
+
+class Address(Target):
+    """Which model a path names. ``str`` is TensorFlow Serving's own way to write it."""
+
+    @classmethod
+    def from_path(cls, name: str | None, version: str | None, label: str | None) -> Address:
+        """Take a path's groups. Raises MalformedRequest where the version has too many digits."""
+        if version and (len(version) > MAX_DIGITS or int(version) > MAX_VERSION):
+            raise MalformedRequest(f"Failed to convert version: {cut(version)} to numeric.")
+        number = int(version) if version else None
+        return cls(name or "", number, label or "", routing_key())
+
+    def __str__(self) -> str:
+        if self.version is None:
+            return f"Latest({self.name})"
+        return f"Specific({self.name}, {self.version})"
+
+    @contextmanager
+    def in_their_words(self) -> Iterator[None]:
+        """Say that a model is unknown as TensorFlow Serving does."""
+        try:
+            yield
+        except UnknownModel as error:
+            if self.label:
+                text = f"Unrecognized servable version label: {self.label}"
+                raise MalformedRequest(text) from error
+            raise UnknownModel(f"Servable not found for request: {self}") from error
+
+
+@blueprint.get("/v1/<path:rest>")
+@blueprint.get("/V1/<path:rest>")
+def read(rest: str) -> Response:
+    """Answer what is served: all models, how one stands, or what it takes."""
+    match = STATUS.fullmatch(request.path)
+    if match is None:
+        raise MalformedRequest(f"Malformed request: {request.method} {request.path}")
+    *target, metadata = match.groups()
+    if not any(match.groups()):
+        return list_models()
+    if match[1] is None:
+        raise MalformedRequest("Missing model name in request.")
+    found = Address.from_path(*target)
+    return show_metadata(found) if metadata else show_status(found)
+
+
+@blueprint.post("/v1/<path:rest>")
+@blueprint.post("/V1/<path:rest>")
+def ask(rest: str) -> Response:
+    """Answer pictures."""
+    match = PREDICTION.fullmatch(request.path)
+    if match is None:
+        raise MalformedRequest(f"Malformed request: {request.method} {request.path}")
+    *target, method = match.groups()
+    found = Address.from_path(*target)
+    with found.in_their_words():
+        model_server().check_room(found)
+        body, check_count = read_body(), model_server().check_count
+        asked = aside(body, lambda: read_request(method.lower(), parse_object(body), check_count))
+        return classify(found, asked) if method.lower() == "classify" else predict(found, asked)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: its pictures, at least one; its signature; and whether it has rows rather than columns."""
+
+    pictures: list[Picture]
+    signature: Signature
+    by_row: bool = False
+
+
+def read_request(method: str, content: dict[str, Any], check_count: Callable[[int], None]) -> Asked:
+    """Read the body of a prediction (on any thread).
+
+    Args:
+        method: what the path asks for.
+        content: the body.
+        check_count: refuses a number of pictures, before anything is made of them.
+
+    Raises:
+        MalformedRequest: it is not as the method, or the model, asks for.
+    """
+    signature = find_signature(content)
+    if method == "regress":
+        raise MalformedRequest(
+            "Expected regression signature method_name to be tensorflow/serving/regress."
+            f" Was: {signature.method}"
+        )
+    if method == "classify":
+        examples = find_examples(content, check_count)
+        return Asked(open_pictures("image_bytes", examples, check_count), signature)
+    by_row = "instances" in content
+    tensor, values = (unpack_rows if by_row else unpack_columns)(content, check_count)
+    return Asked(open_pictures(tensor, values, check_count), signature, by_row)
+
+
+def predict(target: Address, asked: Asked) -> Response:
+    """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
+    predictions = answer_pictures(target, asked)
+    names = asked.signature.outputs
+
+    def write() -> str:
+        columns = {
+            name: [write_list(OUTPUTS[name].values(p)) for p in predictions] for name in names
+        }
+        if asked.by_row:
+            rows = [write_outputs(names, row) for row in zip(*columns.values(), strict=True)]
+            return f'{{"predictions": {write_list(rows)}}}'
+        written = write_outputs(names, [write_list(columns[name]) for name in names])
+        return f'{{"outputs": {written}}}'
+
+    return answer(write, predictions, len(names))
+
+
+def write_outputs(names: Sequence[str], values: Sequence[str]) -> str:
+    """Return outputs that are JSON already as one: by their names, but a lone one has none."""
+    if len(names) == 1:
+        return values[0]
+    pairs = [f'"{name}": {value}' for name, value in zip(names, values, strict=True)]
+    return f"{{{', '.join(pairs)}}}"
+
+
+def write_list(elements: Iterable[str]) -> str:
+    """Return elements that are JSON already as a list."""
+    return f"[{', '.join(elements)}]"
+
+
+def classify(target: Address, asked: Asked) -> Response:
+    """Answer ``:classify``: for each picture all labels with their scores, the highest first."""
+    predictions = answer_pictures(target, asked)
+
+    def write() -> str:
+        return f'{{"results": {write_list(map(write_ranking, predictions))}}}'
+
+    return answer(write, predictions, 2)
+
+
+def write_ranking(prediction: Prediction) -> str:
+    """Return every [label, score] of a prediction as JSON, the highest first."""
+    names, scores = (OUTPUTS[name].values(prediction) for name in ("classes", "scores"))
+    order = np.argsort(-prediction.scores(), kind="stable").tolist()
+    return write_list(f"[{names[index]}, {scores[index]}]" for index in order)
+
+
+def answer_pictures(target: Address, asked: Asked) -> list[Prediction]:
+    """Answer the pictures of a request, all by the same version."""
+    g.log_fields["pictures"] = len(asked.pictures)
+    return model_server().classify_many(asked.pictures, watch_client(), target)
+
+
+def list_models() -> Response:
+    """Answer all models, as KServe's first protocol and OpenAI's do; TensorFlow Serving has no such answer."""
+    names = list(dict.fromkeys(status.name for status in model_server().statuses()))
+    data: list[ModelEntry] = [{"id": name, "object": "model"} for name in names]
+    models: ModelList = {"models": names, "object": "list", "data": data}
+    return show(models)
+
+
+def show_status(target: Address) -> Response:
+    """Answer how the versions of a model stand, the highest first; KServe's and OpenAI's keys beside it."""
+    versions: list[VersionState] = [
+        {
+            "version": str(status.version),
+            "state": status.state,
+            "status": {
+                "error_code": "FAILED_PRECONDITION" if status.problem else "OK",
+                "error_message": status.problem,
+            },
+        }
+        for status in reversed(find_statuses(target))
+    ]
+    ready = any(version["state"] == "AVAILABLE" for version in versions)
+    status: ModelStatus = {
+        "model_version_status": versions,
+        "name": target.name,
+        "ready": ready,
+        "id": target.name,
+        "object": "model",
+    }
+    return show(status)
+
+
+def find_statuses(target: Address) -> list[VersionStatus]:
+    """Return how the versions stand that a path names; at least one.
+
+    Raises:
+        UnknownModel: there is none.
+        NotReady: it is not known yet which there are.
+    """
+    server = model_server()
+    version = target.version
+    if target.label:
+        with target.in_their_words():
+            version = server.ready_model(target).version
+    known = server.statuses(target.name)
+    if not known:
+        try:
+            server.ready_model(Target(target.name))
+        except UnknownModel as error:
+            text = f"Could not find any versions of model {target.name}"
+            raise UnknownModel(text) from error
+    found = [status for status in known if version in (None, status.version)]
+    if not found:
+        raise UnknownModel(f"Could not find version {version} of model {target.name}")
+    return found
+
+
+def show_metadata(target: Address) -> Response:
+    """Answer what a model takes and gives."""
+    with target.in_their_words():
+        model = model_server().ready_model(target)
+    metadata: ModelMetadata = {
+        "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
+        "metadata": {"signature_def": {"signature_def": describe_signatures(model)}},
+    }
+    return sign(show(metadata), model)
+
+
+def show(body: Mapping[str, Any]) -> Response:
+    """Return JSON, laid out for people as theirs is."""
+    return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
+
+
+def answer(write: Callable[[], str], predictions: list[Prediction], outputs: int) -> Response:
+    """Return what is written of predictions, and who made them."""
+    model = predictions[0].model
+    rows = len(predictions) * len(model.class_names) * outputs
+    check_rows(rows)
+    text, g.log_fields["labels"] = write_rows(rows, lambda: (write(), count_passing(predictions)))
+    return sign(Response(text + "\n", mimetype="application/json"), model, predictions)

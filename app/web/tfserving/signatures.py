@@ -1,0 +1,268 @@
+"""What TensorFlow Serving's requests and answers hold for a model of pictures: its signatures, inputs and outputs.
+
+Every signature takes either input; its own is the one that the metadata show. An answer has the
+signature's outputs: bare values where it is one, by name where they are several.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from msgspec import Raw
+
+from app.errors import MalformedRequest
+from app.serving.image_pool import Picture
+from app.serving.model import Model
+from app.serving.prediction import Prediction
+from app.web.echoes import abbreviate, cut
+from app.web.input.documents import opened, plain
+from app.web.input.tensors import (
+    B64,
+    check_shape,
+    find_binary,
+    is_nested,
+    open_base64,
+    read_pixels,
+    to_pictures,
+    write_numbers,
+)
+from app.web.tfserving.schema import SignatureDef, TensorInfo
+
+INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "image_bytes": ("DT_STRING", (-1,)),
+    "pixels": ("DT_UINT8", (-1, -1, -1, 3)),
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output tensor: its type, and its values for a prediction as JSON, one for every class."""
+
+    dtype: str
+    values: Callable[[Prediction], Sequence[str]]
+
+
+@lru_cache(maxsize=8)
+def write_names(names: tuple[str, ...]) -> list[str]:
+    """Return the names of a model's classes as JSON."""
+    return [json.dumps(name) for name in names]
+
+
+OUTPUTS = {
+    "scores": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.scores())),
+    "logits": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.logits)),
+    "classes": Output("DT_STRING", lambda prediction: write_names(prediction.model.class_names)),
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A way to call the model."""
+
+    input: str
+    outputs: tuple[str, ...]
+    method: str = "tensorflow/serving/predict"
+
+
+DEFAULT = "serving_default"
+SIGNATURES = {
+    DEFAULT: Signature("image_bytes", ("scores",)),
+    "pixels": Signature("pixels", ("scores",)),
+    "logits": Signature("image_bytes", ("logits",)),
+    "classify": Signature("image_bytes", ("classes", "scores"), "tensorflow/serving/classify"),
+}
+DEFAULT_INPUT = SIGNATURES[DEFAULT].input
+
+
+def describe_signatures(model: Model) -> dict[str, SignatureDef]:
+    """Return the signatures as a SignatureDefMap in JSON."""
+
+    def tensor(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
+        return {
+            "dtype": dtype,
+            "tensor_shape": {
+                "dim": [{"size": str(size), "name": ""} for size in shape],
+                "unknown_rank": False,
+            },
+            "name": f"{name}:0",
+        }
+
+    classes = len(model.class_names)
+    return {
+        name: {
+            "inputs": {signature.input: tensor(signature.input, *INPUTS[signature.input])},
+            "outputs": {
+                output: tensor(output, OUTPUTS[output].dtype, (-1, classes))
+                for output in signature.outputs
+            },
+            "method_name": signature.method,
+        }
+        for name, signature in SIGNATURES.items()
+    }
+
+
+def find_signature(content: dict[str, Any]) -> Signature:
+    """Return the signature that a request names, or the default one. Raises MalformedRequest for any other."""
+    name = plain(content.get("signature_name", ""))
+    if not isinstance(name, str):
+        raise MalformedRequest(
+            f"JSON Value: {abbreviate(name)} not formatted correctly."
+            " 'signature_name' key must be a string value."
+        )
+    name = name or DEFAULT
+    if name not in SIGNATURES:
+        raise MalformedRequest(f'Serving signature name: "{cut(name)}" not found in signature def')
+    return SIGNATURES[name]
+
+
+def unpack_rows(content: dict[str, Any], check_count: Callable[[int], None]) -> tuple[str, Any]:
+    """Return the name of the input and its values, of a request with ``instances``.
+
+    The values are a list with one for each picture, or the text of nested lists: all pixels together.
+    ``check_count`` refuses a number of pictures, before anything is made of them.
+
+    Raises:
+        MalformedRequest: it is not formed as it should be.
+    """
+    if "inputs" in content:
+        raise MalformedRequest(
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
+        )
+    rows = open_list(content["instances"], check_count)
+    if is_nested(rows):
+        return "pixels", rows
+    if not isinstance(rows, list):
+        raise MalformedRequest(
+            f"Expecting 'instances' to be an list/array; it is {abbreviate(rows)}"
+        )
+    if not rows:
+        raise MalformedRequest("No values in 'instances' array")
+    named = is_named(rows[0])
+    for index, row in enumerate(rows):
+        if is_named(row) != named:
+            found, expected = ("value/list", "object") if named else ("object", "value/list")
+            raise MalformedRequest(
+                f"Expecting {expected} but got {found} at item {index} of input list"
+            )
+    if not named:
+        return guess_input(rows[0]), rows
+    tensor = next((name for name in INPUTS if name in rows[0]), DEFAULT_INPUT)
+    for index, row in enumerate(rows):
+        if row.keys() != {tensor}:
+            raise MalformedRequest(
+                f"Failed to process element: {index} of 'instances' list."
+                f" JSON object: {abbreviate(row)} keys must be equal to: {tensor}"
+            )
+    return tensor, [row[tensor] for row in rows]
+
+
+def unpack_columns(content: dict[str, Any], check_count: Callable[[int], None]) -> tuple[str, Any]:
+    """Return the same of a request with ``inputs``. Raises as ``unpack_rows``."""
+    if "inputs" not in content:
+        raise MalformedRequest("Missing 'inputs' or 'instances' key")
+    value = open_list(content["inputs"], check_count)
+    if is_named(value):
+        tensor = next((name for name in INPUTS if name in value), "")
+        if not tensor:
+            raise MalformedRequest(f"Missing named input: {DEFAULT_INPUT} in 'inputs' object.")
+        value = open_list(value[tensor], check_count)
+    else:
+        tensor = guess_input(value[0] if isinstance(value, list) and value else value)
+    return tensor, value if isinstance(value, list) or is_nested(value) else [value]
+
+
+def open_list(value: Any, check_count: Callable[[int], None]) -> Any:
+    """Return a list, and each of its elements, opened by one level; the text of nested lists is left as it is."""
+    if is_nested(value):
+        return value
+    found = opened(value)
+    if not isinstance(value, Raw) or not isinstance(found, list):
+        return found
+    if found:
+        check_count(len(found))
+    return [each if is_nested(each) else opened(each) for each in found]
+
+
+def is_named(value: object) -> bool:
+    """Tell whether a JSON value is an object of named tensors."""
+    return isinstance(value, dict) and find_binary(value) is None
+
+
+def guess_input(value: object) -> str:
+    """Return which input is meant where the request names none: nested lists are pixels."""
+    return "pixels" if isinstance(value, list) or is_nested(value) else DEFAULT_INPUT
+
+
+def find_examples(content: dict[str, Any], check_count: Callable[[int], None]) -> list[Any]:
+    """Return the picture of each of a request's ``examples``; other features are let be, as a parsed Example's are.
+
+    Args:
+        content: the request.
+        check_count: as ``unpack_rows`` takes it.
+
+    Raises:
+        MalformedRequest: they are not formed as they should be.
+    """
+    if "examples" not in content:
+        raise MalformedRequest(
+            "When method is classify, key 'examples' is expected and was not found"
+        )
+    examples, context = opened(content["examples"]), opened(content.get("context", {}))
+    if not isinstance(examples, list):
+        raise MalformedRequest("Expecting 'examples' value to be an list/array")
+    if not examples:
+        raise MalformedRequest("'examples' value is an empty array")
+    check_count(len(examples))
+    examples = [opened(example) for example in examples]
+    for example in [context, *examples]:
+        if not isinstance(example, dict):
+            raise MalformedRequest(f"Example must be JSON object but got {abbreviate(example)}")
+    return [find_picture(example, context) for example in examples]
+
+
+def find_picture(example: dict[str, Any], context: dict[str, Any]) -> Any:
+    """Return the picture of an example; what the context holds is every example's. Raises as ``find_examples``."""
+    if both := context.keys() & example.keys():
+        raise MalformedRequest(f"Feature: {cut(min(both))} is in the context and in an example")
+    value = opened(example.get(DEFAULT_INPUT, context.get(DEFAULT_INPUT)))
+    if value is None:
+        raise MalformedRequest(f"Feature: {DEFAULT_INPUT} (data type: string) is required")
+    if isinstance(value, list) and len(value) == 1:  # a feature is a list; one value may go bare
+        return value[0]
+    return value
+
+
+def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) -> list[Picture]:
+    """Return the pictures of a request.
+
+    Args:
+        tensor: the name of the input.
+        values: as ``unpack_rows`` returns them: ``{"b64": "…"}`` for each picture, or pixels as
+            [height][width][3] whole numbers 0..255.
+        check_count: likewise.
+
+    Raises:
+        MalformedRequest: a value is something else.
+    """
+    if isinstance(values, list):
+        check_count(len(values))
+    if tensor == "pixels":
+        flat, shape = read_pixels(values)
+        check_shape(shape)
+        check_count(shape[0])
+        return [*to_pictures(flat.reshape(shape))]
+    texts = []
+    for given in values:
+        value = opened(given)
+        text = find_binary(value)
+        if text is None:
+            raise MalformedRequest(
+                f"JSON Value: {abbreviate(value)} is not of expected type: string"
+                f' (a picture goes as {{"{B64}": "<base64>"}})'
+            )
+        texts.append(text)
+    return [open_base64(text) for text in texts]
