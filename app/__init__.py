@@ -22,7 +22,7 @@ The house, from the roof down. A module imports only from floors below its own;
              fetching           pictures by URL, from where the operator allows it
              intake             a request's body, read in pieces
              repository, models_file, traffic, routing   which versions are wanted; which of them answers
-             lineup, lineup_file, tidy   those that were checked and are to be served; what nobody uses goes
+             manifest, manifest_file, tidy   those that were checked and are to be served; what nobody uses goes
              sizing, footprint  how many workers fit; what one needs, measured by the probe
              engines/*          numerics: pixels to logits on a device; no threads, no gevent
              conversion, quantisation   what only programs that end soon may import
@@ -37,7 +37,7 @@ The house, from the roof down. A module imports only from floors below its own;
              decision           from logits to the classes that pass; NumPy alone
              agreement          on how many images two networks agree, and what that shows
     GROUND   budgets            what a worker may hold for its requests, in bytes
-             roster, endings, quarantine   the workers, how they ended, and by which inputs
+             scoreboard, endings, quarantine   the workers, how they ended, and by which inputs
              doors              the addresses that Gunicorn listens on
              names              which texts may name a model or a class
              files, counts      files that survive kills, power cuts and full disks; the metrics' own

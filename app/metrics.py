@@ -27,14 +27,14 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue, MutexValue
 
 from app.errors import ServingError
-from app.scoreboard import roster
+from app.scoreboard import scoreboard
 from app.system import metric_files
 
 KINDS = ("counter", "histogram", "gauge_livesum")  # a file of each for each slot
 FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
 # Before the first metric is made, and after this process got its slot.
-if FOLDER and metric_files.allocate(FOLDER, KINDS, roster.slot):
-    values.ValueClass = MultiProcessValue(lambda: roster.slot)
+if FOLDER and metric_files.allocate(FOLDER, KINDS, scoreboard.slot):
+    values.ValueClass = MultiProcessValue(lambda: scoreboard.slot)
 else:
     FOLDER, values.ValueClass = "", MutexValue
 

@@ -165,7 +165,7 @@ class Quarantine:
         if self.verdict(digest) is Verdict.SUSPECT:
             self._inputs.clear(digest)
 
-    def hands(self, slot: int) -> Records:
+    def records(self, slot: int) -> Records:
         """Return the record of what one worker's native threads have in hand."""
         return Records(self._in_hand, slot)
 

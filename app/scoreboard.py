@@ -1,10 +1,10 @@
-"""The roster: which of this machine's workers have a model, kept in memory that all of them share.
+"""The scoreboard: which of this machine's workers have a model, kept in memory that all of them share.
 
 Gunicorn's master makes it before the first fork. Each worker holds one *slot*, the lowest that is
 free, and writes its own state there; a slot survives its worker, so the one that replaces a dead
 worker takes the same number.
 
-The roster answers one question: may this worker take connections? All workers accept on the same
+The scoreboard answers one question: may this worker take connections? All workers accept on the same
 socket, so one that cannot answer would take requests away from those that can.
 """
 
@@ -34,7 +34,7 @@ class State(enum.IntEnum):
     DRAINING = 4  # shutting down: finishes what it has, takes nothing new
 
 
-class Roster:
+class Scoreboard:
     """The states of all the workers, one byte each, and a note of each: which versions it has live.
 
     A byte or a note is written by its own worker, or by the master where no worker holds it, so no
@@ -54,11 +54,11 @@ class Roster:
         self.slot = 0
         self.quarantine = Quarantine(SLOTS)
 
-    def claim(self, seats: int = 1, taken: Collection[int] = ()) -> int:
+    def claim(self, placements: int = 1, taken: Collection[int] = ()) -> int:
         """Take the lowest free slot that has a free seat (in the master, before a fork).
 
         Args:
-            seats: how many the plan has; a slot's seat is its remainder by that.
+            placements: how many the plan has; a slot's seat is its remainder by that.
             taken: the seats that living workers of the plan have.
 
         Raises:
@@ -67,7 +67,7 @@ class Roster:
         free = [slot for slot in range(SLOTS) if self._states[slot] == State.ABSENT]
         if not free:
             raise RuntimeError(f"all {SLOTS} worker slots are taken")
-        slot = next((slot for slot in free if slot % seats not in taken), free[0])
+        slot = next((slot for slot in free if slot % placements not in taken), free[0])
         self._states[slot] = State.LOADING
         return slot
 
@@ -185,4 +185,4 @@ class Roster:
         return bool(others & {State.READY, State.LOADING})
 
 
-roster = Roster()
+scoreboard = Scoreboard()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from app.control.plan import follow_lineup
-from app.scoreboard import roster
+from app.control.plan import follow_manifest
+from app.scoreboard import scoreboard
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.system.log_writer import stdout
@@ -19,6 +19,6 @@ def end_worker() -> None:
 
 
 settings = Settings.from_env(os.environ)
-server = ModelServer(settings, roster, follow_lineup(settings), on_death=end_worker)
+server = ModelServer(settings, scoreboard, follow_manifest(settings), on_death=end_worker)
 app = create_app(settings, server)
 server.start()

@@ -20,7 +20,7 @@ from app.gunicorn import exits
 from app.gunicorn.arbiter import STOPS, Master
 from app.gunicorn.listeners import is_free
 from app.logs import logging_config
-from app.scoreboard import roster
+from app.scoreboard import scoreboard
 from app.settings import Settings
 from app.system import log_writer
 
@@ -39,7 +39,7 @@ try:
     plan = adopt_plan(settings)
 except Exception as error:  # noqa: BLE001  (at the start a sentence; on a reload app/gunicorn/arbiter.py goes on)
     sys.exit(f"the workers cannot be planned: {type(error).__name__}: {error}")
-workers = len(plan.seats)
+workers = len(plan.placements)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
 umask = 0o177  # run/gunicorn.sock is 0600: nobody else on this machine passes nginx by
@@ -100,10 +100,10 @@ def tell_plan():
         logger.info("%s: %s", what, text)
     if plan.warning:
         logger.warning("%s", plan.warning)
-    if plan.lineup.entries:  # else the workers say why there are none
-        for refusal in plan.lineup.refusals:
+    if plan.manifest.entries:  # else the workers say why there are none
+        for rejected in plan.manifest.rejected:
             logger.error(
-                "refused: %s, version %s: %s", refusal.name, refusal.version, refusal.reason
+                "refused: %s, version %s: %s", rejected.name, rejected.version, rejected.reason
             )
     for engine in plan.engines(settings):
         importlib.import_module(f"app.engines.{engine}")
@@ -112,9 +112,9 @@ def tell_plan():
 def pre_fork(server, worker):
     """Give the worker its slot, and with it a seat that no living worker of this plan has (in the master)."""
     exits.watch(server)
-    worker.plan, seats = plan, len(plan.seats)
-    taken = {each.slot % seats for each in server.WORKERS.values() if each.plan is plan}
-    worker.slot = roster.claim(seats, taken)
+    worker.plan, placements = plan, len(plan.placements)
+    taken = {each.slot % placements for each in server.WORKERS.values() if each.plan is plan}
+    worker.slot = scoreboard.claim(placements, taken)
 
 
 def post_fork(server, worker):
@@ -122,13 +122,13 @@ def post_fork(server, worker):
     for number in STOPS:  # until the worker has handlers of its own: the master's only take notes
         signal.signal(number, signal.SIG_DFL)
     if (
-        roster.has_served()
+        scoreboard.has_served()
     ):  # Gunicorn's codes for "cannot boot" would end the master and all workers
         server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = 1
     # gevent looks at every object of torch while it patches; one of them warns about being looked
     # at.
     warnings.filterwarnings("ignore", message=".*reduce_op", category=FutureWarning)
-    roster.enter(worker.slot)
+    scoreboard.enter(worker.slot)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
@@ -139,7 +139,7 @@ def child_exit(server, worker):
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # scripts/run-gunicorn
         mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py
-    for digest in roster.release(worker.slot, exits.take_signal(worker.pid)):
+    for digest in scoreboard.release(worker.slot, exits.take_signal(worker.pid)):
         logging.getLogger("quarantine").error(
             "an input (%s) was in hand when two workers died: it is refused until the next start",
             digest.hex(),

@@ -12,7 +12,7 @@ import torch
 from matplotlib import pyplot
 
 from app.engines.eager import EagerEngine
-from app.models.bundle import CARD_FILE, find_bundle
+from app.models.bundle import CONFIG_FILE, find_bundle
 from scripts.bundle_files import write_class_names, write_json
 from scripts.demo_scenes import CLASS_NAMES, Scene, draw_scene
 from scripts.scores import exact_share, mean_average_precision
@@ -79,7 +79,7 @@ def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dic
 
 def write_card(folder: Path, scores: dict[str, float]) -> None:
     """Write ``model.json``."""
-    write_json(folder / CARD_FILE, {"description": DESCRIPTION, "scores": scores})
+    write_json(folder / CONFIG_FILE, {"description": DESCRIPTION, "scores": scores})
 
 
 def draw_sample(name: str) -> Scene:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.scoreboard import Roster, State
+from app.scoreboard import Scoreboard, State
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web.app import create_app
 from scripts.training.voc import read_voc
 from tests import reference
 from tests.drawn_voc import draw_devkit
-from tests.helpers import ROOT, make_entry, make_light, make_lineup, wait_until
+from tests.helpers import ROOT, make_entry, make_light, make_manifest, wait_until
 from tests.server import Server
 
 DEMO = ROOT / "models" / "demo" / "1"
@@ -62,13 +62,13 @@ def client_of(settings):
     """Return a maker of clients whose server has "light", version 4, ready (or failed, where its load raises)."""
     servers = []
 
-    def make(load=None, lineup=None, **rows):
+    def make(load=None, manifest=None, **rows):
         chosen = settings(**rows)
-        roster = Roster()
-        roster.enter(roster.claim())
-        lineup = lineup or make_lineup(make_entry("light", 4))
+        scoreboard = Scoreboard()
+        scoreboard.enter(scoreboard.claim())
+        manifest = manifest or make_manifest(make_entry("light", 4))
         load = load or (lambda _settings, _slot, entry: make_light(entry))
-        server = ModelServer(chosen, roster, lambda: lineup, load)
+        server = ModelServer(chosen, scoreboard, lambda: manifest, load)
         servers.append(server)
         server.start()
         wait_until(lambda: server.state is not State.LOADING)

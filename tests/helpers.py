@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Lineup
+from app.control.scanner import Entry, Manifest
 from app.engines.outputs import Forward, Gradients, Outputs
 from app.serving.model import Model
 
@@ -24,14 +24,14 @@ STREET = SAMPLES / "street.jpg"
 
 
 def make_entry(name: str = "insects", version: int = 2, weights: str = "a") -> Entry:
-    """Return an entry of a lineup; nothing lies behind it."""
+    """Return an entry of a manifest; nothing lies behind it."""
     footprint = Footprint("eager", "fp32", "cpu", "asked for", 1000)
     return Entry(name, version, "nowhere", weights, footprint)
 
 
-def make_lineup(*entries: Entry, **rest: object) -> Lineup:
-    """Return a lineup of some entries; the first one's model is the default."""
-    return Lineup(entries[0].name if entries else "", entries, **rest)
+def make_manifest(*entries: Entry, **rest: object) -> Manifest:
+    """Return a manifest of some entries; the first one's model is the default."""
+    return Manifest(entries[0].name if entries else "", entries, **rest)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30, what: str = "") -> None:

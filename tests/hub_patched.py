@@ -14,7 +14,7 @@ from functools import partial
 import gevent
 import pytest
 
-from tests.helpers import grey, make_entry, make_lineup, make_seeing
+from tests.helpers import grey, make_entry, make_manifest, make_seeing
 
 MIB = 1024 * 1024
 LARGE = 31 * MIB  # as much as a body may have, less what stands around it
@@ -62,7 +62,7 @@ def read_memory(name: str) -> int:
 def client(client_of):
     """Return Flask's client of a server whose model has heat maps."""
     return client_of(
-        lambda _settings, _slot, entry: make_seeing(entry), make_lineup(make_entry("light", 4))
+        lambda _settings, _slot, entry: make_seeing(entry), make_manifest(make_entry("light", 4))
     )
 
 

@@ -12,14 +12,14 @@ from gevent.monkey import get_original
 from PIL import Image
 
 from app.gunicorn import worker
-from app.scoreboard import roster
+from app.scoreboard import scoreboard
 from app.serving import image_pool
 from app.serving.model import Model
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web.app import create_app
 from tests.faults import FAULTS, MARK
-from tests.helpers import as_forward, make_entry, make_lineup
+from tests.helpers import as_forward, make_entry, make_manifest
 
 HANG_S = 3600
 NATIVE_SLEEP = get_original("time", "sleep")  # gevent's own would let other greenlets run
@@ -53,7 +53,7 @@ really_prepare_image, image_pool.prepare_image = image_pool.prepare_image, prepa
 worker.BODY_S = 2  # a test of half a minute would be all waiting
 settings = Settings.from_env(os.environ)
 model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, as_forward(forward))
-lineup = make_lineup(make_entry("mortal", 1))
-server = ModelServer(settings, roster, lambda: lineup, lambda *_: model, lambda: os._exit(1))
+manifest = make_manifest(make_entry("mortal", 1))
+server = ModelServer(settings, scoreboard, lambda: manifest, lambda *_: model, lambda: os._exit(1))
 app = create_app(settings, server)
 server.start()

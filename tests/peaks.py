@@ -16,12 +16,12 @@ from PIL import Image
 
 from app.processing.decoding import open_image
 from app.processing.heatmap import HeatMap, Style, draw_heat_map, open_canvas
-from app.processing.images import WHOLE, Frame, prepare_image
+from app.processing.images import WHOLE, InputTransform, prepare_image
 from app.processing.memory import estimate_canvas_bytes, estimate_decode_bytes
 from tests.helpers import STREET
 
 LIMIT = 10**9
-CROPPED = Frame(224, 256)
+CROPPED = InputTransform(224, 256)
 
 
 def decode(data: bytes, **options: object) -> None:
@@ -45,7 +45,7 @@ def way(**options: object) -> tuple[Callable[[bytes], None], Callable[[Image.Ima
 WAYS = {
     "exact": way(),
     "fast": way(fast=True),
-    "cropped": way(fast=True, frame=CROPPED),
+    "cropped": way(fast=True, transform=CROPPED),
     "turned": way(exif_rotate=True),
     "drawn": (draw, estimate_canvas_bytes),
 }

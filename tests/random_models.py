@@ -8,7 +8,7 @@ from torchvision.transforms import Compose
 
 from app.engines.conversion import convert_bundle
 from app.engines.engine import Choice, Engine, load_engine
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, find_bundle
 from tests import reference
 from tests.helpers import SAMPLES
@@ -16,20 +16,20 @@ from tests.helpers import SAMPLES
 CLASSES = 5
 
 
-def write_model(folder: Path, weights: dict[str, torch.Tensor], card: dict) -> Bundle:
+def write_model(folder: Path, weights: dict[str, torch.Tensor], config: dict) -> Bundle:
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(weights, folder / "model.pth")
     names = {str(index): f"class {index}" for index in range(CLASSES)}
     (folder / "class_name.json").write_text(json.dumps(names))
-    (folder / "model.json").write_text(json.dumps(card))
+    (folder / "model.json").write_text(json.dumps(config))
     return find_bundle(folder)
 
 
 def load(bundle: Bundle, tmp_path: Path, engine: str) -> Engine:
-    optimized = Optimized(bundle, tmp_path / "cache")
+    artifacts = Artifacts(bundle, tmp_path / "cache")
     if engine == "openvino":
-        convert_bundle(optimized)
-    return load_engine(Choice(engine, "fp32", "cpu", 2, 4), optimized)
+        convert_bundle(artifacts)
+    return load_engine(Choice(engine, "fp32", "cpu", 2, 4), artifacts)
 
 
 def sample_images(prepare: Compose) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """An application whose workers do as a file says.
 
 The file is named by RELOADABLE and says ``loads``, ``loads slowly``, ``fails``, ``crashes``, ``raises`` or ``has no
-room``. A worker that loads slowly waits until the file says something else. What is served follows ``lineup.json``
+room``. A worker that loads slowly waits until the file says something else. What is served follows ``manifest.json``
 beside it, where there is one; each version takes a moment to load.
 """
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from app.control.scanner import Lineup
+from app.control.scanner import Manifest
 from app.errors import BundleError
-from app.scoreboard import roster
+from app.scoreboard import scoreboard
 from app.serving import server
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web.app import create_app
-from tests.helpers import make_entry, make_light, make_lineup
+from tests.helpers import make_entry, make_light, make_manifest
 
 LOAD_S = 0.3
 NO_ROOM = "host: 0.0 GiB free"
@@ -48,18 +48,18 @@ def answer(images):
     return np.float32([(5, 0)] * len(images))
 
 
-def read_lineup():
+def read_manifest():
     """Return what is to be served."""
     try:
-        return Lineup.from_text(file.with_name("lineup.json").read_text())
+        return Manifest.from_text(file.with_name("manifest.json").read_text())
     except FileNotFoundError:
-        return lineup
+        return manifest
 
 
 server.lacking_room = lambda *_: NO_ROOM if behavior() == "has no room" else ""
 if behavior() == "raises":
     raise RuntimeError("this release is broken")
-lineup = make_lineup(make_entry("light", 4))
-server = ModelServer(Settings.from_env(os.environ), roster, read_lineup, load)
+manifest = make_manifest(make_entry("light", 4))
+server = ModelServer(Settings.from_env(os.environ), scoreboard, read_manifest, load)
 app = create_app(server._settings, server)
 server.start()

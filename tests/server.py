@@ -68,7 +68,7 @@ class Server:
             name: value for name, value in os.environ.items() if not name.startswith("SERVING_")
         }
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
-        # Else a server would serve the lineup that another one of these found.
+        # Else a server would serve the manifest that another one of these found.
         self.environment["SERVING_CACHE"] = str(folder / "run" / "cache")
         self.environment |= {f"SERVING_{name.upper()}": value for name, value in settings.items()}
         self.process: subprocess.Popen | None = None

@@ -31,16 +31,16 @@ CARDS = {
 @pytest.fixture(scope="module", params=CARDS)
 def classifier(request, tmp_path_factory):
     """Return a bundle of an architecture, its reference, and what prepares pictures for that."""
-    card = {"architecture": request.param, **CARDS[request.param]}
+    config = {"architecture": request.param, **CARDS[request.param]}
     prepare = reference.make_prepare(
-        card.get("input_size", 224),
-        card.get("crop", {}).get("resize"),
-        card.get("mean", (0.485, 0.456, 0.406)),
-        card.get("deviation", (0.229, 0.224, 0.225)),
+        config.get("input_size", 224),
+        config.get("crop", {}).get("resize"),
+        config.get("mean", (0.485, 0.456, 0.406)),
+        config.get("deviation", (0.229, 0.224, 0.225)),
     )
     expected = reference.make_random(request.param, CLASSES, sample_images(prepare))
     folder = tmp_path_factory.mktemp("model")
-    return write_model(folder, expected.state_dict(), card), expected, prepare
+    return write_model(folder, expected.state_dict(), config), expected, prepare
 
 
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
@@ -48,7 +48,10 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
     bundle, expected, prepare = classifier
     loaded = load(bundle, tmp_path, engine)
     pictures = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
-    images = [decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame) for data in pictures]
+    images = [
+        decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform)
+        for data in pictures
+    ]
     wanted = np.stack([reference.logits(expected, data, prepare) for data in pictures])
     assert wanted.std(axis=0).max() > 0.1  # the pictures differ
     assert np.abs(loaded.forward(images).logits - wanted).max() < 1e-3
@@ -58,17 +61,17 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
 def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
     prepare = reference.make_prepare(resize=256)
     expected = reference.make_random("resnet18", CLASSES, sample_images(prepare))
-    card = {"architecture": "resnet18", **CARDS["resnet18"]}
-    bundle = write_model(tmp_path / "own", expected.state_dict(), card)
+    config = {"architecture": "resnet18", **CARDS["resnet18"]}
+    bundle = write_model(tmp_path / "own", expected.state_dict(), config)
     data = (SAMPLES / "farm.jpg").read_bytes()
     logits = torch.from_numpy(reference.logits(expected, data, prepare))
     scores, best = logits.softmax(0).topk(3)
     engine = load(bundle, tmp_path, "eager")
-    image = decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame)
+    image = decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform)
     (ours,) = engine.forward([image]).logits
     model = Model(
         *("own", 1, bundle.class_names, "", "cpu", "eager", "fp32", 1, engine.forward),
-        card=bundle.card,
+        config=bundle.config,
     )
     prediction = Prediction(ours, model, Timing(0.0, 0.0, 1, True), 0.0, (1, 1))
     assert prediction.labels() == [f"class {index}" for index in reversed(best.tolist())]
@@ -89,8 +92,8 @@ def test_the_odd_ones_are_built_as_torchvision_builds_them(tmp_path, architectur
     """Outputs for training only, a version to be named, a last layer that is a convolution, windows."""
     torch.manual_seed(7)
     expected = get_model(architecture, num_classes=CLASSES, **options).eval()
-    card = {"architecture": architecture, "input_size": side}
-    built = build_network(write_model(tmp_path, expected.state_dict(), card))
+    config = {"architecture": architecture, "input_size": side}
+    built = build_network(write_model(tmp_path, expected.state_dict(), config))
     pixels = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     images = normalize(pixels / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.inference_mode():
@@ -101,8 +104,8 @@ def test_what_inceptions_own_files_expect_is_a_mean_and_deviation_of_a_half(tmp_
     torch.manual_seed(7)
     options = {"init_weights": False, "transform_input": True}
     expected = get_model("googlenet", num_classes=CLASSES, **options).eval()
-    card = {"architecture": "googlenet", "mean": [0.5] * 3, "deviation": [0.5] * 3}
-    built = build_network(write_model(tmp_path, expected.state_dict(), card))
+    config = {"architecture": "googlenet", "mean": [0.5] * 3, "deviation": [0.5] * 3}
+    built = build_network(write_model(tmp_path, expected.state_dict(), config))
     pixels = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8)
     images = normalize(pixels / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     with torch.inference_mode():
@@ -172,8 +175,8 @@ def test_an_input_size_that_the_architecture_cannot_take_is_told(
     weights = {}
     if architecture == "squeezenet1_1":
         weights = get_model(architecture, num_classes=CLASSES).state_dict()
-    card = {"architecture": architecture, "input_size": side}
-    bundle = write_model(tmp_path / "own", weights, card)
+    config = {"architecture": architecture, "input_size": side}
+    bundle = write_model(tmp_path / "own", weights, config)
     told = rf"model\.json: input_size is {side}; {architecture} cannot take that: {reason}"
     with pytest.raises(BundleError, match=told):
         build_network(bundle)
@@ -182,8 +185,8 @@ def test_an_input_size_that_the_architecture_cannot_take_is_told(
 def test_folding_keeps_the_outputs_of_a_network_whose_batch_norms_stand_before_and_after(tmp_path):
     images = torch.rand(4, 3, 64, 64)
     expected = reference.make_random("densenet121", CLASSES, images)
-    card = {"architecture": "densenet121", "input_size": 64}
-    bundle = write_model(tmp_path, expected.state_dict(), card)
+    config = {"architecture": "densenet121", "input_size": 64}
+    bundle = write_model(tmp_path, expected.state_dict(), config)
     plain = build_network(bundle)
     folded = gpu.prepare_network(build_network(bundle), torch.float32)
     assert count_norms(folded) < count_norms(plain)

@@ -71,7 +71,7 @@ def running(answer, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
         finally:
             ended_lanes.put(lane)
             if ended_lanes.qsize() == lanes:
-                batcher.turn_away()
+                batcher.reject_pending()
                 handoff.deliver([ended])
 
     for lane in range(lanes):

@@ -129,10 +129,10 @@ def test_missing_or_broken_class_names_are_told(tmp_path):
 
 def test_the_card_gives_a_description_and_unknown_keys_are_told(tmp_path):
     make_bundle(tmp_path)
-    card = tmp_path / "model.json"
-    card.write_text('{"description": "Leaves of apple trees."}')
+    config = tmp_path / "model.json"
+    config.write_text('{"description": "Leaves of apple trees."}')
     assert open_bundle(tmp_path, "leaves", 1).description == "Leaves of apple trees."
-    card.write_text('{"descripton": "x"}')
+    config.write_text('{"descripton": "x"}')
     with pytest.raises(BundleError, match="descripton"):
         open_bundle(tmp_path, "leaves", 1)
 

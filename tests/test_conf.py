@@ -52,7 +52,7 @@ def seconds(nginx_text: str, name: str) -> float:
 def test_every_name_in_gunicorns_file_is_one_that_gunicorn_knows(gunicorn):
     known = set(Config().settings)
     modules_and_classes = {n for n, v in gunicorn.items() if isinstance(v, type | type(os))}
-    imported = {"roster", "logging_config", "adopt_plan", "mark_process_dead", "is_free"}
+    imported = {"scoreboard", "logging_config", "adopt_plan", "mark_process_dead", "is_free"}
     imported |= modules_and_classes
     assert set(gunicorn) - imported - OWN_NAMES <= known
     assert set(gunicorn) >= HOOKS
@@ -78,7 +78,7 @@ def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads(engine)
         "conf['when_ready'](None);"
         "import sys, torch;"
         "assert not torch.cuda.is_initialized();"
-        'engine = conf["plan"].lineup.entries[0].footprint.engine;'
+        'engine = conf["plan"].manifest.entries[0].footprint.engine;'
         "assert f'app.engines.{engine}' in sys.modules;"
         "assert threading.active_count() == 1, threading.enumerate();"
         "assert 'app.metrics' not in sys.modules"  # it would count in the file of the first slot

@@ -14,12 +14,12 @@ from torchvision.models import resnet18
 from app.engines import cuda
 from app.engines import engine as engine_module
 from app.engines.cuda import CudaEngine
-from app.engines.cuda_errors import told_apart
+from app.engines.cuda_errors import translate_cuda_errors
 from app.engines.eager import EagerEngine
 from app.engines.engine import Choice, load_engine
 from app.engines.network import PixelNetwork
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from tests.cuda_stand_in import FakeCuda, Nothing
 from tests.helpers import ROOT
@@ -71,9 +71,9 @@ def test_where_the_largest_batches_find_no_room_smaller_ones_are_served(
     monkeypatch.setattr(
         engine_module,
         "open_engine",
-        lambda choice, optimized: CudaEngine(bundle, "cpu", "fp32", 16),
+        lambda choice, artifacts: CudaEngine(bundle, "cpu", "fp32", 16),
     )
-    engine = load_engine(Choice("cuda", "fp32", "cuda:0", 1, 16), Optimized(bundle, tmp_path))
+    engine = load_engine(Choice("cuda", "fp32", "cuda:0", 1, 16), Artifacts(bundle, tmp_path))
     assert stand_in.recorded == [4, 2, 1]
     assert engine.max_batch == 4
     with pytest.raises(OutOfMemory, match="no room for a batch of 5; it has for 4"):
@@ -142,7 +142,7 @@ def test_a_gpu_without_room_for_one_picture_is_told_as_that(bundle, stand_in):
 def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path, monkeypatch):
     opened = []
 
-    def open_engine(choice, optimized):
+    def open_engine(choice, artifacts):
         opened.append(CudaEngine(bundle, "cpu", "fp32", 1))
         monkeypatch.setattr(opened[0], "forward", run_out)
         return opened[0]
@@ -152,7 +152,7 @@ def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path
 
     monkeypatch.setattr(engine_module, "open_engine", open_engine)
     with pytest.raises(NoDeviceMemory, match="not enough memory: the GPU is out of memory"):
-        load_engine(Choice("cuda", "fp32", "cuda:0", 1, 1), Optimized(bundle, tmp_path))
+        load_engine(Choice("cuda", "fp32", "cuda:0", 1, 1), Artifacts(bundle, tmp_path))
     assert not hasattr(opened[0], "_network")
 
 
@@ -289,7 +289,7 @@ def accelerator_error(code):
 )
 def test_a_shortage_of_a_moment_is_told_from_a_lost_device(monkeypatch, raised, told):
     monkeypatch.setattr(torch.cuda, "current_stream", Nothing)
-    with pytest.raises(told) as caught, told_apart():
+    with pytest.raises(told) as caught, translate_cuda_errors():
         raise raised
     assert type(caught.value) is told
 
@@ -300,7 +300,7 @@ def test_a_failure_of_cudnn_on_a_lost_device_is_told_as_that(monkeypatch):
             raise accelerator_error(719)
 
     monkeypatch.setattr(torch.cuda, "current_stream", Lost)
-    with pytest.raises(DeviceLost, match="EXECUTION_FAILED"), told_apart():
+    with pytest.raises(DeviceLost, match="EXECUTION_FAILED"), translate_cuda_errors():
         raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
 
 

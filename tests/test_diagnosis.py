@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from app.control.plan import fit_workers
-from app.control.scanner import Lineup, Refusal
+from app.control.scanner import Manifest, RejectedVersion
 from app.serving.diagnosis import explain_failure
 from app.serving.status import VersionStatus
 from app.system.gpus import Gpu
@@ -47,9 +47,9 @@ def test_where_nothing_is_wrong_what_is_new_is_waited_for():
 
 
 def test_the_plan_counts_nothing_where_nothing_can_be_served(settings):
-    lineup = Lineup(refusals=(Refusal("leaves", 1, "it is damaged"),))
+    manifest = Manifest(rejected=(RejectedVersion("leaves", 1, "it is damaged"),))
     gpu = Gpu(0, "A GPU", "1", 20 * GIB, 24 * GIB)
-    plan = fit_workers(settings(), lineup, [gpu])
+    plan = fit_workers(settings(), manifest, [gpu])
     assert plan.lines == (("plan", "1 worker: 1 on cuda:0; nothing can be served yet"),)
 
 

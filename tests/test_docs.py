@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from app import errors
-from app.models.config import KEYS, Fields, read_card
+from app.models.config import KEYS, Fields, read_config
 from app.processing.decision import Decision
-from app.processing.images import Frame
+from app.processing.images import InputTransform
 from app.settings import Settings, format_table
 from app.web.app import create_app
 from tests.conftest import DEMO
@@ -82,9 +82,12 @@ def test_the_keys_of_a_models_card_are_the_codes():
 
 def test_the_card_that_is_shown_is_one(tmp_path):
     (shown,) = re.findall(r'^\{"architecture".*\}$', MODELS, re.MULTILINE)
-    card = read_card(Fields(tmp_path, json.loads(shown)), 3)
-    assert card.decision == Decision("softmax", top_k=1)
-    assert (card.architecture, card.frame) == ("mobilenet_v3_small", Frame(224, 256))
+    config = read_config(Fields(tmp_path, json.loads(shown)), 3)
+    assert config.decision == Decision("softmax", top_k=1)
+    assert (config.architecture, config.transform) == (
+        "mobilenet_v3_small",
+        InputTransform(224, 256),
+    )
 
 
 def test_the_errors_are_the_codes():

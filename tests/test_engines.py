@@ -17,7 +17,7 @@ from app.engines.cuda import batch_sizes, prepare_network
 from app.engines.engine import Choice, load_engine
 from app.engines.network import build_network
 from app.errors import BundleError
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from app.processing.images import decode_image
 from tests import reference
@@ -31,10 +31,10 @@ FP32_ENGINES = [("openvino", "cpu"), ("eager", "cpu"), *GPU]
 
 def load(models, cache, engine="eager", device="cpu", precision="fp32"):
     """Load a bundle's engine, converted where the engine wants that."""
-    optimized = Optimized(find_bundle(models), cache)
+    artifacts = Artifacts(find_bundle(models), cache)
     if engine == "openvino":
-        convert_bundle(optimized)
-    return load_engine(Choice(engine, precision, device, 2, MAX_BATCH), optimized)
+        convert_bundle(artifacts)
+    return load_engine(Choice(engine, precision, device, 2, MAX_BATCH), artifacts)
 
 
 def write_model(folder, weights, class_count):
@@ -148,12 +148,12 @@ def test_weights_that_answer_nan_are_told(tmp_path, own_weights, engine):
 
 def test_a_bundle_is_converted_once_and_again_for_other_weights(tmp_path, own_weights):
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
-    first = convert_bundle(Optimized(bundle, tmp_path / "cache"))
+    first = convert_bundle(Artifacts(bundle, tmp_path / "cache"))
     written = first.stat().st_mtime_ns
-    assert convert_bundle(Optimized(bundle, tmp_path / "cache")) == first
+    assert convert_bundle(Artifacts(bundle, tmp_path / "cache")) == first
     assert first.stat().st_mtime_ns == written
     write_model(tmp_path / "own", {**own_weights, "fc.bias": torch.ones(3)}, 3)
-    assert convert_bundle(Optimized(bundle, tmp_path / "cache")) != first
+    assert convert_bundle(Artifacts(bundle, tmp_path / "cache")) != first
 
 
 def test_a_network_that_answers_otherwise_once_converted_is_told(
@@ -169,8 +169,8 @@ def test_a_network_that_answers_otherwise_once_converted_is_told(
     monkeypatch.setattr("openvino.convert_model", convert_another)
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
     with pytest.raises(ConversionError, match=r"answers otherwise: by 1e\+03, the limit is "):
-        convert_bundle(Optimized(bundle, tmp_path / "cache"))
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
+        convert_bundle(Artifacts(bundle, tmp_path / "cache"))
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") is None
 
 
 def test_a_network_that_openvino_cannot_convert_is_told_as_that(tmp_path, own_weights, monkeypatch):
@@ -180,33 +180,33 @@ def test_a_network_that_openvino_cannot_convert_is_told_as_that(tmp_path, own_we
     monkeypatch.setattr("openvino.convert_model", refuse)
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
     with pytest.raises(ConversionError, match=r"OpenVINO cannot convert .*aten::unheard_of$"):
-        convert_bundle(Optimized(bundle, tmp_path / "cache"))
+        convert_bundle(Artifacts(bundle, tmp_path / "cache"))
 
 
 def test_a_damaged_network_is_told(tmp_path, own_weights):
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
-    optimized = Optimized(bundle, tmp_path / "cache")
+    artifacts = Artifacts(bundle, tmp_path / "cache")
 
     def save(path):
         for part in (path, path.with_suffix(".bin")):
             part.write_text("no network")
         return np.zeros((3, 3), np.float32)
 
-    optimized.add_network("fp32", save)
+    artifacts.add_network("fp32", save)
     with pytest.raises(BundleError, match="OpenVINO cannot read"):
-        load_engine(Choice("openvino", "fp32", "cpu", 1, 1), optimized)
+        load_engine(Choice("openvino", "fp32", "cpu", 1, 1), artifacts)
 
 
 def test_a_missing_network_is_told(tmp_path, own_weights):
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
     with pytest.raises(BundleError, match="there is no int8 network"):
-        load_engine(Choice("openvino", "int8", "cpu", 1, 1), Optimized(bundle, tmp_path / "cache"))
+        load_engine(Choice("openvino", "int8", "cpu", 1, 1), Artifacts(bundle, tmp_path / "cache"))
 
 
 def test_what_the_processor_lacks_is_told(tmp_path, own_weights, monkeypatch):
     monkeypatch.setattr(vino, "INSTRUCTIONS", {"fp32": (), "bf16": ("amx_x",), "int8": ()})
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
-    usable = vino.usable_precisions(Optimized(bundle, tmp_path / "cache"))
+    usable = vino.usable_precisions(Artifacts(bundle, tmp_path / "cache"))
     assert usable["fp32"] == ""
     assert usable["bf16"] == "the processor has none of amx_x"
     assert "there is no int8 network" in usable["int8"]

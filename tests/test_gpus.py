@@ -16,9 +16,9 @@ MIB = 1 << 20
 class Driver:
     """NVML as app/system/gpus.py calls it. A handle is a dict; an exception in it is raised where it is asked for."""
 
-    def __init__(self, *cards):
+    def __init__(self, *configs):
         """Have these GPUs."""
-        self.cards = cards
+        self.configs = configs
         self.calls = 0
 
     def install(self, monkeypatch):
@@ -37,15 +37,15 @@ class Driver:
         return "580.65"
 
     def nvmlDeviceGetCount(self):
-        return len(self.cards)
+        return len(self.configs)
 
     def nvmlDeviceGetHandleByIndex(self, index):
-        if index >= len(self.cards):
+        if index >= len(self.configs):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return told(self.cards[index], "self", self.cards[index])
+        return told(self.configs[index], "self", self.configs[index])
 
     def nvmlDeviceGetHandleByUUID(self, uuid):
-        for each in self.cards:
+        for each in self.configs:
             if each["uuid"] == uuid:
                 return each
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
@@ -85,11 +85,11 @@ def told(handle, what, otherwise=None):
     return value
 
 
-def refusal(code):
+def rejected(code):
     return pynvml.NVMLError(code)
 
 
-def card(number=0, free=60, total=80, **more):
+def config(number=0, free=60, total=80, **more):
     return {
         "uuid": f"GPU-{number}{number}{number}-aa",
         "name": "H100",
@@ -108,8 +108,8 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def driver(monkeypatch):
-    def make(*cards):
-        made = Driver(*cards)
+    def make(*configs):
+        made = Driver(*configs)
         made.install(monkeypatch)
         return made
 
@@ -117,7 +117,7 @@ def driver(monkeypatch):
 
 
 def test_a_gpu_is_told_with_its_memory_and_how_busy_it_is(driver):
-    driver(card(), card(1, free=5))
+    driver(config(), config(1, free=5))
     first, second = list_gpus()
     assert (first.index, first.name, first.driver, first.busy) == (0, "H100", "580.65", 0.25)
     assert (first.free, first.total, first.uuid) == (60 * MIB, 80 * MIB, "GPU-000-aa")
@@ -128,7 +128,7 @@ def test_a_gpu_is_told_with_its_memory_and_how_busy_it_is(driver):
     "code", [pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_GPU_IS_LOST, 999]
 )
 def test_a_gpu_that_refuses_is_left_out_with_one_line_in_the_log(driver, caplog, code):
-    driver(card(memory=refusal(code), busy=refusal(code)), card(1))
+    driver(config(memory=rejected(code), busy=rejected(code)), config(1))
     assert [gpu.index for gpu in list_gpus()] == [1]
     assert [gpu.index for gpu in list_gpus()] == [1]
     (line,) = caplog.messages
@@ -136,7 +136,7 @@ def test_a_gpu_that_refuses_is_left_out_with_one_line_in_the_log(driver, caplog,
 
 
 def test_a_lost_gpu_whose_handle_is_refused_does_not_hide_the_others(driver):
-    driver(card(self=refusal(pynvml.NVML_ERROR_GPU_IS_LOST)), card(1))
+    driver(config(self=rejected(pynvml.NVML_ERROR_GPU_IS_LOST)), config(1))
     assert [gpu.uuid for gpu in list_gpus()] == ["GPU-111-aa"]
 
 
@@ -144,10 +144,10 @@ def test_every_single_refusal_is_survived(driver, monkeypatch):
     """Whichever call it is, there are as many GPUs as can be used, and no error."""
     names = [name for name in dir(Driver) if name.startswith("nvml")]
     for name in names:
-        driver(card())
+        driver(config())
 
         def refuse(*_):
-            raise refusal(pynvml.NVML_ERROR_UNKNOWN)
+            raise rejected(pynvml.NVML_ERROR_UNKNOWN)
 
         monkeypatch.setattr(pynvml, name, refuse)
         assert len(list_gpus()) <= 1
@@ -157,17 +157,17 @@ def test_every_single_refusal_is_survived(driver, monkeypatch):
 
 def test_a_slice_of_a_gpu_has_its_own_memory_though_the_whole_is_refused(driver):
     """As in a container that was given one MIG slice."""
-    part = card(uuid="MIG-5", name="H100 MIG 1g.10gb", free=9, total=10)
-    part["busy"] = refusal(pynvml.NVML_ERROR_NOT_SUPPORTED)
-    driver(card(memory=refusal(pynvml.NVML_ERROR_NO_PERMISSION), slices=[part]))
+    part = config(uuid="MIG-5", name="H100 MIG 1g.10gb", free=9, total=10)
+    part["busy"] = rejected(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    driver(config(memory=rejected(pynvml.NVML_ERROR_NO_PERMISSION), slices=[part]))
     (gpu,) = list_gpus()
     assert (gpu.uuid, gpu.free, gpu.total, gpu.busy) == ("MIG-5", 9 * MIB, 10 * MIB, None)
     assert free_on("MIG-5") == 9 * MIB
 
 
 def test_with_rights_on_the_whole_gpu_the_slices_still_count_alone(driver, monkeypatch):
-    slices = [card(uuid="MIG-5", free=9, total=10), card(uuid="MIG-6", free=19, total=20)]
-    driver(card(slices=slices), card(1))
+    slices = [config(uuid="MIG-5", free=9, total=10), config(uuid="MIG-6", free=19, total=20)]
+    driver(config(slices=slices), config(1))
     assert [gpu.total // MIB for gpu in list_gpus()] == [10, 20, 80]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-6")
     assert [gpu.uuid for gpu in list_gpus()] == ["MIG-6"]
@@ -176,7 +176,7 @@ def test_with_rights_on_the_whole_gpu_the_slices_still_count_alone(driver, monke
 
 
 def test_where_host_and_gpu_share_one_memory_the_hosts_counts(driver):
-    driver(card(memory=refusal(pynvml.NVML_ERROR_NOT_SUPPORTED)))
+    driver(config(memory=rejected(pynvml.NVML_ERROR_NOT_SUPPORTED)))
     (gpu,) = list_gpus()
     assert gpu.is_unified
     assert gpu.total == read_host_memory().total
@@ -184,7 +184,7 @@ def test_where_host_and_gpu_share_one_memory_the_hosts_counts(driver):
 
 
 def test_nvml_is_not_asked_where_only_the_cpu_is_wanted(driver):
-    asked = driver(card())
+    asked = driver(config())
     assert list_gpus("cpu") == []
     assert asked.calls == 0
 
@@ -194,14 +194,14 @@ def test_nvml_is_not_asked_where_only_the_cpu_is_wanted(driver):
     [("1", [1]), ("1,0", [1, 0]), ("", []), ("7,0", []), ("GPU-11", [1]), ("GPU-none,0", [])],
 )
 def test_cuda_visible_devices_is_followed_as_cuda_does(driver, monkeypatch, visible, found):
-    driver(card(), card(1))
+    driver(config(), config(1))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpu.uuid for gpu in list_gpus()] == [f"GPU-{n}{n}{n}-aa" for n in found]
     assert [gpu.index for gpu in list_gpus()] == list(range(len(found)))
 
 
 def test_a_process_that_is_confined_to_one_gpu_still_knows_the_others(driver, monkeypatch):
-    driver(card(), card(1, free=5), card(2))
+    driver(config(), config(1, free=5), config(2))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
     confine_to("GPU-111-aa")
     confine_to("GPU-111-aa")
@@ -216,7 +216,7 @@ def test_the_memory_of_a_process_is_told_where_the_driver_knows_it(driver):
         SimpleNamespace(pid=7, usedGpuMemory=3 * MIB),
         SimpleNamespace(pid=8, usedGpuMemory=None),
     ]
-    driver(card(processes=processes))
+    driver(config(processes=processes))
     assert held_by("GPU-000-aa", 7) == 3 * MIB
     assert held_by("GPU-000-aa", 8) is None
     assert held_by("GPU-000-aa", 9) is None

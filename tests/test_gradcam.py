@@ -14,7 +14,7 @@ from app.engines.cuda import prepare_network
 from app.engines.engine import Choice, load_engine
 from app.engines.gradcam import find_gradients, give_features
 from app.engines.network import build_network
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from app.processing.heatmap import make_heat_map
 from app.processing.images import decode_image
@@ -39,13 +39,15 @@ def make(architecture, folder):
     """Return a bundle with weights of its own, its reference, and prepared pictures for that."""
     images = sample_images(reference.make_prepare(SIDE))
     expected = reference.make_random(architecture, CLASSES, images)
-    card = {"architecture": architecture, "input_size": SIDE}
-    return write_model(folder, expected.state_dict(), card), expected, images
+    config = {"architecture": architecture, "input_size": SIDE}
+    return write_model(folder, expected.state_dict(), config), expected, images
 
 
 def decode_samples(bundle):
     files = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
-    return [decode_image(io.BytesIO(data), 10**9, frame=bundle.card.frame) for data in files]
+    return [
+        decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform) for data in files
+    ]
 
 
 def draw(engine, features, label):
@@ -179,9 +181,9 @@ def test_what_only_looks_like_a_pooled_ending_is_told_apart(kind):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """Return the demo, converted."""
-    optimized = Optimized(find_bundle(ROOT / "models"), tmp_path_factory.mktemp("cache"))
-    convert_bundle(optimized)
-    return optimized
+    artifacts = Artifacts(find_bundle(ROOT / "models"), tmp_path_factory.mktemp("cache"))
+    convert_bundle(artifacts)
+    return artifacts
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from app.processing.heatmap import (
     open_canvas,
     write_numbers,
 )
-from app.processing.images import WHOLE, Frame, decode_image
+from app.processing.images import WHOLE, InputTransform, decode_image
 from tests.helpers import encode, photo_like
 
 SPOT = np.zeros((7, 7), np.float32)
@@ -64,21 +64,25 @@ def test_a_spread_map_has_its_values_at_its_cells_middles():
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (33, 1000), (1000, 33), (1, 1), (2, 900)])
 def test_with_a_crop_the_map_covers_what_the_network_saw(size):
     """A bright picture in a dark one: where the input begins to be bright, the map begins."""
-    frame = Frame(224, 256)
-    left, top, right, bottom = locate(size, frame)
+    transform = InputTransform(224, 256)
+    left, top, right, bottom = locate(size, transform)
     assert 0 <= left < right <= size[0]
     assert 0 <= top < bottom <= size[1]
-    spread = enlarge(np.ones((7, 7), np.float32), size, frame)
+    spread = enlarge(np.ones((7, 7), np.float32), size, transform)
     assert (spread[top:bottom, left:right] == 1).all()
     assert spread.sum() == (right - left) * (bottom - top)
     inside = Image.new("L", size)
     inside.paste(255, (left, top, right, bottom))
-    seen = decode_image(io.BytesIO(encode(inside.convert("RGB"), "PNG")), 10**9, frame=frame)
+    seen = decode_image(
+        io.BytesIO(encode(inside.convert("RGB"), "PNG")), 10**9, transform=transform
+    )
     if min(size) > 200:  # else a pixel is wider than what rounding moves
         assert (seen[:, 2:-2, 2:-2] > 250).all()  # all that it saw is inside
         grown = Image.new("L", size, 255)
         grown.paste(0, (left, top, right, bottom))
-        unseen = decode_image(io.BytesIO(encode(grown.convert("RGB"), "PNG")), 10**9, frame=frame)
+        unseen = decode_image(
+            io.BytesIO(encode(grown.convert("RGB"), "PNG")), 10**9, transform=transform
+        )
         assert (unseen[:, 2:-2, 2:-2] < 5).all()  # and all that is inside it saw
 
 
@@ -104,8 +108,8 @@ def test_a_drawing_is_the_picture_at_no_opacity_and_the_colours_where_it_is_hot_
 
 def test_what_the_network_did_not_see_is_veiled():
     canvas = Image.new("RGB", (400, 200), (0, 90, 0))
-    frame = Frame(224, 224)
-    drawn = np.asarray(lay_over(canvas, enlarge(SPOT, canvas.size, frame), frame, 0.5))
+    transform = InputTransform(224, 224)
+    drawn = np.asarray(lay_over(canvas, enlarge(SPOT, canvas.size, transform), transform, 0.5))
     assert drawn[100, 50].min() > 120  # halfway to white
     assert drawn[100, 200].max() < 120
     assert (drawn[:, 99] != drawn[:, 100]).any()

@@ -13,7 +13,7 @@ from PIL import Image
 from app.engines.outputs import Outputs
 from tests import reference
 from tests.helpers import SAMPLES, STREET, check_problem, encode, make_seeing, photo_like, see_light
-from tests.test_predictions import send, send_json
+from tests.test_predict_route import send, send_json
 
 JSON = {"Accept": "application/json"}
 

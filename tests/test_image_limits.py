@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from app.errors import ImageTooLarge, ServingError, UnreadableImage
 from app.processing.decoding import open_image
 from app.processing.image_parts import read_orientation
-from app.processing.images import WHOLE, Frame, decode_image
+from app.processing.images import WHOLE, InputTransform, decode_image
 from tests.bombs import HARMLESS, REFUSED, scans, webp
 from tests.helpers import ROOT, STREET, encode, photo_like
 from tests.test_images import PICTURES
@@ -181,9 +181,9 @@ def test_two_thousand_mutations_are_read_or_refused_in_plain_words():
     for index in range(2000):
         data = mutate(files[index % len(files)], rng)
         options = {"fast": bool(index % 2), "exif_rotate": bool(index % 3)}
-        frame = WHOLE if index % 5 else Frame(224, 256)
+        transform = WHOLE if index % 5 else InputTransform(224, 256)
         try:
-            assert decode(data, frame=frame, **options).shape == (3, 224, 224)
+            assert decode(data, transform=transform, **options).shape == (3, 224, 224)
         except UnreadableImage as error:
             assert_plain(error.message)
         except ServingError as error:

@@ -14,7 +14,7 @@ from PIL import Image
 from app.errors import ImageTooLarge
 from app.processing.decoding import STRIP_PIXELS, open_image
 from app.processing.image_structure import MAX_TABLES, TABLE_BYTES
-from app.processing.images import Frame, decode_image
+from app.processing.images import InputTransform, decode_image
 from app.processing.memory import (
     FIXED,
     MIB,
@@ -139,7 +139,7 @@ def test_a_scaled_decoding_takes_less_but_a_progressive_one_keeps_its_coefficien
         return estimate_decode_bytes(open_image(io.BytesIO(files[name]), 10**9), **options)
 
     assert estimate("rgb.jpg", fast=True) < estimate("rgb.jpg") / 3
-    assert estimate("rgb.jpg", fast=True, frame=Frame(1000)) > 4 * SIDE**2
+    assert estimate("rgb.jpg", fast=True, transform=InputTransform(1000)) > 4 * SIDE**2
     assert estimate("progressive.jpg", fast=True) > 3 * SIDE**2
 
 

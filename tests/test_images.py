@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from app.errors import ImageTooLarge, ServingError, UnreadableImage, UnsupportedType
-from app.processing.images import MAX_UNCUT, Frame, decode_image, prepare_pixels
+from app.processing.images import MAX_UNCUT, InputTransform, decode_image, prepare_pixels
 from tests import reference
 from tests.helpers import ROOT, STREET, encode, photo_like, png_bomb
 
@@ -133,13 +133,19 @@ def test_pictures_of_any_shape_are_resized_the_fast_way(size):
     assert np.abs(decode(data, fast=True).astype(int) - expected(data)).max() <= 1
 
 
-def cropped(image: Image.Image, frame: Frame) -> np.ndarray:
+def cropped(image: Image.Image, transform: InputTransform) -> np.ndarray:
     """Return what torchvision makes of an RGB picture: (3, side, side) int."""
-    steps = [transforms.Resize(frame.resize), transforms.CenterCrop(frame.side)]
+    steps = [transforms.Resize(transform.resize), transforms.CenterCrop(transform.side)]
     return np.asarray(transforms.Compose(steps)(image)).transpose(2, 0, 1).astype(int)
 
 
-FRAMES = [Frame(224, 256), Frame(224, 224), Frame(96, 131), Frame(33, 200), Frame(1, 5)]
+FRAMES = [
+    InputTransform(224, 256),
+    InputTransform(224, 224),
+    InputTransform(96, 131),
+    InputTransform(33, 200),
+    InputTransform(1, 5),
+]
 
 
 @hypothesis_settings(max_examples=150, deadline=None)
@@ -149,18 +155,18 @@ FRAMES = [Frame(224, 256), Frame(224, 224), Frame(96, 131), Frame(33, 200), Fram
         st.tuples(st.just(1), st.integers(1, 150)),
         st.tuples(st.integers(1, 150), st.just(1)),
     ),
-    frame=st.sampled_from(FRAMES),
+    transform=st.sampled_from(FRAMES),
     seed=st.integers(0, 9),
 )
 def test_the_middle_of_a_picture_of_any_shape_is_torchvisions_to_the_bit_and_the_fast_way_near_it(
-    size, frame, seed
+    size, transform, seed
 ):
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(noise)
     data = encode(image, "BMP")
-    wanted = cropped(image, frame)
-    exact, fast = (decode(data, fast=fast, frame=frame) for fast in (False, True))
-    if np.prod(frame.uncut(*size)) <= MAX_UNCUT:
+    wanted = cropped(image, transform)
+    exact, fast = (decode(data, fast=fast, transform=transform) for fast in (False, True))
+    if np.prod(transform.uncut(*size)) <= MAX_UNCUT:
         assert np.array_equal(exact, wanted)
     check_near(exact, wanted)
     check_near(fast, wanted)
@@ -173,12 +179,12 @@ def check_near(pixels: np.ndarray, wanted: np.ndarray) -> None:
     assert (difference > 1).sum() <= max(1, 1e-4 * difference.size)
 
 
-@pytest.mark.parametrize("frame", [Frame(224, 256), Frame(300, 300)])
-def test_photographs_are_cut_as_torchvision_cuts_them(photos, frame):
+@pytest.mark.parametrize("transform", [InputTransform(224, 256), InputTransform(300, 300)])
+def test_photographs_are_cut_as_torchvision_cuts_them(photos, transform):
     for data in [STREET.read_bytes(), *(path.read_bytes() for path in photos)]:
-        wanted = cropped(reference.as_rgb(data), frame)
-        assert np.array_equal(decode(data, frame=frame), wanted)
-        check_near(decode(data, fast=True, frame=frame), wanted)
+        wanted = cropped(reference.as_rgb(data), transform)
+        assert np.array_equal(decode(data, transform=transform), wanted)
+        check_near(decode(data, fast=True, transform=transform), wanted)
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
@@ -190,16 +196,18 @@ def test_a_picture_too_long_to_be_resized_whole_has_its_middle_resized(size):
     )
     if size[0] > size[1]:
         long, short = (image.transpose(Image.Transpose.TRANSPOSE) for image in (long, short))
-    frame = Frame(224, 256)
-    check_near(decode(encode(long, "BMP"), frame=frame), cropped(short, frame))
+    transform = InputTransform(224, 256)
+    check_near(decode(encode(long, "BMP"), transform=transform), cropped(short, transform))
 
 
 def test_a_large_jpeg_is_decoded_at_no_less_than_twice_what_a_crop_needs():
     data = encode(photo_like(2000, 1500), "JPEG", quality=90)
     seen = {
-        resize: np.abs(decode(data, fast=True, frame=Frame(224, resize)) - wanted).max()
+        resize: np.abs(
+            decode(data, fast=True, transform=InputTransform(224, resize)) - wanted
+        ).max()
         for resize in (300, 700, 760)
-        for wanted in [cropped(reference.as_rgb(data), Frame(224, resize))]
+        for wanted in [cropped(reference.as_rgb(data), InputTransform(224, resize))]
     }
     assert seen[300] > 1  # at a half: 750 px
     assert seen[700] <= seen[760] <= 1  # a half would be less than 1,400 px
@@ -208,9 +216,9 @@ def test_a_large_jpeg_is_decoded_at_no_less_than_twice_what_a_crop_needs():
 @pytest.mark.parametrize("side", [1, 96, 299])
 def test_a_picture_is_resized_to_any_side(side):
     wanted = np.asarray(Image.open(STREET).resize((side, side), Image.Resampling.BILINEAR))
-    pixels = decode(STREET.read_bytes(), frame=Frame(side))
+    pixels = decode(STREET.read_bytes(), transform=InputTransform(side))
     assert np.array_equal(pixels, wanted.transpose(2, 0, 1))
-    fast = decode(STREET.read_bytes(), fast=True, frame=Frame(side)).astype(int)
+    fast = decode(STREET.read_bytes(), fast=True, transform=InputTransform(side)).astype(int)
     assert np.abs(fast - pixels).max() <= 1
 
 
@@ -264,17 +272,17 @@ def test_a_picture_at_the_limit_is_served():
     edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=12),
     keep=st.floats(0.05, 1),
     fast=st.booleans(),
-    frame=st.sampled_from([Frame(), Frame(224, 256)]),
+    transform=st.sampled_from([InputTransform(), InputTransform(224, 256)]),
 )
 def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(
-    name, edits, keep, fast, frame
+    name, edits, keep, fast, transform
 ):
     data = bytearray(PICTURES[name])
     for position, value in edits:
         data[position % len(data)] = value
     data = bytes(data[: max(1, int(len(data) * keep))])
     try:
-        assert decode(data, fast=fast, frame=frame).shape == (3, 224, 224)
+        assert decode(data, fast=fast, transform=transform).shape == (3, 224, 224)
     except ServingError as error:
         assert error.status in (400, 413, 415)
 

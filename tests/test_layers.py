@@ -11,7 +11,7 @@ import pytest
 from tests.helpers import ROOT
 
 APP = ROOT / "app"
-GROUND = {"settings", "errors", "logs", "log_writer", "roster", "machine", "metrics", "outputs"}
+GROUND = {"settings", "errors", "logs", "log_writer", "scoreboard", "machine", "metrics", "outputs"}
 GROUND |= {
     "budgets",
     "cgroup",
@@ -34,7 +34,7 @@ NUMERICS = FILES | TENSORS | OFFLINE | {"engines"}
 LOADING = {"loading", "prediction", "studio"}
 TOGETHER = {"diagnosis", "fleet", "meter"}
 SIZING = {"sizing", "footprint"}
-REPOSITORY = {"repository", "models_file", "lineup", "lineup_file", "traffic", "tidy"}
+REPOSITORY = {"repository", "models_file", "manifest", "manifest_file", "traffic", "tidy"}
 REPOSITORY |= {"routing", "statuses"}
 ROOF = {"wsgi", "worker", "master", "responses", "probe", "optimize", "follow", "publish"}
 FLOORS: dict[str, int] = {
@@ -61,7 +61,7 @@ NEIGHBOURS |= {
 }
 NEIGHBOURS |= {
     ("metrics", "errors"),
-    ("metrics", "roster"),
+    ("metrics", "scoreboard"),
     ("metrics", "counts"),
     ("meter", "prediction"),
 }
@@ -78,25 +78,26 @@ NEIGHBOURS |= {("image_memory", "images"), ("image_memory", "heatmap")}
 NEIGHBOURS |= {("engines", there) for there in FILES | {"network", "gradcam"}}
 NEIGHBOURS |= {(here, there) for here in OFFLINE for there in FILES | {"network", "engines"}}
 NEIGHBOURS |= {(here, there) for here in SIZING for there in FILES | {"engines"}}
-NEIGHBOURS |= {("sizing", "footprint"), ("sizing", "lineup"), ("lineup", "footprint")}
-NEIGHBOURS |= {("lineup", "repository"), ("lineup", "models_file")}
+NEIGHBOURS |= {("sizing", "footprint"), ("sizing", "manifest"), ("manifest", "footprint")}
+NEIGHBOURS |= {("manifest", "repository"), ("manifest", "models_file")}
 NEIGHBOURS |= {("models_file", "repository"), ("models_file", "model_folders")}
-NEIGHBOURS |= {("lineup_file", "lineup"), ("sizing", "lineup_file")}
+NEIGHBOURS |= {("manifest_file", "manifest"), ("sizing", "manifest_file")}
 NEIGHBOURS |= {("bundle", "foreign"), ("bundle", "model_folders"), ("weights", "foreign")}
 NEIGHBOURS |= {("weights", "weight_faults"), ("weights", "bundle"), ("network", "weight_faults")}
 NEIGHBOURS |= {
-    ("lineup", there) for there in ("bundle", "foreign", "optimized", "precision", "model_folders")
+    ("manifest", there)
+    for there in ("bundle", "foreign", "optimized", "precision", "model_folders")
 }
 NEIGHBOURS |= {("servable", "batcher"), ("servable", "handoff"), ("servable", "card")}
 NEIGHBOURS |= {("serving", there) for there in LOADING | TOGETHER} | {("studio", "prediction")}
 NEIGHBOURS |= {(here, "native_pool") for here in ("batcher", "servable", "trials", "watchdog")}
-NEIGHBOURS |= {("native_pool", "handoff"), ("roster", "quarantine"), ("worker", "responses")}
+NEIGHBOURS |= {("native_pool", "handoff"), ("scoreboard", "quarantine"), ("worker", "responses")}
 NEIGHBOURS |= {("optimized", "sums"), ("sums", "bundle")} | {
-    ("tidy", there) for there in ("lineup", "optimized")
+    ("tidy", there) for there in ("manifest", "optimized")
 }
-NEIGHBOURS |= {("versions", there) for there in ("handoff", "lineup", "servable")}
+NEIGHBOURS |= {("versions", there) for there in ("handoff", "manifest", "servable")}
 NEIGHBOURS |= {("versions", there) for there in ("routing", "statuses", "traffic")}
-NEIGHBOURS |= {("routing", "lineup"), ("routing", "traffic"), ("statuses", "lineup")}
+NEIGHBOURS |= {("routing", "manifest"), ("routing", "traffic"), ("statuses", "manifest")}
 
 TORCH = {"torch", "torchvision"}
 FORBIDDEN = {

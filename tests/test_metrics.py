@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app import metrics
-from app.control.scanner import Refusal
+from app.control.scanner import RejectedVersion
 from app.errors import BundleError, QueueFull, ServingError
 from app.serving.batcher import Timing
 from app.serving.prediction import Prediction
@@ -17,7 +17,7 @@ from app.serving.stats import MAX_LABELS, name_labels
 from app.system.gpus import Gpu
 from app.web.access import MAX_ACCEPT_S, read_accept_time, read_upload_time
 from app.web.native import metrics as metrics_route
-from tests.helpers import bright_or_not, grey, make_entry, make_light, make_lineup
+from tests.helpers import bright_or_not, grey, make_entry, make_light, make_manifest
 from tests.scrape import DOCUMENTED, Scrape
 
 OPENMETRICS = "application/openmetrics-text"
@@ -89,7 +89,7 @@ def test_every_error_starts_at_0_so_that_its_first_is_a_rise(client):
 
 def test_a_full_queue_is_counted_where_it_is_told(client):
     server = client.application.extensions["model_server"]
-    (servable,) = server._versions.live.values()
+    (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 1
     with rise(client) as counted, servable.batcher.place():
         assert post(client, grey(0)).status_code == QueueFull.status
@@ -230,8 +230,10 @@ def test_the_limits_are_those_of_the_settings(client_of):
 
 def test_a_refused_version_is_told_with_the_reason_but_not_with_its_folder(client_of):
     folder = "/srv/my models/light/5"
-    refusal = Refusal("light", 5, f"{folder}/model.pth, unlike /tmp/x/y.npz, is torn", folder)
-    found = scrape(client_of(lineup=make_lineup(make_entry("light", 4), refusals=(refusal,))))
+    rejected = RejectedVersion(
+        "light", 5, f"{folder}/model.pth, unlike /tmp/x/y.npz, is torn", folder
+    )
+    found = scrape(client_of(manifest=make_manifest(make_entry("light", 4), rejected=(rejected,))))
     told = "it was refused: model.pth, unlike y.npz, is torn"
     name = "serving_version_refused_info"
     assert found.total(name, model="light", version=5, reason=told) == 1

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.control.models_file import read_configs
-from app.control.repository import ModelConfig, Policy
+from app.control.repository import Policy, ServedModel
 from app.errors import BundleError
 
 TEXT = """
@@ -73,7 +73,7 @@ def test_both_forms_say_the_same(read, tmp_path, content):
     assert resnet.policy == Policy(specific=(42, 43))
     assert resnet.labels == {"stable": 42, "canary": 43}
     assert resnet.traffic == {"stable": 95, "canary": 5}
-    assert leaves == ModelConfig("leaves", tmp_path / "leaves", Policy(latest=2))
+    assert leaves == ServedModel("leaves", tmp_path / "leaves", Policy(latest=2))
     assert birds.policy == Policy(latest=0)
 
 
@@ -134,4 +134,4 @@ def test_without_a_file_the_settings_name_one_model(settings, tmp_path):
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "1" / "model.pth").write_bytes(b"")
     (config,) = read_configs(settings(models=str(tmp_path), versions="all"))
-    assert config == ModelConfig("voc", tmp_path / "voc", Policy(latest=0))
+    assert config == ServedModel("voc", tmp_path / "voc", Policy(latest=0))

@@ -7,26 +7,26 @@ from _queue import SimpleQueue
 import gevent
 import pytest
 
-from app.control.plan import Plan, Seat
+from app.control.plan import Placement, Plan
 from app.errors import BundleError, NotReady, ServingError, UnknownModel
-from app.scoreboard import Roster, State
+from app.scoreboard import Scoreboard, State
 from app.serving.server import ModelServer
 from app.serving.traffic import Target
-from tests.helpers import grey, make_entry, make_light, make_lineup, wait_until
+from tests.helpers import grey, make_entry, make_light, make_manifest, wait_until
 
 
 class Stage:
-    """A server that follows a lineup, whose loads wait until the test lets them through."""
+    """A server that follows a manifest, whose loads wait until the test lets them through."""
 
-    def __init__(self, settings, lineup):
-        """Serve a lineup; from now on loads wait."""
-        self.lineup, self.gate, self.broken = lineup, SimpleQueue(), set()
+    def __init__(self, settings, manifest):
+        """Serve a manifest; from now on loads wait."""
+        self.manifest, self.gate, self.broken = manifest, SimpleQueue(), set()
         self.answers = []
-        self.roster = Roster()
-        self.roster.enter(self.roster.claim())
+        self.scoreboard = Scoreboard()
+        self.scoreboard.enter(self.scoreboard.claim())
         self.slow = False
         self.server = ModelServer(
-            settings(poll_s="0.01"), self.roster, lambda: self.lineup, self.load
+            settings(poll_s="0.01"), self.scoreboard, lambda: self.manifest, self.load
         )
         self.server.start()
         wait_until(lambda: self.server.state is State.READY)
@@ -61,8 +61,8 @@ class Stage:
 def stage(settings):
     stages = []
 
-    def make(lineup):
-        stages.append(Stage(settings, lineup))
+    def make(manifest):
+        stages.append(Stage(settings, manifest))
         return stages[-1]
 
     yield make
@@ -74,27 +74,27 @@ def stage(settings):
 
 
 def labelled(version):
-    return make_lineup(make_entry("voc", version), labels={"voc": {"stable": version}})
+    return make_manifest(make_entry("voc", version), labels={"voc": {"stable": version}})
 
 
 def own_model():
-    return make_lineup(make_entry("leaves", 5))
+    return make_manifest(make_entry("leaves", 5))
 
 
 @pytest.mark.parametrize(
     ("before", "after", "target", "answers"),
     [
         (labelled(3), labelled(4), {"label": "stable"}, (("voc", 3), ("voc", 4))),
-        (make_lineup(make_entry("demo", 1)), own_model(), {}, (("demo", 1), ("leaves", 5))),
+        (make_manifest(make_entry("demo", 1)), own_model(), {}, (("demo", 1), ("leaves", 5))),
         (
-            make_lineup(make_entry("a", 1), make_entry("b", 1)),
-            make_lineup(make_entry("b", 2), make_entry("a", 1)),
+            make_manifest(make_entry("a", 1), make_entry("b", 1)),
+            make_manifest(make_entry("b", 2), make_entry("a", 1)),
             {},
             (("a", 1), ("b", 2)),
         ),
         (
-            make_lineup(make_entry("voc", 3), make_entry("voc", 5), traffic={"voc": {"3": 1}}),
-            make_lineup(make_entry("voc", 4), make_entry("voc", 5), traffic={"voc": {"4": 1}}),
+            make_manifest(make_entry("voc", 3), make_entry("voc", 5), traffic={"voc": {"3": 1}}),
+            make_manifest(make_entry("voc", 4), make_entry("voc", 5), traffic={"voc": {"4": 1}}),
             {},
             (("voc", 3), ("voc", 4)),
         ),
@@ -106,7 +106,7 @@ def test_what_moves_is_answered_by_the_old_until_the_new_is_live(
 ):
     here = stage(before)
     client = gevent.spawn(here.keep_asking, **target)
-    here.lineup = after
+    here.manifest = after
     if after.default == "b":  # its new version is loaded first
         wait_until(lambda: ("b", 2) in here.states())
     wait_until(lambda: "LOADING" in here.states().values())
@@ -121,7 +121,7 @@ def test_what_moves_is_answered_by_the_old_until_the_new_is_live(
 
 def test_a_version_that_is_being_loaded_is_not_unknown(stage):
     here = stage(labelled(3))
-    here.lineup = labelled(4)
+    here.manifest = labelled(4)
     wait_until(lambda: ("voc", 4) in here.states())
     with pytest.raises(NotReady, match="voc, version 4 is being loaded") as error:
         here.server.check_room(Target("voc", 4))
@@ -133,7 +133,7 @@ def test_a_version_that_is_being_loaded_is_not_unknown(stage):
 def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
     here = stage(labelled(3))
     here.broken.add(("voc", 4))
-    here.lineup = labelled(4)
+    here.manifest = labelled(4)
     here.gate.put(None)
     wait_until(lambda: "the label stable stays at version 3" in caplog.text)
     assert here.ask(label="stable") == ("voc", 3)
@@ -143,9 +143,9 @@ def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
 
 
 def test_the_default_stays_while_the_new_one_fails(stage, caplog):
-    here = stage(make_lineup(make_entry("demo", 1)))
+    here = stage(make_manifest(make_entry("demo", 1)))
     here.broken.add(("leaves", 5))
-    here.lineup = own_model()
+    here.manifest = own_model()
     here.gate.put(None)
     wait_until(lambda: "the default stays demo: leaves is not live" in caplog.text)
     assert here.ask() == ("demo", 1)
@@ -155,8 +155,8 @@ def test_the_default_stays_while_the_new_one_fails(stage, caplog):
 def test_a_label_that_moves_takes_its_old_version_along_only_then(stage):
     """A version that nothing wants any more stays while a label still points to it."""
     both = (make_entry("voc", 4), make_entry("voc", 5))
-    here = stage(make_lineup(make_entry("voc", 3), both[0], labels={"voc": {"stable": 3}}))
-    here.lineup = make_lineup(*both, labels={"voc": {"stable": 5}})
+    here = stage(make_manifest(make_entry("voc", 3), both[0], labels={"voc": {"stable": 3}}))
+    here.manifest = make_manifest(*both, labels={"voc": {"stable": 5}})
     wait_until(lambda: ("voc", 5) in here.states())
     gevent.sleep(0.05)
     assert here.ask(label="stable") == ("voc", 3)
@@ -167,65 +167,65 @@ def test_a_label_that_moves_takes_its_old_version_along_only_then(stage):
 
 
 def test_a_changed_version_that_cannot_be_loaded_goes_on_with_its_old_weights(stage):
-    here = stage(make_lineup(make_entry("voc", 3), make_entry("voc", 4)))
+    here = stage(make_manifest(make_entry("voc", 3), make_entry("voc", 4)))
     here.broken.add(("voc", 4))
-    here.lineup = make_lineup(make_entry("voc", 3), make_entry("voc", 4, "other weights"))
+    here.manifest = make_manifest(make_entry("voc", 3), make_entry("voc", 4, "other weights"))
     here.gate.put(None)
-    wait_until(lambda: here.server._versions.failed)
+    wait_until(lambda: here.server._registry.failed)
     assert here.ask() == ("voc", 4)
 
 
 def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(stage, monkeypatch):
-    here = stage(make_lineup(make_entry("voc", 3)))
-    neighbour = Roster.__new__(Roster)
-    neighbour.__dict__.update(here.roster.__dict__)
-    neighbour.enter(here.roster.claim())
+    here = stage(make_manifest(make_entry("voc", 3)))
+    neighbour = Scoreboard.__new__(Scoreboard)
+    neighbour.__dict__.update(here.scoreboard.__dict__)
+    neighbour.enter(here.scoreboard.claim())
     neighbour.mark(State.READY)
     monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 GiB free")
-    here.lineup = make_lineup(make_entry("voc", 4))
-    wait_until(lambda: here.roster.state(0) is State.LOADING)
-    assert here.roster.has_substitute()
+    here.manifest = make_manifest(make_entry("voc", 4))
+    wait_until(lambda: here.scoreboard.state(0) is State.LOADING)
+    assert here.scoreboard.has_substitute()
     assert here.ask() == ("voc", 3)  # what is inside is still answered
     here.gate.put(None)
     wait_until(lambda: here.ask() == ("voc", 4))
-    wait_until(lambda: here.roster.state(0) is State.READY)
+    wait_until(lambda: here.scoreboard.state(0) is State.READY)
 
 
 @pytest.mark.parametrize("is_tight", [False, True])
 def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them(
     settings, stage, monkeypatch, is_tight
 ):
-    plan = Plan((Seat("cpu", 1),), make_lineup(), is_tight=is_tight)
+    plan = Plan((Placement("cpu", 1),), make_manifest(), is_tight=is_tight)
     monkeypatch.setattr("app.serving.server.current_plan", lambda _settings: plan)
     monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
-    lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
-    here = stage(dataclasses.replace(lineup, default="leaves"))
+    manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
+    here = stage(dataclasses.replace(manifest, default="leaves"))
     assert here.ask() == ("leaves", 1)
     assert here.ask(name="voc") == ("not_ready" if is_tight else ("voc", 3))
 
 
 def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
-    here = stage(make_lineup(make_entry("voc", 3)))
-    other = here.roster.claim()
-    here.roster._states[other] = State.DRAINING
+    here = stage(make_manifest(make_entry("voc", 3)))
+    other = here.scoreboard.claim()
+    here.scoreboard._states[other] = State.DRAINING
     monkeypatch.setattr(
         "app.serving.server.lacking_room",
-        lambda *_: "" if here.roster.state(other) is State.ABSENT else "host: 0.1 GiB free",
+        lambda *_: "" if here.scoreboard.state(other) is State.ABSENT else "host: 0.1 GiB free",
     )
     here.slow = False
-    here.lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
+    here.manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
     gevent.sleep(0.5)
     assert here.states()["leaves", 1] == "LOADING"
-    here.roster.give_back(other)
+    here.scoreboard.give_back(other)
     wait_until(lambda: here.states().get(("leaves", 1)) == "AVAILABLE")
 
 
-def test_a_grown_lineup_that_memory_does_not_hold_is_refused_with_the_sum(
+def test_a_grown_manifest_that_memory_does_not_hold_is_refused_with_the_sum(
     stage, monkeypatch, caplog
 ):
-    here = stage(make_lineup(make_entry("voc", 3)))
+    here = stage(make_manifest(make_entry("voc", 3)))
     monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
-    here.lineup = make_lineup(make_entry("voc", 3), make_entry("leaves", 1))
+    here.manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
     wait_until(lambda: here.states().get(("leaves", 1)) == "END")
     told = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"
     assert told in caplog.text

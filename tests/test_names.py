@@ -9,7 +9,7 @@ import requests
 import torch
 from torchvision.models import resnet18
 
-from tests.helpers import STREET, check_problem, grey, make_entry, make_lineup
+from tests.helpers import STREET, check_problem, grey, make_entry, make_manifest
 from tests.random_models import CLASSES, write_model
 from tests.server import Server
 
@@ -22,7 +22,7 @@ B64 = {"b64": base64.b64encode(STREET.read_bytes()).decode()}
 
 @pytest.mark.parametrize("name", NAMES)
 def test_headers_hold_any_name_as_ascii(client_of, name):
-    client = client_of(lineup=make_lineup(make_entry(name, 4)))
+    client = client_of(manifest=make_manifest(make_entry(name, 4)))
     for response in (
         client.get("/v2/models/" + quote(name)),
         client.post("/predict", data=grey(9), content_type="image/png"),

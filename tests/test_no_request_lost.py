@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import requests
 
-from tests.helpers import grey, make_entry, make_lineup, wait_until
+from tests.helpers import grey, make_entry, make_manifest, wait_until
 from tests.load import Load
 from tests.server import Server
 
@@ -28,12 +28,12 @@ class ByLabel:
 
 
 def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(tmp_path):
-    file = tmp_path / "lineup.json"
+    file = tmp_path / "manifest.json"
     (tmp_path / "says").write_text("loads")
 
     def show(*entries, stable):
         draft = file.with_suffix(".draft")
-        draft.write_text(make_lineup(*entries, labels={"voc": {"stable": stable}}).as_text())
+        draft.write_text(make_manifest(*entries, labels={"voc": {"stable": stable}}).as_text())
         draft.rename(file)
 
     old, new = make_entry("voc", 1), make_entry("voc", 2)

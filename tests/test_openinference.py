@@ -9,9 +9,9 @@ import zlib
 import numpy as np
 import pytest
 
-from app.control.scanner import Refusal
+from app.control.scanner import RejectedVersion
 from app.errors import BundleError
-from tests.helpers import encode, grey, make_entry, make_lineup, photo_like, png_bomb
+from tests.helpers import encode, grey, make_entry, make_manifest, photo_like, png_bomb
 
 LIGHT = "/v2/models/light"
 LENGTH = "Inference-Header-Content-Length"
@@ -126,12 +126,12 @@ def test_health_checks_stay_out_of_the_log(client, caplog):
 
 
 def test_the_repository_index_has_every_version(client_of):
-    lineup = make_lineup(
+    manifest = make_manifest(
         make_entry("light", 4),
         make_entry("light", 5),
-        refusals=(Refusal("light", 6, "/secret/6/model.pth is torn"),),
+        rejected=(RejectedVersion("light", 6, "/secret/6/model.pth is torn"),),
     )
-    client = client_of(lineup=lineup)
+    client = client_of(manifest=manifest)
     ready = [
         {"name": "light", "version": version, "state": "READY", "reason": ""}
         for version in ("4", "5")
@@ -435,7 +435,7 @@ def test_limits_are_told_in_this_dialects_status(client_of):
     check_error(infer(client, image(b64(png_bomb()))), 400, "169,000,000 pixels")
     check_error(infer(client, image(*[PICTURE] * 3)), 400, "3 pictures; 1 to 2 are taken")
     check_error(infer(client, image("x" * 2_000_000)), 400, "the limit is 1,048,576")
-    (servable,) = client.application.extensions["model_server"]._versions.live.values()
+    (servable,) = client.application.extensions["model_server"]._registry.live.values()
     servable.batcher._max_queue = 0
     full = infer(client, image(PICTURE))
     check_error(full, 503, "the limit is 0")

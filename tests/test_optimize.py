@@ -12,11 +12,11 @@ from PIL import Image
 
 from app.commands import optimize as program
 from app.commands.optimize import decode_distinct, optimize, print_report, read_images
-from app.control.scanner import Curator
+from app.control.scanner import RepositoryScanner
 from app.engines import openvino as vino
 from app.engines.engine import Choice, load_engine
 from app.errors import BundleError
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from app.models.precision import choose_precision, parse_report, read_report
 from app.processing.heatmap import make_heat_map
@@ -92,11 +92,11 @@ def test_reduced_precisions_are_made_measured_and_then_served(
     chosen = settings(models=str(models), device="cpu")
     report, path = optimize(chosen, scenes)
     assert path == models / "demo" / "1" / "precision.json"
-    optimized = Optimized(find_bundle(models), chosen.cache)
-    network = optimized.find_network("int8")
-    assert read_report(path, optimized.weights_hash, network) == report
+    artifacts = Artifacts(find_bundle(models), chosen.cache)
+    network = artifacts.find_network("int8")
+    assert read_report(path, artifacts.weights_hash, network) == report
     rows = {row.precision: row for row in report.measurements}
-    usable = vino.usable_precisions(optimized)
+    usable = vino.usable_precisions(artifacts)
     assert set(rows) == {name for name, reason in usable.items() if not reason}
     assert report.measured >= 299
     assert report.measured + report.calibrated == 440
@@ -109,15 +109,15 @@ def test_reduced_precisions_are_made_measured_and_then_served(
         assert (found.classes, found.classes_seen) == (20, 20)
         assert each.images_per_s > 0
     assert network.with_suffix(".bin").stat().st_size < 40e6
-    (entry,) = Curator(chosen).look().entries
+    (entry,) = RepositoryScanner(chosen).look().entries
     expected, reason = choose_precision(report, "cpu", usable, "auto", insist=False)
     assert (entry.footprint.precision, entry.footprint.reason) == (expected, reason)
-    check_heat_maps(optimized, demo_network)
+    check_heat_maps(artifacts, demo_network)
 
 
-def check_heat_maps(optimized, network):
+def check_heat_maps(artifacts, network):
     """Hold int8's heat maps against the reference; measured on 32 scenes: 6 % of the peak apart, correlation 0.999."""
-    engine = load_engine(Choice("openvino", "int8", "cpu", 2, 4), optimized)
+    engine = load_engine(Choice("openvino", "int8", "cpu", 2, 4), artifacts)
     data = STREET.read_bytes()
     features = engine.forward([decode_image(io.BytesIO(data), 10**9)], True).features[0]
     images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)

@@ -6,7 +6,7 @@ import pytest
 
 from app import errors
 from app.web.page.routes import DIGEST, FILES, FOLDER, KINDS, PAGE, read_samples
-from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_lineup
+from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_manifest
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 TEXTS = sorted(path for path in FOLDER.iterdir() if path.suffix in (".html", ".css", ".js"))
@@ -29,7 +29,7 @@ def test_a_browser_gets_the_page_and_a_program_what_is_served(client):
 
 
 def test_the_page_is_there_before_a_model_is(client_of):
-    client = client_of(lineup=make_lineup())
+    client = client_of(manifest=make_manifest())
     assert client.get("/").status_code == 503
     assert browse(client).status_code == 200
 
@@ -49,8 +49,8 @@ def test_the_root_tells_the_rule_the_frame_and_the_limits(client_of):
 
 
 def test_the_root_tells_what_another_model_is(client_of):
-    lineup = make_lineup(make_entry("light", 4), make_entry("night", 2))
-    client = client_of(lambda _settings, _slot, entry: make_light(entry), lineup)
+    manifest = make_manifest(make_entry("light", 4), make_entry("night", 2))
+    client = client_of(lambda _settings, _slot, entry: make_light(entry), manifest)
     answer = client.get("/?model=night&version=2").json
     assert (answer["model"], answer["version"]) == ("night", 2)
     check_problem(client.get("/?model=dawn"), 404, "unknown_model")

@@ -9,7 +9,7 @@ TESTS = [
     "tests/test_batcher.py",
     "tests/test_serving.py",
     "tests/test_web.py",
-    "tests/fetching_patched.py",
+    "tests/urls_patched.py",
 ]
 PROGRAM = """
 from gevent import monkey

@@ -20,7 +20,7 @@ from app.models.precision import (
 )
 from app.processing.decision import Decision
 from app.system.machine import processor
-from tests.test_foreign import SPECIAL, make_special
+from tests.test_untrusted_files import SPECIAL, make_special
 
 FINE = {"fp32": "", "bf16": "", "int8": ""}
 RUST = ClassCount("Rust", Count(200, 1))

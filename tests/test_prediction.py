@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.models.config import DEFAULT, Card
+from app.models.config import DEFAULT, ModelConfig
 from app.processing.decision import Decision
 from app.serving.batcher import Timing
 from app.serving.model import Model
@@ -12,9 +12,11 @@ from app.serving.prediction import Prediction
 NAMES = ("Ant", "Bee", "Cat")
 
 
-def predict(logits: np.ndarray, card: Card = DEFAULT) -> Prediction:
+def predict(logits: np.ndarray, config: ModelConfig = DEFAULT) -> Prediction:
     """Return the answer of a model with such a card."""
-    model = Model("insects", 2, NAMES, "", "cpu", "eager", "fp32", 16, lambda _: logits, card=card)
+    model = Model(
+        "insects", 2, NAMES, "", "cpu", "eager", "fp32", 16, lambda _: logits, config=config
+    )
     return Prediction(logits, model, Timing(0.0, 0.0, 1, True), 0.0, (60, 40))
 
 
@@ -26,7 +28,7 @@ def test_labels_pass_strictly_above_the_threshold_by_rising_logit():
 
 
 def test_a_models_own_rule_decides_and_gives_the_scores():
-    one_label = Card(decision=Decision("softmax", top_k=1))
+    one_label = ModelConfig(decision=Decision("softmax", top_k=1))
     prediction = predict(np.float32([0.5, 3.0, 1.0]), one_label)
     assert prediction.labels() == ["Bee"]
     assert prediction.scores().sum() == pytest.approx(1)

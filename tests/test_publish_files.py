@@ -11,7 +11,7 @@ from app.commands.publish import describe_answer, publish
 from app.control.footprint import Footprint
 from app.errors import BundleError
 from app.models.bundle import write_sums
-from tests.test_foreign import SPECIAL, make_bundle, make_special
+from tests.test_untrusted_files import SPECIAL, make_bundle, make_special
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -20,8 +20,8 @@ NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 def place(settings, tmp_path, monkeypatch):
     """Return what publishes tmp_path/new as a model of tmp_path/models; weights that say "bad" are refused."""
 
-    def find_footprint(_settings, optimized):
-        weights = optimized.bundle.weights
+    def find_footprint(_settings, artifacts):
+        weights = artifacts.bundle.weights
         if weights.read_bytes() == b"bad":
             raise BundleError(f"{weights.resolve()} cannot be read as weights")
         return NEEDS

@@ -11,7 +11,7 @@ from app import quarantine as module
 from app.errors import ClientGone, DeadlinePassed, UnreadableImage
 from app.gunicorn.exits import ending_signal
 from app.quarantine import CHARGED, IN_HAND, Quarantine, Verdict
-from app.scoreboard import Roster, State
+from app.scoreboard import Scoreboard, State
 from app.serving.thread_pool import NeedsTrial
 from app.serving.trials import Trials
 
@@ -24,7 +24,7 @@ def ward():
 
 def die(ward, *digests, slot=0, tried=b"", outside=False):
     """Have a worker die with inputs in hand, perhaps while it tries one; return who is convicted."""
-    ward.hands(slot).hold(digests)
+    ward.records(slot).hold(digests)
     ward.try_suspect(slot, tried)
     return ward.charge(slot, outside=outside)
 
@@ -78,8 +78,8 @@ def test_no_acquittal_undoes_a_conviction(ward):
 
 def test_what_was_released_is_not_charged(ward):
     digest = ward.digest(b"done")
-    hands = ward.hands(0)
-    hands.release(hands.hold([digest]))
+    records = ward.records(0)
+    records.release(records.hold([digest]))
     assert ward.charge(0, outside=False) == []
     assert ward.verdict(digest) is Verdict.CLEAR
 
@@ -103,20 +103,20 @@ def test_eight_copies_of_an_image_are_not_alone(ward):
 
 def test_a_worker_that_ends_itself_charges_only_the_culprit(ward):
     culprit, neighbor = ward.digest(b"1"), ward.digest(b"2")
-    hands = ward.hands(2)
-    hands.hold([neighbor, culprit])
-    hands.keep_only([b"", culprit])
+    records = ward.records(2)
+    records.hold([neighbor, culprit])
+    records.keep_only([b"", culprit])
     ward.charge(2, outside=False)
     assert (ward.verdict(culprit), ward.verdict(neighbor)) == (Verdict.SUSPECT, Verdict.CLEAR)
 
 
 def test_more_inputs_than_there_are_places_do_no_harm(ward):
-    hands = ward.hands(0)
+    records = ward.records(0)
     digests = [ward.digest(b"%d" % number) for number in range(IN_HAND + 10)]
-    places = hands.hold(digests)
+    places = records.hold(digests)
     assert len(places) == IN_HAND
-    hands.release(places)
-    assert len(hands.hold(digests)) == IN_HAND
+    records.release(places)
+    assert len(records.hold(digests)) == IN_HAND
 
 
 def test_the_oldest_charge_is_forgotten_first(ward):
@@ -173,15 +173,15 @@ def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(ward, mon
 
 
 def test_only_a_worker_that_has_died_is_charged():
-    roster = Roster()
-    digest = roster.quarantine.digest(b"in hand")
+    scoreboard = Scoreboard()
+    digest = scoreboard.quarantine.digest(b"in hand")
     for state, verdict in ((State.DRAINING, Verdict.CLEAR), (State.READY, Verdict.SUSPECT)):
-        slot = roster.claim()
-        roster.enter(slot)
-        roster.mark(state)
-        roster.quarantine.hands(slot).hold([digest])
-        roster.release(slot)
-        assert roster.quarantine.verdict(digest) is verdict
+        slot = scoreboard.claim()
+        scoreboard.enter(slot)
+        scoreboard.mark(state)
+        scoreboard.quarantine.records(slot).hold([digest])
+        scoreboard.release(slot)
+        assert scoreboard.quarantine.verdict(digest) is verdict
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.helpers import ROOT, grey, make_entry, make_lineup, wait_until
+from tests.helpers import ROOT, grey, make_entry, make_manifest, wait_until
 from tests.server import free_port
 
 
@@ -172,7 +172,7 @@ def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose
 ):
     """Memory holds one version: each stops accepting while it has none."""
     gunicorn.file.write_text("has no room")
-    lineup = gunicorn.file.with_name("lineup.json")
+    manifest = gunicorn.file.with_name("manifest.json")
     ended, statuses = [], []
 
     def ask():
@@ -187,11 +187,11 @@ def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose
     with ThreadPoolExecutor(2) as pool:
         asking = [pool.submit(ask) for _ in range(2)]
         try:
-            lineup.write_text(make_lineup(make_entry("light", 5)).as_text())
+            manifest.write_text(make_manifest(make_entry("light", 5)).as_text())
             wait_until(lambda: live() == [[5], [5]], 40)
         finally:
             ended.append(True)
-            lineup.unlink()
+            manifest.unlink()
             gunicorn.file.write_text("loads")
     for each in asking:
         each.result()

@@ -21,14 +21,14 @@ from app.errors import (
     UnknownModel,
     UnreadableImage,
 )
-from app.models.config import Card
+from app.models.config import ModelConfig
 from app.processing.decision import Decision
 from app.processing.heatmap import Style, draw_heat_map
-from app.processing.images import Frame, decode_image
-from app.scoreboard import Roster, State
+from app.processing.images import InputTransform, decode_image
+from app.scoreboard import Scoreboard, State
 from app.serving import image_pool
 from app.serving.model import Model
-from app.serving.prediction import Wish
+from app.serving.prediction import HeatMapRequest
 from app.serving.server import ModelServer
 from app.serving.traffic import Target
 from tests.helpers import (
@@ -38,7 +38,7 @@ from tests.helpers import (
     encode,
     grey,
     make_entry,
-    make_lineup,
+    make_manifest,
     make_seeing,
     photo_like,
     wait_until,
@@ -61,11 +61,13 @@ def serve(settings):
     """Return a maker of started model servers; all are stopped afterwards."""
     started = []
 
-    def start(load=lambda *_: model(), read_lineup=None, **rows) -> ModelServer:
-        roster = Roster()
-        roster.enter(roster.claim())
-        lineup = make_lineup(make_entry())
-        server = ModelServer(settings(**rows), roster, read_lineup or (lambda: lineup), load)
+    def start(load=lambda *_: model(), read_manifest=None, **rows) -> ModelServer:
+        scoreboard = Scoreboard()
+        scoreboard.enter(scoreboard.claim())
+        manifest = make_manifest(make_entry())
+        server = ModelServer(
+            settings(**rows), scoreboard, read_manifest or (lambda: manifest), load
+        )
         server.start()
         started.append(server)
         return server
@@ -90,18 +92,18 @@ def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
         seen.extend(images)
         return forward(images)
 
-    card = Card(frame=Frame(64, 80), decision=Decision("softmax", top_k=1))
-    server = serve(lambda *_: dataclasses.replace(model(forward_and_see), card=card))
+    config = ModelConfig(transform=InputTransform(64, 80), decision=Decision("softmax", top_k=1))
+    server = serve(lambda *_: dataclasses.replace(model(forward_and_see), config=config))
     wait_until(lambda: is_ready(server))
     assert server.classify(street()).labels() == ["Bee"]
-    assert (seen[0] == decode_image(street(), 10**9, frame=Frame(64, 80))).all()
+    assert (seen[0] == decode_image(street(), 10**9, transform=InputTransform(64, 80))).all()
 
 
 def test_a_picture_is_answered(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     assert server.classify(street()).labels() == ["Cat", "Bee"]
-    assert server.fleet.states() == {0: "ready"}
+    assert server.workers.states() == {0: "ready"}
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
 
 def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serve):
     """A new version takes over while a request's pictures are inside: its answers are not mixed."""
-    lineup = [make_lineup(make_entry(version=1))]
+    manifest = [make_manifest(make_entry(version=1))]
     gate, begun = SimpleQueue(), []
 
     def load(_settings, _slot, entry):
@@ -185,12 +187,12 @@ def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serv
 
         return dataclasses.replace(model(answer), version=entry.version, max_batch=1)
 
-    server = serve(load, read_lineup=lambda: lineup[0], poll_s="0.01")
+    server = serve(load, read_manifest=lambda: manifest[0], poll_s="0.01")
     wait_until(lambda: is_ready(server))
     picture = np.zeros((2, 2, 3), np.uint8)
     inside = gevent.spawn(server.classify_many, [picture] * 4)
     wait_until(lambda: begun)  # then all four have their places
-    lineup[0] = make_lineup(make_entry(version=2))
+    manifest[0] = make_manifest(make_entry(version=2))
     wait_until(lambda: server.ready_model().version == 2)
     for _ in range(4):
         gate.put(None)
@@ -239,7 +241,7 @@ def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
         return model()
 
     server = serve(load)
-    assert server.fleet.states() == {0: "loading"}
+    assert server.workers.states() == {0: "loading"}
     with pytest.raises(NotReady, match="loading"):
         server.classify(street())
     gate.put(None)
@@ -272,13 +274,13 @@ def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, c
 
 
 def test_a_load_that_hangs_for_good_ends_the_worker(settings):
-    gate, roster, deaths = SimpleQueue(), Roster(), []
-    roster.enter(roster.claim())
-    lineup = make_lineup(make_entry())
+    gate, scoreboard, deaths = SimpleQueue(), Scoreboard(), []
+    scoreboard.enter(scoreboard.claim())
+    manifest = make_manifest(make_entry())
     server = ModelServer(
         settings(load_timeout_s="1"),
-        roster,
-        lambda: lineup,
+        scoreboard,
+        lambda: manifest,
         lambda *_: gate.get(),
         lambda: deaths.append(server.state),
     )
@@ -296,8 +298,8 @@ def test_a_model_that_failed_is_not_said_to_be_loading(serve):
             raise BundleError("it is broken")
         return dataclasses.replace(model(), name=entry.name)
 
-    lineup = make_lineup(make_entry("insects"), make_entry("broken"))
-    server = serve(load, lambda: lineup)
+    manifest = make_manifest(make_entry("insects"), make_entry("broken"))
+    server = serve(load, lambda: manifest)
     wait_until(lambda: is_ready(server))
     with pytest.raises(NotReady, match="broken cannot be served"):
         server.check_room(Target("broken"))
@@ -394,9 +396,9 @@ def test_a_server_can_be_stopped_while_it_loads(serve):
 @pytest.fixture
 def canary(settings):
     """Return a server of two versions of "insects", a tenth of the traffic for the canary; and another model."""
-    roster = Roster()
-    roster.enter(roster.claim())
-    lineup = make_lineup(
+    scoreboard = Scoreboard()
+    scoreboard.enter(scoreboard.claim())
+    manifest = make_manifest(
         make_entry("insects", 3),
         make_entry("insects", 4),
         make_entry("leaves", 1),
@@ -407,7 +409,7 @@ def canary(settings):
     def load(settings, slot, entry):
         return dataclasses.replace(model(), name=entry.name, version=entry.version)
 
-    server = ModelServer(settings(), roster, lambda: lineup, load)
+    server = ModelServer(settings(), scoreboard, lambda: manifest, load)
     server.start()
     wait_until(lambda: is_ready(server))
     yield server
@@ -423,8 +425,8 @@ def test_a_request_may_name_model_version_or_label(canary):
     assert answering(canary, name="leaves") == ("leaves", 1)
     assert answering(canary, version=3) == ("insects", 3)
     assert answering(canary, label="canary") == ("insects", 4)
-    assert canary.fleet.states() == {0: "ready"}
-    assert canary.fleet.live() == {0: {"insects": [3, 4], "leaves": [1]}}
+    assert canary.workers.states() == {0: "ready"}
+    assert canary.workers.live() == {0: {"insects": [3, 4], "leaves": [1]}}
 
 
 @pytest.mark.parametrize(
@@ -452,7 +454,7 @@ def test_who_names_neither_is_shared_out_and_stays_where_it_is_sticky(canary):
     assert all(answering(canary, sticky=user) == before for user, before in users.items())
 
 
-STRONGEST = Wish(lambda prediction: [prediction.strongest()])
+STRONGEST = HeatMapRequest(lambda prediction: [prediction.strongest()])
 
 
 def serve_seeing(serve, gradients=LIGHT_GRADIENTS, **rows) -> ModelServer:
@@ -471,13 +473,16 @@ def quarters(*levels: int) -> np.ndarray:
 def test_a_wish_brings_the_heat_maps_of_the_classes_that_it_chooses(serve):
     server = serve_seeing(serve)
     picture = quarters(0, 51, 51, 255)
-    bright, dark = (server.classify(picture, wish=Wish(lambda _, k=k: [k])) for k in (0, 1))
+    bright, dark = (
+        server.classify(picture, heat_maps_wanted=HeatMapRequest(lambda _, k=k: [k]))
+        for k in (0, 1)
+    )
     assert bright.heat_maps[0].values == pytest.approx(np.array([[0, 0.2], [0.2, 1]]), abs=0.03)
     assert bright.heat_maps[0].peak == pytest.approx(1, abs=0.05)
     assert dark.heat_maps[1].values == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.03)
-    assert server.classify(picture, wish=STRONGEST).heat_maps.keys() == {1}
+    assert server.classify(picture, heat_maps_wanted=STRONGEST).heat_maps.keys() == {1}
     assert server.classify(picture).heat_maps == {}
-    both = server.classify_each([picture] * 2, wish=Wish(lambda _: [0, 1]))
+    both = server.classify_each([picture] * 2, heat_maps_wanted=HeatMapRequest(lambda _: [0, 1]))
     assert [list(each.heat_maps) for each in both] == [[0, 1], [0, 1]]
 
 
@@ -489,7 +494,9 @@ def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serv
         return LIGHT_GRADIENTS[label]
 
     server = serve_seeing(serve, gradient)
-    prediction = server.classify(quarters(0, 51, 51, 255), wish=Wish(lambda _: [1, 0]))
+    prediction = server.classify(
+        quarters(0, 51, 51, 255), heat_maps_wanted=HeatMapRequest(lambda _: [1, 0])
+    )
     assert [label for _, label in calls] == [1, 0]
     assert _thread.get_ident() not in [thread for thread, _ in calls]
     assert prediction.heat_maps[0].values.max() == 1
@@ -506,14 +513,18 @@ def test_a_model_without_heat_maps_says_so_before_it_decodes(serve, engine, told
     server = serve(lambda *_: dataclasses.replace(model(), engine=engine))
     wait_until(lambda: is_ready(server))
     with pytest.raises(NoHeatMap, match=told):
-        server.classify(io.BytesIO(b"no picture"), wish=STRONGEST)
+        server.classify(io.BytesIO(b"no picture"), heat_maps_wanted=STRONGEST)
 
 
 def test_a_heat_map_is_drawn_over_its_picture(serve):
     server = serve_seeing(serve)
-    drawing = server.classify(street(), wish=dataclasses.replace(STRONGEST, style=Style())).drawing
+    drawing = server.classify(
+        street(), heat_maps_wanted=dataclasses.replace(STRONGEST, style=Style())
+    ).drawing
     assert Image.open(io.BytesIO(drawing.png)).size == (325, 351)
-    drawn = server.classify(quarters(0, 0, 0, 255), wish=Wish(lambda _: [0], Style())).drawing
+    drawn = server.classify(
+        quarters(0, 0, 0, 255), heat_maps_wanted=HeatMapRequest(lambda _: [0], Style())
+    ).drawing
     assert Image.open(io.BytesIO(drawn.png)).size == (16, 16)
 
 
@@ -524,7 +535,7 @@ def test_a_drawing_that_fails_is_its_own_error(serve, monkeypatch):
     monkeypatch.setattr(image_pool, "open_canvas", fail)
     server = serve_seeing(serve)
     with pytest.raises(UnreadableImage):
-        server.classify(street(), wish=dataclasses.replace(STRONGEST, style=Style()))
+        server.classify(street(), heat_maps_wanted=dataclasses.replace(STRONGEST, style=Style()))
 
 
 def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
@@ -537,7 +548,9 @@ def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
 
     monkeypatch.setattr(image_pool, "draw_heat_map", draw)
     server = serve_seeing(serve)
-    inside = gevent.spawn(server.classify, street(), wish=Wish(lambda _: [0], Style()))
+    inside = gevent.spawn(
+        server.classify, street(), heat_maps_wanted=HeatMapRequest(lambda _: [0], Style())
+    )
     wait_until(lambda: begun)
     assert server.classify(street()).logits.size == 2  # others are answered meanwhile
     stopping = gevent.spawn(server.stop, 5)

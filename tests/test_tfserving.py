@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.control.scanner import Refusal
+from app.control.scanner import RejectedVersion
 from app.errors import BundleError
 from tests.helpers import (
     STREET,
@@ -18,7 +18,7 @@ from tests.helpers import (
     grey,
     make_entry,
     make_light,
-    make_lineup,
+    make_manifest,
     photo_like,
     png_bomb,
 )
@@ -97,8 +97,10 @@ def test_every_state_of_a_version_is_told_and_no_path_of_the_server(client_of):
         return make_light(entry)
 
     entries = [make_entry("light", version) for version in (2, 3)]
-    lineup = make_lineup(*entries, refusals=(Refusal("light", 9, "/secret/9 is no model"),))
-    client = client_of(load, lineup)
+    manifest = make_manifest(
+        *entries, rejected=(RejectedVersion("light", 9, "/secret/9 is no model"),)
+    )
+    client = client_of(load, manifest)
     assert list(states(client).items()) == [
         (9, ("END", "FAILED_PRECONDITION")),
         (3, ("END", "FAILED_PRECONDITION")),
@@ -198,8 +200,8 @@ def test_numbers_are_written_as_shortly_as_their_precision_allows(client_of):
 
 @pytest.mark.parametrize("path", [f"{LIGHT}/versions/4", "/v1/models/light/labels/stable"])
 def test_a_version_or_a_label_may_be_named(client_of, path):
-    lineup = make_lineup(make_entry("light", 4), labels={"light": {"stable": 4}})
-    client = client_of(lineup=lineup)
+    manifest = make_manifest(make_entry("light", 4), labels={"light": {"stable": 4}})
+    client = client_of(manifest=manifest)
     assert predict(client, {"instances": [b64(grey(255))]}, path).json["predictions"]
     assert client.get(path).json["model_version_status"][0]["version"] == "4"
     assert client.get(f"{path}/metadata").json["model_spec"]["version"] == "4"
@@ -539,7 +541,7 @@ def test_very_many_values_are_refused_before_they_take_memory(client, one):
 
 def test_a_full_queue_and_a_missing_model_are_told(client, client_of):
     server = client.application.extensions["model_server"]
-    (servable,) = server._versions.live.values()
+    (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 0
     full = predict(client, {"inputs": b64(grey(0))})
     check_error(full, 429, "the limit is 0")

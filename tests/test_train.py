@@ -274,7 +274,7 @@ def test_the_program_can_be_interrupted_and_its_bundle_is_served(devkit, tmp_pat
     assert np.isfinite(logits).all()
     again = score(logits, held_out, CLASS_NAMES)
     assert again["average_precision"] == scores["average_precision"]
-    assert again["thresholds"] == pytest.approx(list(bundle.card.decision.threshold), abs=1e-3)
+    assert again["thresholds"] == pytest.approx(list(bundle.config.decision.threshold), abs=1e-3)
 
 
 def test_what_is_wrong_is_said_in_a_line_and_not_in_a_traceback(devkit, tmp_path):

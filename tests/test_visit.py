@@ -11,7 +11,7 @@ import requests
 from PIL import Image
 from playwright.sync_api import expect
 
-from app.processing.images import Frame
+from app.processing.images import InputTransform
 from app.web.page.routes import DIGEST
 from tests.helpers import ROOT, SAMPLES, STREET
 
@@ -209,7 +209,15 @@ def test_the_line_of_a_sample_needs_no_file_and_is_copied(visit, server):
     assert copied == guest.find("#curl").text_content()
 
 
-@pytest.mark.parametrize("frame", [Frame(), Frame(224, 256), Frame(299, 342), Frame(224, 224)])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        InputTransform(),
+        InputTransform(224, 256),
+        InputTransform(299, 342),
+        InputTransform(224, 224),
+    ],
+)
 def test_the_part_that_the_network_sees_is_that_of_the_server(visit, frame):
     guest = visit()
     script = f"""([width, height, frame]) => import("/page/{DIGEST}/frame.js")

@@ -24,7 +24,7 @@ def strict(tmp_path_factory):
     models_file = models / "models.config"
     models_file.write_text(f"model_config_list {{ {' '.join(configs)} }}")
     rows = {"max_body_mb": "1", "max_pixels": "200000", "exif_rotate": "on"}
-    # A cache of its own: servers with one cache in common have one lineup.
+    # A cache of its own: servers with one cache in common have one manifest.
     rows |= {"models_file": str(models_file), "cache": str(models / "cache")}
     live = Server(folder, precision="fp32", **rows)
     live.start()

@@ -148,7 +148,7 @@ def test_an_unknown_path_is_told(client):
 
 def test_a_full_queue_is_told_with_when_to_come_again(client):
     server = client.application.extensions["model_server"]
-    (servable,) = server._versions.live.values()
+    (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 0
     response = post(client, grey(0))
     assert "the limit is 0" in check_problem(response, 429, "queue_full")

@@ -28,12 +28,12 @@ from app.commands.publish import publish
 from app.control import footprint
 from app.control.cleanup import tidy
 from app.control.footprint import Footprint
-from app.control.scanner import Curator
+from app.control.scanner import RepositoryScanner
 from app.engines import conversion
 from app.engines.conversion import convert_bundle
 from app.engines.engine import Choice, load_engine
 from app.engines.self_test import make_noise
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, find_bundle
 from app.models.checksums import find_damage
 from app.settings import Settings
@@ -80,7 +80,7 @@ class Walk:
         """Stand for the probe: convert in this process, and do not measure again."""
         if task == footprint.PREPARE:
             return measure.prepare(Settings.from_env(rows), bundle)
-        if Optimized(bundle, self.settings.cache).find_network("fp32") is None:
+        if Artifacts(bundle, self.settings.cache).find_network("fp32") is None:
             return footprint.UNPREPARED
         return dataclasses.asdict(Footprint("openvino", "fp32", "cpu", "asked for", 10**8))
 
@@ -92,7 +92,7 @@ class Walk:
             name: 3 * tensor for name, tensor in weights.items()
         }  # answers that are not near 0
         write_model(self.source, weights, CARD)
-        path = convert_bundle(Optimized(find_bundle(self.source), self.source / "cache"))
+        path = convert_bundle(Artifacts(find_bundle(self.source), self.source / "cache"))
         shutil.copytree(path.parent, self.prebuilt)
         shutil.rmtree(self.source / "optimized")
 
@@ -102,42 +102,42 @@ class Walk:
 
     def optimize(self) -> None:
         """Keep an int8 network and a report, as scripts/optimize does."""
-        optimized = Optimized(find_bundle(self.work / "models"), self.settings.cache)
+        artifacts = Artifacts(find_bundle(self.work / "models"), self.settings.cache)
 
         def save(path: Path) -> np.ndarray:
             path.write_text(self.network.read_text() + "<!-- another file -->")
             shutil.copyfile(self.network.with_suffix(".bin"), path.with_suffix(".bin"))
             return self.answers
 
-        optimized.add_network("int8", save)
-        optimized.add_report("what was measured")
+        artifacts.add_network("int8", save)
+        artifacts.add_report("what was measured")
 
     def start(self) -> None:
         """Start as a server does on what was left, and answer as before; publish where nothing was."""
         models = self.work / "models"
         (models / "leaves").mkdir(parents=True, exist_ok=True)
-        lineup = Curator(self.settings).look()
-        if not lineup.entries:
-            assert "holds no" in lineup.failure, lineup.failure
+        manifest = RepositoryScanner(self.settings).look()
+        if not manifest.entries:
+            assert "holds no" in manifest.failure, manifest.failure
             publish(self.source, models / "leaves", self.settings)
-            lineup = Curator(self.settings).look()
-        tidy(self.settings, lineup)
-        (entry,) = lineup.entries
+            manifest = RepositoryScanner(self.settings).look()
+        tidy(self.settings, manifest)
+        (entry,) = manifest.entries
         assert entry.version == 1
         assert find_damage(Path(entry.network)) == ""
         choice = Choice("openvino", "fp32", "cpu", 1, 1)
         loaded = load_engine(choice, entry.open(self.settings.cache))
         found = np.concatenate([loaded.forward([each]).logits for each in make_noise(SIDE)])
         assert np.abs(found - self.answers).max() < 1e-3 * np.abs(self.answers).max()
-        self.check_int8(Optimized(find_bundle(models), self.settings.cache))
+        self.check_int8(Artifacts(find_bundle(models), self.settings.cache))
         left = [path for path in self.work.rglob(".*") if path.name.startswith((".new", ".pub"))]
         assert not left, left
 
-    def check_int8(self, optimized: Optimized) -> None:
+    def check_int8(self, artifacts: Artifacts) -> None:
         """Check that int8 is there only with its report."""
-        if path := optimized.find_network("int8"):
+        if path := artifacts.find_network("int8"):
             assert find_damage(path.parent) == ""
-            assert optimized.report_path().read_text() == "what was measured"
+            assert artifacts.report_path().read_text() == "what was measured"
 
     def state(self) -> str:
         """Return what lies there now; drafts are told by what is in them."""

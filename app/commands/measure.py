@@ -28,7 +28,7 @@ from app.control.footprint import (
 from app.control.plan import usable_gpus
 from app.engines.engine import Choice, load_engine
 from app.errors import BundleError, NoDeviceMemory, OutOfMemory, PassingFailure, first_line
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, open_bundle
 from app.models.precision import FP32, choose_precision
 from app.settings import Settings
@@ -50,7 +50,7 @@ def prepare(settings: Settings, bundle: Bundle) -> dict[str, object]:
     from app.engines.conversion import ConversionError, convert_bundle  # noqa: PLC0415
 
     try:
-        convert_bundle(Optimized(bundle, settings.cache))
+        convert_bundle(Artifacts(bundle, settings.cache))
     except ConversionError as error:
         return {"unconvertible": str(error)}
     return {"unconvertible": ""}
@@ -73,12 +73,12 @@ def measure(
     """
     import app.web.app  # noqa: PLC0415, F401  (its memory is a worker's too)
 
-    optimized = Optimized(bundle, settings.cache)
+    artifacts = Artifacts(bundle, settings.cache)
     engine, gpu = choose_engine(settings)
-    if engine == "openvino" and optimized.find_network(FP32) is None:
+    if engine == "openvino" and artifacts.find_network(FP32) is None:
         return UNPREPARED
-    usable = usable_precisions(engine, optimized)
-    report = optimized.read_report()
+    usable = usable_precisions(engine, artifacts)
+    report = artifacts.read_report()
     kind = "cuda" if gpu else "cpu"
     precision, reason = choose_precision(report, kind, usable, settings.precision, settings.insist)
     if kind == "cpu" and settings.device == "auto" and list_gpus():
@@ -88,17 +88,17 @@ def measure(
     choice = Choice(engine, precision, device, planned_threads(settings), max_batch)
     need, assumed = Need(), False
     if gpu is None:
-        load_engine(choice, optimized).close()  # warmed up with the largest batch
+        load_engine(choice, artifacts).close()  # warmed up with the largest batch
     else:
         try:
-            need = measure_on_gpu(choice, optimized, gpu.uuid, last_try)
+            need = measure_on_gpu(choice, artifacts, gpu.uuid, last_try)
         except NoDeviceMemory:
             if sibling is None or sibling.precision != precision:
                 raise
             # The workers fill the GPU; where a worker's two versions do not fit, the old one goes first. Here it
             # is only made sure that the weights fit the network and answer numbers.
             in_fp32 = Choice("eager", FP32, "cpu", planned_threads(settings), 1)
-            load_engine(in_fp32, optimized).close()
+            load_engine(in_fp32, artifacts).close()
             need, assumed = Need(sibling.device_bytes, sibling.context_bytes), True
             reason += "; the GPU has no room to measure it: counted as the version before"
     footprint = Footprint(
@@ -115,7 +115,7 @@ class Need:
     context_bytes: int = 0
 
 
-def measure_on_gpu(choice: Choice, optimized: Optimized, uuid: str, last_try: bool) -> Need:
+def measure_on_gpu(choice: Choice, artifacts: Artifacts, uuid: str, last_try: bool) -> Need:
     """Load an engine on a GPU while no other server's process does; return what this process took there.
 
     Tensors are counted by torch's own allocator, at their peak. Only what CUDA takes beside them (its context, the
@@ -130,7 +130,7 @@ def measure_on_gpu(choice: Choice, optimized: Optimized, uuid: str, last_try: bo
     with hold_host_lock(uuid or choice.device, PROBE_TIMEOUT_S / 2):
         before = free_on(uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
-        engine = load_engine(choice, optimized)
+        engine = load_engine(choice, artifacts)
         torch.cuda.synchronize()
         after = free_on(uuid)
         held = held_by(uuid, os.getpid())
@@ -166,12 +166,12 @@ def choose_engine(settings: Settings) -> tuple[str, Gpu | None]:
     return ("openvino" if settings.engine == "auto" else settings.engine), None
 
 
-def usable_precisions(engine: str, optimized: Optimized) -> dict[str, str]:
+def usable_precisions(engine: str, artifacts: Artifacts) -> dict[str, str]:
     """Return every precision of an engine → empty, or why it cannot be served here."""
     if engine == "openvino":
         from app.engines import openvino  # noqa: PLC0415
 
-        return openvino.usable_precisions(optimized)
+        return openvino.usable_precisions(artifacts)
     if engine == "cuda":
         from app.engines import cuda  # noqa: PLC0415
 

@@ -25,7 +25,7 @@ from app.engines.quantisation import quantise
 from app.errors import BundleError, ServingError, SettingsError
 from app.logs import say
 from app.models.agreement import CONFIDENCE, compare, images_needed
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from app.models.precision import (
     FP32,
@@ -37,7 +37,7 @@ from app.models.precision import (
     digest_network,
     floor_percent,
 )
-from app.processing.images import Frame, decode_image
+from app.processing.images import InputTransform, decode_image
 from app.settings import Settings, count_cores
 from app.system.gpus import list_gpus
 from app.system.machine import processor
@@ -72,31 +72,33 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
         BundleError: the bundle cannot be served, or there are too few pictures.
     """
     bundle = find_bundle(settings.models, settings.model)
-    optimized = Optimized(bundle, settings.cache)
-    images = read_images(pictures or bundle.folder / "calibration", settings, bundle.card.frame)
+    artifacts = Artifacts(bundle, settings.cache)
+    images = read_images(
+        pictures or bundle.folder / "calibration", settings, bundle.config.transform
+    )
     say(f"{bundle.name}, version {bundle.version}: converting")
-    convert_bundle(optimized)
+    convert_bundle(artifacts)
     say(f"quantising to int8: calibrating on {len(images.calibrating):,} images")
-    quantise(optimized, images.calibrating)
+    quantise(artifacts, images.calibrating)
     say(f"fp32 reference (eager torch) on {len(images.exact):,} other images")
-    reference = run_engine(load(optimized, "eager", FP32), images.exact)
+    reference = run_engine(load(artifacts, "eager", FP32), images.exact)
 
     rows = []
-    for engine, precision, device in candidates(optimized):
+    for engine, precision, device in candidates(artifacts):
         say(f"measuring {precision} on {device}")
         served = images.exact if precision == FP32 else images.fast
-        row = measure(optimized, (engine, precision, device), served, reference)
+        row = measure(artifacts, (engine, precision, device), served, reference)
         say(f"  {row.objection or 'it agrees'}; {row.images_per_s:.0f} images/s")
         rows.append(row)
-    report = Report(optimized.weights_hash, len(images.calibrating), len(images.exact), tuple(rows))
-    return report, optimized.add_report(report.as_text())
+    report = Report(artifacts.weights_hash, len(images.calibrating), len(images.exact), tuple(rows))
+    return report, artifacts.add_report(report.as_text())
 
 
-def candidates(optimized: Optimized) -> list[tuple[str, str, str]]:
+def candidates(artifacts: Artifacts) -> list[tuple[str, str, str]]:
     """Return (engine, precision, device) of everything that this machine can run."""
     from app.engines import openvino  # noqa: PLC0415
 
-    usable = openvino.usable_precisions(optimized)
+    usable = openvino.usable_precisions(artifacts)
     found = [("openvino", precision, "cpu") for precision, reason in usable.items() if not reason]
     if torch.cuda.is_available():
         found += [("cuda", precision, "cuda:0") for precision in (FP32, TF32, "fp16")]
@@ -107,33 +109,33 @@ def candidates(optimized: Optimized) -> list[tuple[str, str, str]]:
     return found
 
 
-def load(optimized: Optimized, engine: str, precision: str, device: str = "cpu") -> Engine:
+def load(artifacts: Artifacts, engine: str, precision: str, device: str = "cpu") -> Engine:
     """Load an engine with all the cores."""
     batch = default_batch(device)
-    return load_engine(Choice(engine, precision, device, count_cores(), batch), optimized)
+    return load_engine(Choice(engine, precision, device, count_cores(), batch), artifacts)
 
 
 def measure(
-    optimized: Optimized,
+    artifacts: Artifacts,
     candidate: tuple[str, str, str],
     images: np.ndarray,
     reference: np.ndarray,
 ) -> Measurement:
     """Measure one candidate against the reference's logits."""
     engine_name, precision, device = candidate
-    engine = load(optimized, engine_name, precision, device)
+    engine = load(artifacts, engine_name, precision, device)
     logits = run_engine(engine, images)
-    bundle = optimized.bundle
+    bundle = artifacts.bundle
     with np.errstate(invalid="ignore"):  # infinite on both sides
         deviation = np.abs(logits - reference)
     finite = bool(np.isfinite(deviation).all())
-    network = optimized.find_network(INT8 if precision == INT8 else FP32)
+    network = artifacts.find_network(INT8 if precision == INT8 else FP32)
     size = network.with_suffix(".bin").stat().st_size if network else 0
     kind = device.partition(":")[0]
     return Measurement(
         kind,
         precision,
-        compare(bundle.card.decision, logits, reference, bundle.class_names, MIN_AGREEMENT),
+        compare(bundle.config.decision, logits, reference, bundle.class_names, MIN_AGREEMENT),
         round(float(deviation.max()), 4) if finite else None,
         round(float(deviation.mean()), 5) if finite else None,
         round(measure_speed(engine, images), 1),
@@ -165,7 +167,7 @@ def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def read_images(folder: Path, settings: Settings, frame: Frame) -> Images:
+def read_images(folder: Path, settings: Settings, transform: InputTransform) -> Images:
     """Return a folder's images: some to calibrate on, the others to measure on.
 
     An image's own pixels say what it is for, so it never changes sides, whatever else lies there.
@@ -175,7 +177,7 @@ def read_images(folder: Path, settings: Settings, frame: Frame) -> Images:
         BundleError: there are too few to measure on; the text says how many are needed.
     """
     calibrating, exact, fast = [], [], []
-    for pixels, as_served, digest in decode_distinct(folder, settings, frame):
+    for pixels, as_served, digest in decode_distinct(folder, settings, transform):
         if digest[0] % CALIBRATING == 0:
             calibrating.append(as_served)
         else:
@@ -193,7 +195,7 @@ def read_images(folder: Path, settings: Settings, frame: Frame) -> Images:
 
 
 def decode_distinct(
-    folder: Path, settings: Settings, frame: Frame
+    folder: Path, settings: Settings, transform: InputTransform
 ) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
     """Yield each image of a folder once: decoded exactly, decoded fast, and a digest of its pixels."""
     first: dict[bytes, Path] = {}
@@ -202,7 +204,7 @@ def decode_distinct(
             continue
         try:
             pixels, as_served = (
-                decode_file(path, settings, frame, fast=fast) for fast in (False, True)
+                decode_file(path, settings, transform, fast=fast) for fast in (False, True)
             )
         except (ServingError, OSError) as error:
             say(f"left out {path}: {getattr(error, 'message', error)}")
@@ -215,10 +217,12 @@ def decode_distinct(
         yield pixels, as_served, digest
 
 
-def decode_file(path: Path, settings: Settings, frame: Frame, fast: bool) -> np.ndarray:
+def decode_file(
+    path: Path, settings: Settings, transform: InputTransform, fast: bool
+) -> np.ndarray:
     """Return one image as the network takes it. Raises ServingError or OSError."""
     with path.open("rb") as file:
-        return decode_image(file, settings.max_pixels, settings.exif_rotate, fast, frame)
+        return decode_image(file, settings.max_pixels, settings.exif_rotate, fast, transform)
 
 
 def main() -> None:

@@ -23,9 +23,9 @@ from app.control.manifest import last_default
 from app.control.models_file import read_wanted
 from app.errors import BundleError, SettingsError
 from app.logs import say
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import (
-    CARD_FILE,
+    CONFIG_FILE,
     MAX_WEIGHTS_BYTES,
     SUMS_FILE,
     check_sums,
@@ -80,8 +80,8 @@ def check(folder: Path, source: Path, name: str, settings: Settings) -> None:
     """Serve a copy once. Raises BundleError with the paths of the ``source``."""
     try:
         check_sums(folder)  # the source's own, if it has any
-        optimized = Optimized(open_bundle(folder, name, 1), settings.cache)
-        footprint = find_footprint(settings, optimized)
+        artifacts = Artifacts(open_bundle(folder, name, 1), settings.cache)
+        footprint = find_footprint(settings, artifacts)
     except BundleError as error:
         told = str(error).replace(str(folder.resolve()), str(source))
         raise type(error)(told.replace(str(folder), str(source))) from error
@@ -100,7 +100,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
             f"{source} holds no model: expected a folder with model.pth and {CLASS_FILE}"
         )
     make_folder(folder)
-    for path in (weights, *(source / name for name in (CLASS_FILE, CARD_FILE, SUMS_FILE))):
+    for path in (weights, *(source / name for name in (CLASS_FILE, CONFIG_FILE, SUMS_FILE))):
         if os.path.lexists(path):
             copy_file(path, folder / path.name, MAX_WEIGHTS_BYTES)
     if os.path.lexists(source / CALIBRATION):

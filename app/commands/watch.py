@@ -1,7 +1,7 @@
 """The program that follows the models folder, beside Gunicorn: ``python -m app.commands.watch``.
 
 It checks, converts and measures what is new, in processes of its own and at low priority, and writes
-the lineup that the workers follow. Without it the server goes on with what it has.
+the manifest that the workers follow. Without it the server goes on with what it has.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import os
 import time
 
 from app.control.cleanup import tidy
-from app.control.manifest import LineupFile
-from app.control.scanner import Curator, Entry, Lineup
+from app.control.manifest import ManifestFile
+from app.control.scanner import Entry, Manifest, RepositoryScanner
 from app.logs import logging_config
 from app.settings import Settings
 
@@ -29,20 +29,20 @@ logger = logging.getLogger("follow")
 
 def follow(settings: Settings) -> None:
     """Look again and again, for ever. What goes wrong is logged once; then it is tried at growing pauses."""
-    file = LineupFile()
+    file = ManifestFile()
     # Gunicorn's master writes the first one. Here only what comes later is new. What an earlier start left is not
     # what is served now: its models folder may have been another.
-    while (lineup := file.read_current()) is None:
+    while (manifest := file.read_current()) is None:
         time.sleep(settings.poll_s)
-    curator = Curator(settings, lineup)
+    scanner = RepositoryScanner(settings, manifest)
     tidied, pause, trouble = 0.0, settings.poll_s, ""
     while True:
         try:
-            lineup = file.read_current() or lineup  # the master may have written another
-            lineup = look_once(curator, file, lineup)
+            manifest = file.read_current() or manifest  # the master may have written another
+            manifest = look_once(scanner, file, manifest)
             if not tidied or time.monotonic() - tidied > TIDY_S:
                 tidied = time.monotonic()  # what it meets must not delay the next looks
-                tidy(settings, lineup)
+                tidy(settings, manifest)
             if trouble:
                 logger.info("new versions are looked for again")
             pause, trouble = settings.poll_s, ""
@@ -54,16 +54,16 @@ def follow(settings: Settings) -> None:
         time.sleep(pause)
 
 
-def look_once(curator: Curator, file: LineupFile, before: Lineup) -> Lineup:
-    """Return the lineup as the folders are now, once the workers can know it. Raises OSError."""
-    found = curator.look()
+def look_once(scanner: RepositoryScanner, file: ManifestFile, before: Manifest) -> Manifest:
+    """Return the manifest as the folders are now, once the workers can know it. Raises OSError."""
+    found = scanner.look()
     if found != before or file.read() is None:  # somebody has removed it
         file.write(found)
         tell_changes(before, found)
     return found
 
 
-def tell_changes(before: Lineup, after: Lineup) -> None:
+def tell_changes(before: Manifest, after: Manifest) -> None:
     """Log what is new."""
     for entry in after.entries:
         if entry not in before.entries:
@@ -71,10 +71,10 @@ def tell_changes(before: Lineup, after: Lineup) -> None:
     for entry in before.entries:
         if entry not in after.entries:
             logger.info("no longer wanted: %s", describe(entry))
-    for refusal in after.refusals:
-        if refusal not in before.refusals:
+    for rejected in after.rejected:
+        if rejected not in before.rejected:
             logger.error(
-                "refused: %s, version %s: %s", refusal.name, refusal.version, refusal.reason
+                "refused: %s, version %s: %s", rejected.name, rejected.version, rejected.reason
             )
     for sentence in after.skipped:
         if sentence not in before.skipped:
@@ -96,7 +96,7 @@ def main() -> None:
     settings = Settings.from_env(os.environ)
     logging.config.dictConfig(logging_config(settings.log_level))
     if not settings.poll_s:
-        tidy(settings, LineupFile().read() or Lineup())
+        tidy(settings, ManifestFile().read() or Manifest())
         logger.info("SERVING_POLL_S=0: new versions are taken over on a reload only")
         return
     os.nice(NICENESS)

@@ -20,9 +20,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from app.control.scanner import Entry, Lineup
+from app.control.scanner import Entry, Manifest
 from app.errors import BundleError
-from app.models.artifacts import FORMAT, NETWORK_FOLDER, NETWORKS, Optimized
+from app.models.artifacts import FORMAT, NETWORK_FOLDER, NETWORKS, Artifacts
 from app.settings import Settings
 from app.system.files import DAY_S, age_s, lock_folder, remove_leftovers
 
@@ -33,40 +33,40 @@ MARK = ".unused"
 logger = logging.getLogger(__name__)
 
 
-def tidy(settings: Settings, lineup: Lineup) -> None:
-    """Remove derived files that neither this lineup nor anybody else has used for a day."""
+def tidy(settings: Settings, manifest: Manifest) -> None:
+    """Remove derived files that neither this manifest nor anybody else has used for a day."""
     try:
-        in_use = [(entry, entry.open(settings.cache)) for entry in lineup.entries]
+        in_use = [(entry, entry.open(settings.cache)) for entry in manifest.entries]
     except BundleError as error:
-        logger.info("derived files are left as they are until the next lineup: %s", error)
+        logger.info("derived files are left as they are until the next manifest: %s", error)
         return
-    for entry, optimized in in_use:
-        tidy_version(entry, optimized)
+    for entry, artifacts in in_use:
+        tidy_version(entry, artifacts)
     remove_leftovers(settings.cache)
-    used = {home.name for _, optimized in in_use for home in optimized.homes}
-    if lineup.entries:  # else it is not known what is in use
+    used = {home.name for _, artifacts in in_use for home in artifacts.homes}
+    if manifest.entries:  # else it is not known what is in use
         remove_unused(folders(settings.cache, HOME), used)
-    for entry, optimized in in_use:
+    for entry, artifacts in in_use:
         folder = Path(entry.folder)
         remove_leftovers(folder)
         remove_leftovers(folder.parent)
         remove_unused(folders(folder / "optimized", HOME), used)
-        for home in optimized.homes:
-            remove_unused(folders(home, NETWORK_FOLDER), names_in_use(optimized, entry))
+        for home in artifacts.homes:
+            remove_unused(folders(home, NETWORK_FOLDER), names_in_use(artifacts, entry))
 
 
-def tidy_version(entry: Entry, optimized: Optimized) -> None:
+def tidy_version(entry: Entry, artifacts: Artifacts) -> None:
     """Mark what a version uses, and remove the drafts beside it."""
-    for home in optimized.homes:
-        for path in (home, *(home / name for name in names_in_use(optimized, entry))):
+    for home in artifacts.homes:
+        for path in (home, *(home / name for name in names_in_use(artifacts, entry))):
             with suppress(OSError):  # it is not there, or cannot be written and so not be removed
                 os.utime(path)
         remove_leftovers(home)
 
 
-def names_in_use(optimized: Optimized, entry: Entry) -> set[str]:
+def names_in_use(artifacts: Artifacts, entry: Entry) -> set[str]:
     """Return the names of the networks that a version uses, or would use after a restart."""
-    latest = {optimized.latest_name(kind) for kind in set(NETWORKS.values())}
+    latest = {artifacts.latest_name(kind) for kind in set(NETWORKS.values())}
     return {Path(entry.network).name, *latest} - {""}
 
 

@@ -20,7 +20,7 @@ from dataclasses import fields as fields_of
 from importlib.metadata import version
 
 from app.errors import BundleError, PassingFailure
-from app.models.artifacts import NETWORKS, Optimized
+from app.models.artifacts import NETWORKS, Artifacts
 from app.models.bundle import Bundle
 from app.models.precision import FP32, INT8, TF32
 from app.settings import ROOT, Settings, count_cores
@@ -68,22 +68,22 @@ class Footprint:
 
 
 def find_footprint(
-    settings: Settings, optimized: Optimized, sibling: Footprint | None = None
+    settings: Settings, artifacts: Artifacts, sibling: Footprint | None = None
 ) -> Footprint:
     """Return what one worker needs: as measured before under the same conditions, or measured now.
 
     Args:
         settings: the settings.
-        optimized: the bundle.
+        artifacts: the bundle.
         sibling: what another version of the model needs; taken for the GPU where that has no room to measure.
 
     Raises:
         BundleError: the bundle cannot be served; the text says why.
     """
-    key = footprint_key(settings, optimized)
-    if known := read_footprint(optimized.read_footprints().get(key)):
+    key = footprint_key(settings, artifacts)
+    if known := read_footprint(artifacts.read_footprints().get(key)):
         return known
-    bundle = optimized.bundle
+    bundle = artifacts.bundle
     measured = run_probe(MEASURE, bundle, settings.environ, sibling)
     if measured == UNPREPARED:
         unconvertible = run_probe(PREPARE, bundle, settings.environ)["unconvertible"]
@@ -98,7 +98,7 @@ def find_footprint(
     if is_assumed:  # to be measured when there is room
         return footprint
     try:
-        optimized.add_footprint(footprint_key(settings, optimized), measured)
+        artifacts.add_footprint(footprint_key(settings, artifacts), measured)
     except BundleError as error:
         logger.warning("%s; the version is measured again at the next start", error)
     return footprint
@@ -130,15 +130,15 @@ def can_be(footprint: Footprint) -> bool:
     )
 
 
-def serving_network(optimized: Optimized, footprint: Footprint) -> str:
+def serving_network(artifacts: Artifacts, footprint: Footprint) -> str:
     """Return the folder of the converted network that a version is served with; empty where it needs none."""
     if footprint.engine != "openvino":
         return ""
-    network = optimized.find_network(NETWORKS[footprint.precision])
+    network = artifacts.find_network(NETWORKS[footprint.precision])
     return str(network.parent.resolve()) if network else ""
 
 
-def footprint_key(settings: Settings, optimized: Optimized) -> str:
+def footprint_key(settings: Settings, artifacts: Artifacts) -> str:
     """Return what a footprint depends on, as one line."""
     conditions = {
         "format": FORMAT,
@@ -148,9 +148,9 @@ def footprint_key(settings: Settings, optimized: Optimized) -> str:
         "insist": settings.insist,
         "max_batch": settings.max_batch,
         "threads": planned_threads(settings),
-        "report": str(optimized.read_report()),
-        "networks": [optimized.name_network(kind) for kind in (FP32, INT8)],
-        "classes": len(optimized.bundle.class_names),  # measuring compares it with the outputs
+        "report": str(artifacts.read_report()),
+        "networks": [artifacts.name_network(kind) for kind in (FP32, INT8)],
+        "classes": len(artifacts.bundle.class_names),  # measuring compares it with the outputs
         "processor": processor(),
         "gpus": [(gpu.name, gpu.driver) for gpu in list_gpus(settings.device)],
         "versions": [version("openvino"), version("torch")],

@@ -2,7 +2,7 @@
 
 It belongs to one running instance: it lies in the folder ``run`` beside Gunicorn's socket, not in the
 cache, which several servers may share, and it carries the id of the master that wrote it. So a worker
-never follows another server's lineup, nor one that an earlier start left there.
+never follows another server's manifest, nor one that an earlier start left there.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from app.control.scanner import Lineup
+from app.control.scanner import Manifest
 from app.errors import first_line
 from app.system.files import remove_leftovers, write_file
 from app.system.machine import read_stat
 
-LINEUP_FILE = Path("run", "lineup.json")  # from the folder in which supervisord starts everything
+MANIFEST_FILE = Path(
+    "run", "manifest.json"
+)  # from the folder in which supervisord starts everything
 
 
 @cache
@@ -36,33 +38,33 @@ def process_mark(pid: int) -> str:
         return ""
 
 
-class LineupFile:
-    """The lineup's file, as the master, a worker or the follower sees it.
+class ManifestFile:
+    """The manifest's file, as the master, a worker or the follower sees it.
 
     Attributes:
-        instance: whose lineup it is; the follower takes over the id that it finds.
+        instance: whose manifest it is; the follower takes over the id that it finds.
     """
 
     def __init__(self, instance: str = "") -> None:
         """Find it; it need not be there yet. Without an ``instance`` any master's is read."""
-        self._path = LINEUP_FILE.absolute()
+        self._path = MANIFEST_FILE.absolute()
         self._own = instance
         self._stat: tuple[int, int] | None = None
-        self._lineup: Lineup | None = None
+        self._manifest: Manifest | None = None
         self.instance = instance
 
-    def write(self, lineup: Lineup) -> None:
+    def write(self, manifest: Manifest) -> None:
         """Replace it, whole or not at all, also when the power fails. Raises OSError."""
         if not self._own:
             self.read()  # a master that started meanwhile has another id
         remove_leftovers(self._path.parent)
-        content = {"instance": self.instance, "lineup": lineup.as_text()}
+        content = {"instance": self.instance, "manifest": manifest.as_text()}
         write_file(self._path, json.dumps(content))
 
-    def try_write(self, lineup: Lineup) -> str:
+    def try_write(self, manifest: Manifest) -> str:
         """Replace it; return empty, or why that cannot be done. What an earlier start left is removed then."""
         try:
-            self.write(lineup)
+            self.write(manifest)
         except OSError as error:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
@@ -72,33 +74,33 @@ class LineupFile:
             )
         return ""
 
-    def read(self) -> Lineup | None:
-        """Return the lineup; None where there is none that can be read, or it is another instance's.
+    def read(self) -> Manifest | None:
+        """Return the manifest; None where there is none that can be read, or it is another instance's.
 
         Costs one system call while nothing changes.
         """
         try:
             stat = self._path.stat()
             if (stat.st_ino, stat.st_mtime_ns) != self._stat:
-                self._lineup = None
+                self._manifest = None
                 content = json.loads(self._path.read_text(encoding="utf-8"))
                 if self._own in ("", content["instance"]):
-                    self._lineup = Lineup.from_text(content["lineup"])
+                    self._manifest = Manifest.from_text(content["manifest"])
                     self.instance = str(content["instance"])
                 self._stat = stat.st_ino, stat.st_mtime_ns
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
-        return self._lineup
+        return self._manifest
 
-    def read_current(self) -> Lineup | None:
-        """Return the lineup as ``read``, but only that of a master which runs now, not what an earlier start left."""
-        lineup = self.read()
+    def read_current(self) -> Manifest | None:
+        """Return the manifest as ``read``, but only that of a master which runs now, not what an earlier start left."""
+        manifest = self.read()
         pid = self.instance.partition("-")[0]
         mark = process_mark(int(pid)) if pid.isdecimal() else ""
-        return lineup if mark and self.instance.startswith(f"{mark}-") else None
+        return manifest if mark and self.instance.startswith(f"{mark}-") else None
 
 
 def last_default() -> str:
     """Return the default model of the last start in this folder; empty where there was none."""
-    lineup = LineupFile().read()
-    return lineup.default if lineup else ""
+    manifest = ManifestFile().read()
+    return manifest.default if manifest else ""

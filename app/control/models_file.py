@@ -19,7 +19,7 @@ from google.protobuf import (
     text_format,
 )
 
-from app.control.repository import ModelConfig, Policy
+from app.control.repository import Policy, ServedModel
 from app.errors import BundleError, first_line
 from app.models.folders import find_models
 from app.names import name_problem
@@ -89,7 +89,7 @@ class Wanted:
         skipped: for each folder that was left out, a sentence that says why.
     """
 
-    configs: list[ModelConfig]
+    configs: list[ServedModel]
     is_named: bool
     skipped: tuple[str, ...] = ()
 
@@ -104,11 +104,11 @@ def read_wanted(settings: Settings) -> Wanted:
         return Wanted(read_configs(settings), is_named=True)
     found = find_models(settings.models, settings.model)
     policy = Policy.from_text(settings.versions)
-    configs = [ModelConfig(name, folder, policy) for name, folder in found.folders.items()]
+    configs = [ServedModel(name, folder, policy) for name, folder in found.folders.items()]
     return Wanted(configs, bool(settings.model), found.skipped)
 
 
-def read_configs(settings: Settings) -> list[ModelConfig]:
+def read_configs(settings: Settings) -> list[ServedModel]:
     """Return the models to serve, the default first. Raises as ``read_wanted`` does."""
     if settings.models_file is None:
         return read_wanted(settings).configs
@@ -119,7 +119,7 @@ def read_configs(settings: Settings) -> list[ModelConfig]:
     return sorted(configs, key=lambda config: config.name != settings.model)
 
 
-def read_models_file(path: Path) -> list[ModelConfig]:
+def read_models_file(path: Path) -> list[ServedModel]:
     """Read a models file of either form; relative paths in it count from its folder.
 
     Raises:
@@ -146,7 +146,7 @@ def read_models_file(path: Path) -> list[ModelConfig]:
     return configs
 
 
-def read_config(path: Path, message: Any) -> ModelConfig:
+def read_config(path: Path, message: Any) -> ServedModel:
     """Read one model. Raises BundleError."""
     where = f"{path}: model {message.name!r}"
     if not message.name or not message.base_path:
@@ -168,7 +168,7 @@ def read_config(path: Path, message: Any) -> ModelConfig:
             )
     if traffic and not sum(traffic.values()):
         raise BundleError(f"{where}: the shares of its traffic are all 0")
-    return ModelConfig(
+    return ServedModel(
         message.name, path.parent / message.base_path, read_policy(message), labels, traffic
     )
 

@@ -23,8 +23,8 @@ from app.control.footprint import (
     default_batch,
     share_cores,
 )
-from app.control.manifest import LineupFile, instance_id, last_default
-from app.control.scanner import Curator, Lineup
+from app.control.manifest import ManifestFile, instance_id, last_default
+from app.control.scanner import Manifest, RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError
 from app.settings import Settings, count_cores
@@ -39,7 +39,7 @@ OWN_MEMORY_WAIT_S = 5
 
 
 @dataclass(frozen=True)
-class Seat:
+class Placement:
     """Where one worker runs.
 
     Attributes:
@@ -58,16 +58,16 @@ class Plan:
     """The workers to start.
 
     Attributes:
-        seats: one for each worker, in the order of their slots.
-        lineup: what they serve at first.
+        placements: one for each worker, in the order of their slots.
+        manifest: what they serve at first.
         lines: (what, text) rows of the table that gives the reasons.
         warning: empty, or what an operator should know at once.
-        is_followed: the lineup's file goes on to other lineups (``app/commands/watch.py``).
+        is_followed: the manifest's file goes on to other manifests (``app/commands/watch.py``).
         is_tight: memory does not hold even one worker with all that it is to serve.
     """
 
-    seats: tuple[Seat, ...]
-    lineup: Lineup
+    placements: tuple[Placement, ...]
+    manifest: Manifest
     lines: tuple[tuple[str, str], ...] = ()
     warning: str = ""
     is_followed: bool = True
@@ -75,32 +75,32 @@ class Plan:
 
     def engines(self, settings: Settings) -> set[str]:
         """Return the engines that the workers need; where nothing can be served yet, the one that will be needed."""
-        needed = {entry.footprint.engine for entry in self.lineup.entries}
+        needed = {entry.footprint.engine for entry in self.manifest.entries}
         if needed:
             return needed
-        on_gpu = self.seats[0].device != "cpu"
+        on_gpu = self.placements[0].device != "cpu"
         return {"cuda" if on_gpu else settings.engine.replace("auto", "openvino")}
 
-    def seat(self, slot: int) -> Seat:
+    def placement(self, slot: int) -> Placement:
         """Return the seat of a slot; a slot outlives its worker, so its replacement runs the same way."""
-        return self.seats[slot % len(self.seats)]
+        return self.placements[slot % len(self.placements)]
 
 
-def make_plan(settings: Settings, lineup: Lineup, before: Plan | None = None) -> Plan:
-    """Plan the workers that serve a lineup.
+def make_plan(settings: Settings, manifest: Manifest, before: Plan | None = None) -> Plan:
+    """Plan the workers that serve a manifest.
 
     Args:
         settings: the settings.
-        lineup: what each worker serves.
+        manifest: what each worker serves.
         before: the plan whose workers run now and will leave: what they hold counts as free.
     """
     # Where nothing can be served yet, what comes may need the GPUs.
-    on_gpu = not lineup.entries or any(e.footprint.device == "cuda" for e in lineup.entries)
+    on_gpu = not manifest.entries or any(e.footprint.device == "cuda" for e in manifest.entries)
     try:
         gpus = usable_gpus(settings.device) if on_gpu and settings.device != "cpu" else []
-    except BundleError:  # the lineup says so too: nothing could be measured
+    except BundleError:  # the manifest says so too: nothing could be measured
         gpus = []
-    return fit_workers(settings, lineup, gpus, before)
+    return fit_workers(settings, manifest, gpus, before)
 
 
 # The master adopts a plan before it forks; its workers find it here.
@@ -108,14 +108,16 @@ _adopted: Plan | None = None
 
 
 def adopt_plan(settings: Settings) -> Plan:
-    """Look at the models folder, write the lineup, and make the plan that this process and its children follow."""
+    """Look at the models folder, write the manifest, and make the plan that this process and its children follow."""
     global _adopted  # noqa: PLW0603
-    file, before = LineupFile(instance_id()), _adopted
+    file, before = ManifestFile(instance_id()), _adopted
     if before:  # the workers have followed the file since
-        before = replace(before, lineup=file.read() or before.lineup)
-    lineup = Curator(settings, before.lineup if before else None, last_default()).look()
-    trouble = file.try_write(lineup)
-    plan = make_plan(settings, lineup, before)
+        before = replace(before, manifest=file.read() or before.manifest)
+    manifest = RepositoryScanner(
+        settings, before.manifest if before else None, last_default()
+    ).look()
+    trouble = file.try_write(manifest)
+    plan = make_plan(settings, manifest, before)
     if trouble:
         plan = replace(plan, warning="; ".join(filter(None, (plan.warning, trouble))))
     _adopted = replace(plan, is_followed=settings.poll_s > 0)
@@ -132,50 +134,52 @@ def restore_plan(plan: Plan | None) -> None:
     global _adopted  # noqa: PLW0603
     _adopted = plan
     if plan and not plan.is_followed:
-        LineupFile(instance_id()).try_write(plan.lineup)
+        ManifestFile(instance_id()).try_write(plan.manifest)
 
 
 def fits_beside(settings: Settings, plan: Plan) -> bool:
     """Return whether memory holds the workers of a plan beside those that run now."""
-    beside = make_plan(settings, plan.lineup)
+    beside = make_plan(settings, plan.manifest)
     # The plan may warn of more than memory: of a full disk, say.
-    return len(beside.seats) == len(plan.seats) and beside.warning in plan.warning
+    return len(beside.placements) == len(plan.placements) and beside.warning in plan.warning
 
 
 def current_plan(settings: Settings) -> Plan:
     """Return the adopted plan, or make one where no master did."""
-    return _adopted or make_plan(settings, Curator(settings, default=last_default()).look())
+    return _adopted or make_plan(
+        settings, RepositoryScanner(settings, default=last_default()).look()
+    )
 
 
 def planned_workers() -> int:
     """Return how many workers there are to be; where no master planned them, there is one."""
-    return len(_adopted.seats) if _adopted else 1
+    return len(_adopted.placements) if _adopted else 1
 
 
-def follow_lineup(settings: Settings) -> Callable[[], Lineup]:
-    """Return what reads the lineup as it is now: from its file, or as it was last where that cannot be read."""
-    file, last = LineupFile(instance_id()), None
+def follow_manifest(settings: Settings) -> Callable[[], Manifest]:
+    """Return what reads the manifest as it is now: from its file, or as it was last where that cannot be read."""
+    file, last = ManifestFile(instance_id()), None
 
-    def read() -> Lineup:
+    def read() -> Manifest:
         nonlocal last
-        last = file.read() or last or current_plan(settings).lineup
+        last = file.read() or last or current_plan(settings).manifest
         return last
 
     return read
 
 
-def choose_how(settings: Settings, seat: Seat, footprint: Footprint) -> Choice:
+def choose_how(settings: Settings, placement: Placement, footprint: Footprint) -> Choice:
     """Return how a version runs in a seat.
 
     Raises:
         BundleError: it was measured on a GPU and the seat is none: Gunicorn has to be reloaded.
     """
-    if footprint.device == "cuda" and seat.device == "cpu":
+    if footprint.device == "cuda" and placement.device == "cpu":
         raise BundleError("it needs a GPU and this worker was started without: reload Gunicorn")
-    on_gpu = "cuda:0" if seat.gpu else seat.device
+    on_gpu = "cuda:0" if placement.gpu else placement.device
     device = on_gpu if footprint.device == "cuda" else "cpu"
     max_batch = settings.max_batch or default_batch(footprint.device)
-    return Choice(footprint.engine, footprint.precision, device, seat.threads, max_batch)
+    return Choice(footprint.engine, footprint.precision, device, placement.threads, max_batch)
 
 
 def usable_gpus(wanted: str) -> list[Gpu]:
@@ -190,31 +194,31 @@ def usable_gpus(wanted: str) -> list[Gpu]:
 
 
 def fit_workers(
-    settings: Settings, lineup: Lineup, gpus: Sequence[Gpu], before: Plan | None = None
+    settings: Settings, manifest: Manifest, gpus: Sequence[Gpu], before: Plan | None = None
 ) -> Plan:
     """Return the plan for what was measured and what is free now."""
     lines = []
-    for entry in lineup.entries:
+    for entry in manifest.entries:
         measured = entry.footprint
         lines.append(("model", f"{entry.name}, version {entry.version}"))
         lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
-    if lineup.default_told:
-        lines.append(("default", lineup.default_told))
-    lines += [("skipped", sentence) for sentence in lineup.skipped]
-    each, text = worker_need(settings, lineup)
+    if manifest.default_told:
+        lines.append(("default", manifest.default_told))
+    lines += [("skipped", sentence) for sentence in manifest.skipped]
+    each, text = worker_need(settings, manifest)
     lines.append(("worker", text))
     if any(gpu.is_unified for gpu in gpus):
-        each += device_need(lineup)  # one memory for both
+        each += device_need(manifest)  # one memory for both
     host = read_host_memory()
-    held = len(before.seats) * host_need(before.lineup) if before else 0
+    held = len(before.placements) * host_need(before.manifest) if before else 0
     host_room, text = count_room(host.free + held, host.total, each, settings)
     lines.append(("host", text))
     fits_bare = host.free + held >= each  # with the reserve
     rooms, fitting = [], []
     for gpu in gpus:
         free = gpu.free + held_on(f"cuda:{gpu.index}", before)
-        fitting.append(free >= device_need(lineup))
-        room, text = count_room(free, gpu.total, device_need(lineup), settings)
+        fitting.append(free >= device_need(manifest))
+        room, text = count_room(free, gpu.total, device_need(manifest), settings)
         rooms.append(room)
         lines.append((f"GPU {gpu.index}", f"{gpu.name}: {text}"))
     by_cores = count_cores() // (CORES_PER_GPU_WORKER if gpus else CORES_PER_CPU_WORKER)
@@ -245,21 +249,21 @@ def fit_workers(
     )
     max_batch = settings.max_batch or default_batch("cuda" if gpus else "cpu")
     lines.append(("plan", f"{count(workers)}: {on}; {threads} threads, batches up to {max_batch}"))
-    if not lineup.entries:  # nothing was measured: the sums above say nothing
+    if not manifest.entries:  # nothing was measured: the sums above say nothing
         lines = [("plan", f"{count(workers)}: {on}; nothing can be served yet")]
     uuids = {f"cuda:{gpu.index}": gpu.uuid for gpu in gpus}
-    seats = tuple(Seat(device, threads, uuids.get(device, "")) for device in devices)
-    return Plan(seats, lineup, tuple(lines), warning, is_tight=is_tight)
+    placements = tuple(Placement(device, threads, uuids.get(device, "")) for device in devices)
+    return Plan(placements, manifest, tuple(lines), warning, is_tight=is_tight)
 
 
-def host_need(lineup: Lineup) -> int:
+def host_need(manifest: Manifest) -> int:
     """Return the host memory in bytes that the models of one worker need; counts what they share for each."""
-    return sum(entry.footprint.host_bytes for entry in lineup.entries)
+    return sum(entry.footprint.host_bytes for entry in manifest.entries)
 
 
-def worker_need(settings: Settings, lineup: Lineup) -> tuple[int, str]:
+def worker_need(settings: Settings, manifest: Manifest) -> tuple[int, str]:
     """Return the host memory in bytes that one worker needs, with its requests, and the sum in words."""
-    models, decoding = host_need(lineup), decode_budget_bytes(settings)
+    models, decoding = host_need(manifest), decode_budget_bytes(settings)
     need = models + request_budget_bytes(settings)
     return need, (
         f"{need / GIB:.2f} GiB: {models / GIB:.2f} models, {decoding / GIB:.2f} pictures being decoded, "
@@ -267,12 +271,12 @@ def worker_need(settings: Settings, lineup: Lineup) -> tuple[int, str]:
     )
 
 
-def device_need(lineup: Lineup) -> int:
-    """Return the GPU memory in bytes that one worker needs for a lineup."""
-    return sum(entry.footprint.device_bytes for entry in lineup.entries)
+def device_need(manifest: Manifest) -> int:
+    """Return the GPU memory in bytes that one worker needs for a manifest."""
+    return sum(entry.footprint.device_bytes for entry in manifest.entries)
 
 
-def lacking_room(settings: Settings, seat: Seat, footprint: Footprint) -> str:
+def lacking_room(settings: Settings, placement: Placement, footprint: Footprint) -> str:
     """Return the sum of the first memory that one more version does not fit into, or empty.
 
     The reserve and the requests' memory stay free.
@@ -285,7 +289,7 @@ def lacking_room(settings: Settings, seat: Seat, footprint: Footprint) -> str:
         sums += [
             (f"GPU {gpu.index}", count_room(gpu.free, gpu.total, on_device, settings))
             for gpu in list_gpus()
-            if seat.device == f"cuda:{gpu.index}"
+            if placement.device == f"cuda:{gpu.index}"
         ]
     return next((f"{where}: {text}" for where, (room, text) in sums if not room), "")
 
@@ -300,7 +304,9 @@ def further_need(footprint: Footprint) -> int:
 
 
 @contextmanager
-def room_on_device(settings: Settings, seat: Seat, footprint: Footprint) -> Iterator[None]:
+def room_on_device(
+    settings: Settings, placement: Placement, footprint: Footprint
+) -> Iterator[None]:
     """Hold a GPU while a worker loads onto it, once there is room for the version; on the CPU do nothing.
 
     On a reload the old workers still hold their memory when the new ones start. One process loads at a
@@ -313,10 +319,10 @@ def room_on_device(settings: Settings, seat: Seat, footprint: Footprint) -> Iter
         return
     needed = further_need(footprint)
     wait_s = OWN_MEMORY_WAIT_S if _has_context else settings.load_timeout_s
-    with hold_host_lock(seat.gpu or seat.device, settings.load_timeout_s):
+    with hold_host_lock(placement.gpu or placement.device, settings.load_timeout_s):
         until = time.monotonic() + wait_s
-        while seat.gpu and time.monotonic() < until:
-            free = free_on(seat.gpu)
+        while placement.gpu and time.monotonic() < until:
+            free = free_on(placement.gpu)
             if free is None or free >= needed:
                 break
             time.sleep(MEMORY_POLL_S)
@@ -340,7 +346,9 @@ def held_on(device: str, before: Plan | None) -> int:
     """Return the bytes that the workers of an earlier plan hold on a GPU."""
     if before is None:
         return 0
-    return device_need(before.lineup) * sum(seat.device == device for seat in before.seats)
+    return device_need(before.manifest) * sum(
+        placement.device == device for placement in before.placements
+    )
 
 
 def deal_out(workers: int, devices: Sequence[str], rooms: Sequence[int]) -> list[str]:
@@ -363,15 +371,15 @@ def count(workers: int) -> str:
 def main() -> None:
     """Print the plan for the environment's settings, with its reasons."""
     settings = Settings.from_env(os.environ)
-    plan = make_plan(settings, Curator(settings, default=last_default()).look())
+    plan = make_plan(settings, RepositoryScanner(settings, default=last_default()).look())
     for what, text in plan.lines:
         print(f"{what:8}{text}")
     if plan.warning:
         print(f"warning {plan.warning}")
-    for refusal in plan.lineup.refusals:
-        print(f"refused {refusal.name}, version {refusal.version}: {refusal.reason}")
-    if plan.lineup.failure:
-        sys.exit(f"no worker can serve: {plan.lineup.failure}")
+    for rejected in plan.manifest.rejected:
+        print(f"refused {rejected.name}, version {rejected.version}: {rejected.reason}")
+    if plan.manifest.failure:
+        sys.exit(f"no worker can serve: {plan.manifest.failure}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ServedModel:
     """One model as the operator wants it.
 
     Attributes:

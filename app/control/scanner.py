@@ -1,7 +1,7 @@
-"""The lineup: the versions that all workers serve, each of them checked, converted and measured before.
+"""The manifest: the versions that all workers serve, each of them checked, converted and measured before.
 
-One process decides (the ``Curator``: Gunicorn's master at the start and on a reload, ``app/commands/watch.py``
-from then on) and writes the lineup into a file; the workers follow it. So a version is converted
+One process decides (the ``RepositoryScanner``: Gunicorn's master at the start and on a reload, then
+``app/commands/watch.py``) and writes the manifest into a file; the workers follow it. So a version is converted
 once, whoever serves it, and one that cannot be served never reaches a worker.
 """
 
@@ -20,10 +20,10 @@ from typing import Any
 
 from app.control.footprint import Footprint, find_footprint, serving_network
 from app.control.models_file import Wanted, read_wanted
-from app.control.repository import ModelConfig, choose_versions
+from app.control.repository import ServedModel, choose_versions
 from app.errors import BundleError, PassingFailure, first_line
-from app.models.artifacts import Optimized
-from app.models.bundle import CARD_FILE, SUMS_FILE, check_sums, open_bundle
+from app.models.artifacts import Artifacts
+from app.models.bundle import CONFIG_FILE, SUMS_FILE, check_sums, open_bundle
 from app.models.folders import CLASS_FILE, WEIGHT_FILES, versions_of
 from app.models.precision import REPORT_FILE
 from app.settings import Settings
@@ -34,7 +34,7 @@ from app.system.machine import hold_lock
 RETRY_S, RETRY_MOST_S = 60, 3600
 MAX_REASON = 1000  # characters
 LOOK_WAIT_S = 10  # for another process that looks at the same folders: it may convert for minutes
-WATCHED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE, SUMS_FILE, REPORT_FILE)
+WATCHED = (*WEIGHT_FILES, CLASS_FILE, CONFIG_FILE, SUMS_FILE, REPORT_FILE)
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
 
@@ -70,14 +70,14 @@ class Entry:
         network = Path(self.network).name
         return self.name, self.version, self.weights_hash, engine, precision, network
 
-    def open(self, cache: Path) -> Optimized:
+    def open(self, cache: Path) -> Artifacts:
         """Open its files. Raises BundleError, also where its card is another by now."""
         bundle = open_bundle(Path(self.folder), self.name, self.version)
         if not bundle.is_content(self.weights_hash):
             raise BundleError(
-                f"{bundle.folder / CARD_FILE} has changed since the version was checked"
+                f"{bundle.folder / CONFIG_FILE} has changed since the version was checked"
             )
-        return Optimized(bundle, cache, self.weights_hash, Path(self.network).name)
+        return Artifacts(bundle, cache, self.weights_hash, Path(self.network).name)
 
     def is_whole(self) -> bool:
         """Tell whether its network is still there: a worker that finds it damaged removes it."""
@@ -85,7 +85,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RejectedVersion:
     """A version that was found and is not served, and why; ``folder`` is where it lies."""
 
     name: str
@@ -105,13 +105,13 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Lineup:
+class Manifest:
     """What is to be served.
 
     Attributes:
         default: the model that a request means which names none.
         entries: the versions.
-        refusals: those that cannot be served.
+        rejected: those that cannot be served.
         labels: model → label → version.
         traffic: model → label or version → share of the requests.
         problem: empty, or what is wrong with the models folder as a whole.
@@ -120,7 +120,7 @@ class Lineup:
 
     default: str = ""
     entries: tuple[Entry, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
+    rejected: tuple[RejectedVersion, ...] = ()
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     traffic: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     problem: str = ""
@@ -142,21 +142,21 @@ class Lineup:
         """Empty, or why nothing at all can be served."""
         if self.entries:
             return ""
-        return self.problem or "; ".join(refusal.reason for refusal in self.refusals)
+        return self.problem or "; ".join(rejected.reason for rejected in self.rejected)
 
     def as_text(self) -> str:
         """Return it as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
-    def from_text(cls, text: str) -> Lineup:
+    def from_text(cls, text: str) -> Manifest:
         """Read ``as_text``. Raises ValueError, TypeError or LookupError on anything else."""
         content: dict[str, Any] = json.loads(text)
         content["entries"] = tuple(
             Entry(**{**entry, "footprint": Footprint(**entry["footprint"])})
             for entry in content["entries"]
         )
-        content["refusals"] = tuple(Refusal(**refusal) for refusal in content["refusals"])
+        content["refusals"] = tuple(RejectedVersion(**rejected) for rejected in content["refusals"])
         content["skipped"] = tuple(content["skipped"])
         return cls(**content)
 
@@ -169,22 +169,22 @@ class Checked:
         fingerprint: of these files.
         result: an entry, or why there is none.
         pause_s: where the reason may pass, how long the next check waits; 0 where it cannot pass.
-        at: when it was checked, by the curator's clock.
+        at: when it was checked, by the scanner's clock.
     """
 
     fingerprint: Fingerprint
-    result: Entry | Refusal
+    result: Entry | RejectedVersion
     pause_s: float = 0
     at: float = 0
 
 
-class Curator:
-    """Looks after the lineup: checks what is new in the models folder, and remembers what it has checked."""
+class RepositoryScanner:
+    """Looks after the manifest: checks what is new in the models folder, and remembers what it has checked."""
 
     def __init__(
         self,
         settings: Settings,
-        before: Lineup | None = None,
+        before: Manifest | None = None,
         default: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -197,14 +197,14 @@ class Curator:
             clock: tells the time in seconds.
         """
         self._settings = settings
-        self._lineup = before or Lineup(default)
+        self._manifest = before or Manifest(default)
         self._clock = clock
         self._checked: dict[tuple[str, Path], Checked] = {}
         self._seen: dict[Path, Fingerprint] = {}
         self._looked = False
 
-    def look(self, wait_s: float = LOOK_WAIT_S) -> Lineup:
-        """Return the lineup as the folders are now; takes seconds where something is new, else microseconds.
+    def look(self, wait_s: float = LOOK_WAIT_S) -> Manifest:
+        """Return the manifest as the folders are now; takes seconds where something is new, else microseconds.
 
         Another process may be looking at the same folders. After ``wait_s`` this one stays with what
         it has, or, where that is nothing, looks all the same.
@@ -214,37 +214,37 @@ class Curator:
         makes this raise.
         """
         try:
-            self._lineup = self._look(wait_s)
+            self._manifest = self._look(wait_s)
         except BundleError as error:
-            self._lineup = dataclasses.replace(self._lineup, problem=bounded(error))
+            self._manifest = dataclasses.replace(self._manifest, problem=bounded(error))
         except Exception as error:  # noqa: BLE001  (foreign ground: nothing there may end the master)
             problem = f"the models cannot be looked at: {type(error).__name__}: {first_line(error)}"
-            self._lineup = dataclasses.replace(self._lineup, problem=problem)
-        return self._lineup
+            self._manifest = dataclasses.replace(self._manifest, problem=problem)
+        return self._manifest
 
-    def _look(self, wait_s: float) -> Lineup:
-        """Return the lineup as the folders are now. Raises BundleError where they do not tell what is wanted."""
+    def _look(self, wait_s: float) -> Manifest:
+        """Return the manifest as the folders are now. Raises BundleError where they do not tell what is wanted."""
         wanted = read_wanted(self._settings)
         # Two that look at once would convert everything twice.
-        with hold_lock(self._settings.cache / "curator.lock", wait_s) as held:
-            if held is False and self._lineup.entries:
-                return self._lineup
+        with hold_lock(self._settings.cache / "scanner.lock", wait_s) as held:
+            if held is False and self._manifest.entries:
+                return self._manifest
             parts = [self._look_at(config) for config in wanted.configs]
         self._looked = True
         entries = tuple(entry for entries, _, _ in parts for entry in entries)
-        found = Lineup(
+        found = Manifest(
             default=self._choose_default(wanted, {entry.name for entry in entries}),
             entries=entries,
-            refusals=tuple(refusal for _, refusals, _ in parts for refusal in refusals),
+            rejected=tuple(one for _, several, _ in parts for one in several),
             labels={one.name: dict(one.labels) for one in wanted.configs if one.labels},
             traffic={one.name: dict(one.traffic) for one in wanted.configs if one.traffic},
             problem="; ".join(problem for _, _, problem in parts if problem),
             skipped=wanted.skipped,
         )
-        if found.entries or not self._lineup.entries:
+        if found.entries or not self._manifest.entries:
             return found
         return dataclasses.replace(
-            self._lineup, refusals=found.refusals, problem=found.problem, skipped=found.skipped
+            self._manifest, rejected=found.rejected, problem=found.problem, skipped=found.skipped
         )
 
     def _choose_default(self, wanted: Wanted, served: set[str]) -> str:
@@ -256,12 +256,14 @@ class Curator:
         names = [config.name for config in wanted.configs]
         if wanted.is_named:
             return names[0]
-        before = self._lineup.default
+        before = self._manifest.default
         return next((name for name in (before, *names) if name in served), names[0])
 
-    def _look_at(self, config: ModelConfig) -> tuple[list[Entry], list[Refusal], str]:
+    def _look_at(self, config: ServedModel) -> tuple[list[Entry], list[RejectedVersion], str]:
         """Return one model's entries and refusals, and a problem or empty."""
-        kept = {entry.version: entry for entry in self._lineup.entries if entry.name == config.name}
+        kept = {
+            entry.version: entry for entry in self._manifest.entries if entry.name == config.name
+        }
         try:
             versions = versions_of(config.folder)
             found = {folder: take_fingerprint(folder) for folder in versions.values()}
@@ -273,7 +275,7 @@ class Curator:
             if self._is_settled(folder, found[folder])
         }
         self._seen |= found
-        results: dict[int, Entry | Refusal] = {}
+        results: dict[int, Entry | RejectedVersion] = {}
 
         def is_servable(version: int, folder: Path) -> bool:
             if version in settled:
@@ -284,11 +286,11 @@ class Curator:
 
         chosen = choose_versions(config.policy, versions, is_servable)
         entries = [result for v in chosen if isinstance(result := results[v], Entry)]
-        refusals = [result for result in results.values() if isinstance(result, Refusal)]
+        rejected = [result for result in results.values() if isinstance(result, RejectedVersion)]
         if entries:
-            return entries, refusals, ""
+            return entries, rejected, ""
         problem = "" if versions else f"{config.folder} holds no version of the model"
-        return list(kept.values()), refusals, problem
+        return list(kept.values()), rejected, problem
 
     def _is_settled(self, folder: Path, fingerprint: Fingerprint) -> bool:
         """Tell whether a version looks finished: it came as a whole, or did not change since the last look."""
@@ -297,7 +299,7 @@ class Curator:
 
     def _check(
         self, name: str, version: int, folder: Path, fingerprint: Fingerprint
-    ) -> Entry | Refusal:
+    ) -> Entry | RejectedVersion:
         """Check, convert and measure a version, unless that was done with these very files.
 
         What was refused for a reason that may pass is checked again, after pauses that double.
@@ -311,25 +313,25 @@ class Curator:
             pause_s = min(max(known.pause_s * 2, RETRY_S), RETRY_MOST_S)
         else:
             pause_s = RETRY_S
-        result: Entry | Refusal
+        result: Entry | RejectedVersion
         try:
-            served = (entry.footprint for entry in self._lineup.entries if entry.name == name)
+            served = (entry.footprint for entry in self._manifest.entries if entry.name == name)
             result = check_version(self._settings, folder, name, version, next(served, None))
             pause_s = 0
         except (PassingFailure, OSError, MemoryError) as error:
             reason = f"{bounded(error) or type(error).__name__}; it is tried again, at longer and longer intervals"
-            result = Refusal(name, version, reason, str(folder))
+            result = RejectedVersion(name, version, reason, str(folder))
         except BundleError as error:
-            result, pause_s = Refusal(name, version, bounded(error), str(folder)), 0
+            result, pause_s = RejectedVersion(name, version, bounded(error), str(folder)), 0
         except Exception as error:  # noqa: BLE001  (foreign ground: nothing there may end the master)
             reason = f"{folder}: {type(error).__name__}: {first_line(error)}"
-            result, pause_s = Refusal(name, version, reason, str(folder)), 0
+            result, pause_s = RejectedVersion(name, version, reason, str(folder)), 0
         self._checked[name, folder] = Checked(fingerprint, result, pause_s, self._clock())
         return result
 
 
 def bounded(error: Exception) -> str:
-    """Return an error's text, as much of it as a log and the lineup's file shall hold."""
+    """Return an error's text, as much of it as a log and the manifest's file shall hold."""
     return str(error)[:MAX_REASON]
 
 
@@ -344,10 +346,10 @@ def check_version(
         BundleError: it cannot; the text says why.
     """
     check_sums(folder)
-    optimized = Optimized(open_bundle(folder, name, version), settings.cache)
-    footprint = find_footprint(settings, optimized, sibling)
-    network = serving_network(optimized, footprint)
-    return Entry(name, version, str(folder.resolve()), optimized.weights_hash, footprint, network)
+    artifacts = Artifacts(open_bundle(folder, name, version), settings.cache)
+    footprint = find_footprint(settings, artifacts, sibling)
+    network = serving_network(artifacts, footprint)
+    return Entry(name, version, str(folder.resolve()), artifacts.weights_hash, footprint, network)
 
 
 def take_fingerprint(folder: Path) -> Fingerprint:

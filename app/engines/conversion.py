@@ -14,7 +14,7 @@ from app.engines.network import PixelNetwork, build_network
 from app.engines.openvino import save_network  # it comes before OpenVINO's own import: see there
 from app.engines.self_test import make_noise
 from app.errors import BundleError, first_line
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.precision import FP32
 
 # Of the largest logit, and of the largest feature. Rounding stays far below, in trained networks by a
@@ -61,7 +61,7 @@ def check_answers(answers: list[np.ndarray], converted: list[np.ndarray]) -> Non
             )
 
 
-def convert_bundle(optimized: Optimized) -> Path:
+def convert_bundle(artifacts: Artifacts) -> Path:
     """Convert a bundle unless it was converted before; return the network's path.
 
     What was written is read back and compared with torch before it takes its place.
@@ -75,13 +75,13 @@ def convert_bundle(optimized: Optimized) -> Path:
             Or there is nowhere to write the network.
         ConversionError: OpenVINO cannot convert them, or what comes out answers otherwise.
     """
-    if found := optimized.find_network(FP32):
+    if found := artifacts.find_network(FP32):
         return found
-    network = build_network(optimized.bundle)
+    network = build_network(artifacts.bundle)
     gradients = network.gradients()
     # OpenVINO's engine has no use for features whose gradients take torch.
     wanted = WithFeatures(network) if isinstance(gradients, np.ndarray) else network
-    side = optimized.bundle.card.frame.side
+    side = artifacts.bundle.config.transform.side
     # torch takes a short cut through attention in some calls and not in others, and a trace that
     # differs from the next is refused.
     torch.backends.mha.set_fastpath_enabled(False)
@@ -94,7 +94,7 @@ def convert_bundle(optimized: Optimized) -> Path:
             )
     except RuntimeError as error:
         raise ConversionError(
-            f"OpenVINO cannot convert {optimized.bundle.weights}: {first_line(error)}"
+            f"OpenVINO cannot convert {artifacts.bundle.weights}: {first_line(error)}"
         ) from error
     answers = answer_noise(wanted, side)
 
@@ -103,4 +103,4 @@ def convert_bundle(optimized: Optimized) -> Path:
         return answers[0]
 
     constant = gradients if isinstance(gradients, np.ndarray) else None
-    return optimized.add_network(FP32, save, constant)
+    return artifacts.add_network(FP32, save, constant)

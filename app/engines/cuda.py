@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch.fx.experimental.optimization import fuse
 
-from app.engines.cuda_errors import is_out_of_memory, told_apart
+from app.engines.cuda_errors import is_out_of_memory, translate_cuda_errors
 from app.engines.gradcam import UNTRACEABLE
 from app.engines.network import PixelNetwork, build_network
 from app.engines.outputs import Gradients, Outputs
@@ -67,11 +67,11 @@ class CudaEngine:
         self._lock = allocate_lock()
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         network = build_network(bundle)
-        noise = make_noise(bundle.card.frame.side)
+        noise = make_noise(bundle.config.transform.side)
         with torch.inference_mode():
             expected = network(torch.from_numpy(noise)).numpy()
         self._network = prepare_network(network, TYPES[precision])
-        shape = bundle.card.architecture, bundle.card.frame.side, precision, max_batch
+        shape = bundle.config.architecture, bundle.config.transform.side, precision, max_batch
         failure = self._set_up(shape) or self._compare(noise, expected)
         if failure is not None:  # raised here, where no traceback holds what was allocated
             self.close()
@@ -82,7 +82,7 @@ class CudaEngine:
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch; see ``Engine.forward``."""
         count = len(images)
-        with self._lock, told_apart(), torch.inference_mode():
+        with self._lock, translate_cuda_errors(), torch.inference_mode():
             size = next((size for size in sorted(self._graphs) if size >= count), None)
             if size is None:
                 raise OutOfMemory(
@@ -164,7 +164,7 @@ class CudaEngine:
 
     def _gradient(self, features: np.ndarray, label: int) -> np.ndarray:
         """Return one class's gradient, as ``HeadGradients`` does."""
-        with told_apart():
+        with translate_cuda_errors():
             torch.cuda.set_device(self.device)
             gradient: np.ndarray = self._head(features, label)
             return gradient

@@ -14,7 +14,7 @@ ALLOC_FAILED = "ALLOC_FAILED"  # CUDNN_STATUS_… and CUBLAS_STATUS_…: plain R
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
+def translate_cuda_errors() -> Iterator[None]:
     """Turn CUDA's errors into ours.
 
     Raises:

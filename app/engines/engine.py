@@ -20,7 +20,7 @@ import numpy as np
 from app.engines.outputs import Gradients, Outputs
 from app.engines.self_test import check_noise
 from app.errors import BundleError, NoDeviceMemory, OutOfMemory
-from app.models.artifacts import NETWORKS, Optimized
+from app.models.artifacts import NETWORKS, Artifacts
 from app.models.bundle import Bundle
 from app.models.precision import FP32
 
@@ -95,51 +95,51 @@ class Choice:
     max_batch: int
 
 
-def load_engine(choice: Choice, optimized: Optimized) -> Engine:
+def load_engine(choice: Choice, artifacts: Artifacts) -> Engine:
     """Load and warm up an engine on the calling thread; it is ready to answer when this returns.
 
     Raises:
         BundleError: the bundle cannot be served this way; the text says why.
         NoDeviceMemory: memory does not hold it now.
     """
-    engine = open_engine(choice, optimized)
+    engine = open_engine(choice, artifacts)
     with ExitStack() as failing:
         failing.callback(engine.close)
         if choice.engine != "openvino":  # they read the weights themselves
-            optimized.check_weights()
+            artifacts.check_weights()
         try:
-            warm_up(engine, optimized)
+            warm_up(engine, artifacts)
         except OutOfMemory as error:
             raise NoDeviceMemory(f"not enough memory: {error.message}") from error
-        check_answers(engine, choice.precision, optimized)
+        check_answers(engine, choice.precision, artifacts)
         failing.pop_all()
     return engine
 
 
-def check_answers(engine: Engine, precision: str, optimized: Optimized) -> None:
+def check_answers(engine: Engine, precision: str, artifacts: Artifacts) -> None:
     """Compare what an engine answers to noise with what the network answered when it was made. Raises BundleError."""
-    expected = optimized.read_answers(NETWORKS.get(precision, FP32))
+    expected = artifacts.read_answers(NETWORKS.get(precision, FP32))
     if expected is None:
         return
-    side = optimized.bundle.card.frame.side
+    side = artifacts.bundle.config.transform.side
     for forward in (engine.forward, partial(engine.forward_in_lane, 0)):
-        check_noise(forward, expected, side, optimized.bundle.weights)
+        check_noise(forward, expected, side, artifacts.bundle.weights)
 
 
-def warm_up(engine: Engine, optimized: Optimized) -> None:
+def warm_up(engine: Engine, artifacts: Artifacts) -> None:
     """Run an engine's smallest and largest batch; see ``load_engine``.
 
     Raises:
         BundleError: as ``load_engine`` does.
         OutOfMemory: the largest batch does not fit.
     """
-    side = optimized.bundle.card.frame.side
+    side = artifacts.bundle.config.transform.side
     # The smallest and the largest batch once, so that no client pays for the first allocation.
     for size in sorted({1, engine.max_batch}):
         black = [np.zeros((3, side, side), np.uint8)] * size
         lanes = [engine.forward_in_lane(lane, black, True) for lane in range(engine.lanes)]
         for logits, features in (engine.forward(black, True), *lanes):
-            check_class_count(optimized.bundle, logits.shape[1])
+            check_class_count(artifacts.bundle, logits.shape[1])
             if not np.isfinite(logits).all():
                 raise BundleError("the network answers NaN or infinity to a black picture")
             if callable(engine.gradients) and features is not None:
@@ -155,16 +155,16 @@ def check_class_count(bundle: Bundle, outputs: int) -> None:
         )
 
 
-def open_engine(choice: Choice, optimized: Optimized) -> Engine:
+def open_engine(choice: Choice, artifacts: Artifacts) -> Engine:
     """Load an engine without running it."""
     if choice.engine == "openvino":
         from app.engines.openvino import OpenVinoEngine  # noqa: PLC0415
 
-        return OpenVinoEngine(optimized, choice.precision, choice.threads, choice.max_batch)
+        return OpenVinoEngine(artifacts, choice.precision, choice.threads, choice.max_batch)
     if choice.engine == "eager":
         from app.engines.eager import EagerEngine  # noqa: PLC0415
 
-        return EagerEngine(optimized.bundle, choice.threads, choice.max_batch)
+        return EagerEngine(artifacts.bundle, choice.threads, choice.max_batch)
     from app.engines.cuda import CudaEngine  # noqa: PLC0415
 
-    return CudaEngine(optimized.bundle, choice.device, choice.precision, choice.max_batch)
+    return CudaEngine(artifacts.bundle, choice.device, choice.precision, choice.max_batch)

@@ -25,8 +25,8 @@ from app.engines.outputs import Gradients
 from app.engines.weight_errors import describe_misfit, is_same_network
 from app.engines.weights import open_weights
 from app.errors import BundleError, first_line
-from app.models.bundle import CARD_FILE, MAX_CLASSES, MAX_WEIGHTS_BYTES, Bundle
-from app.models.config import DEFAULT, Card
+from app.models.bundle import CONFIG_FILE, MAX_CLASSES, MAX_WEIGHTS_BYTES, Bundle
+from app.models.config import DEFAULT, ModelConfig
 
 SPARE_BYTES = 64 << 20  # that a weights file may have beyond its numbers
 
@@ -61,10 +61,10 @@ class PixelNetwork(nn.Module):
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, classifier: nn.Module, outputs: int, card: Card = DEFAULT) -> None:
+    def __init__(self, classifier: nn.Module, outputs: int, config: ModelConfig = DEFAULT) -> None:
         """Put the normalisation in front: x / 255, less the mean, over the deviation, as one scale and one shift."""
         super().__init__()
-        mean, deviation = torch.tensor(card.mean), torch.tensor(card.deviation)
+        mean, deviation = torch.tensor(config.mean), torch.tensor(config.deviation)
         self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-mean / deviation).view(1, 3, 1, 1))
         self.classifier = classifier
@@ -92,8 +92,8 @@ def build_network(bundle: Bundle) -> PixelNetwork:
         BundleError: the weights cannot be read, or do not fit the architecture; or torchvision does
             not have it, or not for this input size.
     """
-    card = bundle.card
-    auxiliary = AUXILIARY.get(card.architecture, ())
+    config = bundle.config
+    auxiliary = AUXILIARY.get(config.architecture, ())
     outputs = len(bundle.class_names)
     needed = find_shapes(bundle, outputs)
     # Room for numbers of 64 bits and for what an optimizer keeps beside them.
@@ -108,13 +108,13 @@ def build_network(bundle: Bundle) -> PixelNetwork:
             needed = find_shapes(bundle, outputs)
         if misfit := describe_misfit(shapes, needed):
             raise BundleError(
-                f"{bundle.weights} does not fit {card.architecture}: {find_cure(bundle, shapes)} ({misfit})"
+                f"{bundle.weights} does not fit {config.architecture}: {find_cure(bundle, shapes)} ({misfit})"
             )
         weights = file.read(shapes)
     classifier = build_classifier(bundle, outputs)
     classifier.load_state_dict(versioned(weights, classifier))
     classifier.eval().requires_grad_(False)
-    network = PixelNetwork(give_features(classifier), outputs, card).eval()
+    network = PixelNetwork(give_features(classifier), outputs, config).eval()
     check_input_size(network, bundle)
     return network
 
@@ -132,19 +132,19 @@ def find_shapes(bundle: Bundle, outputs: int) -> dict[str, tuple[int, ...]]:
 def find_cure(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Return what to do with weights that are of another network than the card says."""
     for architecture in list_similar(shapes):
-        other = replace(bundle, card=replace(bundle.card, architecture=architecture))
+        other = replace(bundle, config=replace(bundle.config, architecture=architecture))
         with suppress(BundleError):  # it cannot take this input size
             if is_same_network(shapes, find_shapes(other, len(bundle.class_names))):
                 return (
                     f'its tensors are those of {architecture}: write {{"architecture": '
-                    f'"{architecture}"}} into {CARD_FILE}'
+                    f'"{architecture}"}} into {CONFIG_FILE}'
                 )
-    if not (bundle.folder / CARD_FILE).exists():
+    if not (bundle.folder / CONFIG_FILE).exists():
         return (
-            f"without {CARD_FILE} a model is a {DEFAULT.architecture}; for another network write "
+            f"without {CONFIG_FILE} a model is a {DEFAULT.architecture}; for another network write "
             f'{{"architecture": "NAME"}} there, with its name in torchvision'
         )
-    return f"{CARD_FILE} and the network that was saved must be of one architecture"
+    return f"{CONFIG_FILE} and the network that was saved must be of one architecture"
 
 
 def list_similar(names: Iterable[str]) -> list[str]:
@@ -163,24 +163,24 @@ def list_architectures() -> list[str]:
 
 def build_classifier(bundle: Bundle, outputs: int) -> nn.Module:
     """Build the architecture without its weights. Raises BundleError as ``build_network`` does."""
-    card = bundle.card
+    config = bundle.config
     known = list_architectures()
-    if card.architecture not in known:
-        close = get_close_matches(card.architecture.lower(), known, n=5)
+    if config.architecture not in known:
+        close = get_close_matches(config.architecture.lower(), known, n=5)
         raise BundleError(
-            f"{bundle.folder / CARD_FILE}: architecture is {json.dumps(card.architecture)}; expected "
+            f"{bundle.folder / CONFIG_FILE}: architecture is {json.dumps(config.architecture)}; expected "
             f"a torchvision classifier, such as {', '.join(close or ['resnet50', 'mobilenet_v3_small'])}"
         )
     options: dict[str, Any] = {}
-    if card.architecture in AUXILIARY:
+    if config.architecture in AUXILIARY:
         options = {"aux_logits": False, "transform_input": False, "init_weights": False}
-    elif card.architecture.startswith("vit_"):
-        options = {"image_size": card.frame.side}
-    elif card.architecture.startswith("maxvit_"):
-        options = {"input_size": (card.frame.side, card.frame.side)}
+    elif config.architecture.startswith("vit_"):
+        options = {"image_size": config.transform.side}
+    elif config.architecture.startswith("maxvit_"):
+        options = {"input_size": (config.transform.side, config.transform.side)}
     try:
         classifier: nn.Module = torchvision.models.get_model(
-            card.architecture, weights=None, num_classes=outputs, **options
+            config.architecture, weights=None, num_classes=outputs, **options
         )
     except (AssertionError, ValueError) as error:
         raise BundleError(describe_size(bundle, error)) from error
@@ -202,7 +202,7 @@ def versioned(
 @torch.inference_mode()
 def check_input_size(network: PixelNetwork, bundle: Bundle) -> None:
     """Run the network's shapes without its numbers, which takes milliseconds. Raises BundleError."""
-    side = bundle.card.frame.side
+    side = bundle.config.transform.side
     hollow = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     pixels = torch.empty((1, 3, side, side), dtype=torch.uint8, device="meta")
     try:
@@ -214,6 +214,6 @@ def check_input_size(network: PixelNetwork, bundle: Bundle) -> None:
 def describe_size(bundle: Bundle, error: Exception) -> str:
     """Return why a network cannot take pictures of its card's size."""
     return (
-        f"{bundle.folder / CARD_FILE}: input_size is {bundle.card.frame.side}; "
-        f"{bundle.card.architecture} cannot take that: {first_line(error)}"
+        f"{bundle.folder / CONFIG_FILE}: input_size is {bundle.config.transform.side}; "
+        f"{bundle.config.architecture} cannot take that: {first_line(error)}"
     )

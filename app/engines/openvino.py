@@ -22,7 +22,7 @@ import openvino  # noqa: E402
 from app.engines.outputs import Gradients, Outputs  # noqa: E402
 from app.engines.self_test import make_noise  # noqa: E402
 from app.errors import BundleError, first_line  # noqa: E402
-from app.models.artifacts import NETWORKS, Optimized  # noqa: E402
+from app.models.artifacts import NETWORKS, Artifacts  # noqa: E402
 from app.models.precision import FP32, INT8  # noqa: E402
 
 
@@ -31,18 +31,18 @@ class OpenVinoEngine:
 
     device = "cpu"
 
-    def __init__(self, optimized: Optimized, precision: str, threads: int, max_batch: int) -> None:
+    def __init__(self, artifacts: Artifacts, precision: str, threads: int, max_batch: int) -> None:
         """Read and compile the network.
 
         Raises:
             BundleError: it was not converted, or OpenVINO cannot read it.
         """
         kind = NETWORKS[precision]
-        path = optimized.find_network(kind)
+        path = artifacts.find_network(kind)
         if path is None:
             how = "the next look at the folder" if kind == FP32 else "scripts/optimize"
             raise BundleError(f"there is no {kind} network for OpenVINO; {how} makes it")
-        self._optimized = optimized  # holds the network as in use
+        self._optimized = artifacts  # holds the network as in use
         self.precision = precision
         self.max_batch = max_batch
         self.lanes = threads
@@ -54,7 +54,7 @@ class OpenVinoEngine:
         apart = compile_network(path, precision, streams=threads, threads=threads)
         self._in_lane = [apart.create_infer_request() for _ in range(threads)]
         gives_features = len(together.outputs) > 1
-        self.gradients: Gradients = optimized.read_gradients(kind) if gives_features else None
+        self.gradients: Gradients = artifacts.read_gradients(kind) if gives_features else None
 
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Answer one batch on all the threads; see ``Engine.forward``."""
@@ -149,9 +149,9 @@ def lacks(precision: str) -> str:
     return f"the processor has none of {', '.join(needed)}"
 
 
-def usable_precisions(optimized: Optimized) -> dict[str, str]:
+def usable_precisions(artifacts: Artifacts) -> dict[str, str]:
     """Return every precision → empty, or why this machine cannot serve it."""
     usable = {precision: lacks(precision) for precision in NETWORKS}
-    if not usable[INT8] and optimized.find_network(INT8) is None:
+    if not usable[INT8] and artifacts.find_network(INT8) is None:
         usable[INT8] = "there is no int8 network for these weights; scripts/optimize makes it"
     return usable

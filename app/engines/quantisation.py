@@ -16,7 +16,7 @@ import openvino
 from nncf.quantization.advanced_parameters import OverflowFix
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.precision import FP32, INT8
 
 # Measured with the demo model on scenes that nothing was calibrated on. Share of 1,000 label sets that
@@ -35,15 +35,15 @@ LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 FIRST_SHARE = 0.2  # of the layers, not quantised
 
 
-def quantise(optimized: Optimized, images: np.ndarray) -> Path:
+def quantise(artifacts: Artifacts, images: np.ndarray) -> Path:
     """Make the int8 network of a converted bundle; return its path. Takes some 20 s on two cores.
 
     Args:
-        optimized: has the fp32 network.
+        artifacts: has the fp32 network.
         images: (n, 3, side, side) uint8, pictures of the kind that will come.
     """
     nncf.set_log_level(logging.ERROR)
-    network = openvino.Core().read_model(optimized.find_network(FP32))
+    network = openvino.Core().read_model(artifacts.find_network(FP32))
     features = take_off_features(network)
     quantised = nncf.quantize(
         network,
@@ -55,8 +55,8 @@ def quantise(optimized: Optimized, images: np.ndarray) -> Path:
     )
     if features:
         put_back_features(quantised, features)
-    side = optimized.bundle.card.frame.side
-    return optimized.add_network(INT8, lambda path: save_network(quantised, path, side)[0])
+    side = artifacts.bundle.config.transform.side
+    return artifacts.add_network(INT8, lambda path: save_network(quantised, path, side)[0])
 
 
 def find_sensitive(network: openvino.Model) -> nncf.IgnoredScope:

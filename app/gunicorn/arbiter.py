@@ -21,7 +21,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
 from app.control.plan import Plan, adopted_plan, fits_beside, restore_plan
-from app.scoreboard import State, roster
+from app.scoreboard import State, scoreboard
 from app.settings import Settings
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -141,18 +141,20 @@ class Master(Arbiter):
             if os.getpid() != self.pid:
                 raise
             self.log.error("no worker can be started, the next try follows: %r", error)
-            for slot in roster.states().keys() - {worker.slot for worker in self.WORKERS.values()}:
-                roster.give_back(slot)
+            for slot in scoreboard.states().keys() - {
+                worker.slot for worker in self.WORKERS.values()
+            }:
+                scoreboard.give_back(slot)
             return None
         return pid
 
     def _look_at_the_new(self) -> None:
         """End the reload once it is known whether the new workers can serve."""
         new, old = self._current(), self._others()
-        states = [roster.state(worker.slot) for worker in new]
+        states = [scoreboard.state(worker.slot) for worker in new]
         is_settled = all(state in (State.READY, State.FAILED) for state in states)
         deaths = self.worker_age - self._age - len(new)
-        if not any(roster.state(worker.slot) is State.READY for worker in old):
+        if not any(scoreboard.state(worker.slot) is State.READY for worker in old):
             self._finish()  # there is nothing to lose
         elif State.READY in states and (is_settled or time.monotonic() > self._until):
             self.log.info("the new workers are ready: the old ones finish their requests")

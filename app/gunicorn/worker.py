@@ -2,7 +2,7 @@
 
 It takes connections only while it can do something for them. All workers accept on the same sockets,
 so whoever is idle gets the next request. A worker that is still loading would be the idlest of all.
-The roster says when it may accept (``Roster.may_accept``); until then the connections wait in the
+The scoreboard says when it may accept (``Scoreboard.may_accept``); until then the connections wait in the
 kernel for a worker that has a model.
 
 A connection without a request does not hold up its end, a body that drips does not last for ever,
@@ -33,7 +33,7 @@ from werkzeug.exceptions import RequestTimeout
 
 from app.gunicorn import response  # noqa: F401  (it takes the place of Gunicorn's own)
 from app.logs import cut, native_locks
-from app.scoreboard import State, roster
+from app.scoreboard import State, scoreboard
 from app.system.log_writer import stdout
 
 POLL_S = 0.05
@@ -170,7 +170,7 @@ class ServingWorker(GeventWorker):
     def run(self) -> None:
         """Serve (on the hub): first as the lobby or in silence, then, with a model, until the end."""
         while self.alive and not self._has_model():
-            if roster.may_accept():
+            if scoreboard.may_accept():
                 self._answer_not_ready()
             self.notify()
             gevent.sleep(POLL_S)
@@ -179,14 +179,16 @@ class ServingWorker(GeventWorker):
             self._leave_to_others(servers)
             self.notify()
             gevent.sleep(POLL_S)
-        roster.mark(State.DRAINING)  # the others have to know before the last request is answered
+        scoreboard.mark(
+            State.DRAINING
+        )  # the others have to know before the last request is answered
         for server in servers:
             server.close()
         self._drain(servers)
 
     def _leave_to_others(self, servers: list[StreamServer]) -> None:
         """Take no connections, new or kept, while this worker has lost its model and another has one."""
-        was_aside, self._is_aside = self._is_aside, roster.has_substitute()
+        was_aside, self._is_aside = self._is_aside, scoreboard.has_substitute()
         if self._is_aside:
             for server in servers:
                 server.stop_accepting()
@@ -254,7 +256,7 @@ class ServingWorker(GeventWorker):
 
     @staticmethod
     def _has_model() -> bool:
-        return roster.states().get(roster.slot) is State.READY
+        return scoreboard.states().get(scoreboard.slot) is State.READY
 
     def _answer_not_ready(self) -> None:
         """Take connections though there is no model, as long as no other worker has one: they are answered 503.
@@ -265,7 +267,7 @@ class ServingWorker(GeventWorker):
         keepalive = self.cfg.keepalive
         self.cfg.set("keepalive", 0)
         lobby = self._listen()
-        while self.alive and not self._has_model() and roster.may_accept():
+        while self.alive and not self._has_model() and scoreboard.may_accept():
             self.notify()
             gevent.sleep(POLL_S)
         for server in lobby:

@@ -57,7 +57,7 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class Optimized:
+class Artifacts:
     """The derived files of one bundle. Files appear whole or not at all, whoever writes at the same time.
 
     Attributes:
@@ -83,7 +83,7 @@ class Optimized:
         self.bundle = bundle
         self.weights_hash = weights_hash or bundle.content_hash()
         # Another crop or decision is another thing to serve and to measure, but the same network.
-        key = f"{self.weights_hash.removesuffix(bundle.card.rule_suffix())}-{FORMAT}"
+        key = f"{self.weights_hash.removesuffix(bundle.config.rule_suffix())}-{FORMAT}"
         self.homes = (bundle.folder / "optimized" / key, cache / key)
         self._chosen = {network.partition("-")[0]: network} if network else {}
         self._sound: dict[

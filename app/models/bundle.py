@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import BundleError
-from app.models.config import DEFAULT, Card, Fields, read_card, read_description
+from app.models.config import DEFAULT, Fields, ModelConfig, read_config, read_description
 from app.models.folders import (
     CLASS_FILE,
     MAX_DIGITS,
@@ -36,8 +36,8 @@ from app.models.untrusted_files import read_bytes, read_json, take_sum
 from app.names import shorten, text_problem
 
 SUMS_FILE = "SHA256SUMS"
-CARD_FILE = "model.json"
-SUMMED = (*WEIGHT_FILES, CLASS_FILE, CARD_FILE)  # what SHA256SUMS can name
+CONFIG_FILE = "model.json"
+SUMMED = (*WEIGHT_FILES, CLASS_FILE, CONFIG_FILE)  # what SHA256SUMS can name
 HASH_DIGITS = 16
 MAX_CLASSES = 100_000
 MAX_WEIGHTS_BYTES = 8 << 30  # torchvision's largest classifier, in 64 bits, takes 5.2 GB
@@ -56,7 +56,7 @@ class Bundle:
         weights: the weights file.
         class_names: one for each output of the network, in order.
         description: what the model knows, in a sentence; may be empty.
-        card: how the weights are to be used.
+        config: how the weights are to be used.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Bundle:
     weights: Path
     class_names: tuple[str, ...]
     description: str = ""
-    card: Card = DEFAULT
+    config: ModelConfig = DEFAULT
 
     @property
     def folder(self) -> Path:
@@ -73,7 +73,7 @@ class Bundle:
 
     def is_content(self, content_hash: str) -> bool:
         """Tell whether an earlier ``content_hash`` was taken with this card; the weights are not read."""
-        return content_hash[HASH_DIGITS:] == self.card.suffix()
+        return content_hash[HASH_DIGITS:] == self.config.suffix()
 
     def content_hash(self) -> str:
         """Return what tells this model's answers from all others'.
@@ -84,7 +84,7 @@ class Bundle:
         Raises:
             BundleError: the file cannot be read.
         """
-        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS] + self.card.suffix()
+        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS] + self.config.suffix()
 
 
 def find_bundle(models: Path, name: str = "") -> Bundle:
@@ -134,13 +134,13 @@ def open_bundle(folder: Path, name: str, version: int) -> Bundle:
     if weights is None:
         raise BundleError(f"{folder} holds none of {', '.join(WEIGHT_FILES)}")
     names = read_class_names(folder / CLASS_FILE)
-    path = folder / CARD_FILE
+    path = folder / CONFIG_FILE
     content = read_json(path) if os.path.lexists(path) else {}
     if not isinstance(content, dict):
         raise BundleError(f"{path}: expected a JSON object, found {type(content).__name__}")
     fields = Fields(path, content)
     return Bundle(
-        name, version, weights, names, read_description(fields), read_card(fields, len(names))
+        name, version, weights, names, read_description(fields), read_config(fields, len(names))
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from app.errors import BundleError
 from app.names import LINE_BREAKS, MAX_DESCRIPTION, SHOWN, shorten, text_problem
 from app.processing.decision import LOGIT, SCORE, SIGMOID, SOFTMAX, Decision
-from app.processing.images import SIDE, WHOLE, Frame
+from app.processing.images import SIDE, WHOLE, InputTransform
 
 # ImageNet's statistics, RGB in 0..1: what torchvision's pretrained networks were trained with
 # (torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms).
@@ -32,19 +32,19 @@ KEYS = {
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelConfig:
     """How a model's weights are to be used; the defaults are those of ``model.json``.
 
     Attributes:
         architecture: a torchvision classifier's name; ``app/engines/network.py`` knows which there are.
-        frame: how a picture becomes the network's input.
+        transform: how a picture becomes the network's input.
         mean: of the pictures that it was trained with, RGB in 0..1.
         deviation: of the same, RGB, above 0.
         decision: what its outputs mean.
     """
 
     architecture: str = "resnet50"
-    frame: Frame = WHOLE
+    transform: InputTransform = WHOLE
     mean: tuple[float, ...] = MEAN
     deviation: tuple[float, ...] = DEVIATION
     decision: Decision = Decision()
@@ -56,25 +56,31 @@ class Card:
     def network_suffix(self) -> str:
         """Return what tells this network apart from others with the same weights; empty for the default."""
         return digest(
-            lambda card: [card.architecture, card.frame.side, card.mean, card.deviation], self
+            lambda config: [
+                config.architecture,
+                config.transform.side,
+                config.mean,
+                config.deviation,
+            ],
+            self,
         )
 
     def rule_suffix(self) -> str:
         """Return what tells crop and decision apart, which change no network; empty for the default."""
-        return digest(lambda card: [card.frame.resize, astuple(card.decision)], self)
+        return digest(lambda config: [config.transform.resize, astuple(config.decision)], self)
 
 
-DEFAULT = Card()
+DEFAULT = ModelConfig()
 
 
-def digest(values: Callable[[Card], list[object]], card: Card) -> str:
+def digest(values: Callable[[ModelConfig], list[object]], config: ModelConfig) -> str:
     """Return a dash and 8 hexadecimal digits for some of a card's values; empty where they are the default's.
 
     So what was derived from a model without a card keeps its place.
     """
-    if values(card) == values(DEFAULT):
+    if values(config) == values(DEFAULT):
         return ""
-    return "-" + hashlib.sha256(json.dumps(values(card)).encode()).hexdigest()[:8]
+    return "-" + hashlib.sha256(json.dumps(values(config)).encode()).hexdigest()[:8]
 
 
 class Fields:
@@ -107,13 +113,13 @@ class Fields:
         raise BundleError(f"{self._path}: {key} is {found}; expected {expected}")
 
 
-def read_card(fields: Fields, classes: int) -> Card:
+def read_config(fields: Fields, classes: int) -> ModelConfig:
     """Return how the weights are to be used; whether torchvision has the architecture is not asked here.
 
     Raises:
         BundleError: a value cannot be meant for a model of so many ``classes``.
     """
-    return Card(
+    return ModelConfig(
         fields.read(
             "architecture",
             DEFAULT.architecture,
@@ -147,7 +153,7 @@ def read_description(fields: Fields) -> str:
     return description
 
 
-def read_frame(fields: Fields) -> Frame:
+def read_frame(fields: Fields) -> InputTransform:
     """Return how a picture becomes the network's input."""
     side = fields.read(
         "input_size",
@@ -168,7 +174,7 @@ def read_frame(fields: Fields) -> Frame:
         ),
         f'null, or {{"resize": px of the shorter side, from {side} (input_size) to {MAX_SIDE}}}',
     )
-    return Frame(side, crop["resize"] if crop else None)
+    return InputTransform(side, crop["resize"] if crop else None)
 
 
 def read_levels(

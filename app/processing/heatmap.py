@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from app.processing.decoding import decode_rgb, open_image
-from app.processing.images import Frame
+from app.processing.images import InputTransform
 
 MOST = 1024  # px of a drawing's longer side
 SMOOTH = Image.Resampling.BICUBIC  # bilinear leaves a star around every cell
@@ -123,18 +123,20 @@ def open_canvas(
     return canvas.resize(fit(canvas.size), Image.Resampling.BICUBIC, reducing_gap=2)
 
 
-def draw_heat_map(canvas: Image.Image, heat_map: HeatMap, frame: Frame, style: Style) -> Drawing:
+def draw_heat_map(
+    canvas: Image.Image, heat_map: HeatMap, transform: InputTransform, style: Style
+) -> Drawing:
     """Draw a heat map over its picture.
 
     Args:
         canvas: the picture, as ``open_canvas`` gives it.
         heat_map: the map.
-        frame: what of the picture the network saw.
+        transform: what of the picture the network saw.
         style: how to draw it.
     """
     began = time.monotonic()
-    spread = enlarge(heat_map.values, canvas.size, frame)
-    png = write_png(lay_over(canvas, spread, frame, style.opacity))
+    spread = enlarge(heat_map.values, canvas.size, transform)
+    png = write_png(lay_over(canvas, spread, transform, style.opacity))
     numbers = write_numbers(spread if style.enlarged else heat_map.values)
     return Drawing(png, numbers, time.monotonic() - began)
 
@@ -145,41 +147,43 @@ def fit(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def enlarge(values: np.ndarray, size: tuple[int, int], frame: Frame) -> np.ndarray:
+def enlarge(values: np.ndarray, size: tuple[int, int], transform: InputTransform) -> np.ndarray:
     """Spread a map over a picture.
 
     Args:
         values: (height, width) float32 in 0..1.
         size: width and height of the picture.
-        frame: what of it the network saw; outside of that the map is 0.
+        transform: what of it the network saw; outside of that the map is 0.
 
     Returns:
         (height, width) float32 in 0..1, of the picture's size.
     """
-    left, top, right, bottom = locate(size, frame)
+    left, top, right, bottom = locate(size, transform)
     smooth = Image.fromarray(values).resize((right - left, bottom - top), SMOOTH)
     spread = np.zeros((size[1], size[0]), np.float32)
     spread[top:bottom, left:right] = np.asarray(smooth).clip(0, 1)
     return spread
 
 
-def locate(size: tuple[int, int], frame: Frame) -> tuple[int, int, int, int]:
+def locate(size: tuple[int, int], transform: InputTransform) -> tuple[int, int, int, int]:
     """Return the part of a picture that the network saw: left, top, right, bottom, in whole px, never empty."""
-    left, top, width, height = frame.seen(*size)
+    left, top, width, height = transform.seen(*size)
     right, bottom = round(left + width), round(top + height)
     return min(round(left), right - 1), min(round(top), bottom - 1), right, bottom
 
 
-def lay_over(canvas: Image.Image, values: np.ndarray, frame: Frame, opacity: float) -> Image.Image:
+def lay_over(
+    canvas: Image.Image, values: np.ndarray, transform: InputTransform, opacity: float
+) -> Image.Image:
     """Lay a map over a picture: the colours on its greys, so that whatever has a colour is heat.
 
     Args:
         canvas: RGB.
         values: (height, width) float32 in 0..1, of the picture's size.
-        frame: what of it the network saw; the rest is veiled.
+        transform: what of it the network saw; the rest is veiled.
         opacity: 0..1; at 0 the picture stays as it is, from 0.5 on nothing of its own colours is left.
     """
-    seen = locate(canvas.size, frame)
+    seen = locate(canvas.size, transform)
     greys = Image.blend(canvas, ImageOps.grayscale(canvas).convert("RGB"), min(1.0, 2 * opacity))
     drawn = Image.blend(greys, Image.new("RGB", canvas.size, "white"), opacity)
     levels = Image.fromarray((values * 255).round().astype(np.uint8)).crop(seen)

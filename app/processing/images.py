@@ -32,7 +32,7 @@ MAX_UNCUT = 10_000_000
 
 
 @dataclass(frozen=True)
-class Frame:
+class InputTransform:
     """How a picture of any size becomes the network's input.
 
     Attributes:
@@ -70,7 +70,7 @@ class Frame:
         )
 
 
-WHOLE = Frame()
+WHOLE = InputTransform()
 
 
 def decode_image(
@@ -78,7 +78,7 @@ def decode_image(
     max_pixels: int,
     exif_rotate: bool = False,
     fast: bool = False,
-    frame: Frame = WHOLE,
+    transform: InputTransform = WHOLE,
 ) -> np.ndarray:
     """Read a picture as the network takes it.
 
@@ -89,7 +89,7 @@ def decode_image(
         fast: resize nearly as the contract says (see ``resize_fast``); and decode a large JPEG at
             a half, a quarter or an eighth of its size, but never below ``SCALED`` times what is
             needed: pixels then differ by about 0.5 of 255 in the mean, and by up to 31 at sharp edges.
-        frame: the model's.
+        transform: the model's.
 
     Returns:
         (3, side, side) uint8, RGB.
@@ -99,26 +99,29 @@ def decode_image(
         UnsupportedType: a picture of a type that is not served.
         ImageTooLarge: more pixels than ``max_pixels``.
     """
-    return prepare_image(open_image(file, max_pixels), exif_rotate, fast, frame)
+    return prepare_image(open_image(file, max_pixels), exif_rotate, fast, transform)
 
 
 def prepare_image(
-    image: Image.Image, exif_rotate: bool = False, fast: bool = False, frame: Frame = WHOLE
+    image: Image.Image,
+    exif_rotate: bool = False,
+    fast: bool = False,
+    transform: InputTransform = WHOLE,
 ) -> np.ndarray:
     """Decode an opened picture and close it; arguments, result and errors as ``decode_image`` has them."""
     kind = structure_of(image).kind
-    rgb = decode_rgb(image, exif_rotate, needed_size(frame) if fast else None)
+    rgb = decode_rgb(image, exif_rotate, needed_size(transform) if fast else None)
     with errors_of(kind):
-        return resize(rgb, fast, frame)
+        return resize(rgb, fast, transform)
 
 
-def needed_size(frame: Frame) -> tuple[int, int]:
+def needed_size(transform: InputTransform) -> tuple[int, int]:
     """Return the px that a scaled decoding leaves at least."""
-    return (SCALED * (frame.resize or frame.side),) * 2
+    return (SCALED * (transform.resize or transform.side),) * 2
 
 
 def prepare_pixels(
-    pixels: np.ndarray, max_pixels: int, fast: bool = False, frame: Frame = WHOLE
+    pixels: np.ndarray, max_pixels: int, fast: bool = False, transform: InputTransform = WHOLE
 ) -> np.ndarray:
     """Take pixels that were decoded elsewhere, as the network takes them.
 
@@ -126,7 +129,7 @@ def prepare_pixels(
         pixels: (height, width, 3) uint8, RGB; neither side is 0.
         max_pixels: as ``decode_image`` takes it.
         fast: resize nearly as the contract says (see ``resize_fast``).
-        frame: what of the picture the network sees.
+        transform: what of the picture the network sees.
 
     Returns:
         (3, side, side) uint8, RGB.
@@ -136,35 +139,35 @@ def prepare_pixels(
     """
     image = Image.fromarray(pixels)
     check_size(*image.size, max_pixels)
-    return resize(image, fast, frame)
+    return resize(image, fast, transform)
 
 
-def resize(image: Image.Image, fast: bool, frame: Frame) -> np.ndarray:
+def resize(image: Image.Image, fast: bool, transform: InputTransform) -> np.ndarray:
     """Bring RGB to the network's size; (3, side, side) uint8."""
-    small = (resize_fast if fast else resize_exact)(image, frame)
+    small = (resize_fast if fast else resize_exact)(image, transform)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
-def resize_exact(image: Image.Image, frame: Frame) -> Image.Image:
+def resize_exact(image: Image.Image, transform: InputTransform) -> Image.Image:
     """Resize RGB as the contract has it; where that takes too much memory, as ``resize_fast`` does."""
-    width, height = frame.uncut(*image.size)
+    width, height = transform.uncut(*image.size)
     if width * height > MAX_UNCUT:
-        return resize_fast(image, frame)
-    left, top = frame.corner(width, height)
+        return resize_fast(image, transform)
+    left, top = transform.corner(width, height)
     # Pillow can resize a part alone, but not to the bit: it keeps the part's edges in float32.
     return image.resize((width, height), EXACT).crop(
-        (left, top, left + frame.side, top + frame.side)
+        (left, top, left + transform.side, top + transform.side)
     )
 
 
-def resize_fast(image: Image.Image, frame: Frame) -> Image.Image:
+def resize_fast(image: Image.Image, transform: InputTransform) -> Image.Image:
     """Resize RGB as ``EXACT`` does, but only what the network will see, and each value within 1 of 255.
 
     Both round between two passes. Where the scale is a simple fraction such as 5:4, and halves are
     common, a few values of a million come out 2 apart; never more.
     """
-    small = Image.new("RGB", (frame.side, frame.side))
-    part = CropBox(*frame.seen(*image.size))
+    small = Image.new("RGB", (transform.side, transform.side))
+    part = CropBox(*transform.seen(*image.size))
     # A resizer keeps its scratch memory and belongs to one thread; a new one costs less than a microsecond.
     Resizer().resize_pil(image, small, ResizeOptions(FAST, crop_box=part))
     return small

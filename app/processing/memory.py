@@ -12,7 +12,7 @@ from PIL import Image
 from app.errors import ImageTooLarge
 from app.processing.decoding import STRIP_PIXELS, structure_of
 from app.processing.heatmap import fit
-from app.processing.images import MAX_UNCUT, WHOLE, Frame, needed_size
+from app.processing.images import MAX_UNCUT, WHOLE, InputTransform, needed_size
 
 MIB = 1 << 20
 RGB_BYTES = 4  # Pillow keeps three channels in four bytes
@@ -24,11 +24,14 @@ FIXED = 4 * MIB  # tables of the decoders, the network's input
 
 
 def estimate_decode_bytes(
-    image: Image.Image, fast: bool = False, frame: Frame = WHOLE, exif_rotate: bool = False
+    image: Image.Image,
+    fast: bool = False,
+    transform: InputTransform = WHOLE,
+    exif_rotate: bool = False,
 ) -> int:
     """Return the most bytes that ``prepare_image`` takes for an opened picture; the arguments are its own."""
-    size = draft_size(image, needed_size(frame)) if fast else image.size
-    return estimate_rgb_bytes(image, size, exif_rotate, resize_bytes(size, fast, frame))
+    size = draft_size(image, needed_size(transform)) if fast else image.size
+    return estimate_rgb_bytes(image, size, exif_rotate, resize_bytes(size, fast, transform))
 
 
 def estimate_canvas_bytes(image: Image.Image, exif_rotate: bool = False) -> int:
@@ -84,13 +87,13 @@ def draft_size(image: Image.Image, needed: tuple[int, int]) -> tuple[int, int]:
     return -(-width // scale), -(-height // scale)
 
 
-def resize_bytes(size: tuple[int, int], fast: bool, frame: Frame) -> int:
+def resize_bytes(size: tuple[int, int], fast: bool, transform: InputTransform) -> int:
     """Return the bytes of a resizing beside its source: what stands between its two passes, its weights, its result."""
     width, height = size
-    across, down = frame.uncut(width, height)
+    across, down = transform.uncut(width, height)
     if fast or across * down > MAX_UNCUT:
-        seen = math.ceil(frame.seen(width, height)[2])
-        return RGB_BYTES * (seen + frame.side) * frame.side + 8 * (width + height)
+        seen = math.ceil(transform.seen(width, height)[2])
+        return RGB_BYTES * (seen + transform.side) * transform.side + 8 * (width + height)
     between = min(across * height, width * down)
     weights = 16 * (width + height) + 32 * (across + down)
     return RGB_BYTES * (between + across * down) + weights

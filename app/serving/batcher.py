@@ -124,7 +124,7 @@ class Batcher:
         *,
         max_wait_s: float,
         max_queue: int,
-        hands: Records | None = None,
+        records: Records | None = None,
     ) -> None:
         """Make an empty batcher (on the hub).
 
@@ -132,10 +132,10 @@ class Batcher:
             handoff: brings the answers back.
             max_wait_s: how long the first picture of a batch waits for those that are being decoded.
             max_queue: the most requests inside, from ``place`` to the answer.
-            hands: records what the forwards have in hand; by default nobody else reads it.
+            records: records what the forwards have in hand; by default nobody else reads it.
         """
         self._handoff = handoff
-        self._hands = hands or Records()
+        self._records = records or Records()
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
@@ -265,17 +265,17 @@ class Batcher:
             for part in filter(None, [pictures, *jobs]):
                 digests = tuple(ticket.digest for ticket in part)
                 self._tasks[lane] = Task("the forward", time.monotonic(), digests)
-                held = self._hands.hold(digests)
+                held = self._records.hold(digests)
                 try:
                     self._answer(part, forward_in_lane if self._crowd() >= lanes else forward)
                 except DeviceLost:
-                    self._hands.keep_only(())  # the device is to blame, no image
+                    self._records.keep_only(())  # the device is to blame, no image
                     raise
                 # Not in a "finally": whatever else ends this thread ends the worker, and these are to blame.
-                self._hands.release(held)
+                self._records.release(held)
                 self._tasks[lane] = None
 
-    def turn_away(self) -> None:
+    def reject_pending(self) -> None:
         """Answer whoever is left: nobody will compute it."""
         batches = (ticket for batch in self._in_hand for ticket in batch)
         left = [ticket for ticket in batches if ticket.outcome is UNANSWERED]

@@ -74,17 +74,17 @@ class Admission:
         check_memory(image, needed, self.limit)
 
 
-class Studio:
+class ImagePool:
     """The native threads, and the settings by which they work. Methods run on the hub and wait."""
 
     def __init__(
-        self, settings: Settings, handoff: Handoff, quarantine: Quarantine, hands: Records
+        self, settings: Settings, handoff: Handoff, quarantine: Quarantine, records: Records
     ) -> None:
         """Start without any thread; arguments as ``NativePool`` takes them."""
         self._settings = settings
         threads = settings.decode_pool_size
-        self._small = NativePool("decoding", threads, handoff, quarantine, hands)
-        self._large = NativePool("decoding a large image", 1, handoff, quarantine, hands)
+        self._small = NativePool("decoding", threads, handoff, quarantine, records)
+        self._large = NativePool("decoding a large image", 1, handoff, quarantine, records)
 
     def close(self) -> None:
         """End the threads; do not wait for them."""
@@ -124,26 +124,28 @@ class Studio:
         return self._large.run(admitted(limit), data, on_trial=on_trial)
 
     def _decode(self, picture: Picture, model: Model, fast: bool, admission: Admission) -> Decoded:
-        settings, frame = self._settings, model.card.frame
+        settings, transform = self._settings, model.config.transform
         if isinstance(picture, np.ndarray):  # in memory already
-            image = prepare_pixels(picture, settings.max_pixels, fast, frame)
+            image = prepare_pixels(picture, settings.max_pixels, fast, transform)
             return Decoded(image, (picture.shape[1], picture.shape[0]), admission.digest)
         opened = open_image(picture, settings.max_pixels)
         size = opened.size  # a scaled decoding changes it
-        admission.check(opened, estimate_decode_bytes(opened, fast, frame, settings.exif_rotate))
-        image = prepare_image(opened, settings.exif_rotate, fast, frame)
+        admission.check(
+            opened, estimate_decode_bytes(opened, fast, transform, settings.exif_rotate)
+        )
+        image = prepare_image(opened, settings.exif_rotate, fast, transform)
         return Decoded(image, size, admission.digest)
 
     def _draw(
         self, picture: Picture, prediction: Prediction, style: Style, admission: Admission
     ) -> Drawing:
-        settings, frame = self._settings, prediction.model.card.frame
+        settings, transform = self._settings, prediction.model.config.transform
         if not isinstance(picture, np.ndarray):
             opened = open_image(picture, settings.max_pixels)
             admission.check(opened, estimate_canvas_bytes(opened, settings.exif_rotate))
         canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
         heat_map = next(iter(prediction.heat_maps.values()))
-        return draw_heat_map(canvas, heat_map, frame, style)
+        return draw_heat_map(canvas, heat_map, transform, style)
 
     def _may_be_fast(self, model: Model) -> bool:
         """Tell whether pictures may be decoded nearly: in fp32 they are exact."""

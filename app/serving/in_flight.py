@@ -7,25 +7,25 @@ import time
 import gevent
 
 from app.errors import NotReady, Quarantined
-from app.scoreboard import Roster
+from app.scoreboard import Scoreboard
 
 POLL_S = 0.005
 # The master charges a death within milliseconds, unless it is measuring a new model.
 MAX_WAIT_S = 2.0
 
 
-class Visitors:
+class InFlight:
     """Records requests by the gateway's own id. Methods run on the hub.
 
     Attributes:
         count: the requests inside, those without an id too.
     """
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, scoreboard: Scoreboard) -> None:
         """Start with nobody inside."""
         self.count = 0
-        self._roster = roster
-        self._quarantine = roster.quarantine
+        self._scoreboard = scoreboard
+        self._quarantine = scoreboard.quarantine
 
     def enter(self, request: bytes) -> None:
         """Record a request.
@@ -53,16 +53,16 @@ class Visitors:
             gevent.sleep(POLL_S)
         if self._quarantine.has_seen_crashes(request):
             raise Quarantined("this request was inside several workers that crashed")
-        self._quarantine.enter(self._roster.slot, request)
+        self._quarantine.enter(self._scoreboard.slot, request)
 
     def leave(self, request: bytes) -> None:
         """Take a request out of the record."""
         self.count -= 1
         if request:
-            self._quarantine.leave(self._roster.slot, request)
+            self._quarantine.leave(self._scoreboard.slot, request)
 
     def _is_inside_another(self, request: bytes) -> bool:
-        own = self._roster.slot
+        own = self._scoreboard.slot
         return self._quarantine.is_inside(
-            request, (slot for slot in self._roster.occupied() if slot != own)
+            request, (slot for slot in self._scoreboard.occupied() if slot != own)
         )

@@ -1,4 +1,4 @@
-"""A version of the lineup becomes a model at work in one worker."""
+"""A version of the manifest becomes a model at work in one worker."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ def load_model(settings: Settings, slot: int, entry: Entry) -> Model:
     Raises:
         BundleError: it cannot be served.
     """
-    seat, footprint = current_plan(settings).seat(slot), entry.footprint
-    choice = choose_how(settings, seat, footprint)
+    placement, footprint = current_plan(settings).placement(slot), entry.footprint
+    choice = choose_how(settings, placement, footprint)
     if is_module_patched("threading") and f"app.engines.{choice.engine}" not in sys.modules:
         raise BundleError(  # see tell_plan in conf/gunicorn.conf.py
             f"it needs the engine {choice.engine}, which the server did not start with: reload Gunicorn"
         )
-    optimized = entry.open(settings.cache)
-    bundle = optimized.bundle
-    if footprint.device == "cuda" and seat.gpu:
-        confine_to(seat.gpu)  # before anything here has touched CUDA
-    with room_on_device(settings, seat, footprint):
-        engine = load_engine(choice, optimized)
+    artifacts = entry.open(settings.cache)
+    bundle = artifacts.bundle
+    if footprint.device == "cuda" and placement.gpu:
+        confine_to(placement.gpu)  # before anything here has touched CUDA
+    with room_on_device(settings, placement, footprint):
+        engine = load_engine(choice, artifacts)
     return Model(
         bundle.name,
         bundle.version,
         bundle.class_names,
         bundle.description,
-        seat.device if footprint.device == "cuda" else "cpu",
+        placement.device if footprint.device == "cuda" else "cpu",
         choice.engine,
         choice.precision,
         engine.max_batch,
         engine.forward,
         tuple(partial(engine.forward_in_lane, lane) for lane in range(engine.lanes)),
-        bundle.card,
+        bundle.config,
         engine.gradients,
         engine.close,
     )

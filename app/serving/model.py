@@ -19,7 +19,7 @@ from gevent.event import Event
 
 from app.engines.outputs import Forward, Gradients
 from app.errors import NoHeatMap
-from app.models.config import DEFAULT, Card
+from app.models.config import DEFAULT, ModelConfig
 from app.processing.heatmap import HeatMap, make_heat_map
 from app.quarantine import Records
 from app.serving.batcher import Batcher
@@ -54,13 +54,13 @@ class Model:
     max_batch: int
     forward: Forward
     lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
-    card: Card = DEFAULT
+    config: ModelConfig = DEFAULT
     gradients: Gradients = None
     close: Callable[[], None] = lambda: None  # gives its memory back; nothing is asked of it then
 
     def no_heat_map(self) -> NoHeatMap:
         """Return why a model without gradients has no heat maps, and what would help."""
-        which = f"{self.name} ({self.card.architecture})"
+        which = f"{self.name} ({self.config.architecture})"
         if self.engine == "openvino":
             return NoHeatMap(
                 f"{which} has no heat maps on the engine openvino; SERVING_ENGINE=eager computes them"
@@ -97,7 +97,7 @@ class Servable:
         max_wait_s: float,
         max_queue: int,
         on_death: Callable[[str], None],
-        hands: Records | None = None,
+        records: Records | None = None,
     ) -> None:
         """Prepare it; nothing runs before ``start``.
 
@@ -108,10 +108,10 @@ class Servable:
             max_queue: likewise.
             on_death: called with the reason, on a model thread, when one ends unasked; the requests in
                 hand are not answered yet.
-            hands: as ``Batcher`` takes it.
+            records: as ``Batcher`` takes it.
         """
         self.model = model
-        self.batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue, hands=hands)
+        self.batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue, records=records)
         self._handoff = handoff
         self._on_death = on_death
         self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item for each lane that did
@@ -160,11 +160,11 @@ class Servable:
 
     def _run_lane(self, lane: int, forward: Forward, lanes: int) -> None:
         """Answer batches in one lane (on a model thread)."""
-        with self._nothing_silent(lanes):
+        with self._report_end(lanes):
             self.batcher.run(lane, self.model.forward, forward, self.model.max_batch)
 
     @contextmanager
-    def _nothing_silent(self, lanes: int) -> Iterator[None]:
+    def _report_end(self, lanes: int) -> Iterator[None]:
         """Log whatever ends a model thread, and tell unless it was asked for; the last one turns away who is left."""
         reason = "its thread ended without being asked to"
         try:
@@ -177,5 +177,5 @@ class Servable:
                 self._on_death(reason)
             self._lanes_ended.put(None)
             if self._lanes_ended.qsize() >= lanes:
-                self.batcher.turn_away()
+                self.batcher.reject_pending()
                 self._handoff.deliver([self._ended])

@@ -36,11 +36,11 @@ class Prediction:
 
     def scores(self) -> np.ndarray:
         """Return each class's score by the model's activation: (classes,) float32 in 0..1."""
-        return self.model.card.decision.scores(self.logits)
+        return self.model.config.decision.scores(self.logits)
 
     def passing(self) -> list[int]:
         """Return the classes that pass by the model's rule, by rising logit."""
-        return self.model.card.decision.choose(self.logits)
+        return self.model.config.decision.choose(self.logits)
 
     def strongest(self) -> int:
         """Return the class with the largest logit."""
@@ -57,7 +57,7 @@ def count_passing(predictions: Sequence[Prediction]) -> int:
 
 
 @dataclass(frozen=True)
-class Wish:
+class HeatMapRequest:
     """Which heat maps a request wants.
 
     Attributes:

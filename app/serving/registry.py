@@ -1,4 +1,4 @@
-"""Versions: what is live in this process, brought in line with the lineup while requests go on.
+"""Versions: what is live in this process, brought in line with the manifest while requests go on.
 
 A new version is loaded beside the old one on a thread of its own, and only then takes its place, in one
 step on the hub (``app/serving/routing.py``). What it replaced answers its last requests, then goes. Where memory
@@ -18,7 +18,7 @@ from typing import NoReturn, TypeVar
 
 import gevent
 
-from app.control.scanner import RETRY_MOST_S, RETRY_S, Entry, Key, Lineup
+from app.control.scanner import RETRY_MOST_S, RETRY_S, Entry, Key, Manifest
 from app.errors import BundleError
 from app.serving.handoff import Handoff, start_native_thread
 from app.serving.model import Model, Servable
@@ -33,13 +33,13 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class Versions:
+class ModelRegistry:
     """The live versions of all models.
 
     Attributes:
         live: those that answer; changed on the hub only.
         failed: those that could not be loaded, and why.
-        wanted: the lineup that is to be live.
+        wanted: the manifest that is to be live.
         routes: which of the live versions answers a request; changed on the hub only.
         is_loading: a version is being loaded at this moment.
     """
@@ -73,32 +73,32 @@ class Versions:
         self._step_aside = step_aside
         self._in_turn = in_turn
         self._on_change: Callable[[], None] = lambda: None
-        self._orders: SimpleQueue[Lineup | None] = SimpleQueue()  # None: nothing comes after this
+        self._orders: SimpleQueue[Manifest | None] = SimpleQueue()  # None: nothing comes after this
         self._is_settled = False  # the newest order was brought about, as far as it could be
         self._follower = gevent.Greenlet()
         self._stopping = False
         self.live: dict[Key, Servable] = {}
         self.failed: dict[Key, str] = {}
-        self.wanted = Lineup()
+        self.wanted = Manifest()
         self.routes = Routes()
         self.is_loading = False
 
     # On the hub
 
     def start(
-        self, read_lineup: Callable[[], Lineup], poll_s: float, on_change: Callable[[], None]
+        self, read_manifest: Callable[[], Manifest], poll_s: float, on_change: Callable[[], None]
     ) -> None:
         """Load what is to be served, and go on following it.
 
         Args:
-            read_lineup: returns it; quick, but for the first time.
+            read_manifest: returns it; quick, but for the first time.
             poll_s: how often to ask; 0: only once.
-            on_change: called on the hub whenever a lineup was brought about, as far as it could be.
+            on_change: called on the hub whenever a manifest was brought about, as far as it could be.
         """
         self._on_change = on_change
-        start_native_thread(partial(self._run_loader, read_lineup))
+        start_native_thread(partial(self._run_loader, read_manifest))
         if poll_s:
-            self._follower = gevent.spawn(partial(self._follow, read_lineup, poll_s))
+            self._follower = gevent.spawn(partial(self._follow, read_manifest, poll_s))
 
     def stop(self, timeout_s: float) -> bool:
         """Load nothing more and retire everything at once; tell whether all requests were answered in time."""
@@ -124,18 +124,18 @@ class Versions:
         """Return how each version stands that is live, wanted or refused, by name and number."""
         return list_statuses(self.wanted, self.failed, self.live)
 
-    def _follow(self, read_lineup: Callable[[], Lineup], poll_s: float) -> None:
-        """Order each new lineup, and one of which something failed again, after growing pauses."""
-        ordered: Lineup | None = None
+    def _follow(self, read_manifest: Callable[[], Manifest], poll_s: float) -> None:
+        """Order each new manifest, and one of which something failed again, after growing pauses."""
+        ordered: Manifest | None = None
         settled, pause_s = time.monotonic(), RETRY_S
         while True:
             gevent.sleep(poll_s)
             try:
-                lineup = read_lineup()
+                manifest = read_manifest()
             except Exception:
-                logger.exception("the lineup cannot be read; what is served goes on")
+                logger.exception("the manifest cannot be read; what is served goes on")
                 continue
-            if lineup != (ordered or self.wanted):
+            if manifest != (ordered or self.wanted):
                 pause_s = RETRY_S
             elif not (self._is_settled and self.failed):
                 settled = time.monotonic()
@@ -144,8 +144,8 @@ class Versions:
                 continue
             else:
                 pause_s = min(2 * pause_s, RETRY_MOST_S)
-            ordered, settled, self._is_settled = lineup, time.monotonic(), False
-            self._orders.put(lineup)
+            ordered, settled, self._is_settled = manifest, time.monotonic(), False
+            self._orders.put(manifest)
 
     def _install(self, entry: Entry, model: Model) -> None:
         """Let a loaded model answer."""
@@ -197,27 +197,27 @@ class Versions:
         gevent.spawn(finish)
 
     def _settle(self) -> None:
-        """Tell that the lineup was brought about, as far as it could be."""
+        """Tell that the manifest was brought about, as far as it could be."""
         self._is_settled = self._orders.empty()
         self._on_change()
 
     # On the loader's thread
 
-    def _run_loader(self, read_lineup: Callable[[], Lineup]) -> None:
-        """Load what the lineup says, each time it changes; nothing that goes wrong ends it."""
-        order: Callable[[], Lineup | None] = read_lineup
+    def _run_loader(self, read_manifest: Callable[[], Manifest]) -> None:
+        """Load what the manifest says, each time it changes; nothing that goes wrong ends it."""
+        order: Callable[[], Manifest | None] = read_manifest
         while True:
             try:
-                lineup = order()
-                if lineup is None:
+                manifest = order()
+                if manifest is None:
                     return
-                self._apply(lineup)
+                self._apply(manifest)
             except Exception:
-                logger.exception("the lineup could not be brought about")
+                logger.exception("the manifest could not be brought about")
                 self._on_hub(self._settle)
             order = self._newest_order
 
-    def _newest_order(self) -> Lineup | None:
+    def _newest_order(self) -> Manifest | None:
         """Return the newest order, once there is one; those that it supersedes are dropped."""
         order = self._orders.get()
         while order is not None:
@@ -227,21 +227,21 @@ class Versions:
                 break
         return order
 
-    def _apply(self, lineup: Lineup) -> None:
-        """Load what is new, model by model, unless a newer lineup comes meanwhile."""
+    def _apply(self, manifest: Manifest) -> None:
+        """Load what is new, model by model, unless a newer manifest comes meanwhile."""
         is_first = not self.live
-        self.wanted = lineup
-        wanted = {entry.key: entry for entry in lineup.entries}
+        self.wanted = manifest
+        wanted = {entry.key: entry for entry in manifest.entries}
         self.failed = {key: why for key, why in self.failed.items() if key in wanted}
         self._move()
         # The default first: it is served where memory does not hold them all.
-        for name in dict.fromkeys([lineup.default, *(entry.name for entry in lineup.entries)]):
+        for name in dict.fromkeys([manifest.default, *(entry.name for entry in manifest.entries)]):
             for key in [key for key in wanted if key[0] == name and key not in self.live]:
                 self._load_one(wanted[key], is_first)
                 if not self._orders.empty():
                     return
             self._move()
-        for sentence in self.routes.left_behind(lineup):
+        for sentence in self.routes.left_behind(manifest):
             logger.warning("%s", sentence)
         self._on_hub(self._settle)
 

@@ -1,6 +1,6 @@
 """Routes: which live version answers a request.
 
-A lineup says what is wanted; the routes say what is served. Labels, shares of the traffic and the default
+A manifest says what is wanted; the routes say what is served. Labels, shares of the traffic and the default
 move only once the version that they are to point to is live, all of them in one step on the hub. Until then,
 and for as long as its load fails, they stay where they are.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from app.control.scanner import Key, Lineup
+from app.control.scanner import Key, Manifest
 from app.errors import NotReady, UnknownModel
 from app.serving.traffic import Target, choose_version, resolve_shares
 
@@ -33,8 +33,8 @@ class Routes:
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     shares: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
-    def follow(self, wanted: Lineup, live: Live) -> Routes:
-        """Return the routes of a lineup as far as it is live; the rest of them stays as it is."""
+    def follow(self, wanted: Manifest, live: Live) -> Routes:
+        """Return the routes of a manifest as far as it is live; the rest of them stays as it is."""
         default = self.default if self.default in live else wanted.default
         return Routes(
             wanted.default if wanted.default in live else default,
@@ -43,7 +43,7 @@ class Routes:
             {name: self._shares_of(name, wanted, live[name]) for name in live},
         )
 
-    def _labels_of(self, name: str, wanted: Lineup, live: Collection[int]) -> Mapping[str, int]:
+    def _labels_of(self, name: str, wanted: Manifest, live: Collection[int]) -> Mapping[str, int]:
         before = self.labels.get(name, {})
         if not versions_of(wanted, name):
             return before
@@ -52,7 +52,7 @@ class Routes:
             for label, version in wanted.labels.get(name, {}).items()
         }
 
-    def _shares_of(self, name: str, wanted: Lineup, live: Collection[int]) -> Mapping[int, int]:
+    def _shares_of(self, name: str, wanted: Manifest, live: Collection[int]) -> Mapping[int, int]:
         before = self.shares.get(name, {})
         if not versions_of(wanted, name):
             return before
@@ -60,7 +60,7 @@ class Routes:
         is_live = all(version in live for version, share in shares.items() if share)
         return shares if is_live or not set(before) & set(live) else before
 
-    def needs(self, key: Key, wanted: Lineup, live: Collection[Key]) -> bool:
+    def needs(self, key: Key, wanted: Manifest, live: Collection[Key]) -> bool:
         """Return whether a live version has to stay: it is wanted, or something points to it that cannot move yet."""
         name, version, *_ = key
         keys, versions = {entry.key for entry in wanted.entries}, versions_of(wanted, name)
@@ -75,7 +75,7 @@ class Routes:
         return is_model_served and (version in pointed_to or is_all_there_is)
 
     def find(
-        self, target: Target, wanted: Lineup, live: Live, failed: Collection[tuple[str, int]]
+        self, target: Target, wanted: Manifest, live: Live, failed: Collection[tuple[str, int]]
     ) -> tuple[str, int]:
         """Return the model and the version that answer a request.
 
@@ -110,8 +110,8 @@ class Routes:
             raise not_live(f"{name}, version {version}", (name, version) in failed)
         raise UnknownModel(f"{name} has no version {version}; it has {list_all(there)}")
 
-    def left_behind(self, wanted: Lineup) -> Iterator[str]:
-        """Return a sentence for each thing that could not move to where the lineup wants it."""
+    def left_behind(self, wanted: Manifest) -> Iterator[str]:
+        """Return a sentence for each thing that could not move to where the manifest wants it."""
         if self.default != wanted.default:
             yield f"the default stays {self.default}: {wanted.default} is not live"
         for name, labels in wanted.labels.items():
@@ -125,7 +125,7 @@ class Routes:
                 yield f"{name}: the shares of the traffic stay: not all of their versions are live"
 
 
-def versions_of(wanted: Lineup, name: str) -> set[int]:
+def versions_of(wanted: Manifest, name: str) -> set[int]:
     """Return the versions of a model that are to be served."""
     return {entry.version for entry in wanted.entries if entry.name == name}
 

@@ -17,27 +17,27 @@ from weakref import WeakSet
 import gevent
 
 from app.control.plan import current_plan, lacking_room
-from app.control.scanner import Entry, Lineup, Refusal
+from app.control.scanner import Entry, Manifest, RejectedVersion
 from app.errors import MalformedRequest, NotReady, ServingError
-from app.scoreboard import Roster, State
+from app.scoreboard import Scoreboard, State
 from app.serving.batcher import is_never_gone
 from app.serving.byte_budget import ByteBudget
 from app.serving.deadlines import Deadlines
 from app.serving.diagnosis import explain_failure
 from app.serving.handoff import Handoff
-from app.serving.image_pool import Picture, Studio
-from app.serving.in_flight import Visitors
+from app.serving.image_pool import ImagePool, Picture
+from app.serving.in_flight import InFlight
 from app.serving.loader import load_model
 from app.serving.model import Model, Servable
-from app.serving.prediction import Prediction, Wish
-from app.serving.registry import Versions
-from app.serving.stats import Meter, meter_of
+from app.serving.prediction import HeatMapRequest, Prediction
+from app.serving.registry import ModelRegistry
+from app.serving.stats import ModelStats, stats_of
 from app.serving.status import VersionStatus
 from app.serving.thread_pool import NativePool, Task
 from app.serving.traffic import ANY, Target
 from app.serving.trials import Trials
 from app.serving.watchdog import Watchdog
-from app.serving.workers import Fleet
+from app.serving.workers import Workers
 from app.settings import Settings
 from app.system.machine import hold_lock
 from app.web.input.urls import Fetcher
@@ -51,23 +51,23 @@ logger = logging.getLogger(__name__)
 
 
 class ModelServer:
-    """Serves the lineup in one process.
+    """Serves the manifest in one process.
 
     Public methods run on the hub's thread. The state goes LOADING → READY → DRAINING, or to FAILED
-    while nothing can be served; every change is written into the roster.
+    while nothing can be served; every change is written into the scoreboard.
 
     Attributes:
         state: of this worker.
-        fleet: all workers.
-        visitors: the requests inside this worker.
+        workers: all workers.
+        in_flight: the requests inside this worker.
         deadlines: their time.
     """
 
     def __init__(
         self,
         settings: Settings,
-        roster: Roster,
-        read_lineup: Callable[[], Lineup] | None = None,
+        scoreboard: Scoreboard,
+        read_manifest: Callable[[], Manifest] | None = None,
         load: Callable[[Settings, int, Entry], Model] = load_model,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
@@ -75,34 +75,34 @@ class ModelServer:
 
         Args:
             settings: the settings.
-            roster: where this process has its slot.
-            read_lineup: returns what to serve now; by default what this process planned.
+            scoreboard: where this process has its slot.
+            read_manifest: returns what to serve now; by default what this process planned.
             load: loads a version, on the loader's thread.
             on_death: called when a native thread ends unasked (on that thread) or does not come back;
                 ends the process.
         """
         self._settings = settings
-        self._roster = roster
-        self._read_lineup = read_lineup or (lambda: current_plan(settings).lineup)
-        self._poll_s = settings.poll_s if read_lineup else 0.0
+        self._scoreboard = scoreboard
+        self._read_manifest = read_manifest or (lambda: current_plan(settings).manifest)
+        self._poll_s = settings.poll_s if read_manifest else 0.0
         self._on_death = on_death
         self._handoff = Handoff()
-        quarantine = roster.quarantine
-        self._hands = quarantine.hands(roster.slot)
-        self._studio = Studio(settings, self._handoff, quarantine, self._hands)
+        quarantine = scoreboard.quarantine
+        self._records = quarantine.records(scoreboard.slot)
+        self._image_pool = ImagePool(settings, self._handoff, quarantine, self._records)
         self._parsing = NativePool(
-            "parsing", PARSING_THREADS, self._handoff, quarantine, self._hands
+            "parsing", PARSING_THREADS, self._handoff, quarantine, self._records
         )
-        self._trials = Trials(quarantine, roster.slot)
+        self._trials = Trials(quarantine, scoreboard.slot)
         self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
         self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
         self.deadlines = Deadlines(settings.deadline_s)
         self._bodies = ByteBudget(settings.max_bodies_bytes, "request bodies")
-        self.fleet = Fleet(settings, roster)
-        self.visitors = Visitors(roster)
-        self._versions = Versions(
+        self.workers = Workers(settings, scoreboard)
+        self.in_flight = InFlight(scoreboard)
+        self._registry = ModelRegistry(
             self._handoff,
-            load=lambda entry: load(settings, roster.slot, entry),
+            load=lambda entry: load(settings, scoreboard.slot, entry),
             serve=self._serve,
             lacking_room=self._lacking_room,
             step_aside=self._step_aside,
@@ -116,8 +116,8 @@ class ModelServer:
     def start(self) -> None:
         """Start loading and return at once."""
         self._enter(State.LOADING)
-        self.fleet.tell(self._versions.live, self._versions.failed)
-        self._versions.start(self._read_lineup, self._poll_s, self._take_stock)
+        self.workers.tell(self._registry.live, self._registry.failed)
+        self._registry.start(self._read_manifest, self._poll_s, self._take_stock)
         self._load_timer = gevent.spawn_later(self._settings.load_timeout_s, self._give_up_loading)
         self._watchdog.start()
 
@@ -126,9 +126,9 @@ class ModelServer:
         self._enter(State.DRAINING)
         self._load_timer.kill()
         self._watchdog.stop()
-        if not self._versions.stop(timeout_s):
+        if not self._registry.stop(timeout_s):
             logger.error("stopped with requests unanswered after %s s", timeout_s)
-        self._studio.close()
+        self._image_pool.close()
         self._parsing.close()
 
     def check_room(self, target: Target = ANY) -> None:
@@ -163,7 +163,7 @@ class ModelServer:
         picture: Picture,
         is_gone: Callable[[], bool] = is_never_gone,
         target: Target = ANY,
-        wish: Wish | None = None,
+        heat_maps_wanted: HeatMapRequest | None = None,
     ) -> Prediction:
         """Answer one picture.
 
@@ -171,13 +171,15 @@ class ModelServer:
             picture: the uploaded file, open in binary mode, or its pixels.
             is_gone: tells whether the client has hung up; safe on any thread.
             target: who shall answer.
-            wish: which heat maps come with the answer.
+            heat_maps_wanted: which heat maps come with the answer.
 
         Raises:
             ServingError: any of them; see ``errors``.
         """
         servable = self._find(target)
-        outcome = self._answer(servable, picture, is_gone, wish, self.deadlines.left_s())
+        outcome = self._answer(
+            servable, picture, is_gone, heat_maps_wanted, self.deadlines.left_s()
+        )
         if isinstance(outcome, ServingError):
             raise outcome
         return outcome
@@ -207,14 +209,14 @@ class ModelServer:
         pictures: Sequence[Picture],
         is_gone: Callable[[], bool] = is_never_gone,
         target: Target = ANY,
-        wish: Wish | None = None,
+        heat_maps_wanted: HeatMapRequest | None = None,
     ) -> list[Prediction | ServingError]:
         """Answer the pictures of one request as ``classify_many``; one's error is returned in its place.
 
         Raises:
             ServingError: what concerns them all: ``UnknownModel``, ``NotReady``.
         """
-        waiting = self._begin(pictures, is_gone, target, wish)
+        waiting = self._begin(pictures, is_gone, target, heat_maps_wanted)
         try:
             return [greenlet.get() for greenlet in waiting]
         finally:
@@ -229,12 +231,12 @@ class ModelServer:
         pictures: Sequence[Picture],
         is_gone: Callable[[], bool],
         target: Target,
-        wish: Wish | None = None,
+        heat_maps_wanted: HeatMapRequest | None = None,
     ) -> list[gevent.Greenlet[..., Prediction | ServingError]]:
         """Start a greenlet for each picture; all go to the same version."""
         servable, left_s = self._find(target), self.deadlines.left_s()
         return [
-            gevent.spawn(self._answer, servable, picture, is_gone, wish, left_s)
+            gevent.spawn(self._answer, servable, picture, is_gone, heat_maps_wanted, left_s)
             for picture in pictures
         ]
 
@@ -243,12 +245,12 @@ class ModelServer:
         servable: Servable,
         picture: Picture,
         is_gone: Callable[[], bool],
-        wish: Wish | None,
+        heat_maps_wanted: HeatMapRequest | None,
         left_s: float,
     ) -> Prediction | ServingError:
         """Answer one picture, and count what became of it; errors are returned, as ``_attempt`` does."""
-        outcome = self._attempt(servable, picture, is_gone, wish, left_s)
-        self._meter(servable.model).count(outcome)
+        outcome = self._attempt(servable, picture, is_gone, heat_maps_wanted, left_s)
+        self._stats(servable.model).count(outcome)
         return outcome
 
     def _attempt(
@@ -256,20 +258,22 @@ class ModelServer:
         servable: Servable,
         picture: Picture,
         is_gone: Callable[[], bool],
-        wish: Wish | None,
+        heat_maps_wanted: HeatMapRequest | None,
         left_s: float,
     ) -> Prediction | ServingError:
         """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
         model = servable.model
-        if wish is not None and model.gradients is None:
+        if heat_maps_wanted is not None and model.gradients is None:
             return model.no_heat_map()
         try:
             with (
                 gevent.Timeout(left_s, self.deadlines.error()),
                 servable.batcher.place(),
-                self._meter(model).inside(),
+                self._stats(model).inside(),
             ):
-                return self._trials.run(partial(self._predict, servable, picture, is_gone, wish))
+                return self._trials.run(
+                    partial(self._predict, servable, picture, is_gone, heat_maps_wanted)
+                )
         except ServingError as error:
             return error.with_traceback(
                 None
@@ -280,24 +284,28 @@ class ModelServer:
         servable: Servable,
         picture: Picture,
         is_gone: Callable[[], bool],
-        wish: Wish | None,
+        heat_maps_wanted: HeatMapRequest | None,
         on_trial: bool,
     ) -> Prediction:
         """Answer one picture that holds its place. Raises NeedsTrial unless it is on trial."""
         began = time.monotonic()
-        decoded = self._studio.decode(picture, servable.model, on_trial=on_trial)
+        decoded = self._image_pool.decode(picture, servable.model, on_trial=on_trial)
         decode_s = time.monotonic() - began
-        row = servable.batcher.submit(decoded.image, is_gone, wish is not None, decoded.digest)
+        row = servable.batcher.submit(
+            decoded.image, is_gone, heat_maps_wanted is not None, decoded.digest
+        )
         prediction = Prediction(row.logits, servable.model, row.timing, decode_s, decoded.size)
-        if wish is None:
+        if heat_maps_wanted is None:
             return prediction
-        classes = wish.choose(prediction)
+        classes = heat_maps_wanted.choose(prediction)
         maps = servable.explain(row.features, classes, is_gone, decoded.digest)
         prediction = replace(prediction, heat_maps=maps)
-        if wish.style is None:
+        if heat_maps_wanted.style is None:
             return prediction
         with servable.batcher.aside():
-            drawing = self._studio.draw(picture, prediction, wish.style, on_trial=on_trial)
+            drawing = self._image_pool.draw(
+                picture, prediction, heat_maps_wanted.style, on_trial=on_trial
+            )
         return replace(prediction, drawing=drawing)
 
     def run_aside(self, data: bytes, work: Callable[[], T]) -> T:
@@ -332,32 +340,32 @@ class ModelServer:
 
     def statuses(self, name: str = "") -> list[VersionStatus]:
         """Return how each known version of a model stands, rising; of every model, where none is named."""
-        return [each for each in self._versions.statuses() if name in ("", each.name)]
+        return [each for each in self._registry.statuses() if name in ("", each.name)]
 
-    def refusals(self) -> tuple[Refusal, ...]:
+    def rejected(self) -> tuple[RejectedVersion, ...]:
         """Return the versions that were found and are not served."""
-        return self._versions.wanted.refusals
+        return self._registry.wanted.rejected
 
     def _find(self, target: Target) -> Servable:
         """Return what answers; see ``classify``."""
         if self.state is not State.READY:
             raise NotReady(self._failure or f"the model is {self.state.name.lower()}")
-        return self._versions.find(target)
+        return self._registry.find(target)
 
-    def _meter(self, model: Model) -> Meter:
+    def _stats(self, model: Model) -> ModelStats:
         """Return what counts a model's pictures in this worker."""
-        return meter_of(self._roster.slot, model.name, model.version)
+        return stats_of(self._scoreboard.slot, model.name, model.version)
 
     def _serve(self, model: Model) -> Servable:
         """Make a servable of a loaded model; from now on its counts are told, if only as 0."""
-        self._meter(model)
+        self._stats(model)
         servable = Servable(
             model,
             self._handoff,
             max_wait_s=self._settings.max_wait_ms / 1000,
             max_queue=self._settings.max_queue,
             on_death=self._die,
-            hands=self._hands,
+            records=self._records,
         )
         self._servables.add(servable)
         return servable
@@ -370,37 +378,37 @@ class ModelServer:
         plan = current_plan(self._settings)
         if self.state is State.LOADING and not plan.is_tight:
             return ""  # what is loaded first was planned to fit
-        seat = plan.seat(self._roster.slot)
+        placement = plan.placement(self._scoreboard.slot)
         until = time.monotonic() + DRAIN_S
         while True:
-            lacking = lacking_room(self._settings, seat, entry.footprint)
-            is_draining = State.DRAINING in self._roster.states().values()
+            lacking = lacking_room(self._settings, placement, entry.footprint)
+            is_draining = State.DRAINING in self._scoreboard.states().values()
             if not (lacking and is_draining) or time.monotonic() > until:
                 return lacking
             time.sleep(ASIDE_S)
 
     def _step_aside(self) -> None:
         """Take no more connections while others can, and answer the requests inside (on the loader's thread)."""
-        self._roster.mark(State.LOADING)
+        self._scoreboard.mark(State.LOADING)
         until, had_substitute = time.monotonic() + self._settings.deadline_s, False
-        while self._roster.may_get_substitute() and time.monotonic() < until:
-            has_substitute = self._roster.has_substitute()
-            if has_substitute and had_substitute and not self.visitors.count:
+        while self._scoreboard.may_get_substitute() and time.monotonic() < until:
+            has_substitute = self._scoreboard.has_substitute()
+            if has_substitute and had_substitute and not self.in_flight.count:
                 return
             had_substitute = has_substitute
             time.sleep(ASIDE_S)
 
     def _take_stock(self) -> None:
         """Become ready, or not, by what is live now."""
-        self.fleet.tell(self._versions.live, self._versions.failed)
+        self.workers.tell(self._registry.live, self._registry.failed)
         if self.state is State.DRAINING:
             return
-        if self._versions.live:
+        if self._registry.live:
             self._enter(State.READY)
             return
-        problem, follows = self._versions.wanted.problem, self._settings.poll_s > 0
+        problem, follows = self._registry.wanted.problem, self._settings.poll_s > 0
         self._fail(explain_failure(self.statuses(), problem, follows=follows))
-        if failure := self._versions.wanted.failure:
+        if failure := self._registry.wanted.failure:
             logger.error("the model cannot be served: %s", failure)
 
     def _give_up_loading(self) -> None:
@@ -417,7 +425,7 @@ class ModelServer:
 
     def _end_hanging_load(self) -> None:
         """End the worker if it is still loading and has nothing to answer with."""
-        if self.state is State.FAILED and self._versions.is_loading:
+        if self.state is State.FAILED and self._registry.is_loading:
             self._die(f"its load has hung for {2 * self._settings.load_timeout_s:g} s")
 
     def _die(self, reason: str) -> None:
@@ -432,12 +440,12 @@ class ModelServer:
     def _tasks(self) -> list[Task]:
         """Return what the native threads are working on for requests."""
         forwards = [task for servable in self._servables for task in servable.batcher.tasks()]
-        return self._studio.tasks() + self._parsing.tasks() + forwards
+        return self._image_pool.tasks() + self._parsing.tasks() + forwards
 
     def _end_stuck(self, task: Task, limit_s: float) -> None:
         """End the worker: a native thread has not come back. What else is in hand is not to blame."""
         try:
-            self._hands.keep_only(task.digests)
+            self._records.keep_only(task.digests)
         finally:
             self._die(f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone")
 
@@ -448,4 +456,4 @@ class ModelServer:
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self._roster.mark(state)
+        self._scoreboard.mark(state)

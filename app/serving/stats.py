@@ -18,7 +18,7 @@ MAX_LABELS = 1000
 OTHER_LABEL = "(other)"
 
 
-class Meter:
+class ModelStats:
     """Counts what becomes of the pictures that one version is asked about. Methods run on the hub.
 
     The metrics' series are looked up once and kept: that halves what counting costs.
@@ -57,7 +57,7 @@ class Meter:
             self._label(label).inc()
 
 
-meter_of = cache(Meter)  # one for each version that this process ever served
+stats_of = cache(ModelStats)  # one for each version that this process ever served
 
 
 def name_labels(prediction: Prediction) -> list[str]:

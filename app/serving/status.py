@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from app.control.scanner import Key, Lineup
+from app.control.scanner import Key, Manifest
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class VersionStatus:
 
 
 def list_statuses(
-    wanted: Lineup, failed: Collection[Key], live: Collection[Key]
+    wanted: Manifest, failed: Collection[Key], live: Collection[Key]
 ) -> list[VersionStatus]:
     """Return how each version stands that is live, wanted or refused, by name and number."""
     told = "it could not be loaded; the log of the server has the reason"
-    known = [VersionStatus(each.name, each.version, "END", each.told) for each in wanted.refusals]
+    known = [VersionStatus(each.name, each.version, "END", each.told) for each in wanted.rejected]
     for entry in wanted.entries:
         has_failed = entry.key in failed
         state: Literal["END", "LOADING"] = "END" if has_failed else "LOADING"

@@ -78,7 +78,7 @@ class NativePool:
     """
 
     def __init__(
-        self, name: str, threads: int, handoff: Handoff, quarantine: Quarantine, hands: Records
+        self, name: str, threads: int, handoff: Handoff, quarantine: Quarantine, records: Records
     ) -> None:
         """Start without any thread; they come as they are needed.
 
@@ -87,12 +87,12 @@ class NativePool:
             threads: how many there may be.
             handoff: brings the results back.
             quarantine: knows the inputs that have ended workers.
-            hands: records what the threads have in hand.
+            records: records what the threads have in hand.
         """
         self._name = name
         self._handoff = handoff
         self._quarantine = quarantine
-        self._hands = hands
+        self._records = records
         self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()  # None ends a thread
         self._waiting = 0  # jobs that somebody waits for
         self._started = 0  # threads
@@ -156,14 +156,14 @@ class NativePool:
         held: Sequence[int] = ()
         try:
             digest = self._quarantine.digest(job.data)
-            held = self._hands.hold([digest])
+            held = self._records.hold([digest])
             self._tasks[thread] = Task(self._name, started, (digest,))
             self._check(digest, job.on_trial)
             job.value = job.work(digest)
         except BaseException as error:  # noqa: BLE001  (raised again where somebody waits)
             job.error = self._translate(error)
         self._tasks[thread] = None
-        self._hands.release(held)
+        self._records.release(held)
         self._handoff.deliver([job.done])
 
     def _translate(self, error: BaseException) -> Exception:

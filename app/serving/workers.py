@@ -1,4 +1,4 @@
-"""The workers together: what each has live, told to the others through the roster, and what they may use."""
+"""The workers together: what each has live, told to the others through the scoreboard, and what they may use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypedDict, cast
 
 from app.control.plan import planned_workers
 from app.control.scanner import Key
-from app.scoreboard import Roster
+from app.scoreboard import Scoreboard
 from app.serving.model import About, Servable
 from app.settings import Settings, count_cores
 
 
-class Note(TypedDict):
+class WorkerReport(TypedDict):
     """What a worker tells the others; ``failed`` has (model, version) of those that it could not load."""
 
     pid: int
@@ -21,13 +21,13 @@ class Note(TypedDict):
     failed: list[tuple[str, int]]
 
 
-class Fleet:
+class Workers:
     """All workers of this machine, as any one of them sees them. Methods run on the hub."""
 
-    def __init__(self, settings: Settings, roster: Roster) -> None:
-        """Look at the workers of a roster."""
+    def __init__(self, settings: Settings, scoreboard: Scoreboard) -> None:
+        """Look at the workers of a scoreboard."""
         self._settings = settings
-        self._roster = roster
+        self._scoreboard = scoreboard
 
     @property
     def device(self) -> str:
@@ -36,20 +36,20 @@ class Fleet:
 
     def tell(self, live: Mapping[Key, Servable], failed: Iterable[Key]) -> None:
         """Tell the others what this worker has."""
-        note: Note = {
+        note: WorkerReport = {
             "pid": os.getpid(),
             "live": [live[key].model.about() for key in sorted(live)],
             "failed": [(name, version) for name, version, *_ in failed],
         }
-        self._roster.tell(note)
+        self._scoreboard.tell(note)
 
     def states(self) -> dict[int, str]:
         """Return every worker's state by its slot."""
-        return {slot: state.name.lower() for slot, state in self._roster.states().items()}
+        return {slot: state.name.lower() for slot, state in self._scoreboard.states().items()}
 
-    def notes(self) -> dict[int, Note]:
+    def notes(self) -> dict[int, WorkerReport]:
         """Return what each worker has told, by its slot."""
-        return cast("dict[int, Note]", self._roster.notes())
+        return cast("dict[int, WorkerReport]", self._scoreboard.notes())
 
     def live(self) -> dict[int, dict[str, list[int]]]:
         """Return each worker's live versions by model, by its slot; those that have none are left out."""
@@ -61,7 +61,7 @@ class Fleet:
 
     def deaths(self) -> int:
         """Return how many workers have died since the start: killed, crashed, or without their model thread."""
-        return self._roster.deaths()
+        return self._scoreboard.deaths()
 
     def limits(self) -> dict[str, float]:
         """Return the limits of settings and machine that explain how fast the workers can be, by name."""

@@ -58,8 +58,8 @@ def begin() -> None:
     deadlines = model_server().deadlines
     g.held.callback(deadlines.end, deadlines.start(g.accept_s))
     visit = read_gateway_id(request.headers.get(GATEWAY_ID, ""))
-    model_server().visitors.enter(visit)
-    g.held.callback(model_server().visitors.leave, visit)
+    model_server().in_flight.enter(visit)
+    g.held.callback(model_server().in_flight.leave, visit)
 
 
 def read_gateway_id(text: str) -> bytes:
@@ -161,7 +161,7 @@ def longest_stages(predictions: Sequence[Prediction]) -> dict[str, float]:
     }
 
 
-def tell_times(response: Response, stages: Mapping[str, float], total_ms: float) -> None:
+def set_server_timing(response: Response, stages: Mapping[str, float], total_ms: float) -> None:
     """Tell where the time went where browsers show it; the stages in seconds."""
     times = [f"{stage};dur={to_ms(taken_s)}" for stage, taken_s in stages.items()]
     response.headers["Server-Timing"] = ", ".join([*times, f"total;dur={total_ms}"])

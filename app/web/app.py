@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.scoreboard import Roster
+from app.scoreboard import Scoreboard
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web import access, problems
@@ -20,14 +20,14 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
 
     Args:
         settings: the settings.
-        server: the model server; by default one of its own, alone on a roster, is made. Its caller
+        server: the model server; by default one of its own, alone on a scoreboard, is made. Its caller
             starts and stops it.
     """
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # else "//" is answered by a redirect, in HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["settings"] = settings
-    app.extensions["model_server"] = server or ModelServer(settings, Roster())
+    app.extensions["model_server"] = server or ModelServer(settings, Scoreboard())
     access.register(app)
     problems.register(app)
     for routes in (

@@ -23,14 +23,14 @@ def main(precision: str, seconds: float) -> None:
         }
     )
     plan = current_plan(settings)
-    if not plan.lineup.entries:
-        sys.exit(plan.lineup.failure)
-    entry = plan.lineup.entries[0]
-    choice = choose_how(settings, plan.seat(0), entry.footprint)
-    optimized = entry.open(settings.cache)
-    engine = load_engine(choice, optimized)
+    if not plan.manifest.entries:
+        sys.exit(plan.manifest.failure)
+    entry = plan.manifest.entries[0]
+    choice = choose_how(settings, plan.placement(0), entry.footprint)
+    artifacts = entry.open(settings.cache)
+    engine = load_engine(choice, artifacts)
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= choice.max_batch]
-    side = optimized.bundle.card.frame.side
+    side = artifacts.bundle.config.transform.side
     rng = np.random.default_rng(0)
     speeds = {}
     for size in sizes:

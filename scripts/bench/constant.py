@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Lineup
+from app.control.scanner import Entry, Manifest
 from app.engines.outputs import Outputs
 from app.models.bundle import find_bundle
-from app.scoreboard import roster
+from app.scoreboard import scoreboard
 from app.serving.model import Model
 from app.serving.server import ModelServer
 from app.settings import ROOT, Settings
@@ -26,7 +26,7 @@ def forward(images: Sequence[np.ndarray], _with_features: bool) -> Outputs:
 
 settings = Settings.from_env(os.environ)
 model = Model("constant", 1, NAMES, "", "cpu", "constant", "fp32", 8, forward)
-lineup = Lineup(model.name, (Entry(model.name, model.version, "", "", NOTHING),))
-server = ModelServer(settings, roster, lambda: lineup, lambda *_: model)
+manifest = Manifest(model.name, (Entry(model.name, model.version, "", "", NOTHING),))
+server = ModelServer(settings, scoreboard, lambda: manifest, lambda *_: model)
 app = create_app(settings, server)
 server.start()

@@ -17,7 +17,7 @@ import numpy as np
 
 from app.engines.conversion import convert_bundle
 from app.engines.openvino import NETWORKS, computing_type, usable_precisions
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from app.models.precision import FP32
 from app.settings import ROOT, Settings
@@ -52,11 +52,11 @@ def compile_one(path: Path, precision: str, with_features: bool) -> openvino.Inf
     return core.compile_model(network, "CPU", settings).create_infer_request()
 
 
-def compare_networks(optimized: Optimized, precision: str, batch: int, rounds: int) -> np.ndarray:
+def compare_networks(artifacts: Artifacts, precision: str, batch: int, rounds: int) -> np.ndarray:
     """Return (rounds,) times with features over those without, each of two forwards in turns."""
-    path = optimized.find_network(NETWORKS[precision])
+    path = artifacts.find_network(NETWORKS[precision])
     requests = [compile_one(path, precision, with_features) for with_features in (False, True)]
-    side = optimized.bundle.card.frame.side
+    side = artifacts.bundle.config.transform.side
     pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, side, side), np.uint8)
 
     def forward(request: openvino.InferRequest) -> float:
@@ -117,12 +117,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--forwards", type=int, default=100)
     options = parser.parse_args()
-    optimized = Optimized(find_bundle(ROOT / "models"), Settings.from_env({}).cache)
-    convert_bundle(optimized)
-    usable = [name for name, reason in usable_precisions(optimized).items() if not reason]
+    artifacts = Artifacts(find_bundle(ROOT / "models"), Settings.from_env({}).cache)
+    convert_bundle(artifacts)
+    usable = [name for name, reason in usable_precisions(artifacts).items() if not reason]
     for precision in usable:
         for batch in (1, 4):
-            ratios = compare_networks(optimized, precision, batch, options.forwards)
+            ratios = compare_networks(artifacts, precision, batch, options.forwards)
             print(f"{precision:5} network alone, batch {batch}: time {spread(ratios)}", flush=True)
     for precision in usable:
         compare_requests(options.pictures, precision, options)

@@ -10,7 +10,7 @@ import torch
 
 from app.engines.engine import Choice, Engine, load_engine
 from app.errors import BundleError, OutOfMemory
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from app.settings import ROOT, count_cores
 from scripts.gpu.trial import MIB, Trial, used_mib
@@ -21,20 +21,20 @@ ROUNDS = 20
 
 def load(trial: Trial, precision: str, max_batch: int) -> Engine:
     """Load the demo on the GPU, or in a rehearsal on the CPU."""
-    optimized = Optimized(find_bundle(ROOT / "models"), trial.folder / "cache")
+    artifacts = Artifacts(find_bundle(ROOT / "models"), trial.folder / "cache")
     choice = Choice("cuda", precision, "cuda:0", 1, max_batch)
     if trial.rehearse:
         choice = replace(choice, engine="eager", precision="fp32", device="cpu")
-    return load_engine(choice, optimized)
+    return load_engine(choice, artifacts)
 
 
 def agreement(trial: Trial) -> None:
     """Hold every batch size of every precision against eager torch on the CPU; fp32 within a thousandth."""
     max_batch = trial.few(64, 2)
     images = list(np.random.default_rng(5).integers(0, 256, (max_batch, 3, 224, 224), np.uint8))
-    optimized = Optimized(find_bundle(ROOT / "models"), trial.folder / "cache")
+    artifacts = Artifacts(find_bundle(ROOT / "models"), trial.folder / "cache")
     reference = load_engine(
-        Choice("eager", "fp32", "cpu", trial.few(count_cores(), 1), 1), optimized
+        Choice("eager", "fp32", "cpu", trial.few(count_cores(), 1), 1), artifacts
     )
     expected = np.concatenate([reference.forward([image]).logits for image in images])
     for precision in ("fp32",) if trial.rehearse else ("fp32", "tf32", "fp16"):

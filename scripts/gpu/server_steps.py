@@ -99,14 +99,14 @@ def devices(trial: Trial) -> None:
             trial.wait(lambda: server.ready() >= 2 * count, 75, f"all workers ready after {what}")
             on = pids_on_gpus()
             workers = set(server.workers())
-            trial.facts[f"gpus_of_workers_after_{what}"] = seats = {
+            trial.facts[f"gpus_of_workers_after_{what}"] = placements = {
                 pid: [gpu for gpu, pids in on.items() if pid in pids] for pid in workers
             }
             known = any(pid in workers for pids in on.values() for pid in pids)
             if known:  # a container may count processes by other numbers
-                wrong = {pid: found for pid, found in seats.items() if len(found) != 1}
+                wrong = {pid: found for pid, found in placements.items() if len(found) != 1}
                 trial.expect(not wrong, f"not on one GPU after {what}: {wrong}")
-                spread = Counter(found[0] for found in seats.values() if found)
+                spread = Counter(found[0] for found in placements.values() if found)
                 trial.expect(len(spread) == count, f"GPUs without a worker after {what}: {spread}")
         trial.facts["driver_counts_our_processes"] = bool(pids_on_gpus())
         opened = nvidia_files(server.master)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from app.models.bundle import CARD_FILE, put_in_place, write_sums
+from app.models.bundle import CONFIG_FILE, put_in_place, write_sums
 from scripts.bundle_files import write_class_names, write_json
 from scripts.training.errors import TrainingError
 from scripts.training.examples import Examples
@@ -46,12 +46,12 @@ def write_bundle(
     torch.save(weights, folder / "model.pth")
     write_class_names(folder, examples.class_names)
     description = f"ResNet-50, trained on {len(examples.training):,} pictures of {examples.title}."
-    card = {
+    config = {
         "description": description,
         "threshold": scores["thresholds"],  # what the server decides by
         "scores": {"training_pictures": len(examples.training), **scores},
     }
-    del card["scores"]["thresholds"]
-    write_json(folder / CARD_FILE, card)
+    del config["scores"]["thresholds"]
+    write_json(folder / CONFIG_FILE, config)
     write_sums(folder)
     return put_in_place(folder, model)

@@ -91,7 +91,7 @@ class About(Struct):
 def describe(target: Target) -> About:
     """Return what would answer ``target``. Raises UnknownModel or NotReady."""
     model = model_server().ready_model(target)
-    frame, given = model.card.frame, settings()
+    transform, given = model.config.transform, settings()
     return About(
         service="resnet-serving",
         model=model.name,
@@ -102,8 +102,8 @@ def describe(target: Target) -> About:
         engine=model.engine,
         precision=model.precision,
         routes=sorted({str(rule) for rule in current_app.url_map.iter_rules()}),
-        rule=describe_rule(model.card.decision),
-        frame=Seen(frame.side, frame.resize),
+        rule=describe_rule(model.config.decision),
+        frame=Seen(transform.side, transform.resize),
         heatmaps=model.gradients is not None,
         exif_rotate=given.exif_rotate,
         limits=Limits(given.max_body_bytes, given.max_pixels),

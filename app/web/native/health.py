@@ -26,7 +26,7 @@ def readyz() -> Response:
         status="ready",
         model=model.name,
         version=model.version,
-        workers=server.fleet.states(),
-        live=server.fleet.live(),
+        workers=server.workers.states(),
+        live=server.workers.live(),
     )
     return jsonify(ready)

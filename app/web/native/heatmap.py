@@ -12,8 +12,8 @@ from flask import Blueprint, Response, g, request
 from app.errors import MalformedRequest, NotAcceptable, ServingError
 from app.logs import request_id
 from app.processing.heatmap import Drawing, Style
-from app.serving.prediction import Prediction, Wish
-from app.web.access import encode_header, longest_stages, sign, tell_times, to_ms
+from app.serving.prediction import HeatMapRequest, Prediction
+from app.web.access import encode_header, longest_stages, set_server_timing, sign, to_ms
 from app.web.answers import (
     DIGITS,
     DrawingTimings,
@@ -39,8 +39,10 @@ def heatmap() -> Response:
     server, mimetype = model_server(), choose_type()
     uploads, options = read_request(HeatMapOptions)
     style = Style(options.opacity, enlarged=mimetype == JSON and options.size == "picture")
-    wish = Wish(partial(choose_class, name=options.label), style)
-    prediction = server.classify(open_one(uploads), watch_client(), options.target(), wish)
+    heat_maps_wanted = HeatMapRequest(partial(choose_class, name=options.label), style)
+    prediction = server.classify(
+        open_one(uploads), watch_client(), options.target(), heat_maps_wanted
+    )
     ((index, _),) = prediction.heat_maps.items()
     stages = {
         "upload": g.upload_s,
@@ -56,7 +58,7 @@ def heatmap() -> Response:
     label = prediction.model.class_names[index]
     response.headers["X-Heatmap-Label"] = encode_header(label)
     response.headers["Vary"] = "Accept"
-    tell_times(response, stages, total_ms)
+    set_server_timing(response, stages, total_ms)
     g.log_fields["label"] = label
     return sign(response, prediction.model, [prediction])
 

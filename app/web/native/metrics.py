@@ -16,11 +16,11 @@ from flask import Blueprint, Response, request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from app.control.scanner import Refusal
+from app.control.scanner import RejectedVersion
 from app.metrics import VERSION, expose
 from app.scoreboard import State
 from app.serving.handoff import call_aside
-from app.serving.workers import Fleet, Note
+from app.serving.workers import WorkerReport, Workers
 from app.system.gpus import list_gpus
 from app.system.machine import read_cpu_pressure, read_host_memory, read_process
 from app.web.context import SERVER_VERSION, model_server
@@ -44,14 +44,14 @@ blueprint = Blueprint("monitoring", __name__)
 def show_metrics() -> Response:
     """Answer the metrics of all workers, as Prometheus reads them, or as OpenMetrics where that is asked for."""
     server, accept = model_server(), request.headers.get("Accept", "")
-    notes = server.fleet.notes()
+    notes = server.workers.notes()
     present = [
         *describe_build(),
-        *describe_workers(server.fleet),
+        *describe_workers(server.workers),
         *describe_models(notes.values()),
-        *describe_versions(server.refusals(), notes.values()),
+        *describe_versions(server.rejected(), notes.values()),
     ]
-    device = server.fleet.device
+    device = server.workers.device
     pids = {slot: note["pid"] for slot, note in notes.items()}
     text, content_type = call_aside(
         lambda: expose([*present, *look_at_processes(pids), *look_at_machine(device)], accept)
@@ -77,18 +77,18 @@ def describe_build() -> list[Metric]:
     return [gauge("build_info", "What the server is made of.", [(parts.values(), 1)], parts)]
 
 
-def describe_workers(fleet: Fleet) -> Iterator[Metric]:
+def describe_workers(workers: Workers) -> Iterator[Metric]:
     """Return how the workers stand, and what limits them."""
-    states = Counter(fleet.states().values())
+    states = Counter(workers.states().values())
     rows = [([state], states[state]) for state in STATES]
     yield gauge("workers", "Workers by what their model is doing.", rows, ["state"])
     deaths = "Workers that died: killed, crashed, or without their model thread; not those that were asked to end."
-    yield CounterMetricFamily("serving_worker_deaths", deaths, fleet.deaths())
-    for name, value in fleet.limits().items():
+    yield CounterMetricFamily("serving_worker_deaths", deaths, workers.deaths())
+    for name, value in workers.limits().items():
         yield gauge(name, LIMITS[name], [([], value)])
 
 
-def describe_models(notes: Iterable[Note]) -> Iterator[Metric]:
+def describe_models(notes: Iterable[WorkerReport]) -> Iterator[Metric]:
     """Return what is live, in any worker."""
     live = [about for note in notes for about in note["live"]]
     kinds = ("engine", "precision", "device")
@@ -105,7 +105,9 @@ def describe_models(notes: Iterable[Note]) -> Iterator[Metric]:
     yield gauge("forward_lanes", told, sorted(lanes.items()), VERSION)
 
 
-def describe_versions(refusals: Iterable[Refusal], notes: Iterable[Note]) -> Iterator[Metric]:
+def describe_versions(
+    rejected: Iterable[RejectedVersion], notes: Iterable[WorkerReport]
+) -> Iterator[Metric]:
     """Return in how many workers each version is live or failed, and which were refused."""
     found: Counter[tuple[str, int, str]] = Counter()
     for note in notes:
@@ -114,7 +116,7 @@ def describe_versions(refusals: Iterable[Refusal], notes: Iterable[Note]) -> Ite
     told = "Workers in which a version is live, or could not be loaded."
     yield gauge("version_workers", told, sorted(found.items()), [*VERSION, "state"])
     told = "Versions in the models folder that are not served, and why."
-    rows = [((each.name, each.version, each.told), 1) for each in refusals]
+    rows = [((each.name, each.version, each.told), 1) for each in rejected]
     yield gauge("version_refused_info", told, rows, [*VERSION, "reason"])
 
 

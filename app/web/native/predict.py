@@ -15,8 +15,8 @@ from app.logs import request_id
 from app.processing.decision import SCORE
 from app.processing.heatmap import write_numbers
 from app.serving.model import Model
-from app.serving.prediction import Prediction, Wish
-from app.web.access import longest_stages, sign, tell_times, to_ms
+from app.serving.prediction import HeatMapRequest, Prediction
+from app.web.access import longest_stages, set_server_timing, sign, to_ms
 from app.web.answers import (
     DIGITS,
     Answer,
@@ -51,10 +51,12 @@ def predict() -> Response:
     uploads, options = read_request(PredictOptions)
     files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
     maps = MapChoice(options)
-    wish = Wish(maps.choose) if options.heatmap else None
-    outcomes = iter(model_server().classify_each(files, watch_client(), options.target(), wish))
-    if maps.refusal:
-        raise maps.refusal
+    heat_maps_wanted = HeatMapRequest(maps.choose) if options.heatmap else None
+    outcomes = iter(
+        model_server().classify_each(files, watch_client(), options.target(), heat_maps_wanted)
+    )
+    if maps.error:
+        raise maps.error
     answers = [
         upload.file if isinstance(upload.file, ServingError) else next(outcomes)
         for upload in uploads
@@ -84,7 +86,7 @@ def respond(
     timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
     answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
     response = write_json(answer)
-    tell_times(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
+    set_server_timing(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
     g.log_fields["labels"] = labels
     return sign(response, model, predictions)
 
@@ -164,16 +166,16 @@ class MapChoice:
         """Start with no map."""
         self._options = options
         self._maps = 0
-        self.refusal: InvalidOption | None = None
+        self.error: InvalidOption | None = None
 
     def choose(self, prediction: Prediction) -> list[int]:
         """Return the classes for a picture. Raises InvalidOption, for this picture and all after it."""
-        if self.refusal is None:
+        if self.error is None:
             try:
                 return self._choose(prediction)
             except InvalidOption as error:
-                self.refusal = error
-        raise self.refusal
+                self.error = error
+        raise self.error
 
     def _choose(self, prediction: Prediction) -> list[int]:
         wanted = self._options.heatmap
@@ -208,7 +210,7 @@ def find_class(model: Model, option: str, name: str) -> int:
 
 def choose(prediction: Prediction, options: PredictOptions) -> list[int]:
     """Return the classes that pass, the strongest first: by the request's rule where it has one, else the model's."""
-    decision = prediction.model.card.decision
+    decision = prediction.model.config.decision
     if options.threshold is not None:
         decision = replace(decision, threshold=options.threshold, threshold_on=SCORE, top_k=None)
     elif options.top_k is not None:

@@ -1,4 +1,4 @@
-"""The lineup: what is found in a folder, checked, refused, kept; only the measuring is made quick here."""
+"""The manifest: what is found in a folder, checked, refused, kept; only the measuring is made quick here."""
 
 import dataclasses
 import itertools
@@ -8,17 +8,17 @@ import shutil
 
 import pytest
 
-from app.control import scanner as lineup_module
+from app.control import scanner as manifest_module
 from app.control.footprint import Footprint
-from app.control.manifest import LineupFile, last_default
-from app.control.scanner import WATCHED, Curator, Entry, Lineup, Refusal
+from app.control.manifest import ManifestFile, last_default
+from app.control.scanner import WATCHED, Entry, Manifest, RejectedVersion, RepositoryScanner
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import write_sums
 from app.system import files
 from app.system.machine import hold_lock
 from tests.disks import on_small_disk
-from tests.helpers import make_entry, make_lineup
-from tests.test_foreign import make_special
+from tests.helpers import make_entry, make_manifest
+from tests.test_untrusted_files import make_special
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -36,48 +36,48 @@ def measured(monkeypatch):
     """Stand for the probe: weights that say "bad" cannot be served. Returns what was measured."""
     calls = []
 
-    def find_footprint(settings, optimized, sibling=None):
-        calls.append(optimized.bundle.version)
-        if optimized.bundle.weights.read_bytes() == b"bad":
-            raise BundleError(f"{optimized.bundle.weights} cannot be read as weights")
+    def find_footprint(settings, artifacts, sibling=None):
+        calls.append(artifacts.bundle.version)
+        if artifacts.bundle.weights.read_bytes() == b"bad":
+            raise BundleError(f"{artifacts.bundle.weights} cannot be read as weights")
         return NEEDS
 
-    monkeypatch.setattr(lineup_module, "find_footprint", find_footprint)
+    monkeypatch.setattr(manifest_module, "find_footprint", find_footprint)
     return calls
 
 
 @pytest.fixture
-def curator(settings, tmp_path, measured):
-    """Return a maker of curators of tmp_path/models."""
+def scanner(settings, tmp_path, measured):
+    """Return a maker of scanners of tmp_path/models."""
     (tmp_path / "models").mkdir()
 
     def make(before=None, **rows):
         rows = {"models": str(tmp_path / "models"), "cache": str(tmp_path / "cache")} | rows
-        return Curator(settings(**rows), before)
+        return RepositoryScanner(settings(**rows), before)
 
     return make
 
 
 @pytest.fixture
-def models(curator, tmp_path):
+def models(scanner, tmp_path):
     return tmp_path / "models"
 
 
-def versions(lineup):
-    return [entry.version for entry in lineup.entries]
+def versions(manifest):
+    return [entry.version for entry in manifest.entries]
 
 
-def test_what_is_found_is_checked_once(curator, models, measured):
+def test_what_is_found_is_checked_once(scanner, models, measured):
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     assert versions(here.look()) == [1]
     assert here.look() == here.look()
     assert measured == [1]
 
 
-def test_a_new_version_takes_over_once_nobody_is_copying_it_any_more(curator, models, measured):
+def test_a_new_version_takes_over_once_nobody_is_copying_it_any_more(scanner, models, measured):
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     here.look()
     add_version(models, 2, b"half")
     assert versions(here.look()) == [1]
@@ -87,45 +87,45 @@ def test_a_new_version_takes_over_once_nobody_is_copying_it_any_more(curator, mo
     assert measured == [1, 2]
 
 
-def test_a_published_version_takes_over_at_once(curator, models):
+def test_a_published_version_takes_over_at_once(scanner, models):
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     here.look()
     write_sums(add_version(models, 2))
     assert versions(here.look()) == [2]
 
 
-def test_a_refused_version_leaves_the_one_before_and_says_why(curator, models):
+def test_a_refused_version_leaves_the_one_before_and_says_why(scanner, models):
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     here.look()
     folder = add_version(models, 2, b"bad")
     here.look()
-    lineup = here.look()
-    assert versions(lineup) == [1]
-    (refusal,) = lineup.refusals
-    assert (refusal.name, refusal.version) == ("leaves", 2)
-    assert refusal.reason == f"{folder / 'model.pth'} cannot be read as weights"
-    assert not lineup.failure
+    manifest = here.look()
+    assert versions(manifest) == [1]
+    (rejected,) = manifest.rejected
+    assert (rejected.name, rejected.version) == ("leaves", 2)
+    assert rejected.reason == f"{folder / 'model.pth'} cannot be read as weights"
+    assert not manifest.failure
     add_version(models, 2, b"mended")
     here.look()
     assert versions(here.look()) == [2]
 
 
-def test_files_that_are_not_what_the_sums_say_are_refused(curator, models):
+def test_files_that_are_not_what_the_sums_say_are_refused(scanner, models):
     folder = add_version(models, 1)
     write_sums(folder)
     (folder / "class_name.json").write_text('{"0": "Dust"}')
-    lineup = curator().look()
-    assert versions(lineup) == []
-    assert "class_name.json is not what SHA256SUMS says" in lineup.failure
+    manifest = scanner().look()
+    assert versions(manifest) == []
+    assert "class_name.json is not what SHA256SUMS says" in manifest.failure
     (folder / "class_name.json").unlink()
-    assert "class_name.json" in curator().look().failure
+    assert "class_name.json" in scanner().look().failure
 
 
-def test_weights_that_change_in_place_are_another_thing_to_serve(curator, models):
+def test_weights_that_change_in_place_are_another_thing_to_serve(scanner, models):
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     (before,) = here.look().entries
     add_version(models, 1, b"fine-tuned")
     here.look()
@@ -134,9 +134,9 @@ def test_weights_that_change_in_place_are_another_thing_to_serve(curator, models
     assert before.key != after.key
 
 
-def test_a_card_that_changes_in_place_is_another_thing_to_serve(curator, models, tmp_path):
+def test_a_card_that_changes_in_place_is_another_thing_to_serve(scanner, models, tmp_path):
     folder = add_version(models, 1)
-    here = curator()
+    here = scanner()
     (before,) = here.look().entries
     before.open(tmp_path / "cache")
     (folder / "model.json").write_text('{"threshold": 0.75}')
@@ -147,13 +147,13 @@ def test_a_card_that_changes_in_place_is_another_thing_to_serve(curator, models,
     here.look()
     (after,) = here.look().entries
     assert after.key != before.key
-    assert after.open(tmp_path / "cache").bundle.card.decision.threshold == 0.75
+    assert after.open(tmp_path / "cache").bundle.config.decision.threshold == 0.75
 
 
 @pytest.mark.parametrize("how", ["emptied", "gone", "all gone"])
-def test_a_vanished_mount_unloads_nothing(curator, models, how):
+def test_a_vanished_mount_unloads_nothing(scanner, models, how):
     add_version(models, 3)
-    here = curator()
+    here = scanner()
     here.look()
     if how == "all gone":
         shutil.rmtree(models)
@@ -161,89 +161,89 @@ def test_a_vanished_mount_unloads_nothing(curator, models, how):
         shutil.rmtree(models / "leaves")
     else:
         shutil.rmtree(models / "leaves" / "3")
-    lineup = here.look()
-    assert versions(lineup) == [3]
-    assert "holds no" in lineup.problem or "cannot be read" in lineup.problem
+    manifest = here.look()
+    assert versions(manifest) == [3]
+    assert "holds no" in manifest.problem or "cannot be read" in manifest.problem
 
 
-def test_a_folder_that_cannot_be_read_unloads_nothing(curator, models, monkeypatch):
+def test_a_folder_that_cannot_be_read_unloads_nothing(scanner, models, monkeypatch):
     add_version(models, 3)
-    here = curator()
+    here = scanner()
     here.look()
 
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(lineup_module, "versions_of", refuse)
-    lineup = here.look()
-    assert versions(lineup) == [3]
-    assert "leaves cannot be read: " in lineup.problem
+    monkeypatch.setattr(manifest_module, "versions_of", refuse)
+    manifest = here.look()
+    assert versions(manifest) == [3]
+    assert "leaves cannot be read: " in manifest.problem
 
 
-def test_the_last_version_stays_when_it_is_damaged_in_place(curator, models):
+def test_the_last_version_stays_when_it_is_damaged_in_place(scanner, models):
     add_version(models, 3)
-    here = curator()
+    here = scanner()
     before = here.look()
     add_version(models, 3, b"bad")
     here.look()
     after = here.look()
     assert after.entries == before.entries
-    assert after.refusals[0].version == 3
+    assert after.rejected[0].version == 3
 
 
-def test_several_versions_and_their_order(curator, models):
+def test_several_versions_and_their_order(scanner, models):
     for version in ("0003", "1", "2", "draft", ".publishing-x", "0"):
         add_version(models, version)
-    assert versions(curator(versions="all").look()) == [1, 2, 3]
-    assert versions(curator(versions="latest:2").look()) == [2, 3]
-    assert versions(curator(versions="1,7").look()) == [1]
+    assert versions(scanner(versions="all").look()) == [1, 2, 3]
+    assert versions(scanner(versions="latest:2").look()) == [2, 3]
+    assert versions(scanner(versions="1,7").look()) == [1]
 
 
-def test_while_another_process_looks_what_is_served_stays(curator, models, measured, tmp_path):
+def test_while_another_process_looks_what_is_served_stays(scanner, models, measured, tmp_path):
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     before = here.look()
     add_version(models, 2, b"half")
-    with hold_lock(tmp_path / "cache" / "curator.lock", 5):
+    with hold_lock(tmp_path / "cache" / "scanner.lock", 5):
         assert here.look(wait_s=0.1) == before
-        fresh = curator()
+        fresh = scanner()
         assert versions(fresh.look(wait_s=0.1)) == [2], (
             "it has nothing yet, so it looks without the lock"
         )
     assert measured == [1, 2]
 
 
-def test_a_curator_starts_with_what_was_served(curator, models):
-    before = make_lineup(make_entry("leaves", 4))
+def test_a_scanner_starts_with_what_was_served(scanner, models):
+    before = make_manifest(make_entry("leaves", 4))
     add_version(models, 5, b"bad")
-    assert versions(curator(before).look()) == [4]
+    assert versions(scanner(before).look()) == [4]
 
 
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
-    """Return the folder in which an instance keeps its lineup; the process works beside it."""
+    """Return the folder in which an instance keeps its manifest; the process works beside it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / "run"
 
 
-def test_a_lineup_survives_its_file(run_folder):
-    file = LineupFile("us")
+def test_a_manifest_survives_its_file(run_folder):
+    file = ManifestFile("us")
     assert file.read() is None
-    lineup = make_lineup(
+    manifest = make_manifest(
         make_entry("voc", 1),
         make_entry("voc", 2),
-        refusals=(Refusal("voc", 3, "damaged"),),
+        rejected=(RejectedVersion("voc", 3, "damaged"),),
         labels={"voc": {"stable": 1}},
         traffic={"voc": {"stable": 9, "2": 1}},
         problem="odd",
         skipped=("lost+found is skipped",),
     )
-    file.write(lineup)
-    assert LineupFile().read() == LineupFile("us").read() == file.read() == lineup
+    file.write(manifest)
+    assert ManifestFile().read() == ManifestFile("us").read() == file.read() == manifest
     assert file.read() is file.read()  # not read again while it is the same file
-    file.write(Lineup())
-    assert file.read() == Lineup()
-    assert sorted(path.name for path in run_folder.iterdir()) == ["lineup.json"]
+    file.write(Manifest())
+    assert file.read() == Manifest()
+    assert sorted(path.name for path in run_folder.iterdir()) == ["manifest.json"]
 
 
 @pytest.mark.parametrize(
@@ -253,81 +253,81 @@ def test_a_lineup_survives_its_file(run_folder):
         "[]",
         "{}",
         '{"entries": [{}], "refusals": []}',
-        '{"instance": "us", "lineup": "{}"}',
+        '{"instance": "us", "manifest": "{}"}',
         "[" * 100_000,
     ],
 )
 def test_a_damaged_file_counts_as_none(run_folder, text):
     run_folder.mkdir()
-    (run_folder / "lineup.json").write_text(text)
-    assert LineupFile("us").read() is None
+    (run_folder / "manifest.json").write_text(text)
+    assert ManifestFile("us").read() is None
     assert last_default() == ""
 
 
-def test_a_worker_follows_its_own_masters_lineup_only(run_folder):
-    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
-    assert LineupFile("us").read() is None
-    LineupFile("us").write(make_lineup(make_entry("new", 1)))
-    follower = LineupFile()
+def test_a_worker_follows_its_own_masters_manifest_only(run_folder):
+    ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
+    assert ManifestFile("us").read() is None
+    ManifestFile("us").write(make_manifest(make_entry("new", 1)))
+    follower = ManifestFile()
     assert follower.read().default == "new"
-    follower.write(make_lineup(make_entry("newer", 1)))
-    assert LineupFile("us").read().default == "newer"
+    follower.write(make_manifest(make_entry("newer", 1)))
+    assert ManifestFile("us").read().default == "newer"
 
 
 def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
-    LineupFile("an earlier start").write(make_lineup(make_entry("old", 1)))
-    follower = LineupFile()
+    ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
+    follower = ManifestFile()
     follower.read()
-    LineupFile("us").write(make_lineup(make_entry("new", 1)))  # while the follower looked
-    follower.write(make_lineup(make_entry("newer", 1)))
-    assert LineupFile("us").read().default == "newer"
+    ManifestFile("us").write(make_manifest(make_entry("new", 1)))  # while the follower looked
+    follower.write(make_manifest(make_entry("newer", 1)))
+    assert ManifestFile("us").read().default == "newer"
 
 
 def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
     program = (
-        "import os, sys; from app.control.scanner import Lineup; from app.control.manifest import LineupFile;"
-        "os.chdir(sys.argv[1]); LineupFile('an earlier start').write(Lineup('old'));"
-        "print(LineupFile('us').try_write(Lineup('x' * 80_000))); print(os.listdir('run'))"
+        "import os, sys; from app.control.scanner import Manifest; from app.control.manifest import ManifestFile;"
+        "os.chdir(sys.argv[1]); ManifestFile('an earlier start').write(Manifest('old'));"
+        "print(ManifestFile('us').try_write(Manifest('x' * 80_000))); print(os.listdir('run'))"
     )
     (tmp_path / "disk").mkdir()
     trouble, left = on_small_disk(tmp_path / "disk", 64, program).stdout.splitlines()
-    assert "lineup.json cannot be written ([Errno 28] No space left on device" in trouble
+    assert "manifest.json cannot be written ([Errno 28] No space left on device" in trouble
     assert left == "[]"
 
 
-def test_a_lineup_is_on_the_disk_before_it_takes_its_place(run_folder, monkeypatch):
+def test_a_manifest_is_on_the_disk_before_it_takes_its_place(run_folder, monkeypatch):
     """Else a power cut leaves an empty file, and the next start forgets which model is the default."""
     written, real = [], os.fsync
     monkeypatch.setattr(
         os, "fsync", lambda handle: (written.append(os.fstat(handle).st_ino), real(handle))
     )
-    LineupFile("us").write(make_lineup(make_entry("new", 1)))
-    assert (run_folder / "lineup.json").stat().st_ino in written
+    ManifestFile("us").write(make_manifest(make_entry("new", 1)))
+    assert (run_folder / "manifest.json").stat().st_ino in written
 
 
-def test_what_a_killed_writer_left_goes_with_the_next_lineup(run_folder):
+def test_what_a_killed_writer_left_goes_with_the_next_manifest(run_folder):
     run_folder.mkdir()
     draft, handle = files.make_draft(run_folder, files.DRAFT)
     os.close(handle)
-    LineupFile("us").write(make_lineup(make_entry("new", 1)))
+    ManifestFile("us").write(make_manifest(make_entry("new", 1)))
     assert not draft.exists()
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link out", "loop"])
-def test_a_precision_report_that_cannot_be_read_leaves_the_version_served(curator, models, kind):
+def test_a_precision_report_that_cannot_be_read_leaves_the_version_served(scanner, models, kind):
     make_special(add_version(models, 1) / "precision.json", kind)
-    lineup = curator().look()
-    assert versions(lineup) == [1]
-    assert not lineup.refusals
+    manifest = scanner().look()
+    assert versions(manifest) == [1]
+    assert not manifest.rejected
 
 
-def test_sums_may_be_written_in_capitals_and_have_empty_lines(curator, models):
+def test_sums_may_be_written_in_capitals_and_have_empty_lines(scanner, models):
     folder = add_version(models, 1)
     write_sums(folder)
     sums = (folder / "SHA256SUMS").read_text().splitlines()
     sums = [line[:64].upper() + line[64:] for line in sums]
     (folder / "SHA256SUMS").write_text("\n\n".join(sums))
-    assert versions(curator().look()) == [1]
+    assert versions(scanner().look()) == [1]
 
 
 def test_sums_are_such_as_sha256sum_checks(models):
@@ -347,19 +347,19 @@ class Clock:
 
 
 @pytest.fixture
-def passing(monkeypatch, curator):
-    """Stand for a probe that fails for a reason which may pass. Returns (curator, clock, reasons, calls)."""
+def passing(monkeypatch, scanner):
+    """Stand for a probe that fails for a reason which may pass. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
     reasons = [PassingFailure("the probe (measure) took longer than 300 s")] * 9
 
-    def find_footprint(settings, optimized, sibling=None):
+    def find_footprint(settings, artifacts, sibling=None):
         calls.append(clock.now)
         if reasons:
             raise reasons.pop()
         return NEEDS
 
-    monkeypatch.setattr(lineup_module, "find_footprint", find_footprint)
-    here = curator()
+    monkeypatch.setattr(manifest_module, "find_footprint", find_footprint)
+    here = scanner()
     here._clock = clock
     return here, clock, reasons, calls
 
@@ -369,7 +369,7 @@ def test_a_refusal_that_may_pass_is_tried_again_with_growing_pauses(passing, mod
     add_version(models, 1)
     told = set()
     for clock.now in range(0, 30_000, 10):
-        told |= {refusal.reason for refusal in here.look().refusals}
+        told |= {rejected.reason for rejected in here.look().rejected}
     pauses = [later - earlier for earlier, later in itertools.pairwise(calls)]
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     assert versions(here.look()) == [1]
@@ -409,106 +409,106 @@ def test_whatever_a_check_raises_refuses_the_version_and_is_not_tried_again(pass
     assert calls == [0]
 
 
-def test_whatever_the_folders_raise_leaves_what_is_served(curator, models, monkeypatch):
+def test_whatever_the_folders_raise_leaves_what_is_served(scanner, models, monkeypatch):
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     here.look()
 
     def fail(_settings):
         raise RuntimeError("Symlink loop")
 
-    monkeypatch.setattr(lineup_module, "read_wanted", fail)
-    lineup = here.look()
-    assert versions(lineup) == [1]
-    assert "Symlink loop" in lineup.problem
+    monkeypatch.setattr(manifest_module, "read_wanted", fail)
+    manifest = here.look()
+    assert versions(manifest) == [1]
+    assert "Symlink loop" in manifest.problem
 
 
-def names(lineup):
-    return [entry.name for entry in lineup.entries]
+def names(manifest):
+    return [entry.name for entry in manifest.entries]
 
 
-def test_a_second_own_model_beside_the_first_is_served_and_the_default_stays(curator, models):
+def test_a_second_own_model_beside_the_first_is_served_and_the_default_stays(scanner, models):
     add_version(models, 1, name="shapes")
-    here = curator()
+    here = scanner()
     assert here.look().default == "shapes"
     write_sums(add_version(models, 1, name="acorns"))
-    lineup = here.look()
-    assert sorted(names(lineup)) == ["acorns", "shapes"]
-    assert lineup.default == "shapes"
-    assert "answered by shapes (SERVING_MODEL" in lineup.default_told
+    manifest = here.look()
+    assert sorted(names(manifest)) == ["acorns", "shapes"]
+    assert manifest.default == "shapes"
+    assert "answered by shapes (SERVING_MODEL" in manifest.default_told
     write_sums(add_version(models, 2, name="shapes"))
     assert sorted(entry.key[:2] for entry in here.look().entries) == [("acorns", 1), ("shapes", 2)]
 
 
-def test_at_a_fresh_start_the_model_that_was_there_first_is_the_default(curator, models, tmp_path):
+def test_at_a_fresh_start_the_model_that_was_there_first_is_the_default(scanner, models, tmp_path):
     for age, name in ((1, "acorns"), (3, "shapes"), (2, "birds")):
         os.utime(add_version(models, 1, name=name) / "model.pth", (10**9 - age, 10**9 - age))
         add_version(models, 2, name=name)
-    assert curator().look().default == "shapes"
-    assert curator(model="birds").look().default == "birds"
-    assert names(curator(model="birds").look()) == ["birds"]
+    assert scanner().look().default == "shapes"
+    assert scanner(model="birds").look().default == "birds"
+    assert names(scanner(model="birds").look()) == ["birds"]
     shutil.rmtree(models / "shapes")
-    assert curator().look().default == "birds"
-    earlier = Curator(
-        curator()._settings, default="acorns"
+    assert scanner().look().default == "birds"
+    earlier = RepositoryScanner(
+        scanner()._settings, default="acorns"
     ).look()  # this installation's last default
     assert earlier.default == "acorns"
 
 
-def test_models_of_the_same_age_are_taken_by_name(curator, models):
+def test_models_of_the_same_age_are_taken_by_name(scanner, models):
     for name in ("b", "a", "c"):
         os.utime(add_version(models, 1, name=name) / "model.pth", (10**9, 10**9))
-    assert curator().look().default == "a"
+    assert scanner().look().default == "a"
 
 
-def test_a_removed_default_falls_to_the_next(curator, models):
+def test_a_removed_default_falls_to_the_next(scanner, models):
     add_version(models, 1, name="shapes")
-    here = curator()
+    here = scanner()
     here.look()
     write_sums(add_version(models, 1, name="acorns"))
     here.look()
     shutil.rmtree(models / "shapes")
-    lineup = here.look()
-    assert (names(lineup), lineup.default, lineup.default_told) == (["acorns"], "acorns", "")
+    manifest = here.look()
+    assert (names(manifest), manifest.default, manifest.default_told) == (["acorns"], "acorns", "")
 
 
-def test_a_model_that_cannot_be_served_is_no_default_while_another_can(curator, models):
+def test_a_model_that_cannot_be_served_is_no_default_while_another_can(scanner, models):
     os.utime(add_version(models, 1, b"bad", name="old") / "model.pth", (1, 1))
     add_version(models, 1, name="new")
-    lineup = curator().look()
-    assert (names(lineup), lineup.default) == (["new"], "new")
+    manifest = scanner().look()
+    assert (names(manifest), manifest.default) == (["new"], "new")
 
 
-def test_a_first_own_model_that_is_no_good_leaves_the_demo_serving(curator, models):
+def test_a_first_own_model_that_is_no_good_leaves_the_demo_serving(scanner, models):
     add_version(models, 1, name="demo")
-    here = curator()
+    here = scanner()
     here.look()
     write_sums(add_version(models, 1, b"bad", name="own"))
-    lineup = here.look()
-    assert (names(lineup), lineup.default) == (["demo"], "demo")
-    assert lineup.refusals[0].name == "own"
+    manifest = here.look()
+    assert (names(manifest), manifest.default) == (["demo"], "demo")
+    assert manifest.rejected[0].name == "own"
     write_sums(add_version(models, 2, name="own"))
-    lineup = here.look()
-    assert (names(lineup), lineup.default) == (["own"], "own")
+    manifest = here.look()
+    assert (names(manifest), manifest.default) == (["own"], "own")
 
 
-def test_a_bare_mount_and_models_in_it_are_all_served(curator, models):
+def test_a_bare_mount_and_models_in_it_are_all_served(scanner, models):
     (models / "model.pth").write_bytes(b"good")
     (models / "class_name.json").write_text('{"0": "Rust"}')
     os.utime(models / "model.pth", (1, 1))
     add_version(models, 1, name="shapes")
-    lineup = curator().look()
-    assert sorted(names(lineup)) == ["models", "shapes"]
-    assert lineup.default == "models"
-    assert names(curator(model="shapes").look()) == ["shapes"]
+    manifest = scanner().look()
+    assert sorted(names(manifest)) == ["models", "shapes"]
+    assert manifest.default == "models"
+    assert names(scanner(model="shapes").look()) == ["shapes"]
 
 
-def test_the_version_policy_holds_for_each_model(curator, models):
+def test_the_version_policy_holds_for_each_model(scanner, models):
     for name in ("a", "b"):
         for version in (1, 2, 3):
             add_version(models, version, name=name)
-    lineup = curator(versions="latest:2").look()
-    assert sorted(entry.key[:2] for entry in lineup.entries) == [
+    manifest = scanner(versions="latest:2").look()
+    assert sorted(entry.key[:2] for entry in manifest.entries) == [
         ("a", 2),
         ("a", 3),
         ("b", 2),
@@ -516,18 +516,21 @@ def test_the_version_policy_holds_for_each_model(curator, models):
     ]
 
 
-def test_two_names_for_one_folder_both_answer(curator, models, tmp_path, settings):
+def test_two_names_for_one_folder_both_answer(scanner, models, tmp_path, settings):
     add_version(models, 1)
     file = models.parent / "models.config"
     configs = [{"name": name, "base_path": str(models / "leaves")} for name in ("mnist", "mxnet")]
     file.write_text(json.dumps({"model_config_list": {"config": configs}}))
-    lineup = curator(models_file=str(file)).look()
-    assert [(entry.name, entry.version) for entry in lineup.entries] == [("mnist", 1), ("mxnet", 1)]
+    manifest = scanner(models_file=str(file)).look()
+    assert [(entry.name, entry.version) for entry in manifest.entries] == [
+        ("mnist", 1),
+        ("mxnet", 1),
+    ]
 
 
-def test_files_of_the_same_size_and_time_are_seen_to_be_others(curator, models):
+def test_files_of_the_same_size_and_time_are_seen_to_be_others(scanner, models):
     folder = add_version(models, 1)
-    here = curator()
+    here = scanner()
     (before,) = here.look().entries
     stat = (folder / "model.pth").stat()
     (folder / "other").write_bytes(b"evil")
@@ -538,10 +541,10 @@ def test_files_of_the_same_size_and_time_are_seen_to_be_others(curator, models):
     assert before.key != after.key
 
 
-def test_a_version_that_is_changed_in_place_is_not_left_for_a_lower_one(curator, models):
+def test_a_version_that_is_changed_in_place_is_not_left_for_a_lower_one(scanner, models):
     for version in (1, 2):
         add_version(models, version)
-    here = curator()
+    here = scanner()
     assert versions(here.look()) == [2]
     os.utime(models / "leaves" / "2" / "model.pth")
     assert versions(here.look()) == [2]
@@ -560,10 +563,10 @@ def test_another_network_of_the_same_weights_is_another_thing_to_serve():
     assert elsewhere.key == before.key
 
 
-def test_a_version_whose_network_is_gone_is_looked_at_again(curator, models, measured, tmp_path):
+def test_a_version_whose_network_is_gone_is_looked_at_again(scanner, models, measured, tmp_path):
     """A worker that finds it damaged removes it; the next look has it made anew."""
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     (entry,) = here.look().entries
     network = tmp_path / "fp32-0123456789abcdef"
     network.mkdir()
@@ -580,34 +583,34 @@ def test_a_version_whose_network_is_gone_is_looked_at_again(curator, models, mea
 
 @pytest.mark.parametrize("target", ["itself", "x" * 300])
 @pytest.mark.parametrize("name", WATCHED)
-def test_a_link_that_cannot_be_followed_harms_its_own_version_only(curator, models, name, target):
+def test_a_link_that_cannot_be_followed_harms_its_own_version_only(scanner, models, name, target):
     add_version(models, 1)
-    running = curator()
+    running = scanner()
     running.look()
     folder = add_version(models, 2)
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(name if target == "itself" else target)
-    for here in (running, curator()):
+    for here in (running, scanner()):
         here.look()
-        lineup = here.look()
-        assert versions(lineup) in ([1], [2])
-        assert not lineup.problem
-        assert [refusal.version for refusal in lineup.refusals] in ([2], [])
+        manifest = here.look()
+        assert versions(manifest) in ([1], [2])
+        assert not manifest.problem
+        assert [rejected.version for rejected in manifest.rejected] in ([2], [])
     write_sums(add_version(models, 3))
     assert versions(running.look()) == [3]
 
 
 @pytest.mark.parametrize("way", ["a file", "a FIFO for a lock"])
 def test_where_the_cache_takes_no_lock_new_versions_are_taken_over_all_the_same(
-    curator, models, tmp_path, way
+    scanner, models, tmp_path, way
 ):
     if way == "a file":
         (tmp_path / "cache").write_text("")
     else:
         (tmp_path / "cache").mkdir()
-        os.mkfifo(tmp_path / "cache" / "curator.lock")
+        os.mkfifo(tmp_path / "cache" / "scanner.lock")
     add_version(models, 1)
-    here = curator()
+    here = scanner()
     assert versions(here.look()) == [1]
     write_sums(add_version(models, 2))
     assert versions(here.look()) == [2]

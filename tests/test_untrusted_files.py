@@ -18,9 +18,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from app.control import scanner as lineup_module
+from app.control import scanner as manifest_module
 from app.control.footprint import Footprint
-from app.control.scanner import Curator
+from app.control.scanner import RepositoryScanner
 from app.engines.network import build_network
 from app.engines.weights import load_weights
 from app.errors import BundleError
@@ -224,14 +224,14 @@ def test_another_encoding_is_told(tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    "card",
+    "config",
     [{"description": text} for text in ("\u202e", "a" * 2001, "\x1b[1m", "\ud800", 7)]
     + [{"architecture": "a\nb"}, {"scores": [[[[[]]]]] * 3, "x\n" * 9999: 1}, {"top_k": 10**400}],
-    ids=lambda card: ascii(card)[:20],
+    ids=lambda config: ascii(config)[:20],
 )
-def test_a_card_that_is_no_text_is_told(tmp_path, card):
+def test_a_card_that_is_no_text_is_told(tmp_path, config):
     make_bundle(tmp_path)
-    (tmp_path / "model.json").write_text(json.dumps(card))
+    (tmp_path / "model.json").write_text(json.dumps(config))
     with pytest.raises(BundleError, match=r"model\.json: ") as error:
         open_bundle(tmp_path, "leaves", 1)
     assert str(error.value).isprintable()
@@ -280,8 +280,10 @@ def test_what_is_no_regular_file_is_refused_and_holds_nobody_up(tmp_path, name, 
         (folder / "model.pth").unlink()
     make_special(folder / name, kind)
     began = time.monotonic()
-    curator = Curator(settings(models=str(tmp_path / "models"), cache=str(tmp_path / "cache")))
-    failure = curator.look().failure
+    scanner = RepositoryScanner(
+        settings(models=str(tmp_path / "models"), cache=str(tmp_path / "cache"))
+    )
+    failure = scanner.look().failure
     assert time.monotonic() - began < 20
     assert name in failure
     assert "leaves/1" in failure
@@ -344,10 +346,10 @@ def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path):
 # Weights
 
 
-def resnet_card(folder, card=None):
+def resnet_card(folder, config=None):
     make_bundle(folder)
     (folder / "model.pth").unlink()
-    (folder / "model.json").write_text(json.dumps(card or {"architecture": "resnet18"}))
+    (folder / "model.json").write_text(json.dumps(config or {"architecture": "resnet18"}))
     return folder
 
 
@@ -589,13 +591,13 @@ CLASSES = st.dictionaries(st.sampled_from(["0", "1", "2", "x"]), JSON, max_size=
     EDITS,
     st.booleans(),
 )
-def test_a_curator_looks_at_anything_and_never_raises(
-    tmp_path_factory, names, card, sums, edits, is_garbled
+def test_a_scanner_looks_at_anything_and_never_raises(
+    tmp_path_factory, names, config, sums, edits, is_garbled
 ):
     models = tmp_path_factory.getbasetemp() / "any"
     shutil.rmtree(models, ignore_errors=True)
     folder = make_bundle(models / "leaves" / "1", names)
-    (folder / "model.json").write_text(json.dumps(card))
+    (folder / "model.json").write_text(json.dumps(config))
     if is_garbled:
         spoiled = garble((folder / "model.json").read_bytes(), edits, 100)
         (folder / "model.json").write_bytes(spoiled)
@@ -604,7 +606,7 @@ def test_a_curator_looks_at_anything_and_never_raises(
     from app.settings import Settings
 
     chosen = Settings.from_env({"SERVING_MODELS": str(models), "SERVING_CACHE": str(models / "c")})
-    found = Curator(chosen).look()
+    found = RepositoryScanner(chosen).look()
     assert found.entries or found.failure
 
 
@@ -612,4 +614,4 @@ def test_a_curator_looks_at_anything_and_never_raises(
 def unmeasured(monkeypatch):
     """Stand for the probe: everything that gets so far can be served."""
     needs = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
-    monkeypatch.setattr(lineup_module, "find_footprint", lambda *_: needs)
+    monkeypatch.setattr(manifest_module, "find_footprint", lambda *_: needs)

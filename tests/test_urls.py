@@ -1,6 +1,6 @@
 """Pictures by URL: from a real server beside the test, and never from where they must not come.
 
-What needs gevent's own sockets is in fetching_patched.py, which test_patched.py runs.
+What needs gevent's own sockets is in urls_patched.py, which test_patched.py runs.
 """
 
 import socket

@@ -29,7 +29,7 @@ GIB = 1 << 30
 SIBLING = Footprint("cuda", "fp32", "cuda", "asked for", GIB, 3 * GIB, GIB // 2)
 
 
-class Card:
+class ModelConfig:
     """A GPU whose free memory changes, and what torch's allocator took of it."""
 
     def __init__(self, monkeypatch, free, held=None, reserved=300 * MIB, peak=500 * MIB):
@@ -47,7 +47,7 @@ class Card:
         }.items():
             monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
 
-    def load(self, choice, optimized):
+    def load(self, choice, artifacts):
         self.loaded.append(choice.engine)
         return self
 
@@ -56,14 +56,14 @@ class Card:
 
 
 def test_tensors_count_by_their_peak_and_the_context_beside_them(monkeypatch):
-    card = Card(monkeypatch, [10 * GIB, 10 * GIB - 900 * MIB])
+    config = ModelConfig(monkeypatch, [10 * GIB, 10 * GIB - 900 * MIB])
     need = measure_on_gpu(choice(), None, "GPU-1", last_try=False)
     assert need == Need(500 * MIB + 600 * MIB, 600 * MIB)
-    assert card.loaded == ["cuda", "closed"]
+    assert config.loaded == ["cuda", "closed"]
 
 
 def test_what_the_driver_tells_of_the_process_goes_before_a_difference(monkeypatch):
-    Card(monkeypatch, [10 * GIB, 2 * GIB], held=1000 * MIB)
+    ModelConfig(monkeypatch, [10 * GIB, 2 * GIB], held=1000 * MIB)
     assert measure_on_gpu(choice(), None, "GPU-1", last_try=False).context_bytes == 700 * MIB
 
 
@@ -71,10 +71,10 @@ def test_what_the_driver_tells_of_the_process_goes_before_a_difference(monkeypat
 def test_a_difference_that_cannot_be_true_is_measured_again(monkeypatch, after_gib):
     """Another program took or gave back memory; before, the plan could come to have room for billions."""
     free = [10 * GIB, int(after_gib * GIB)]
-    Card(monkeypatch, free)
+    ModelConfig(monkeypatch, free)
     with pytest.raises(Disturbed):
         measure_on_gpu(choice(), None, "GPU-1", last_try=False)
-    Card(monkeypatch, free)
+    ModelConfig(monkeypatch, free)
     need = measure_on_gpu(choice(), None, "GPU-1", last_try=True)
     assert need == Need(500 * MIB + TYPICAL_CONTEXT, TYPICAL_CONTEXT)
 
@@ -108,13 +108,13 @@ def full_gpu(monkeypatch):
     """A GPU on which nothing finds room, and an engine on the CPU that only notes that it was asked."""
     loaded = []
 
-    def load(choice, optimized):
+    def load(choice, artifacts):
         loaded.append(choice.engine)
         if choice.engine == "cuda":
             raise NoDeviceMemory("not enough GPU memory: CUDA out of memory")
-        return Card.__new__(Card)
+        return ModelConfig.__new__(ModelConfig)
 
-    monkeypatch.setattr(Card, "close", lambda self: None)
+    monkeypatch.setattr(ModelConfig, "close", lambda self: None)
     monkeypatch.setattr(program, "load_engine", load)
     monkeypatch.setattr(program, "free_on", lambda uuid: 0)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)

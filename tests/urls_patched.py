@@ -5,7 +5,7 @@ import time
 import gevent
 
 from app.web.input.urls import AT_ONCE
-from tests.test_fetching import (  # noqa: F401
+from tests.test_urls import (  # noqa: F401
     PICTURE,
     at,
     error_of,

@@ -17,8 +17,8 @@ from app.errors import BundleError
 from app.serving import registry as versions_module
 from app.serving.handoff import Handoff
 from app.serving.model import Model, Servable
-from app.serving.registry import Versions
-from tests.helpers import as_forward, make_entry, make_lineup, wait_until
+from app.serving.registry import ModelRegistry
+from tests.helpers import as_forward, make_entry, make_manifest, wait_until
 
 PIXELS = np.zeros((3, 224, 224), np.uint8)
 
@@ -34,17 +34,17 @@ def make_model(entry, forward=None):
 
 
 class Stage:
-    """Versions with a lineup that the test changes."""
+    """Versions with a manifest that the test changes."""
 
     def __init__(self, load=make_model, lacking_room=lambda entry: ""):
         """Start following it."""
         self.handoff = Handoff()
-        self.lineup = make_lineup(make_entry("a", 1))
+        self.manifest = make_manifest(make_entry("a", 1))
         self.changes = 0
-        self.versions = Versions(
+        self.versions = ModelRegistry(
             self.handoff, load=load, serve=self.serve, lacking_room=lacking_room
         )
-        self.versions.start(lambda: self.lineup, 0.01, self.count)
+        self.versions.start(lambda: self.manifest, 0.01, self.count)
 
     def count(self):
         self.changes += 1
@@ -55,9 +55,9 @@ class Stage:
         )
 
     def show(self, *entries):
-        """Change the lineup and wait until it is brought about."""
+        """Change the manifest and wait until it is brought about."""
         before = self.changes
-        self.lineup = make_lineup(*entries)
+        self.manifest = make_manifest(*entries)
         wait_until(lambda: self.changes > before)
 
     def live(self):
@@ -117,7 +117,7 @@ def test_the_status_of_each_version_is_told(stage):
 
     here = stage(load=load)
     assert states() == {1: "AVAILABLE"}
-    here.lineup = make_lineup(make_entry("a", 1), make_entry("a", 2), make_entry("a", 3))
+    here.manifest = make_manifest(make_entry("a", 1), make_entry("a", 2), make_entry("a", 3))
     wait_until(lambda: states() == {1: "AVAILABLE", 2: "LOADING", 3: "LOADING"})
     gate.put(None)
     wait_until(lambda: states() == {1: "AVAILABLE", 2: "AVAILABLE", 3: "END"})
@@ -139,7 +139,7 @@ def test_what_is_inside_the_old_version_is_answered_by_it(stage):
     here = stage(load=load)
     inside = gevent.spawn(here.ask)
     gevent.sleep(0.05)
-    here.lineup = make_lineup(make_entry("a", 2))
+    here.manifest = make_manifest(make_entry("a", 2))
     wait_until(lambda: here.live() == [("a", 2)])  # new requests have moved on already
     assert here.ask() == 2
     assert not inside.ready()
@@ -262,7 +262,7 @@ def test_stopping_while_a_version_loads_installs_nothing(stage):
         return make_model(entry)
 
     here = stage(load=load)
-    here.lineup = make_lineup(make_entry("a", 2))
+    here.manifest = make_manifest(make_entry("a", 2))
     gevent.sleep(0.05)
     assert here.versions.stop(2)
     gate.put(None)
@@ -281,7 +281,7 @@ def test_only_the_newest_order_is_loaded(stage):
 
     here = stage(load=load)
     for version in range(2, 7):
-        here.lineup = make_lineup(make_entry("a", version), make_entry("b", version))
+        here.manifest = make_manifest(make_entry("a", version), make_entry("b", version))
         gevent.sleep(0.05)
     for _ in range(12):
         gate.put(None)
@@ -300,7 +300,7 @@ def test_failed_loads_are_tried_again_after_growing_pauses(stage, monkeypatch):
         return make_model(entry)
 
     here = stage(load=load)
-    here.lineup = make_lineup(make_entry("a", 2))
+    here.manifest = make_manifest(make_entry("a", 2))
     wait_until(lambda: len(tried) == 4)
     first, *_, last = [after - before for before, after in pairwise(tried)]
     assert last > 2.5 * first
@@ -350,9 +350,9 @@ def test_what_is_queued_behind_a_call_that_raises_is_called(monkeypatch):
     handoff.close()
 
 
-def test_a_lineup_that_cannot_be_read_does_not_end_the_following(stage, caplog):
+def test_a_manifest_that_cannot_be_read_does_not_end_the_following(stage, caplog):
     here = stage()
-    del here.lineup
+    del here.manifest
     wait_until(lambda: "what is served goes on" in caplog.text)
     here.show(make_entry("a", 2))
     assert here.live() == [("a", 2)]

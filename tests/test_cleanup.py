@@ -9,11 +9,11 @@ import pytest
 
 from app.control.cleanup import MARK, tidy
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Lineup
-from app.models.artifacts import FORMAT, Optimized
+from app.control.scanner import Entry, Manifest
+from app.models.artifacts import FORMAT, Artifacts
 from app.models.bundle import open_bundle
 from app.system.files import DAY_S
-from tests.test_foreign import as_nobody
+from tests.test_untrusted_files import as_nobody
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -31,10 +31,10 @@ class Place:
         self.cache = self.settings.cache
         self.cache.mkdir()
         self.network = self.derive(b"numbers")
-        self.lineup = self.serve(self.network)
+        self.manifest = self.serve(self.network)
 
     def open(self, **how):
-        return Optimized(open_bundle(self.folder, "leaves", 1), self.cache, **how)
+        return Artifacts(open_bundle(self.folder, "leaves", 1), self.cache, **how)
 
     def derive(self, numbers, kind="fp32", **how):
         """Add a network and return its folder."""
@@ -48,10 +48,10 @@ class Place:
 
     def serve(self, network):
         entry = Entry("leaves", 1, str(self.folder), self.open().weights_hash, NEEDS, str(network))
-        return Lineup("leaves", (entry,))
+        return Manifest("leaves", (entry,))
 
     def tidy(self):
-        tidy(self.settings, self.lineup)
+        tidy(self.settings, self.manifest)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_network_that_a_newer_one_replaced_goes_after_a_day_unless_it_is_serve
     place.tidy()
     assert place.network.exists()
     assert newer.exists()
-    place.lineup = place.serve(newer)
+    place.manifest = place.serve(newer)
     make_old(place.network)
     place.tidy()
     assert not place.network.exists()
@@ -108,7 +108,7 @@ def test_a_network_that_a_worker_has_loaded_stays(place):
     """Another server's, of which this one knows nothing."""
     worker = place.open(network=place.network.name)
     assert worker.find_network("fp32")
-    place.lineup = place.serve(place.derive(b"others"))
+    place.manifest = place.serve(place.derive(b"others"))
     make_old(place.network)
     place.tidy()
     assert place.network.exists()
@@ -170,8 +170,8 @@ def test_where_it_is_not_known_what_is_served_nothing_is_removed(place):
     old = place.cache / f"{'a' * 16}-{FORMAT}"
     old.mkdir()
     make_old(old)
-    (entry,) = place.lineup.entries
-    for lineup in (Lineup(), Lineup("x", (dataclasses.replace(entry, folder="nowhere"),))):
-        place.lineup = lineup
+    (entry,) = place.manifest.entries
+    for manifest in (Manifest(), Manifest("x", (dataclasses.replace(entry, folder="nowhere"),))):
+        place.manifest = manifest
         place.tidy()
         assert old.exists()

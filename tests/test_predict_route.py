@@ -20,7 +20,7 @@ from tests.helpers import (
     grey,
     make_entry,
     make_light,
-    make_lineup,
+    make_manifest,
     make_seeing,
     photo_like,
 )
@@ -325,7 +325,7 @@ def test_urls_are_off_unless_their_hosts_are_named(client):
 def test_a_full_queue_is_told_with_when_to_come_again(client_of):
     client = client_of(max_queue="2")
     server = client.application.extensions["model_server"]
-    (servable,) = server._versions.live.values()
+    (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 0
     response = send(client, DARK)
     check_problem(response, 429, "queue_full")
@@ -341,9 +341,9 @@ WAYS_TO_NAME_A_MODEL = {
 @pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
 @pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
 def test_a_full_model_turns_nobody_away_from_another_one(client_of, path, way):
-    lineup = make_lineup(make_entry("full", 1), make_entry("idle", 1))
-    client = client_of(lambda _settings, _slot, entry: make_seeing(entry), lineup)
-    versions = client.application.extensions["model_server"]._versions
+    manifest = make_manifest(make_entry("full", 1), make_entry("idle", 1))
+    client = client_of(lambda _settings, _slot, entry: make_seeing(entry), manifest)
+    versions = client.application.extensions["model_server"]._registry
     versions.of_model("full")[1].batcher._max_queue = 0
 
     def ask(name: str):
@@ -360,8 +360,8 @@ def test_a_model_that_failed_is_not_being_loaded(client_of):
             raise BundleError("/secret/path is damaged")
         return make_light(entry)
 
-    lineup = make_lineup(make_entry("light", 4), make_entry("broken", 1))
-    client = client_of(load, lineup)
+    manifest = make_manifest(make_entry("light", 4), make_entry("broken", 1))
+    client = client_of(load, manifest)
     response = send(client, DARK, model="broken")
     assert check_problem(response, 503, "not_ready") == "broken cannot be served"
 

@@ -13,7 +13,7 @@ from app.engines.engine import Choice, load_engine
 from app.engines.openvino import usable_precisions
 from app.engines.self_test import make_noise
 from app.errors import BundleError
-from app.models.artifacts import Optimized
+from app.models.artifacts import Artifacts
 from tests.disks import on_small_disk
 from tests.random_models import write_model
 
@@ -30,26 +30,26 @@ def made(tmp_path_factory):
     weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
     weights = {name: 3 * tensor for name, tensor in weights.items()}  # answers that are not near 0
     bundle = write_model(tmp_path_factory.mktemp("model") / "own", weights, CARD)
-    convert_bundle(Optimized(bundle, bundle.folder / "cache"))
+    convert_bundle(Artifacts(bundle, bundle.folder / "cache"))
     return bundle
 
 
 @pytest.fixture
-def optimized(made, tmp_path):
+def artifacts(made, tmp_path):
     """Return a copy of it."""
     shutil.copytree(made.folder, tmp_path / "own")
-    return Optimized(write_model(tmp_path / "own", torch.load(made.weights), CARD), tmp_path / "c")
+    return Artifacts(write_model(tmp_path / "own", torch.load(made.weights), CARD), tmp_path / "c")
 
 
-def put(optimized, save):
+def put(artifacts, save):
     """Put another network in the place of fp32's, with sums that are right and the answers of the first."""
-    answers = optimized.read_answers()
+    answers = artifacts.read_answers()
 
     def write(path):
         save(path)
         return answers
 
-    optimized.add_network("fp32", write)
+    artifacts.add_network("fp32", write)
 
 
 def test_noise_is_the_same_everywhere():
@@ -59,32 +59,32 @@ def test_noise_is_the_same_everywhere():
     assert [int(each.sum()) for each in noise] == SUMS
 
 
-def test_what_was_converted_answers_as_torch_in_every_precision(optimized):
-    for precision, reason in usable_precisions(optimized).items():
+def test_what_was_converted_answers_as_torch_in_every_precision(artifacts):
+    for precision, reason in usable_precisions(artifacts).items():
         if not reason:
-            load_engine(Choice("openvino", precision, "cpu", 2, 2), optimized)
-    assert (np.abs(optimized.read_answers()) > 0.2).any()
+            load_engine(Choice("openvino", precision, "cpu", 2, 2), artifacts)
+    assert (np.abs(artifacts.read_answers()) > 0.2).any()
 
 
-def test_a_network_of_zeros_is_found_before_it_serves(optimized):
+def test_a_network_of_zeros_is_found_before_it_serves(artifacts):
     """Its sums are right: the file was zeros before they were taken."""
-    network = optimized.find_network("fp32")
+    network = artifacts.find_network("fp32")
 
     def save(path):
         shutil.copyfile(network, path)
         numbers = network.with_suffix(".bin").stat().st_size
         path.with_suffix(".bin").write_bytes(bytes(numbers))
 
-    put(optimized, save)
+    put(artifacts, save)
     with pytest.raises(
         BundleError, match=r"answers pictures of noise otherwise .*: by .*, the limit is"
     ):
-        load_engine(CPU, optimized)
+        load_engine(CPU, artifacts)
 
 
-def test_a_network_of_other_weights_is_found_before_it_serves(optimized, made):
+def test_a_network_of_other_weights_is_found_before_it_serves(artifacts, made):
     """As a pair of two networks' files is."""
-    network = optimized.find_network("fp32")
+    network = artifacts.find_network("fp32")
 
     def save(path):
         shutil.copyfile(network, path)
@@ -92,23 +92,23 @@ def test_a_network_of_other_weights_is_found_before_it_serves(optimized, made):
         numbers[: len(numbers) // 2] = numbers[: len(numbers) // 2][::-1]
         numbers.tofile(path.with_suffix(".bin"))
 
-    put(optimized, save)
+    put(artifacts, save)
     with pytest.raises(BundleError, match="answers"):
-        load_engine(CPU, optimized)
+        load_engine(CPU, artifacts)
 
 
 @pytest.mark.parametrize("how", ["half", "exchanged"])
-def test_an_eager_worker_loads_no_other_weights_than_were_checked(optimized, how):
-    load_engine(Choice("eager", "fp32", "cpu", 1, 1), optimized)
-    weights = optimized.bundle.weights
+def test_an_eager_worker_loads_no_other_weights_than_were_checked(artifacts, how):
+    load_engine(Choice("eager", "fp32", "cpu", 1, 1), artifacts)
+    weights = artifacts.bundle.weights
     if how == "half":
         weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     else:
         tensors = {name: 2 * tensor for name, tensor in torch.load(weights).items()}
         torch.save(tensors, weights)
     with pytest.raises(BundleError, match=r"model\.pth (has changed since|cannot be read as)"):
-        load_engine(Choice("eager", "fp32", "cpu", 1, 1), optimized)
-    assert load_engine(CPU, optimized)  # it reads what was converted of those that were checked
+        load_engine(Choice("eager", "fp32", "cpu", 1, 1), artifacts)
+    assert load_engine(CPU, artifacts)  # it reads what was converted of those that were checked
 
 
 def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_path):

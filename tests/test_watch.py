@@ -6,12 +6,12 @@ import pytest
 
 from app.commands import watch as program
 from app.commands.watch import MAX_PAUSE_S, follow
-from app.control.manifest import LINEUP_FILE, LineupFile, instance_id
-from app.control.scanner import Curator, Lineup
-from tests.helpers import make_entry, make_lineup
+from app.control.manifest import MANIFEST_FILE, ManifestFile, instance_id
+from app.control.scanner import Manifest, RepositoryScanner
+from tests.helpers import make_entry, make_manifest
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
-SERVED, NEW = make_lineup(make_entry("leaves", 1)), make_lineup(make_entry("leaves", 2))
+SERVED, NEW = make_manifest(make_entry("leaves", 1)), make_manifest(make_entry("leaves", 2))
 
 
 class Over(BaseException):
@@ -23,52 +23,52 @@ def run(settings, tmp_path, monkeypatch):
     """Return a runner of the follower over a list of what its looks find or raise; it returns the pauses between."""
     chosen = settings(cache=str(tmp_path / "cache"), poll_s="2")
     monkeypatch.chdir(tmp_path)
-    LineupFile(instance_id()).write(SERVED)
+    ManifestFile(instance_id()).write(SERVED)
 
     def start(looks, sleep=None):
         found, pauses = iter(looks), []
 
-        def look(_curator):
+        def look(_scanner):
             result = next(found, Over())
             if isinstance(result, BaseException):
                 raise result
             return result() if callable(result) else result
 
-        monkeypatch.setattr(Curator, "look", look)
+        monkeypatch.setattr(RepositoryScanner, "look", look)
         monkeypatch.setattr(program.time, "sleep", sleep or pauses.append)
         with pytest.raises(Over):
             follow(chosen)
-        return pauses, LineupFile().read()
+        return pauses, ManifestFile().read()
 
     return start
 
 
 def test_a_full_disk_is_told_once_and_tried_again_at_growing_pauses(run, caplog):
-    pauses, lineup = run([SERVED, *[FULL] * 12, NEW])
+    pauses, manifest = run([SERVED, *[FULL] * 12, NEW])
     assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, *[MAX_PAUSE_S] * 5, 2]
     assert [line for line in caplog.messages if "No space left" in line] == [
         "new versions cannot be taken over, what is served goes on; tried again at pauses of up to "
         "300 s: [Errno 28] No space left on device"
     ]
-    assert lineup == NEW
+    assert manifest == NEW
 
 
 def test_what_an_earlier_start_left_is_not_taken_for_what_is_served(run, monkeypatch):
     """Its models folder may have been another: nothing of it may be kept."""
-    LineupFile("4194305-77-an earlier start").write(SERVED)
+    ManifestFile("4194305-77-an earlier start").write(SERVED)
     begun = []
-    real = Curator.__init__
+    real = RepositoryScanner.__init__
 
-    def begin(curator, chosen, before):
+    def begin(scanner, chosen, before):
         begun.append(before)
-        real(curator, chosen, before)
+        real(scanner, chosen, before)
 
-    monkeypatch.setattr(Curator, "__init__", begin)
+    monkeypatch.setattr(RepositoryScanner, "__init__", begin)
     waited = []
 
     def write(pause):
         waited.append(pause)
-        LineupFile(instance_id()).write(NEW)
+        ManifestFile(instance_id()).write(NEW)
 
     run([NEW], write)
     assert waited[0] == 2
@@ -76,37 +76,37 @@ def test_what_an_earlier_start_left_is_not_taken_for_what_is_served(run, monkeyp
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_lineup_that_somebody_removed_is_written_again(run, how):
+def test_a_manifest_that_somebody_removed_is_written_again(run, how):
     """Else a worker that replaces another would serve what was served at the start."""
 
     def lose():
-        LINEUP_FILE.unlink()
+        MANIFEST_FILE.unlink()
         if how == "damaged":
-            LINEUP_FILE.write_text("{")
+            MANIFEST_FILE.write_text("{")
         return NEW
 
-    _, lineup = run([NEW, lose, NEW])
-    assert lineup == NEW
+    _, manifest = run([NEW, lose, NEW])
+    assert manifest == NEW
 
 
-def test_a_lineup_that_cannot_be_written_is_written_later(run, monkeypatch, caplog):
-    real, refusals = LineupFile.write, [FULL, FULL]
+def test_a_manifest_that_cannot_be_written_is_written_later(run, monkeypatch, caplog):
+    real, rejected = ManifestFile.write, [FULL, FULL]
 
-    def write(file, lineup):
-        if refusals:
-            raise refusals.pop()
-        real(file, lineup)
+    def write(file, manifest):
+        if rejected:
+            raise rejected.pop()
+        real(file, manifest)
 
-    monkeypatch.setattr(LineupFile, "write", write)
+    monkeypatch.setattr(ManifestFile, "write", write)
     caplog.set_level("INFO")
-    pauses, lineup = run([NEW, NEW, NEW])
+    pauses, manifest = run([NEW, NEW, NEW])
     assert pauses == [4, 8, 2]
-    assert lineup == NEW
+    assert manifest == NEW
     assert sum("to be served: leaves, version 2" in line for line in caplog.messages) == 1
 
 
 def test_what_nobody_expected_does_not_end_it_either(run, caplog):
-    pauses, lineup = run([ValueError("odd"), ValueError("odd"), Lineup()])
+    pauses, manifest = run([ValueError("odd"), ValueError("odd"), Manifest()])
     assert pauses == [4, 8, 2]
-    assert lineup == Lineup()
+    assert manifest == Manifest()
     assert len([line for line in caplog.records if line.exc_info]) == 1

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from app.errors import BundleError
-from app.models.artifacts import FORMAT, Optimized
+from app.models.artifacts import FORMAT, Artifacts
 from app.models.bundle import MAX_WEIGHTS_BYTES, find_bundle
 from app.models.checksums import find_damage, take_digest
-from app.models.config import Card
+from app.models.config import ModelConfig
 from app.processing.decision import Decision
-from app.processing.images import Frame
+from app.processing.images import InputTransform
 from tests.disks import on_small_disk
 
 
@@ -49,54 +49,57 @@ def forbid_writing(bundle):
 
 
 def test_a_network_lies_beside_the_model_and_is_found_again(bundle, tmp_path):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    assert optimized.find_network("fp32") is None
-    path = optimized.add_network("fp32", save)
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    assert artifacts.find_network("fp32") is None
+    path = artifacts.add_network("fp32", save)
     assert path.parent.parent.parent == bundle.folder / "optimized"
     assert path.parent.name.startswith("fp32-")
     assert path.with_suffix(".bin").read_bytes() == b"numbers"
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") == path
     assert not (tmp_path / "cache").exists()
 
 
 def test_where_the_model_cannot_be_written_the_cache_serves(bundle, tmp_path):
     forbid_writing(bundle)
-    optimized = Optimized(bundle, tmp_path / "cache")
-    path = optimized.add_network("fp32", save)
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    path = artifacts.add_network("fp32", save)
     assert path.is_relative_to(tmp_path / "cache")
-    assert optimized.find_network("fp32") == path
+    assert artifacts.find_network("fp32") == path
 
 
 def test_where_nothing_can_be_written_the_setting_is_named(bundle, tmp_path):
     forbid_writing(bundle)
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(BundleError, match="SERVING_CACHE"):
-        Optimized(bundle, tmp_path / "cache").add_network("fp32", save)
+        Artifacts(bundle, tmp_path / "cache").add_network("fp32", save)
 
 
 def test_other_weights_have_another_place(bundle, tmp_path):
-    before = Optimized(bundle, tmp_path / "cache")
+    before = Artifacts(bundle, tmp_path / "cache")
     before.add_network("fp32", save)
     bundle.weights.write_bytes(b"better weights")
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") is None
 
 
 def test_another_network_has_another_place_and_another_rule_only_another_report(bundle, tmp_path):
-    before = Optimized(bundle, tmp_path / "cache")
+    before = Artifacts(bundle, tmp_path / "cache")
     path = before.add_network("fp32", save)
     assert path.parent.parent.name == f"{before.weights_hash}-{FORMAT}"
-    cards = {"top_k": Card(decision=Decision(top_k=1)), "crop": Card(frame=Frame(224, 256))}
-    for card in cards.values():
-        same_network = Optimized(dataclasses.replace(bundle, card=card), tmp_path / "cache")
+    configs = {
+        "top_k": ModelConfig(decision=Decision(top_k=1)),
+        "crop": ModelConfig(transform=InputTransform(224, 256)),
+    }
+    for config in configs.values():
+        same_network = Artifacts(dataclasses.replace(bundle, config=config), tmp_path / "cache")
         assert same_network.find_network("fp32") == path
         assert same_network.weights_hash != before.weights_hash
-    other = dataclasses.replace(bundle, card=Card("resnet18"))
-    assert Optimized(other, tmp_path / "cache").find_network("fp32") is None
-    assert Optimized(other, tmp_path / "cache").weights_hash != before.weights_hash
+    other = dataclasses.replace(bundle, config=ModelConfig("resnet18"))
+    assert Artifacts(other, tmp_path / "cache").find_network("fp32") is None
+    assert Artifacts(other, tmp_path / "cache").weights_hash != before.weights_hash
 
 
 def test_a_save_that_fails_leaves_nothing_behind(bundle, tmp_path):
-    optimized = Optimized(bundle, tmp_path / "cache")
+    artifacts = Artifacts(bundle, tmp_path / "cache")
 
     def fail(path):
         path.write_text("half")
@@ -105,36 +108,36 @@ def test_a_save_that_fails_leaves_nothing_behind(bundle, tmp_path):
     with pytest.raises(
         BundleError, match=r"fp32 network cannot be written \(.*disk full.*SERVING_CACHE"
     ):
-        optimized.add_network("fp32", fail)
-    assert optimized.find_network("fp32") is None
+        artifacts.add_network("fp32", fail)
+    assert artifacts.find_network("fp32") is None
     assert not [
         path for path in bundle.folder.rglob("*") if path.is_file() and "half" in path.read_text()
     ]
 
 
 def test_footprints_are_kept_by_their_conditions_and_survive_damage(bundle, tmp_path):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    assert optimized.read_footprints() == {}
-    optimized.add_footprint("at batch 8", {"host_bytes": 1})
-    optimized.add_footprint("at batch 16", {"host_bytes": 2})
-    assert optimized.read_footprints()["at batch 8"] == {"host_bytes": 1}
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    assert artifacts.read_footprints() == {}
+    artifacts.add_footprint("at batch 8", {"host_bytes": 1})
+    artifacts.add_footprint("at batch 16", {"host_bytes": 2})
+    assert artifacts.read_footprints()["at batch 8"] == {"host_bytes": 1}
     (path,) = bundle.folder.rglob("footprints.json")
     assert set(json.loads(path.read_text())) == {"at batch 8", "at batch 16"}
     path.write_text("{")
-    assert optimized.read_footprints() == {}
+    assert artifacts.read_footprints() == {}
 
 
 def test_a_report_goes_to_the_cache_where_the_bundle_cannot_be_written_and_a_newer_one_replaces_it(
     bundle, tmp_path
 ):
-    optimized = Optimized(bundle, tmp_path / "cache")
+    artifacts = Artifacts(bundle, tmp_path / "cache")
     in_the_way = bundle.folder / "precision.json"
     in_the_way.mkdir()
-    cached = optimized.add_report("older")
-    assert cached == optimized.report_path()
+    cached = artifacts.add_report("older")
+    assert cached == artifacts.report_path()
     assert cached.is_relative_to(tmp_path / "cache")
     in_the_way.rmdir()
-    assert optimized.add_report("newer") == in_the_way == optimized.report_path()
+    assert artifacts.add_report("newer") == in_the_way == artifacts.report_path()
     assert in_the_way.read_text() == "newer"
 
 
@@ -143,80 +146,80 @@ def test_a_report_goes_to_the_cache_where_the_bundle_cannot_be_written_and_a_new
 def test_a_damaged_network_is_removed_with_a_warning_before_anybody_reads_it(
     bundle, tmp_path, caplog, part, damage
 ):
-    path = Optimized(bundle, tmp_path / "cache").add_network("fp32", save, np.float32([[1]]))
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
+    path = Artifacts(bundle, tmp_path / "cache").add_network("fp32", save, np.float32([[1]]))
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") == path
     DAMAGES[damage](path.with_name(part))
-    after = Optimized(bundle, tmp_path / "cache")
+    after = Artifacts(bundle, tmp_path / "cache")
     assert after.find_network("fp32") is None
     (line,) = caplog.messages
     assert line.startswith(f"{path.parent} is damaged and is made again: ")
     assert part in line
     assert not path.parent.exists()
     assert after.add_network("fp32", save, np.float32([[1]])) == path  # the same again
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") == path
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 10_000, '{"network": "../../other"}'])
 def test_an_odd_pointer_to_a_network_counts_as_none(bundle, tmp_path, text):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    path = optimized.add_network("fp32", save)
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    path = artifacts.add_network("fp32", save)
     (path.parent.parent / "fp32.json").write_text(text)
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
-    Optimized(bundle, tmp_path / "cache").add_network("fp32", save)
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") == path
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") is None
+    Artifacts(bundle, tmp_path / "cache").add_network("fp32", save)
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") == path
 
 
 def test_a_network_carries_its_own_gradients_and_answers(bundle, tmp_path):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    optimized.add_network("fp32", save, np.float32([[3]]))
-    optimized.add_network("int8", lambda path: save(path, b"small"))
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    artifacts.add_network("fp32", save, np.float32([[3]]))
+    artifacts.add_network("int8", lambda path: save(path, b"small"))
     for kind in ("fp32", "int8"):
-        assert optimized.read_gradients(kind) == np.float32([[3]])
-        assert (optimized.read_answers(kind) == ANSWERS).all()
+        assert artifacts.read_gradients(kind) == np.float32([[3]])
+        assert (artifacts.read_answers(kind) == ANSWERS).all()
 
 
 def test_int8_is_served_only_with_the_report_that_was_measured_with_it(bundle, tmp_path):
     """Who is killed between making it and measuring it leaves no network that was never measured."""
-    first = Optimized(bundle, tmp_path / "cache")
+    first = Artifacts(bundle, tmp_path / "cache")
     old = first.add_network("int8", save)
     assert first.find_network("int8") == old  # to be measured
-    assert Optimized(bundle, tmp_path / "cache").find_network("int8") is None
+    assert Artifacts(bundle, tmp_path / "cache").find_network("int8") is None
     first.add_report("old")
-    assert Optimized(bundle, tmp_path / "cache").find_network("int8") == old
-    second = Optimized(bundle, tmp_path / "cache")
+    assert Artifacts(bundle, tmp_path / "cache").find_network("int8") == old
+    second = Artifacts(bundle, tmp_path / "cache")
     new = second.add_network("int8", lambda path: save(path, b"better"))
-    assert Optimized(bundle, tmp_path / "cache").find_network("int8") == old
+    assert Artifacts(bundle, tmp_path / "cache").find_network("int8") == old
     second.add_report("new")
-    assert Optimized(bundle, tmp_path / "cache").find_network("int8") == new != old
+    assert Artifacts(bundle, tmp_path / "cache").find_network("int8") == new != old
     (bundle.folder / "precision.json").write_text("put back by somebody: old")
-    assert Optimized(bundle, tmp_path / "cache").find_network("int8") is None
+    assert Artifacts(bundle, tmp_path / "cache").find_network("int8") is None
 
 
 def test_a_worker_that_comes_back_gets_the_network_that_the_others_have(bundle, tmp_path):
-    first = Optimized(bundle, tmp_path / "cache")
+    first = Artifacts(bundle, tmp_path / "cache")
     old = first.add_network("int8", save)
     first.add_report("old")
-    second = Optimized(bundle, tmp_path / "cache")
+    second = Artifacts(bundle, tmp_path / "cache")
     second.add_network("int8", lambda path: save(path, b"better"))
     second.add_report("new")
-    pinned = Optimized(bundle, tmp_path / "cache", network=old.parent.name)
+    pinned = Artifacts(bundle, tmp_path / "cache", network=old.parent.name)
     assert pinned.find_network("int8") == old
 
 
 def test_footprints_beside_a_model_that_cannot_be_written_any_more_count_with_newer_ones(
     bundle, tmp_path
 ):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    for home, when in zip(optimized.homes, ("earlier", "newer"), strict=True):
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    for home, when in zip(artifacts.homes, ("earlier", "newer"), strict=True):
         home.mkdir(parents=True)
         (home / "footprints.json").write_text(json.dumps({when: {"host_bytes": 1}}))
-    assert set(optimized.read_footprints()) == {"earlier", "newer"}
+    assert set(artifacts.read_footprints()) == {"earlier", "newer"}
 
 
 def test_where_the_cache_is_a_file_the_report_is_written_all_the_same(bundle, tmp_path):
     (tmp_path / "cache").write_text("in the way")
-    optimized = Optimized(bundle, tmp_path / "cache")
-    assert optimized.add_report("text") == bundle.folder / "precision.json"
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    assert artifacts.add_report("text") == bundle.folder / "precision.json"
 
 
 @pytest.mark.parametrize("target", ["cache", "x" * 300])
@@ -224,41 +227,41 @@ def test_where_the_cache_cannot_be_entered_the_report_beside_the_model_counts(
     bundle, tmp_path, target
 ):
     (tmp_path / "cache").symlink_to(target)
-    optimized = Optimized(bundle, tmp_path / "cache")
-    assert optimized.add_report("text") == bundle.folder / "precision.json"
-    assert optimized.report_path() == bundle.folder / "precision.json"
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    assert artifacts.add_report("text") == bundle.folder / "precision.json"
+    assert artifacts.report_path() == bundle.folder / "precision.json"
 
 
 def test_a_folder_in_a_hints_place_is_told_once_and_keeps_no_handle(bundle, tmp_path, caplog):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    (optimized.homes[0] / "footprints.json").mkdir(parents=True)
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    (artifacts.homes[0] / "footprints.json").mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
-        assert optimized.read_footprints() == {}
+        assert artifacts.read_footprints() == {}
     assert len(os.listdir("/proc/self/fd")) == before
     assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "../..", "x" * 10_000])
 def test_a_hostile_pointer_names_no_network_in_use(bundle, tmp_path, name):
-    optimized = Optimized(bundle, tmp_path / "cache")
-    home = optimized.add_network("fp32", save).parent.parent
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+    home = artifacts.add_network("fp32", save).parent.parent
     (home / "fp32.json").write_text(json.dumps({"network": name}))
-    assert optimized.latest_name("fp32") == ""
+    assert artifacts.latest_name("fp32") == ""
 
 
 @pytest.mark.parametrize("sums", ['["network.xml", "network.bin", "answers.npy"]', "7", "null"])
 def test_sums_that_are_none_are_a_damage_whatever_the_folder_is_called(bundle, tmp_path, sums):
-    home = Optimized(bundle, tmp_path / "cache").add_network("fp32", save).parent.parent
+    home = Artifacts(bundle, tmp_path / "cache").add_network("fp32", save).parent.parent
     place = home / f"fp32-{take_digest(sums.encode())}"
     place.mkdir()
     (place / "sums.json").write_text(sums)
     (home / "fp32.json").write_text(json.dumps({"network": place.name}))
-    assert Optimized(bundle, tmp_path / "cache").find_network("fp32") is None
+    assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") is None
 
 
 def test_a_part_that_claims_terabytes_is_not_read(bundle, tmp_path):
-    folder = Optimized(bundle, tmp_path / "cache").add_network("fp32", save).parent
+    folder = Artifacts(bundle, tmp_path / "cache").add_network("fp32", save).parent
     os.truncate(folder / "network.bin", 1 << 43)
     sums = json.loads((folder / "sums.json").read_text())
     text = json.dumps(sums | {"network.bin": [1 << 43, "0" * 64]})
@@ -287,10 +290,10 @@ def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
 
 
 def test_an_unreadable_report_is_ignored_with_a_warning(bundle, tmp_path, caplog):
-    optimized = Optimized(bundle, tmp_path / "cache")
+    artifacts = Artifacts(bundle, tmp_path / "cache")
     for text in ("", '{"weights": "x"', "[" * 10_000, "[]", '{"weights": 1, "measurements": [{}]}'):
         (bundle.folder / "precision.json").write_text(text)
-        assert optimized.read_report() is None
+        assert artifacts.read_report() is None
         assert (
             "is left out, so fp32 is served; scripts/optimize makes it anew" in caplog.messages[-1]
         )

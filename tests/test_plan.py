@@ -13,9 +13,9 @@ import pytest
 from app.control import footprint
 from app.control import plan as planning
 from app.control.footprint import Footprint
-from app.control.manifest import LINEUP_FILE, LineupFile, instance_id
-from app.control.plan import Seat, choose_how, current_plan, deal_out, fit_workers
-from app.control.scanner import Curator, Entry, Lineup
+from app.control.manifest import MANIFEST_FILE, ManifestFile, instance_id
+from app.control.plan import Placement, choose_how, current_plan, deal_out, fit_workers
+from app.control.scanner import Entry, Manifest, RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import find_bundle
@@ -25,13 +25,13 @@ from tests.helpers import ROOT
 
 ON_GPU = Footprint("cuda", "fp16", "cuda", "asked for", GIB, 3 * GIB)
 ON_CPU = Footprint("openvino", "bf16", "cpu", "asked for", GIB // 2)
-real_look = Curator.look
+real_look = RepositoryScanner.look
 
 
 def serving(*footprints):
-    """Return a lineup of models that need these."""
+    """Return a manifest of models that need these."""
     entries = [Entry("demo", 1 + n, "", "", each) for n, each in enumerate(footprints)]
-    return Lineup("demo", tuple(entries))
+    return Manifest("demo", tuple(entries))
 
 
 def gpu(free_gib, index=0, total_gib=12.0):
@@ -59,7 +59,7 @@ def machine(monkeypatch):
 
 
 def devices(plan):
-    return [seat.device for seat in plan.seats]
+    return [placement.device for placement in plan.placements]
 
 
 def row(plan, what):
@@ -76,18 +76,18 @@ def test_a_12_gb_card_holds_three_workers_of_3_gb_where_four_are_asked_for(machi
 
 def test_auto_is_the_least_of_gpu_memory_host_memory_and_cores(machine, settings):
     many = [gpu(130, total_gib=140)]
-    assert len(fit_workers(settings(), serving(ON_GPU), many).seats) == 8  # 16 cores, two each
+    assert len(fit_workers(settings(), serving(ON_GPU), many).placements) == 8  # 16 cores, two each
     machine(cores=64)
-    assert len(fit_workers(settings(), serving(ON_GPU), [gpu(11.2)]).seats) == 3
+    assert len(fit_workers(settings(), serving(ON_GPU), [gpu(11.2)]).placements) == 3
     machine(cores=64, free_gib=6.4 + 4.5)  # each 1 GiB, and 1.09 for its requests
-    assert len(fit_workers(settings(decode_threads="14"), serving(ON_GPU), many).seats) == 2
+    assert len(fit_workers(settings(decode_threads="14"), serving(ON_GPU), many).placements) == 2
 
 
 def test_several_gpus_get_workers_in_turn_each_as_many_as_fit(machine, settings):
     plan = fit_workers(settings(workers="4"), serving(ON_GPU), [gpu(11.2), gpu(5, 1)])
     assert devices(plan) == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]
     assert not plan.warning
-    assert [plan.seat(slot).device for slot in (4, 5, 7)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [plan.placement(slot).device for slot in (4, 5, 7)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert "3 on cuda:0, 1 on cuda:1" in row(plan, "plan")
 
 
@@ -110,8 +110,8 @@ def test_on_a_reload_what_the_old_workers_hold_counts_as_free(machine, settings)
 def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, workers, threads):
     machine(cores=cores)
     plan = fit_workers(settings(), serving(ON_CPU), [])
-    assert plan.seats == (Seat("cpu", threads),) * workers
-    choice = choose_how(settings(), plan.seat(0), ON_CPU)
+    assert plan.placements == (Placement("cpu", threads),) * workers
+    choice = choose_how(settings(), plan.placement(0), ON_CPU)
     assert choice == Choice("openvino", "bf16", "cpu", threads, 4)
 
 
@@ -119,7 +119,7 @@ def test_on_the_cpu_memory_is_a_limit_too(machine, settings):
     machine(cores=64, free_gib=6.4 + 4.7)
     chosen = settings(workers="10", decode_threads="4", decode_memory_mb="600", max_bodies_mb="328")
     plan = fit_workers(chosen, serving(ON_CPU), [])
-    assert len(plan.seats) == 3
+    assert len(plan.placements) == 3
     assert row(plan, "worker") == (
         "1.50 GiB: 0.50 models, 0.68 pictures being decoded, 0.32 bodies of requests"
     )
@@ -131,22 +131,22 @@ def test_a_machine_too_small_for_its_requests_still_gets_one_worker_and_a_warnin
 ):
     machine(cores=4, free_gib=1.2)
     plan = fit_workers(settings(), serving(ON_CPU), [])
-    assert plan.seats == (Seat("cpu", 4),)
+    assert plan.placements == (Placement("cpu", 4),)
     assert "memory is short for even one worker" in plan.warning
 
 
 def test_a_worker_that_fits_into_the_reserve_alone_is_told_as_that(machine, settings):
     machine(cores=4, free_gib=6.4 + 0.6)
     plan = fit_workers(settings(), serving(ON_CPU), [])
-    assert plan.seats == (Seat("cpu", 4),)
+    assert plan.placements == (Placement("cpu", 4),)
     assert plan.warning.startswith("memory holds one worker only with the reserve of SERVING_MEM")
 
 
 def test_what_is_set_is_taken(machine, settings):
     chosen = settings(workers="2", threads="3", max_batch="5", memory_reserve_percent="50")
     plan = fit_workers(chosen, serving(ON_GPU), [gpu(12)])
-    assert plan.seats == (Seat("cuda:0", 3),) * 2
-    choice = choose_how(chosen, plan.seat(0), ON_GPU)
+    assert plan.placements == (Placement("cuda:0", 3),) * 2
+    choice = choose_how(chosen, plan.placement(0), ON_GPU)
     assert choice == Choice("cuda", "fp16", "cuda:0", 3, 5)
 
 
@@ -158,24 +158,26 @@ def test_several_versions_need_room_together(machine, settings):
 
 def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
     with pytest.raises(BundleError, match="reload Gunicorn"):
-        choose_how(settings(), Seat("cpu", 2), ON_GPU)
+        choose_how(settings(), Placement("cpu", 2), ON_GPU)
 
 
 def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
     monkeypatch.setattr(planning, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
     monkeypatch.setattr(planning, "_has_context", False)
-    assert not planning.lacking_room(settings(), Seat("cuda:0", 1), ON_GPU)
-    assert planning.lacking_room(settings(), Seat("cuda:1", 1), ON_GPU)  # the reserve is 1.2 GiB
+    assert not planning.lacking_room(settings(), Placement("cuda:0", 1), ON_GPU)
+    assert planning.lacking_room(
+        settings(), Placement("cuda:1", 1), ON_GPU
+    )  # the reserve is 1.2 GiB
     monkeypatch.setattr(planning, "_has_context", True)
     with_context = dataclasses.replace(ON_GPU, context_bytes=GIB // 2)
-    assert not planning.lacking_room(settings(), Seat("cuda:1", 1), with_context), (
+    assert not planning.lacking_room(settings(), Placement("cuda:1", 1), with_context), (
         "the context is there"
     )
     chosen = settings(decode_threads="4")
     machine(free_gib=6.4 + 0.5 + 0.9)  # the version, and 0.84 for requests
-    assert not planning.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
+    assert not planning.lacking_room(chosen, Placement("cpu", 1), ON_CPU)
     machine(free_gib=6.4 + 0.5 + 0.8)
-    assert planning.lacking_room(chosen, Seat("cpu", 1), ON_CPU)
+    assert planning.lacking_room(chosen, Placement("cpu", 1), ON_CPU)
 
 
 def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
@@ -201,8 +203,8 @@ def loader(settings, monkeypatch):
 
         monkeypatch.setattr(planning, "free_on", free_on)
         monkeypatch.setattr(planning, "MEMORY_POLL_S", 0.001)
-        seat = Seat("cuda:0", 1, "GPU-1")
-        with planning.room_on_device(settings(**rows), seat, WITH_CONTEXT):
+        placement = Placement("cuda:0", 1, "GPU-1")
+        with planning.room_on_device(settings(**rows), placement, WITH_CONTEXT):
             return seen
 
     monkeypatch.setattr(planning, "_has_context", False)
@@ -268,14 +270,14 @@ def test_a_lock_that_everybody_may_make_is_not_trusted(tmp_path, monkeypatch):
 
 
 def test_a_worker_sees_its_own_gpu_alone(machine, settings):
-    cards = [dataclasses.replace(gpu(11, n), uuid=f"GPU-{n}") for n in range(2)]
-    plan = fit_workers(settings(workers="2"), serving(ON_GPU), cards)
-    assert [(seat.device, seat.gpu) for seat in plan.seats] == [
+    configs = [dataclasses.replace(gpu(11, n), uuid=f"GPU-{n}") for n in range(2)]
+    plan = fit_workers(settings(workers="2"), serving(ON_GPU), configs)
+    assert [(placement.device, placement.gpu) for placement in plan.placements] == [
         ("cuda:0", "GPU-0"),
         ("cuda:1", "GPU-1"),
     ]
-    assert choose_how(settings(), plan.seat(1), ON_GPU).device == "cuda:0"
-    assert choose_how(settings(), plan.seat(1), ON_CPU).device == "cpu"
+    assert choose_how(settings(), plan.placement(1), ON_GPU).device == "cuda:0"
+    assert choose_how(settings(), plan.placement(1), ON_CPU).device == "cpu"
 
 
 def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings):
@@ -283,7 +285,7 @@ def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings)
     shared = dataclasses.replace(gpu(20, total_gib=64), is_unified=True)
     chosen = settings(decode_threads="1", decode_memory_mb="64", max_bodies_mb="64")
     assert (
-        len(fit_workers(chosen, serving(ON_GPU), [shared]).seats) == 3
+        len(fit_workers(chosen, serving(ON_GPU), [shared]).placements) == 3
     )  # each 1 + 3 GiB and requests
 
 
@@ -297,7 +299,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
         shutil.copy(ROOT / "models" / "demo" / "1" / name, models / name)
     chosen = settings(models=str(models), device="cpu")
     plan = current_plan(chosen)
-    measured = plan.lineup.entries[0].footprint
+    measured = plan.manifest.entries[0].footprint
     assert (measured.engine, measured.precision) == ("openvino", "fp32")
     assert "no reduced precision was measured" in row(plan, "engine")
     assert 0.1 * GIB < measured.host_bytes < GIB
@@ -307,15 +309,15 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
 
     monkeypatch.setattr(footprint, "run_probe", fail)
     again = current_plan(chosen)
-    assert (again.seats, again.lineup) == (plan.seats, plan.lineup)
+    assert (again.placements, again.manifest) == (plan.placements, plan.manifest)
 
 
 def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings, tmp_path):
     (tmp_path / "model.pth").write_bytes(b"no weights")
     (tmp_path / "class_name.json").write_text('{"0": "Ant"}')
     plan = current_plan(settings(models=str(tmp_path), workers="2", device="cpu"))
-    assert len(plan.seats) == 2
-    assert "model.pth cannot be read as weights" in plan.lineup.failure
+    assert len(plan.placements) == 2
+    assert "model.pth cannot be read as weights" in plan.manifest.failure
 
 
 def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkeypatch):
@@ -325,8 +327,8 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
     plan = planning.adopt_plan(
         settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache"))
     )
-    assert [entry.name for entry in plan.lineup.entries] == ["demo"]
-    assert "lineup.json cannot be written" in plan.warning
+    assert [entry.name for entry in plan.manifest.entries] == ["demo"]
+    assert "manifest.json cannot be written" in plan.warning
 
 
 @pytest.fixture
@@ -334,7 +336,7 @@ def followed(settings, tmp_path, monkeypatch):
     """Return settings after a start that served version 1, and a follower that has gone on to version 2."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(planning, "_adopted", fit_workers(settings(), serving(ON_CPU), []))
-    LineupFile(instance_id()).write(Lineup("demo", (Entry("demo", 2, "", "", ON_CPU),)))
+    ManifestFile(instance_id()).write(Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),)))
     return settings(device="cpu", cache=str(tmp_path / "cache"))
 
 
@@ -342,22 +344,22 @@ def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
     followed, tmp_path, monkeypatch
 ):
     """Not from what was served at the start."""
-    monkeypatch.setattr(Curator, "look", lambda self: real_look(self, 0.1))
-    with hold_lock(tmp_path / "cache" / "curator.lock", 5):
+    monkeypatch.setattr(RepositoryScanner, "look", lambda self: real_look(self, 0.1))
+    with hold_lock(tmp_path / "cache" / "scanner.lock", 5):
         plan = planning.adopt_plan(followed)
-    assert [entry.version for entry in plan.lineup.entries] == [2]
-    assert [entry.version for entry in LineupFile(instance_id()).read().entries] == [2]
+    assert [entry.version for entry in plan.manifest.entries] == [2]
+    assert [entry.version for entry in ManifestFile(instance_id()).read().entries] == [2]
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_worker_whose_lineup_is_gone_stays_with_the_last_one(followed, how):
+def test_a_worker_whose_manifest_is_gone_stays_with_the_last_one(followed, how):
     """Not with that of the start."""
-    read = planning.follow_lineup(followed)
+    read = planning.follow_manifest(followed)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
-        LINEUP_FILE.unlink()
+        MANIFEST_FILE.unlink()
     else:
-        LINEUP_FILE.write_text("{")
+        MANIFEST_FILE.write_text("{")
     assert [entry.version for entry in read().entries] == [2]
 
 
@@ -365,29 +367,29 @@ def test_a_worker_whose_lineup_is_gone_stays_with_the_last_one(followed, how):
 def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
     machine, followed, settings, monkeypatch, poll_s, version
 ):
-    """Where the folders are followed the workers have the new lineup anyway."""
-    found = [serving(ON_CPU), Lineup("demo", (Entry("demo", 2, "", "", ON_CPU),))]
-    monkeypatch.setattr(Curator, "look", lambda self: found.pop(0))
+    """Where the folders are followed the workers have the new manifest anyway."""
+    found = [serving(ON_CPU), Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))]
+    monkeypatch.setattr(RepositoryScanner, "look", lambda self: found.pop(0))
     chosen = settings(device="cpu", poll_s=poll_s)
     before = planning.adopt_plan(chosen)
     planning.adopt_plan(chosen)
     planning.restore_plan(before)
-    (entry,) = LineupFile(instance_id()).read().entries
+    (entry,) = ManifestFile(instance_id()).read().entries
     assert entry.version == version
 
 
-def test_new_workers_start_beside_the_old_ones_though_the_lineup_cannot_be_written(
+def test_new_workers_start_beside_the_old_ones_though_the_manifest_cannot_be_written(
     machine, settings
 ):
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert planning.fits_beside(settings(device="cpu"), plan)
-    warned = dataclasses.replace(plan, warning="run/lineup.json cannot be written (full)")
+    warned = dataclasses.replace(plan, warning="run/manifest.json cannot be written (full)")
     assert planning.fits_beside(settings(device="cpu"), warned)
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
     plan = current_plan(settings(device="cuda:7"))
-    assert "SERVING_DEVICE=cuda:7: there are " in plan.lineup.failure
+    assert "SERVING_DEVICE=cuda:7: there are " in plan.manifest.failure
 
 
 def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settings, monkeypatch):
@@ -401,11 +403,11 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settin
         return footprint.UNPREPARED if len(asked) == 1 else real(task, bundle, serving)
 
     monkeypatch.setattr(footprint, "run_probe", run_probe)
-    monkeypatch.setattr(footprint.Optimized, "read_footprints", lambda self: {})
-    monkeypatch.setattr(footprint.Optimized, "add_footprint", lambda *_: None)
+    monkeypatch.setattr(footprint.Artifacts, "read_footprints", lambda self: {})
+    monkeypatch.setattr(footprint.Artifacts, "add_footprint", lambda *_: None)
     plan = current_plan(settings(device="cpu"))
     assert asked == [("measure", "auto"), ("prepare", "auto"), ("measure", "eager")]
-    assert plan.lineup.entries[0].footprint.engine == "eager"
+    assert plan.manifest.entries[0].footprint.engine == "eager"
     assert row(plan, "engine").startswith("eager, fp32: OpenVINO cannot convert it; ")
     assert "OpenVINO cannot convert it" in make_plan_failure(settings, monkeypatch, asked)
 
@@ -413,7 +415,7 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settin
 def make_plan_failure(settings, monkeypatch, asked):
     """Return what a plan says where OpenVINO was asked for by name."""
     asked.clear()
-    return current_plan(settings(device="cpu", engine="openvino")).lineup.failure
+    return current_plan(settings(device="cpu", engine="openvino")).manifest.failure
 
 
 def test_a_probe_that_dies_is_told_with_its_last_words(settings, monkeypatch):
@@ -481,12 +483,12 @@ def test_a_footprint_that_another_release_kept_is_measured_again(
     """Fewer fields and more, of other types, and no fields at all."""
     asked = []
     monkeypatch.setattr(footprint, "run_probe", lambda *call: asked.append(call) or dict(MEASURED))
-    optimized = footprint.Optimized(find_bundle(ROOT / "models"), tmp_path)
-    optimized.homes = (tmp_path / "beside", tmp_path / "cache")
+    artifacts = footprint.Artifacts(find_bundle(ROOT / "models"), tmp_path)
+    artifacts.homes = (tmp_path / "beside", tmp_path / "cache")
     chosen = settings(device="cpu")
-    optimized.add_footprint(footprint.footprint_key(chosen, optimized), kept)
+    artifacts.add_footprint(footprint.footprint_key(chosen, artifacts), kept)
     for _ in range(2):  # once measured, it is kept
-        assert footprint.find_footprint(chosen, optimized) == Footprint(**MEASURED)
+        assert footprint.find_footprint(chosen, artifacts) == Footprint(**MEASURED)
     assert len(asked) == 1
 
 

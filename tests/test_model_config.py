@@ -7,9 +7,9 @@ import pytest
 
 from app.errors import BundleError
 from app.models.bundle import open_bundle
-from app.models.config import DEFAULT, Card
+from app.models.config import DEFAULT, ModelConfig
 from app.processing.decision import Decision
-from app.processing.images import Frame
+from app.processing.images import InputTransform
 
 NAMES = {"0": "Rust", "1": "Scab", "2": "Mildew"}
 
@@ -20,10 +20,10 @@ def card_of(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"weights")
     (tmp_path / "class_name.json").write_text(json.dumps(NAMES))
 
-    def read(content) -> Card:
+    def read(content) -> ModelConfig:
         text = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / "model.json").write_text(text)
-        return open_bundle(tmp_path, "leaves", 1).card
+        return open_bundle(tmp_path, "leaves", 1).config
 
     return read
 
@@ -31,7 +31,7 @@ def card_of(tmp_path):
 def test_a_model_without_a_card_is_a_resnet50_with_many_labels(card_of):
     assert card_of({}) == card_of({"description": "Leaves.", "scores": {"f1": 0.9}}) == DEFAULT
     assert DEFAULT.architecture == "resnet50"
-    assert DEFAULT.frame == Frame(224, None)
+    assert DEFAULT.transform == InputTransform(224, None)
     assert DEFAULT.mean == (0.485, 0.456, 0.406)
     assert DEFAULT.deviation == (0.229, 0.224, 0.225)
     assert DEFAULT.decision == Decision("sigmoid", 0.5, "logit", None)
@@ -52,7 +52,7 @@ def test_the_defaults_may_be_written_down(card_of):
 
 
 def test_every_key_is_taken_over(card_of):
-    card = card_of(
+    config = card_of(
         {
             "architecture": "vit_b_16",
             "input_size": 384,
@@ -63,9 +63,9 @@ def test_every_key_is_taken_over(card_of):
             "top_k": 3,
         }
     )
-    assert card == Card(
+    assert config == ModelConfig(
         "vit_b_16",
-        Frame(384, 400),
+        InputTransform(384, 400),
         (0.5, 0, 1),
         (1, 0.5, 0.25),
         Decision("softmax", top_k=3),
@@ -147,23 +147,23 @@ def test_the_suffixes_tell_cards_apart_and_leave_the_default_as_it_was():
         dataclasses.replace(DEFAULT, **change)
         for change in (
             {"architecture": "resnet18"},
-            {"frame": Frame(256)},
+            {"frame": InputTransform(256)},
             {"mean": (0.5, 0.5, 0.5)},
             {"deviation": (0.5, 0.5, 0.5)},
         )
     ]
-    assert len({card.network_suffix() for card in networks} | {""}) == 5
-    assert {card.rule_suffix() for card in networks} == {""}
+    assert len({config.network_suffix() for config in networks} | {""}) == 5
+    assert {config.rule_suffix() for config in networks} == {""}
     answers = [
         dataclasses.replace(DEFAULT, **change)
         for change in (
-            {"frame": Frame(224, 256)},
+            {"frame": InputTransform(224, 256)},
             {"decision": Decision("softmax")},
             {"decision": Decision(threshold=0.4)},
             {"decision": Decision(threshold=(0.4, 0.5))},
             {"decision": Decision(top_k=1)},
         )
     ]
-    assert len({card.rule_suffix() for card in answers} | {""}) == 6
-    assert {card.network_suffix() for card in answers} == {""}
-    assert len({card.suffix() for card in [DEFAULT, *networks, *answers]}) == 10
+    assert len({config.rule_suffix() for config in answers} | {""}) == 6
+    assert {config.network_suffix() for config in answers} == {""}
+    assert len({config.suffix() for config in [DEFAULT, *networks, *answers]}) == 10
