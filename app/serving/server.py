@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import BinaryIO, TypeVar, cast
+from typing import TypeVar, cast
 from weakref import WeakSet
 
 import gevent
@@ -40,7 +40,6 @@ from app.serving.watchdog import Watchdog
 from app.serving.workers import Workers
 from app.settings import Settings
 from app.system.machine import hold_lock
-from app.web.input.urls import Fetcher
 
 T = TypeVar("T")
 
@@ -95,7 +94,6 @@ class ModelServer:
         )
         self._trials = Trials(quarantine, scoreboard.slot)
         self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
-        self._fetcher = Fetcher(settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s)
         self.deadlines = Deadlines(settings.deadline_s)
         self._bodies = ByteBudget(settings.max_bodies_bytes, "request bodies")
         self.workers = Workers(settings, scoreboard)
@@ -221,10 +219,6 @@ class ModelServer:
             return [greenlet.get() for greenlet in waiting]
         finally:
             gevent.killall(waiting, block=False)
-
-    def fetch(self, urls: Sequence[str]) -> list[BinaryIO | ServingError]:
-        """Fetch pictures, side by side, from where the operator allows it; see ``Fetcher.fetch_all``."""
-        return self._fetcher.fetch_all(urls)
 
     def _begin(
         self,

@@ -9,6 +9,7 @@ from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web import access, problems
 from app.web.docs import routes as docs
+from app.web.input.urls import Fetcher
 from app.web.native import health, heatmap, metrics, model_predict, predict
 from app.web.openinference import routes as openinference
 from app.web.page import routes as page
@@ -28,6 +29,9 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["settings"] = settings
     app.extensions["model_server"] = server or ModelServer(settings, Scoreboard())
+    app.extensions["fetcher"] = Fetcher(
+        settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s
+    )
     access.register(app)
     problems.register(app)
     for routes in (

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
-from flask import request
+from flask import current_app, request
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
 from app.errors import (
@@ -26,6 +26,7 @@ from app.web.input.documents import check_size, is_list, open_level
 from app.web.input.forms import FORM, Part, has_more, parse_form, read_form_body
 from app.web.input.options import O, check_length, read_options
 from app.web.input.tensors import B64, Base64, open_base64
+from app.web.input.urls import Fetcher
 from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
 
 FIELD = "image"
@@ -221,7 +222,8 @@ def as_whole(value: Any) -> Any:
 
 def open_pictures(body: bytes, sent: list[Sent]) -> list[Upload]:
     """Open the pictures of a request; those of URLs are fetched side by side."""
-    urls = iter(model_server().fetch([each.url for each in sent if each.url is not None]))
+    fetcher: Fetcher = current_app.extensions["fetcher"]
+    urls = iter(fetcher.fetch_all([each.url for each in sent if each.url is not None]))
     texts = [each for each in sent if each.file is None and each.url is None]
     read = iter(aside(body, lambda: [open_text(each) for each in texts]))
     uploads: list[Upload] = []
