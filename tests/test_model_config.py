@@ -147,7 +147,7 @@ def test_the_suffixes_tell_cards_apart_and_leave_the_default_as_it_was():
         dataclasses.replace(DEFAULT, **change)
         for change in (
             {"architecture": "resnet18"},
-            {"frame": InputTransform(256)},
+            {"transform": InputTransform(256)},
             {"mean": (0.5, 0.5, 0.5)},
             {"deviation": (0.5, 0.5, 0.5)},
         )
@@ -157,7 +157,7 @@ def test_the_suffixes_tell_cards_apart_and_leave_the_default_as_it_was():
     answers = [
         dataclasses.replace(DEFAULT, **change)
         for change in (
-            {"frame": InputTransform(224, 256)},
+            {"transform": InputTransform(224, 256)},
             {"decision": Decision("softmax")},
             {"decision": Decision(threshold=0.4)},
             {"decision": Decision(threshold=(0.4, 0.5))},

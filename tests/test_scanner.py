@@ -252,7 +252,7 @@ def test_a_manifest_survives_its_file(run_folder):
         "",
         "[]",
         "{}",
-        '{"entries": [{}], "refusals": []}',
+        '{"entries": [{}], "rejected": []}',
         '{"instance": "us", "manifest": "{}"}',
         "[" * 100_000,
     ],

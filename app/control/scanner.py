@@ -156,7 +156,7 @@ class Manifest:
             Entry(**{**entry, "footprint": Footprint(**entry["footprint"])})
             for entry in content["entries"]
         )
-        content["refusals"] = tuple(RejectedVersion(**rejected) for rejected in content["refusals"])
+        content["rejected"] = tuple(RejectedVersion(**rejected) for rejected in content["rejected"])
         content["skipped"] = tuple(content["skipped"])
         return cls(**content)
 
