@@ -90,7 +90,7 @@ class About(Struct):
 
 def describe(target: Target) -> About:
     """Return what would answer ``target``. Raises UnknownModel or NotReady."""
-    model = model_server().ready_model(target)
+    model = model_server().find(target).model
     transform, given = model.config.transform, settings()
     return About(
         service="resnet-serving",

@@ -21,7 +21,7 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Ready: a model is loaded, has answered a real forward, and this worker takes requests; otherwise 503."""
     server = model_server()
-    model = server.ready_model()
+    model = server.find().model
     ready = Ready(
         status="ready",
         model=model.name,
