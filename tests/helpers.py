@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Manifest
+from app.control.manifest import Entry, Manifest
 from app.engines.outputs import Forward, Gradients, Outputs
 from app.serving.model import Model
 

@@ -13,9 +13,9 @@ import pytest
 from app.control import footprint
 from app.control import plan as planning
 from app.control.footprint import Footprint
-from app.control.manifest import MANIFEST_FILE, ManifestFile, instance_id
+from app.control.manifest import MANIFEST_FILE, Entry, Manifest, ManifestFile, instance_id
 from app.control.plan import Placement, choose_how, current_plan, deal_out, fit_workers
-from app.control.scanner import Entry, Manifest, RepositoryScanner
+from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import find_bundle

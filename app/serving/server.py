@@ -16,8 +16,8 @@ from weakref import WeakSet
 
 import gevent
 
+from app.control.manifest import Entry, Manifest, RejectedVersion
 from app.control.plan import current_plan, lacking_room
-from app.control.scanner import Entry, Manifest, RejectedVersion
 from app.errors import MalformedRequest, NotReady, ServingError
 from app.scoreboard import Scoreboard, State
 from app.serving.batcher import is_never_gone
