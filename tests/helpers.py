@@ -14,7 +14,7 @@ from PIL import Image
 
 from app.control.footprint import Footprint
 from app.control.manifest import Entry, Manifest
-from app.engines.outputs import Forward, Gradients, Outputs
+from app.engines.engine import Forward, Gradients, Outputs
 from app.serving.model import Model
 
 LIGHT_GRADIENTS = np.eye(2, dtype=np.float32) * 4

@@ -33,7 +33,7 @@ def add_version(models, version, weights=b"good", name="leaves"):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Stand for the probe: weights that say "bad" cannot be served. Returns what was measured."""
+    """Stand for the measure process: weights that say "bad" cannot be served. Returns what was measured."""
     calls = []
 
     def find_footprint(settings, artifacts, sibling=None):
@@ -373,7 +373,7 @@ class Clock:
 def passing(monkeypatch, scanner):
     """Stand for a probe that fails for a reason which may pass. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
-    reasons = [PassingFailure("the probe (measure) took longer than 300 s")] * 9
+    reasons = [PassingFailure("the measure process took longer than 300 s")] * 9
 
     def find_footprint(settings, artifacts, sibling=None):
         calls.append(clock.now)
@@ -397,7 +397,7 @@ def test_a_refusal_that_may_pass_is_tried_again_with_growing_pauses(passing, mod
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     assert versions(here.look()) == [1]
     (reason,) = told  # so the log has it once
-    assert reason.startswith("the probe (measure) took longer than 300 s; it is tried again")
+    assert reason.startswith("the measure process took longer than 300 s; it is tried again")
 
 
 def test_changed_files_are_checked_at_once_and_pauses_begin_anew(passing, models):

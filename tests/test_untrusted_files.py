@@ -612,6 +612,6 @@ def test_a_scanner_looks_at_anything_and_never_raises(
 
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch):
-    """Stand for the probe: everything that gets so far can be served."""
+    """Stand for the measure process: everything that gets so far can be served."""
     needs = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
     monkeypatch.setattr(scanner_module, "find_footprint", lambda *_: needs)

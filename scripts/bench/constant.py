@@ -7,7 +7,7 @@ import numpy as np
 
 from app.control.footprint import Footprint
 from app.control.manifest import Entry, Manifest
-from app.engines.outputs import Outputs
+from app.engines.engine import Outputs
 from app.models.bundle import find_bundle
 from app.scoreboard import scoreboard
 from app.serving.model import Model
