@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Manifest
-from app.engines.outputs import Forward, Gradients, Outputs
+from app.control.manifest import Entry, Manifest
+from app.engines.engine import Forward, Gradients, Outputs
 from app.serving.model import Model
 from app.serving.prediction import HeatMapRequest, Prediction
 from app.serving.server import ModelServer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gevent.event import Event
 
-from app.engines.outputs import Outputs
+from app.engines.engine import Outputs
 from app.errors import ClientGone, DeviceLost, InternalError, NotReady, OutOfMemory, QueueFull
 from app.serving.batcher import Batcher, Ticket, Timing, is_never_gone, run_forward
 from app.serving.handoff import Handoff, start_native_thread

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from app import metrics
-from app.control.scanner import RejectedVersion
+from app.control.manifest import RejectedVersion
 from app.errors import BundleError, QueueFull, ServingError
 from app.serving.batcher import Timing
 from app.serving.prediction import Prediction

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from app.control.scanner import RejectedVersion
+from app.control.manifest import RejectedVersion
 from app.errors import BundleError
 from tests.helpers import encode, grey, make_entry, make_manifest, photo_like, png_bomb
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.control.scanner import RejectedVersion
+from app.control.manifest import RejectedVersion
 from app.errors import BundleError
 from tests.helpers import (
     STREET,

@@ -18,7 +18,7 @@ from typing import TypedDict
 import numpy as np
 from gevent.event import Event
 
-from app.engines.outputs import Forward, Gradients
+from app.engines.engine import Forward, Gradients
 from app.errors import NoHeatMap
 from app.models.config import DEFAULT, ModelConfig
 from app.processing.heatmap import HeatMap, make_heat_map

@@ -17,8 +17,8 @@ from weakref import WeakSet
 import gevent
 import numpy as np
 
+from app.control.manifest import Entry, Manifest, RejectedVersion
 from app.control.plan import current_plan, lacking_room
-from app.control.scanner import Entry, Manifest, RejectedVersion
 from app.errors import MalformedRequest, NotReady, ServingError
 from app.processing.heatmap import HeatMap
 from app.scoreboard import Scoreboard, State
