@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import current_app
 from msgspec import Struct
 
+from app import __version__
 from app.processing.decision import Decision
 from app.serving.traffic import Target
 from app.web.context import model_server, settings
@@ -55,6 +56,7 @@ class About(Struct):
 
     Attributes:
         service: always "resnet-serving".
+        server_version: the release of the server.
         model: the name of the model that answers.
         version: its version.
         description: a sentence for people; may be empty.
@@ -72,6 +74,7 @@ class About(Struct):
     """
 
     service: str
+    server_version: str
     model: str
     version: int
     description: str
@@ -94,6 +97,7 @@ def describe(target: Target) -> About:
     transform, given = model.config.transform, settings()
     return About(
         service="resnet-serving",
+        server_version=__version__,
         model=model.name,
         version=model.version,
         description=model.description,

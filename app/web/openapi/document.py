@@ -11,9 +11,9 @@ from flask import Flask
 from msgspec import json
 from werkzeug.routing import Rule
 
+from app import __version__
 from app.web.access import HEADER
 from app.web.answers import DialectProblem, Problem
-from app.web.context import SERVER_VERSION
 from app.web.openapi import native, openinference, tfserving
 from app.web.openapi.headers import ASKED, TOLD
 from app.web.openapi.operations import Operation
@@ -62,7 +62,7 @@ def build_document(app: Flask) -> Schema:
             paths.setdefault(operation.path, {})[operation.method.lower()] = drawn
     return {
         "openapi": "3.1.0",
-        "info": {"title": "ResNet Serving", "version": SERVER_VERSION, "description": ABOUT},
+        "info": {"title": "ResNet Serving", "version": __version__, "description": ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": group.name, "description": group.description} for group in GROUPS],
         "paths": paths,
