@@ -43,7 +43,7 @@ blueprint = Blueprint("monitoring", __name__)
 @blueprint.get("/metrics")
 @blueprint.get("/monitoring/prometheus/metrics")  # as TensorFlow Serving calls it
 def show_metrics() -> Response:
-    """Answer the metrics of all workers, as Prometheus reads them, or as OpenMetrics where that is asked for."""
+    """Returns the metrics of all workers in the Prometheus text format, or as OpenMetrics if `Accept` asks for it."""
     server, accept = model_server(), request.headers.get("Accept", "")
     notes = server.workers.notes()
     present = [

@@ -26,6 +26,17 @@ from app.web.openapi.operations import File, Group, Operation
 from app.web.page.routes import Samples
 
 TEXT, HTML = "text/plain", "text/html"
+PREDICT = """\
+Classifies one or more images. Each image has its own result or error; if no image has a result, the response is the
+error of the first one.
+"""
+HEATMAP = """\
+Draws the heat map (Grad-CAM) of a class over an image. Returns a PNG, or JSON with the numbers, as `Accept` prefers.
+"""
+MODEL_PREDICT = """\
+Classifies one image with the default model. Returns `{"result": [labels, strongest last], "status": 1}`, or
+`{"result": "No Categories", "status": 0}`.
+"""
 
 
 class ImageForm(Struct):
@@ -51,6 +62,7 @@ IMAGES = Group(
             {*TAKING_PICTURES, *FINDING_A_MODEL, *PREDICTING, NoHeatMap},
             image_body="many",
             options=PredictOptions,
+            description=PREDICT,
             request_headers=[ROUTING_KEY],
             response_headers=[*MODEL, TIMING],
         ),
@@ -63,6 +75,7 @@ IMAGES = Group(
             {*TAKING_PICTURES, *FINDING_A_MODEL, *PREDICTING, NoHeatMap, NotAcceptable},
             image_body="one",
             options=HeatMapOptions,
+            description=HEATMAP,
             request_headers=[ROUTING_KEY],
             response_headers=[*MODEL, TIMING, LABEL],
         ),
@@ -74,6 +87,7 @@ IMAGES = Group(
             {JSON: Labels},
             {*READING_A_PICTURE, *PREDICTING, BodyTooLarge, MissingImage},
             request_body={FORM: ImageForm},
+            description=MODEL_PREDICT,
             request_headers=[ROUTING_KEY],
             response_headers=MODEL,
         ),
