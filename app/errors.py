@@ -20,13 +20,13 @@ from typing import ClassVar
 
 
 class ServingError(Exception):
-    """An error that a client may see.
+    """Base class of the errors that clients see.
 
     Attributes:
         status: HTTP status of the answer.
         code: stable machine-readable name, snake_case.
-        message: one sentence for a person; it names the value and the limit.
-        retry_after_s: where trying again makes sense, after how many seconds.
+        message: one sentence that names the value and the limit.
+        retry_after_s: seconds to wait before a retry; None: a retry is pointless.
     """
 
     status: ClassVar[int] = 500
@@ -40,95 +40,95 @@ class ServingError(Exception):
 
 
 class InternalError(ServingError):
-    """Our fault; the details are in the log under the request id."""
+    """Internal error; the log has the details under the request id."""
 
 
 class MissingImage(ServingError):
-    """The request holds no picture."""
+    """No image in the request."""
 
     status = 400
     code = "missing_image"
 
 
 class UnreadableImage(ServingError):
-    """The bytes are no picture, or a damaged one."""
+    """Not an image, or a damaged image."""
 
     status = 400
     code = "unreadable_image"
 
 
 class MalformedRequest(ServingError):
-    """The request is not what its protocol, or the model, asks for."""
+    """Request that does not follow the protocol, or does not fit the model."""
 
     status = 400
     code = "malformed_request"
 
 
 class UnknownModel(ServingError):
-    """The request names a model, a version or a label that is not served."""
+    """Unknown model, version or version label."""
 
     status = 404
     code = "unknown_model"
 
 
 class NotAcceptable(ServingError):
-    """The client takes no type that there is."""
+    """No supported media type in `Accept`."""
 
     status = 406
     code = "not_acceptable"
 
 
 class BodyTooLarge(ServingError):
-    """The request's body is over the limit."""
+    """Body over the size limit."""
 
     status = 413
     code = "body_too_large"
 
 
 class ImageTooLarge(ServingError):
-    """The picture has more pixels, its file more parts, or its decoding takes more memory than the limit."""
+    """Image over a limit: pixels, parts of the file, or memory for decoding."""
 
     status = 413
     code = "image_too_large"
 
 
 class UnsupportedType(ServingError):
-    """The body or the picture is of a type that is not served."""
+    """Unsupported media type of the body, or unsupported image format."""
 
     status = 415
     code = "unsupported_type"
 
 
 class InvalidOption(ServingError):
-    """An option that does not exist, or a value that it cannot have."""
+    """Unknown option, or a value out of range."""
 
     status = 422
     code = "invalid_option"
 
 
 class NoHeatMap(ServingError):
-    """The network has no feature map to draw a heat map of, or its engine cannot."""
+    """No heat maps: the network has no feature map, or the engine does not support them."""
 
     status = 422
     code = "no_heatmap"
 
 
 class UrlRefused(ServingError):
-    """A picture's URL that is not to be fetched: URLs are off, or its host is not allowed."""
+    """Image URL not allowed: URLs are disabled, or the host is not on the list."""
 
     status = 422
     code = "url_refused"
 
 
 class FetchFailed(ServingError):
-    """A picture's URL that cannot be fetched: no answer, another status than 200, too large, too slow."""
+    """Image URL cannot be fetched: no response, a status other than 200, too large, or too slow."""
 
     status = 422
     code = "fetch_failed"
 
 
 class QueueFull(ServingError):
-    """More requests are waiting than the queue holds."""
+    """Queue full; try again later."""
 
     status = 429
     code = "queue_full"
@@ -136,7 +136,7 @@ class QueueFull(ServingError):
 
 
 class NotReady(ServingError):
-    """The model is loading, failed to load, or the server is shutting down."""
+    """Model not ready: it is loading or failed to load, or the server is shutting down."""
 
     status = 503
     code = "not_ready"
@@ -144,7 +144,7 @@ class NotReady(ServingError):
 
 
 class OutOfMemory(ServingError):
-    """The device has no room for a batch of this size; a smaller one may fit."""
+    """Device out of memory for a batch of this size; a smaller one may fit."""
 
     status = 503
     code = "out_of_memory"
@@ -152,21 +152,21 @@ class OutOfMemory(ServingError):
 
 
 class Quarantined(ServingError):
-    """The input ended two workers, so it is not worked on again (see ``app/quarantine.py``)."""
+    """Input rejected because it crashed two workers."""
 
     status = 500
     code = "quarantined"
 
 
 class ClientGone(ServingError):
-    """The client hung up before its turn came; nobody reads this answer (499 is nginx's number for it)."""
+    """Client disconnected before its request was processed (499 as in nginx); not sent to anyone."""
 
     status = 499
     code = "client_gone"
 
 
 class DeadlinePassed(ServingError):
-    """The answer did not come within the request's deadline."""
+    """No answer within the deadline of the request."""
 
     status = 504
     code = "deadline_passed"

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
+from app import __version__
 from app.control.manifest import RejectedVersion
 from app.errors import BundleError
 from tests.helpers import encode, grey, make_entry, make_manifest, photo_like, png_bomb
@@ -80,7 +81,7 @@ def check_error(response, status, text):
 def test_the_server_tells_what_it_is(client):
     assert client.get("/v2").json == {
         "name": "resnet-serving",
-        "version": "unreleased",
+        "version": __version__,
         "extensions": ["binary_tensor_data", "classification", "model_repository"],
     }
     assert client.get("/v2/health/live").json == {"live": True}

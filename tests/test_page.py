@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app import errors
+from app import __version__, errors
 from app.web.page.routes import DIGEST, FILES, FOLDER, KINDS, PAGE, read_samples
 from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_manifest
 
@@ -25,6 +25,7 @@ def test_a_browser_gets_the_page_and_a_program_what_is_served(client):
         answer = client.get("/", headers={"Accept": accept})
         assert answer.headers["Content-Type"] == "application/json"
         assert answer.json["service"] == "resnet-serving"
+        assert answer.json["server_version"] == __version__
     assert page.headers["Vary"] == answer.headers["Vary"] == "Accept"
 
 

@@ -1,6 +1,6 @@
-"""What the native routes answer, as types: they write the JSON, and ``/openapi.json`` is drawn from them.
+"""Response types of the native routes: they are encoded as JSON, and ``/openapi.json`` is drawn from them.
 
-Logits and scores have six digits after the point: float32 has no more to say about numbers of this size.
+Logits and scores are rounded to six decimals, the precision of float32 at this magnitude.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ DIGITS = 6
 
 
 class Labels(TypedDict):
-    """What ``POST /model_predict`` answers.
+    """Response of ``POST /model_predict``.
 
     Attributes:
-        result: the classes that pass, the strongest last; or that there are none.
-        status: 1 where a class passes, else 0.
+        result: Labels of the image, strongest last; "No Categories" if there are none.
+        status: 1 if there are labels, otherwise 0.
     """
 
     result: list[str] | Literal["No Categories"]
@@ -26,12 +26,13 @@ class Labels(TypedDict):
 
 
 class HeatMap(Struct):
-    """Where the network saw a class in a picture (Grad-CAM).
+    """Heat map of a class in an image (Grad-CAM).
 
     Attributes:
-        label: the class's name.
-        peak: what 1 stands for in the map: what that cell adds to the class's logit.
-        map: rows of numbers in 0..1, top and left first; the cells lie over what the network saw of the picture.
+        label: Class name.
+        peak: Contribution to the logit of the class that the value 1 in the map stands for.
+        map: Rows from top to bottom with values from 0 to 1; the cells cover the part of the image that the network
+            sees.
     """
 
     label: str
@@ -40,13 +41,13 @@ class HeatMap(Struct):
 
 
 class Label(Struct, omit_defaults=True):
-    """A class of the model, and what the network says of it for one picture.
+    """Score of a class for one image.
 
     Attributes:
-        label: the class's name.
-        score: 0..1, by the model's activation.
-        logit: the network's raw output.
-        heatmap: where it was seen, where that was asked for.
+        label: Class name.
+        score: Score from 0 to 1 (logit after the model's activation).
+        logit: Raw output of the network.
+        heatmap: Heat map, if requested.
     """
 
     label: str
@@ -56,13 +57,13 @@ class Label(Struct, omit_defaults=True):
 
 
 class Fault(Struct, omit_defaults=True):
-    """Why one picture among others has no answer.
+    """Error of one image in a request with several.
 
     Attributes:
-        status: what the HTTP status would be, were it alone.
-        code: stable machine-readable name.
-        detail: a sentence for a person.
-        retry_after_s: where trying again makes sense, after how many seconds.
+        status: HTTP status of the same error in a request with only this image.
+        code: Stable machine-readable error code.
+        detail: Human-readable explanation.
+        retry_after_s: Seconds to wait before the next attempt; omitted if a retry is pointless.
     """
 
     status: int
@@ -72,12 +73,12 @@ class Fault(Struct, omit_defaults=True):
 
 
 class PictureTimings(Struct):
-    """Where a picture's time went, in ms.
+    """Time per stage of an image, in ms.
 
     Attributes:
-        decode: waiting for a decode thread, and decoding.
-        queue: waiting for the forward to begin.
-        forward: the forward, for its whole batch.
+        decode: Wait for a decode thread, and decoding.
+        queue: Wait for the forward pass.
+        forward: Forward pass of the whole batch.
     """
 
     decode: float
@@ -86,18 +87,18 @@ class PictureTimings(Struct):
 
 
 class Picture(Struct, omit_defaults=True):
-    """One picture's answer, or its error.
+    """Result or error of one image.
 
     Attributes:
-        name: the file's name as it was sent, the URL, or "image N".
-        bytes: size of the file.
-        width: px, as the file has it.
-        height: px, as the file has it.
-        labels: the classes that pass, the strongest first.
-        scores: every class in the model's order, where ``scores=all`` asks for it.
-        timings_ms: where the time went.
-        batch: pictures that shared the forward, this one included.
-        error: why there is no answer; all of the above but ``name`` and ``bytes`` are left out then.
+        name: File name from the request, the URL, or "image N".
+        bytes: File size.
+        width: Width in the file, in pixels.
+        height: Height in the file, in pixels.
+        labels: Labels of the image, strongest first.
+        scores: All classes in model order, with ``scores=all``.
+        timings_ms: Time per stage.
+        batch: Number of images in the same forward pass, including this one.
+        error: Error; only ``name`` and ``bytes`` stand beside it.
     """
 
     name: str
@@ -112,18 +113,18 @@ class Picture(Struct, omit_defaults=True):
 
 
 class ModelName(Struct):
-    """Which model and version has answered."""
+    """Name and version of the model that answered."""
 
     name: str
     version: int
 
 
 class RequestTimings(Struct):
-    """Where a request's time went, in ms.
+    """Time per stage of a request, in ms.
 
     Attributes:
-        upload: from its first byte to its last, at the gateway.
-        total: from its first byte until the answer was ready.
+        upload: First to last byte of the request at the gateway.
+        total: First byte of the request until the response is ready.
     """
 
     upload: float
@@ -131,15 +132,15 @@ class RequestTimings(Struct):
 
 
 class DrawingTimings(Struct):
-    """Where the time of a drawn heat map went, in ms.
+    """Time per stage of a heat map request, in ms.
 
     Attributes:
-        upload: as of every request.
-        decode: as of every picture.
-        queue: likewise.
-        forward: likewise.
-        draw: laying the map over the picture, and writing the PNG.
-        total: as of every request.
+        upload: First to last byte of the request at the gateway.
+        decode: Wait for a decode thread, and decoding.
+        queue: Wait for the forward pass.
+        forward: Forward pass of the whole batch.
+        draw: Drawing of the overlay, and PNG encoding.
+        total: First byte of the request until the response is ready.
     """
 
     upload: float
@@ -151,19 +152,19 @@ class DrawingTimings(Struct):
 
 
 class DrawnHeatMap(Struct):
-    """What ``POST /predict/heatmap`` answers in JSON.
+    """JSON response of ``POST /predict/heatmap``.
 
     Attributes:
-        model: who has answered.
-        label: the class's name.
-        score: 0..1, by the model's activation.
-        logit: the network's raw output.
-        peak: what 1 stands for in the map: what that cell adds to the class's logit.
-        map: rows of numbers in 0..1, top and left first: the cells, which lie over what the network saw
-            of the picture; with ``size=picture`` the pixels of the drawing.
-        overlay: the drawing, a PNG in base64.
-        timings_ms: where the time went.
-        request_id: the log has it too.
+        model: Model that answered.
+        label: Class name.
+        score: Score from 0 to 1 (logit after the model's activation).
+        logit: Raw output of the network.
+        peak: Contribution to the logit of the class that the value 1 in the map stands for.
+        map: Rows from top to bottom with values from 0 to 1. With ``size=map`` the cells cover the part of the image
+            that the network sees; with ``size=picture`` there is a value for each pixel of the overlay.
+        overlay: The heat map over the image, PNG in base64.
+        timings_ms: Time per stage.
+        request_id: Request id, also in the log.
     """
 
     model: ModelName
@@ -178,7 +179,14 @@ class DrawnHeatMap(Struct):
 
 
 class Answer(Struct):
-    """What ``POST /predict`` answers: the pictures in the order in which they were sent."""
+    """Response of ``POST /predict``.
+
+    Attributes:
+        model: Model that answered.
+        images: Results in request order.
+        timings_ms: Time per stage.
+        request_id: Request id, also in the log.
+    """
 
     model: ModelName
     images: list[Picture]
@@ -187,17 +195,17 @@ class Answer(Struct):
 
 
 class Problem(Struct, omit_defaults=True):
-    """An error (RFC 9457, application/problem+json).
+    """Error response (RFC 9457, application/problem+json).
 
     Attributes:
-        type: always "about:blank".
-        title: the status in words.
-        status: the HTTP status.
-        detail: a sentence for a person; it names the value and the limit.
-        instance: the path.
-        code: stable machine-readable name.
-        request_id: the log has it too.
-        images: where ``POST /predict`` has an answer to none of its pictures: the error of each.
+        type: Always "about:blank".
+        title: HTTP status phrase.
+        status: HTTP status.
+        detail: Human-readable explanation; names the value and the limit.
+        instance: Path of the request.
+        code: Stable machine-readable error code.
+        request_id: Request id, also in the log.
+        images: Error of each image, if ``POST /predict`` has no result for any of them.
     """
 
     type: str
@@ -211,30 +219,30 @@ class Problem(Struct, omit_defaults=True):
 
 
 class DialectProblem(TypedDict):
-    """An error as the clients of other servers know it.
+    """Error response of the ``/v1`` and ``/v2`` protocols.
 
     Attributes:
-        error: a sentence for a person; it names the value and the limit.
+        error: Human-readable explanation; names the value and the limit.
     """
 
     error: str
 
 
 class Alive(TypedDict):
-    """The process answers."""
+    """Liveness of the server."""
 
     status: Literal["alive"]
 
 
 class Ready(TypedDict):
-    """A model answers.
+    """Readiness of the server.
 
     Attributes:
-        status: always "ready".
-        model: the one that answers requests that name none.
-        version: its version.
-        workers: what each worker is doing, by its number.
-        live: which versions of which models answer in each worker.
+        status: Always "ready".
+        model: Default model.
+        version: Version of the default model.
+        workers: State of each worker, by worker number.
+        live: Loaded models and versions of each worker, by worker number.
     """
 
     status: Literal["ready"]
@@ -245,15 +253,15 @@ class Ready(TypedDict):
 
 
 def as_rows(numbers: bytes) -> list[list[float]]:
-    """Return rows of numbers that are JSON already, for a place in an answer."""
+    """Return encoded rows of numbers, typed as the member that they fill."""
     return cast("list[list[float]]", Raw(numbers))
 
 
 def as_pictures(written: list[bytes]) -> list[Picture]:
-    """Return pictures that are JSON already, for a place in an answer."""
+    """Return encoded images, typed as the member that they fill."""
     return cast("list[Picture]", [Raw(each) for each in written])
 
 
 def write_json(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
-    """Return an answer as JSON, with a line's end for terminals."""
+    """Return a JSON response; a newline ends it, for terminals."""
     return Response(json.encode(content) + b"\n", status, mimetype=mimetype)

@@ -7,8 +7,6 @@ from flask import current_app
 from app.serving.server import ModelServer
 from app.settings import Settings
 
-SERVER_VERSION = "unreleased"
-
 
 def model_server() -> ModelServer:
     """Return the running application's model server."""

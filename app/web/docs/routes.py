@@ -48,13 +48,13 @@ blueprint = Blueprint("docs", __name__)
 
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
-    """Every route of this server, as OpenAPI 3.1."""
+    """Returns this OpenAPI 3.1 document."""
     return send_file(write_document(), "application/json", ASK_FIRST)
 
 
 @blueprint.get("/docs")
 def show() -> Response:
-    """The same to read and to try in a browser."""
+    """Shows this document in Swagger UI."""
     response = send_file(PAGE, "text/html; charset=utf-8", ASK_FIRST)
     response.headers["Content-Security-Policy"] = POLICY
     return response

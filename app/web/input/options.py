@@ -18,31 +18,31 @@ from app.web.limits import MAX_OPTION
 
 
 class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Who shall answer.
+    """Options that select the model.
 
     Attributes:
-        model: a model's name; by default the server's default.
-        version: one of its versions; by default as the operator has shared the traffic.
+        model: Model name. Omitted: the default model.
+        version: Model version. Omitted: chosen by the traffic split of the operator.
     """
 
     model: str = ""
     version: Annotated[int, Meta(ge=1)] | None = None
 
     def target(self) -> Target:
-        """Return who shall answer the current request."""
+        """Return the target of the current request."""
         return Target(self.model, self.version, sticky=routing_key())
 
 
 class PredictOptions(ModelOptions, kw_only=True):
-    """What the answer shall hold.
+    """Options of ``POST /predict``.
 
     Attributes:
-        threshold: of the score; a class passes strictly above it. Without it and ``top_k`` the model's
-            own rule decides.
-        top_k: so many of the strongest classes; with ``threshold`` at most so many of those that pass.
-        scores: ``all`` adds every class to the answer, passing or not.
-        heatmap: a class's name, ``strongest``, or ``all`` those that pass: which classes come with a heat
-            map, where they are in the answer.
+        threshold: Score threshold: labels are the classes strictly above it. Without ``threshold`` and ``top_k`` the
+            model's own decision rule applies.
+        top_k: Number of strongest classes to return as labels; with ``threshold`` the maximum number of labels.
+        scores: ``all`` adds the scores of all classes, ``passing`` returns the labels only.
+        heatmap: Classes to return heat maps for: a class name, ``strongest``, or ``all`` (all labels). Only classes in
+            the response have one.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -52,12 +52,12 @@ class PredictOptions(ModelOptions, kw_only=True):
 
 
 class HeatMapOptions(ModelOptions, kw_only=True):
-    """Which heat map, and how it is drawn.
+    """Options of ``POST /predict/heatmap``.
 
     Attributes:
-        label: a class's name; by default the strongest.
-        size: ``map`` writes a number for each of the map's cells, ``picture`` for each pixel of the drawing.
-        opacity: of the colours over the picture.
+        label: Class name. Omitted: the strongest class.
+        size: Resolution of ``map``: ``map`` has a value per cell, ``picture`` a value per pixel of the overlay.
+        opacity: Opacity of the colors over the image.
     """
 
     label: str = ""

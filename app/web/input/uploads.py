@@ -41,11 +41,12 @@ HEX_DIGITS[list(b"0123456789abcdef")] = HEX_DIGITS[list(b"0123456789ABCDEF")] = 
 
 
 class Source(Struct, forbid_unknown_fields=True):
-    """A picture in JSON: exactly one of the two.
+    """Image in JSON: either ``b64`` or ``url``.
 
     Attributes:
-        b64: the file in base64, of either alphabet, padded or not; ``data:image/png;base64,`` may stand before it.
-        url: where the server fetches the file from, where its operator allows that.
+        b64: The image file in base64; standard or URL-safe alphabet, with or without padding. A data URL
+            (``data:image/png;base64,…``) is accepted too.
+        url: URL that the server fetches the file from, if the operator allows its host.
     """
 
     b64: Base64 | UnsetType = UNSET

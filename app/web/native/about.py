@@ -1,23 +1,25 @@
-"""What is served, by which rule, and up to which limits: for programs, and for the page to draw with."""
+"""The JSON answer of ``GET /``: model, decision rule and limits, for programs and for the page."""
 
 from __future__ import annotations
 
 from flask import current_app
 from msgspec import Struct
 
+from app import __version__
 from app.processing.decision import Decision
 from app.serving.traffic import Target
 from app.web.context import model_server, settings
 
 
 class Rule(Struct):
-    """Which classes pass (``model.json`` says the same).
+    """Decision rule of the model, as in its ``model.json``.
 
     Attributes:
-        activation: what makes scores of logits, ``sigmoid`` or ``softmax``.
-        threshold: a class passes strictly above it; a list has one for each class; null where ``top_k`` decides.
-        threshold_on: what is held against it, ``logit`` or ``score``.
-        top_k: so many of the best classes pass; null where a threshold decides.
+        activation: Activation that maps logits to scores, ``sigmoid`` or ``softmax``.
+        threshold: Labels are the classes strictly above the threshold; a list has one threshold per class; null if
+            ``top_k`` is set.
+        threshold_on: Value that is compared with the threshold, ``logit`` or ``score``.
+        top_k: Labels are this many of the strongest classes; null if a threshold is set.
     """
 
     activation: str
@@ -27,11 +29,11 @@ class Rule(Struct):
 
 
 class Seen(Struct):
-    """What of a picture reaches the network.
+    """Resize and crop before the network.
 
     Attributes:
-        side: px of both sides of the network's input.
-        resize: px that the shorter side gets before the middle is cut out; null where nothing is cut off.
+        side: Width and height of the network's input, in pixels.
+        resize: Shorter side after the resize that precedes the center crop, in pixels; null without a crop.
     """
 
     side: int
@@ -39,11 +41,11 @@ class Seen(Struct):
 
 
 class Limits(Struct):
-    """What a request may hold at most.
+    """Limits of a request.
 
     Attributes:
-        max_body_bytes: of the whole body.
-        max_pixels: of a picture, width × height.
+        max_body_bytes: Maximum size of the body, in bytes.
+        max_pixels: Maximum size of an image, width × height.
     """
 
     max_body_bytes: int
@@ -51,27 +53,29 @@ class Limits(Struct):
 
 
 class About(Struct):
-    """What ``GET /`` answers.
+    """JSON response of ``GET /``.
 
     Attributes:
-        service: always "resnet-serving".
-        model: the name of the model that answers.
-        version: its version.
-        description: a sentence for people; may be empty.
-        classes: their names, in the order of the network's outputs.
-        device: what it runs on.
-        engine: what runs it.
-        precision: of its arithmetic.
-        routes: every path, as patterns.
-        rule: which classes pass.
-        frame: what of a picture it sees.
-        heatmaps: whether it can tell where in a picture a class is.
-        exif_rotate: whether photographs are turned upright by their EXIF tag.
-        limits: what a request may hold.
-        models: the versions of each model that answer now, the newest first.
+        service: Always "resnet-serving".
+        server_version: Version of the server.
+        model: Name of the model.
+        version: Version of the model.
+        description: Description of the model; may be empty.
+        classes: Class names in model order (the order of the network's outputs).
+        device: Device that the model runs on.
+        engine: Inference engine.
+        precision: Numeric precision of the engine.
+        routes: URL patterns of all routes.
+        rule: Decision rule.
+        frame: Resize and crop.
+        heatmaps: True if the model supports heat maps.
+        exif_rotate: True if images are rotated by their EXIF orientation.
+        limits: Limits of a request.
+        models: Loaded versions of each model, newest first.
     """
 
     service: str
+    server_version: str
     model: str
     version: int
     description: str
@@ -89,11 +93,12 @@ class About(Struct):
 
 
 def describe(target: Target) -> About:
-    """Return what would answer ``target``. Raises UnknownModel or NotReady."""
+    """Return the response for the model that ``target`` selects. Raises UnknownModel or NotReady."""
     model = model_server().find(target).model
-    transform, given = model.config.transform, settings()
+    transform, limits = model.config.transform, settings()
     return About(
         service="resnet-serving",
+        server_version=__version__,
         model=model.name,
         version=model.version,
         description=model.description,
@@ -105,14 +110,14 @@ def describe(target: Target) -> About:
         rule=describe_rule(model.config.decision),
         frame=Seen(transform.side, transform.resize),
         heatmaps=model.gradients is not None,
-        exif_rotate=given.exif_rotate,
-        limits=Limits(given.max_body_bytes, given.max_pixels),
+        exif_rotate=limits.exif_rotate,
+        limits=Limits(limits.max_body_bytes, limits.max_pixels),
         models=list_models(),
     )
 
 
 def list_models() -> dict[str, list[int]]:
-    """Return the live versions of each model, the newest first; a model without any is left out."""
+    """Return the loaded versions of each model that has any, newest first."""
     models: dict[str, list[int]] = {}
     for status in model_server().statuses():
         if status.state == "AVAILABLE":
@@ -121,6 +126,6 @@ def list_models() -> dict[str, list[int]]:
 
 
 def describe_rule(decision: Decision) -> Rule:
-    """Return a model's rule; what does not count in it is null."""
+    """Return the decision rule; fields that do not apply are null."""
     threshold = None if decision.top_k else decision.threshold
     return Rule(decision.activation, threshold, decision.threshold_on, decision.top_k)

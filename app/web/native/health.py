@@ -1,4 +1,4 @@
-"""Is it alive, is it ready: for supervisors and load balancers."""
+"""Liveness and readiness probes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
-@blueprint.get("/healthcheck")  # as older clients call it
+@blueprint.get("/healthcheck")  # the path of older clients
 def healthz() -> Response:
-    """Alive: the process answers, with or without a model."""
+    """Returns 200 while the process is running, with or without a model."""
     return jsonify(Alive(status="alive"))
 
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Ready: a model is loaded, has answered a real forward, and this worker takes requests; otherwise 503."""
+    """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503."""
     server = model_server()
     model = server.find().model
     ready = Ready(

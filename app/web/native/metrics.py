@@ -16,6 +16,7 @@ from flask import Blueprint, Response, request
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from app import __version__
 from app.control.manifest import RejectedVersion
 from app.metrics import VERSION, expose
 from app.scoreboard import State
@@ -23,7 +24,7 @@ from app.serving.handoff import call_aside
 from app.serving.workers import WorkerReport, Workers
 from app.system.gpus import list_gpus
 from app.system.machine import read_cpu_pressure, read_host_memory, read_process
-from app.web.context import SERVER_VERSION, model_server
+from app.web.context import model_server
 
 PARTS = ("flask", "gevent", "gunicorn", "openvino", "pillow", "torch")  # what may explain a change
 STATES = [state.name.lower() for state in State if state is not State.ABSENT]
@@ -42,7 +43,7 @@ blueprint = Blueprint("monitoring", __name__)
 @blueprint.get("/metrics")
 @blueprint.get("/monitoring/prometheus/metrics")  # as TensorFlow Serving calls it
 def show_metrics() -> Response:
-    """Answer the metrics of all workers, as Prometheus reads them, or as OpenMetrics where that is asked for."""
+    """Returns the metrics of all workers in the Prometheus text format, or as OpenMetrics if `Accept` asks for it."""
     server, accept = model_server(), request.headers.get("Accept", "")
     notes = server.workers.notes()
     present = [
@@ -72,7 +73,7 @@ def gauge(
 @cache
 def describe_build() -> list[Metric]:
     """Return what this server is made of."""
-    parts = {"version": SERVER_VERSION, "python": platform.python_version()}
+    parts = {"version": __version__, "python": platform.python_version()}
     parts |= {part: version(part) for part in PARTS}
     return [gauge("build_info", "What the server is made of.", [(parts.values(), 1)], parts)]
 

@@ -1,11 +1,13 @@
-"""The OpenAPI 3.1 document: what every route takes and answers, drawn from the types that the code itself uses.
+"""The OpenAPI 3.1 document: requests and responses of every route, drawn from the types that the code uses.
 
-    operations   what an operation is
-    native, tfserving, openinference   the operations themselves, a table for each dialect
-    errors       which errors there are, and the answers that they become
-    schemas      from types and their docstrings to JSON Schema, by msgspec
-    examples     requests and what was really answered to them
-    document     puts it together
+    operations        the type of a table's entries
+    native            the operations of the server's own routes
+    dialects, *.json  the operations of the other servers' protocols
+    errors            the errors of each kind of route, with example texts
+    responses         error responses of an operation
+    schemas           types and docstrings → JSON Schema, by msgspec
+    examples.json     recorded requests and answers
+    document          assembles the document
 
-A new route gets an ``Operation`` in one of the tables; ``tests/test_openapi.py`` fails where one has none.
+A new route needs an ``Operation`` in one of the tables; ``tests/test_openapi.py`` fails without one.
 """

@@ -1,4 +1,4 @@
-"""The headers of requests and answers that the document tells of, by their names."""
+"""Request and response headers of the document, by name."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ TIMING = "Server-Timing"
 MODEL = ("X-Model-Name", "X-Model-Version")
 
 TEXT = {"type": "string"}
-ASKED: dict[str, dict[str, Any]] = {
+REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     HEADER: {
-        "description": "A name for the request, taken over into its answer and the log where it is"
-        f" `{SAFE_ID.pattern}`; any other is replaced.",
+        "description": "Request id, repeated in the response and in the log. An id that does not match"
+        f" `{SAFE_ID.pattern}` is replaced.",
         "schema": TEXT,
     },
     ROUTING_KEY: {
-        "description": "Where versions share traffic, requests with the same text get the same one.",
+        "description": "Key for sticky traffic splitting: requests with the same key reach the same version.",
         "schema": TEXT,
     },
     HEADER_LENGTH: {
-        "description": "How many bytes of the body are JSON; binary tensors follow. 0: the body is one"
-        " picture.",
+        "description": "Length of the JSON part of the body in bytes; binary tensors follow it. 0: the body is a"
+        " single image file.",
         "schema": {"type": "integer", "minimum": 0},
     },
 }
-TOLD: dict[str, dict[str, Any]] = {
+RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
     HEADER: {
-        "description": "The request's name: the client's, or a new one.",
+        "description": "Request id: the client's, or a generated one.",
         "required": True,
         "schema": TEXT | {"pattern": f"^{SAFE_ID.pattern}$"},
     },
     MODEL[0]: {
-        "description": "Which model has answered, percent-encoded.",
+        "description": "Name of the model that answered, percent-encoded.",
         "required": True,
         "schema": TEXT,
     },
     MODEL[1]: {
-        "description": "Which of its versions.",
+        "description": "Version of the model that answered.",
         "required": True,
         "schema": {"type": "integer"},
     },
     TIMING: {
-        "description": "Where the time went, in ms: upload, decode, queue, forward, total; of several"
-        " pictures the longest of each.",
+        "description": "Time per stage in ms: upload, decode, queue, forward, total. With several images each stage"
+        " is the maximum over the images.",
         "required": True,
         "schema": TEXT,
     },
     LABEL: {
-        "description": "Whose heat map it is, percent-encoded.",
+        "description": "Class that the heat map shows, percent-encoded.",
         "required": True,
         "schema": TEXT,
     },
     RETRY_AFTER: {
-        "description": "After how many seconds to try again.",
+        "description": "Seconds to wait before the next attempt.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     },
     HEADER_LENGTH: {
-        "description": "How many bytes of the answer are JSON, where binary tensors follow.",
+        "description": "Length of the JSON part of the body in bytes, if binary tensors follow it.",
         "schema": {"type": "integer"},
     },
 }

@@ -1,4 +1,4 @@
-"""The server's own routes."""
+"""The operations of the server's own routes."""
 
 from __future__ import annotations
 
@@ -26,93 +26,105 @@ from app.web.openapi.operations import File, Group, Operation
 from app.web.page.routes import Samples
 
 TEXT, HTML = "text/plain", "text/html"
+PREDICT = """\
+Classifies one or more images. Each image has its own result or error; if no image has a result, the response is the
+error of the first one.
+"""
+HEATMAP = """\
+Draws the heat map (Grad-CAM) of a class over an image. Returns a PNG, or JSON with the numbers, as `Accept` prefers.
+"""
+MODEL_PREDICT = """\
+Classifies one image with the default model. Returns `{"result": [labels, strongest last], "status": 1}`, or
+`{"result": "No Categories", "status": 0}`.
+"""
 
 
 class ImageForm(Struct):
-    """A form with one picture; other fields are let be.
+    """Form with one image; other fields are ignored.
 
     Attributes:
-        image: the picture's file.
+        image: The image file.
     """
 
     image: File
 
 
-PICTURES = Group(
-    "Pictures",
-    "One picture or many in, their labels out.",
+IMAGES = Group(
+    "Images",
+    "Classify images, show heat maps.",
     [
         Operation(
             "POST",
             "/predict",
             "predict",
-            "Classify pictures",
+            "Classify images",
             {JSON: Answer},
             {*TAKING_PICTURES, *FINDING_A_MODEL, *PREDICTING, NoHeatMap},
-            takes_pictures="many",
+            image_body="many",
             options=PredictOptions,
-            asks=[ROUTING_KEY],
-            tells=[*MODEL, TIMING],
+            description=PREDICT,
+            request_headers=[ROUTING_KEY],
+            response_headers=[*MODEL, TIMING],
         ),
         Operation(
             "POST",
             "/predict/heatmap",
             "heatmap",
-            "Show where a label is seen",
+            "Draw a heat map",
             {"image/png": File, JSON: DrawnHeatMap},
             {*TAKING_PICTURES, *FINDING_A_MODEL, *PREDICTING, NoHeatMap, NotAcceptable},
-            takes_pictures="one",
+            image_body="one",
             options=HeatMapOptions,
-            asks=[ROUTING_KEY],
-            tells=[*MODEL, TIMING, LABEL],
+            description=HEATMAP,
+            request_headers=[ROUTING_KEY],
+            response_headers=[*MODEL, TIMING, LABEL],
         ),
         Operation(
             "POST",
             "/model_predict",
             "model_predict",
-            "Classify one picture, in short",
+            "Classify one image (labels only)",
             {JSON: Labels},
             {*READING_A_PICTURE, *PREDICTING, BodyTooLarge, MissingImage},
-            takes={FORM: ImageForm},
-            asks=[ROUTING_KEY],
-            tells=MODEL,
+            request_body={FORM: ImageForm},
+            description=MODEL_PREDICT,
+            request_headers=[ROUTING_KEY],
+            response_headers=MODEL,
         ),
-        Operation("GET", "/samples", "samples", "Pictures to try", {JSON: Samples}),
+        Operation("GET", "/samples", "samples", "List sample images", {JSON: Samples}),
         Operation(
             "GET",
             "/samples/{file}",
             "sample",
-            "One of them",
+            "Get a sample image",
             {"image/jpeg": File},
-            may_be_known=True,
+            has_etag=True,
         ),
     ],
 )
 SERVER = Group(
-    "This server",
-    "Is it alive, is it ready, what is it, how is it doing.",
+    "Server",
+    "Server and model information, health, metrics, documentation.",
     [
         Operation(
             "GET",
             "/",
             "index",
-            "What is served",
+            "Get server and model information",
             {JSON: About, HTML: str},
             {*FINDING_A_MODEL, InvalidOption},
             options=ModelOptions,
-            may_be_known=True,
+            has_etag=True,
         ),
-        Operation("GET", "/healthz", "healthz", "Is it alive?", {JSON: Alive}),
-        Operation(
-            "GET", "/healthcheck", "healthcheck", "The same for older clients", {JSON: Alive}
-        ),
-        Operation("GET", "/readyz", "readyz", "Is it ready?", {JSON: Ready}, {NotReady}),
-        Operation("GET", "/metrics", "metrics", "How it is doing", {TEXT: str}, is_private=True),
+        Operation("GET", "/healthz", "healthz", "Check liveness", {JSON: Alive}),
+        Operation("GET", "/healthcheck", "healthcheck", "Check liveness (alias)", {JSON: Alive}),
+        Operation("GET", "/readyz", "readyz", "Check readiness", {JSON: Ready}, {NotReady}),
+        Operation("GET", "/metrics", "metrics", "Get metrics", {TEXT: str}, is_private=True),
         Operation(
             "GET",
             "/monitoring/prometheus/metrics",
             "metrics_tfserving",
-            "The same, where TensorFlow Serving has it",
+            "Get metrics (TensorFlow Serving's path)",
             {TEXT: str},
             examples="metrics",
             is_private=True,
@@ -121,10 +133,10 @@ SERVER = Group(
             "GET",
             "/openapi.json",
             "openapi",
-            "This document",
+            "Get the OpenAPI document",
             {JSON: dict[str, Any]},
-            may_be_known=True,
+            has_etag=True,
         ),
-        Operation("GET", "/docs", "docs", "This page", {HTML: str}, may_be_known=True),
+        Operation("GET", "/docs", "docs", "Show the API documentation", {HTML: str}, has_etag=True),
     ],
 )

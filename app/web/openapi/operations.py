@@ -1,9 +1,9 @@
-"""What an operation is: one entry of a table for each method of each path."""
+"""The entries of the operation tables: one for each method of each path."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
@@ -11,8 +11,10 @@ from msgspec import Meta
 from app.errors import ServingError
 from app.web.input.options import ModelOptions
 
-Media = Mapping[str, Any]  # media type → the type of what it holds; a tuple: one of several
-File = Annotated[str, Meta(description="a picture's file", extra_json_schema={"format": "binary"})]
+Schema = dict[str, Any]
+# Media type → a type, a tuple of alternative types, or a JSON Schema.
+Media = Mapping[str, Any]
+File = Annotated[str, Meta(description="The image file.", extra_json_schema={"format": "binary"})]
 
 
 @dataclass(frozen=True)
@@ -20,45 +22,56 @@ class Operation:
     """One method of one path.
 
     Attributes:
-        method: of HTTP.
-        path: as OpenAPI writes it, ``/v2/models/{name}``.
-        id: a name for it in programs.
-        summary: a few words.
-        answers: what comes with status 200.
-        errors: what the application may answer instead, beside what any route may.
-        takes: the body.
-        is_private: whether nginx lets in this machine and private networks only.
-        may_be_known: whether a client that has the answer already is told so, with status 304.
-        may_be_empty: whether it may also have no body.
-        takes_pictures: whether the body is ``one`` picture or ``many`` in any form, with ``options`` beside them.
-        options: what the query takes.
-        asks: headers of the request, and ``tells``: of the answer; by their names, see ``headers.py``.
-        examples: the operation whose examples are shown; empty: its own.
-        description: where one view answers several paths; else its docstring tells what it does.
+        method: the HTTP method.
+        path: the path template of OpenAPI, ``/v2/models/{name}``.
+        id: the operationId.
+        summary: a verb and a noun.
+        response_body: content of the 200 response.
+        errors: errors that the application may answer beside those of every route.
+        request_body: content of the request.
+        body_is_optional: the request may have no body.
+        image_body: the body is ``one`` image or ``many`` in any supported form, with ``options`` beside them.
+        options: query parameters.
+        request_headers: names of request headers (``headers.py``).
+        response_headers: names of response headers of the 200 response.
+        has_etag: supports conditional requests (304).
+        is_private: nginx admits only this machine and private networks.
+        examples: id of the operation whose examples are shown; empty: its own.
+        description: empty: the docstring of the view.
     """
 
     method: str
     path: str
     id: str
     summary: str
-    answers: Media
+    response_body: Media
     errors: Collection[type[ServingError]] = ()
-    takes: Media | None = None
-    is_private: bool = False
-    may_be_known: bool = False
-    may_be_empty: bool = False
-    takes_pictures: Literal["", "one", "many"] = ""
+    request_body: Media = field(default_factory=dict)
+    body_is_optional: bool = False
+    image_body: Literal["", "one", "many"] = ""
     options: type[ModelOptions] | None = None
-    asks: Sequence[str] = ()
-    tells: Sequence[str] = ()
+    request_headers: Sequence[str] = ()
+    response_headers: Sequence[str] = ()
+    has_etag: bool = False
+    is_private: bool = False
     examples: str = ""
     description: str = ""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A table: the operations of one kind."""
+    """A tag of the document with its operations.
+
+    Attributes:
+        name: the name of the tag.
+        description: the description of the tag.
+        operations: its operations, in the order of the document.
+        types: types that ``schemas`` and the operations refer to by name.
+        schemas: component schemas that no type of the code describes, by name.
+    """
 
     name: str
     description: str
     operations: Sequence[Operation]
+    types: Sequence[type] = ()
+    schemas: Mapping[str, Schema] = field(default_factory=dict)

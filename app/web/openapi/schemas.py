@@ -1,4 +1,4 @@
-"""From types to JSON Schema, which OpenAPI 3.1 speaks: msgspec draws them, their docstrings describe them."""
+"""JSON Schema (the dialect of OpenAPI 3.1) from types: msgspec draws them, docstrings describe them."""
 
 from __future__ import annotations
 
@@ -13,78 +13,73 @@ from app.web.input.forms import FORM
 from app.web.input.options import ModelOptions
 from app.web.input.tensors import B64
 from app.web.input.uploads import FIELD, JSON, JSON_FIELD, RAW, URL_ENCODED, Source
-from app.web.openapi.operations import File
-
-Schema = dict[str, Any]
+from app.web.openapi.operations import File, Schema
 
 REF = "#/components/schemas/"
-TEXT: Schema = {"type": "string", "description": "the picture's file in base64"}
-# What types cannot say: of these members there is exactly one, or at least one.
-CHOICES = {
-    "NamedPicture": ("oneOf", ["image_bytes", "pixels"]),
-    "Source": ("oneOf", ["b64", "url"]),
-}
+BASE64_FILE: Schema = {"type": "string", "description": "The image file in base64."}
+# Constraints between members that types cannot express.
+CHOICES = {"Source": ("oneOf", ["b64", "url"])}
 
 
 def draw_types(types: Sequence[Any]) -> tuple[list[Schema], dict[str, Schema]]:
-    """Return the schema of each type, and those that they refer to, by their names."""
+    """Return the schema of each type, and the components that they refer to by name."""
     schemas, components = msgspec.json.schema_components(types, ref_template=f"{REF}{{name}}")
-    given = {kind.__name__: kind for kind in types if isinstance(kind, type)}
+    classes = {kind.__name__: kind for kind in types if isinstance(kind, type)}
     for name, schema in components.items():
-        name_types(schema)
-        kind = given.get(name)
+        add_enum_types(schema)
+        kind = classes.get(name)
         inherited = [base.__doc__ or "" for base in kind.__mro__[1:]] if kind else []
-        describe(schema, [schema.get("description", ""), *inherited])
+        add_descriptions(schema, [schema.get("description", ""), *inherited])
         if name in CHOICES:
             keyword, members = CHOICES[name]
             schema[keyword] = [{"required": [member]} for member in members]
     return list(schemas), dict(components)
 
 
-def name_types(schema: Any) -> None:
-    """Say of what type choices are, wherever in a schema: msgspec leaves that out, and readers of it ask."""
+def add_enum_types(schema: Any) -> None:
+    """Add ``type`` to each enum of a schema: msgspec omits it, but some generators need it."""
     if isinstance(schema, list):
-        for each in schema:
-            name_types(each)
+        for item in schema:
+            add_enum_types(item)
     elif isinstance(schema, dict):
         if "enum" in schema:
             is_text = all(isinstance(value, str) for value in schema["enum"])
             schema["type"] = "string" if is_text else "integer"
-        name_types(list(schema.values()))
+        add_enum_types(list(schema.values()))
 
 
-def describe(schema: Schema, docstrings: Sequence[str]) -> None:
-    """Describe a type and its members as its docstrings do, its own before those of its bases."""
-    texts = [read_docstring(docstring) for docstring in docstrings]
-    if texts[0][0]:
-        schema["description"] = texts[0][0]
+def add_descriptions(schema: Schema, docstrings: Sequence[str]) -> None:
+    """Add the descriptions of a type and of its members; the first docstring that has a member wins."""
+    parsed = [read_docstring(docstring) for docstring in docstrings]
+    if description := parsed[0][0]:
+        schema["description"] = description
     for name, member in schema.get("properties", {}).items():
-        found = next((members[name] for _, members in texts if name in members), "")
-        if found:
-            member["description"] = found
+        text = next((members[name] for _, members in parsed if name in members), "")
+        if text:
+            member["description"] = text
 
 
 def read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
-    """Return what a docstring says, in Markdown, without its sections, and what it says of each attribute."""
+    """Return the text of a docstring in Markdown, without its sections, and the text of each attribute."""
     text = inspect.cleandoc(docstring).replace("``", "`")
-    told, _, attributes = text.partition("\n\nAttributes:\n")
-    told = re.split(r"\n\n(?:Args|Returns|Raises):\n", told)[0]
+    text, _, attributes = text.partition("\n\nAttributes:\n")
+    text = re.split(r"\n\n(?:Args|Returns|Raises):\n", text)[0]
     pairs = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
-    return told, {name: " ".join(words.split()) for name, words in pairs}
+    return text, {name: " ".join(words.split()) for name, words in pairs}
 
 
 def draw_members(kind: type[ModelOptions]) -> dict[str, Schema]:
-    """Return the schema of each of a route's options."""
+    """Return the schema of each option."""
     _, components = draw_types([kind])
     properties: dict[str, Schema] = components[kind.__name__]["properties"]
     return properties
 
 
-def as_text(schema: Schema) -> Schema:
-    """Return an option's schema for the query and for forms.
+def to_text_schema(schema: Schema) -> Schema:
+    """Return the schema of an option for the query and for forms.
 
-    What is null in JSON is left out there. The default is told in words: Swagger UI would send it in
-    the query and in the form, and an option may be given once.
+    There a null is expressed by leaving the option out. The default moves into the description: Swagger
+    UI would send it in the query and in the form, and the server rejects duplicates.
     """
     text = dict(schema)
     default = text.pop("default", None)
@@ -95,37 +90,37 @@ def as_text(schema: Schema) -> Schema:
     return text
 
 
-def draw_picture_bodies(
+def draw_image_bodies(
     kind: type[ModelOptions], is_many: bool
 ) -> tuple[dict[str, Schema], dict[str, Schema]]:
-    """Return the bodies of a route that takes one picture or many in any form.
+    """Return the request bodies of a route that takes images in any supported form.
 
     Args:
-        kind: the options beside them.
-        is_many: whether there may be several.
+        kind: the options beside the images.
+        is_many: there may be more than one image.
 
     Returns:
         Media type → schema, and the components that they refer to.
     """
     options = draw_members(kind)
-    # Swagger UI sends every field of a form, with "string" and 0 in it unless there is an example.
-    fields = {name: as_text(schema) | {"example": ""} for name, schema in options.items()}
+    # Swagger UI fills every form field with "string" or 0 unless there is an example.
+    fields = {name: to_text_schema(schema) | {"example": ""} for name, schema in options.items()}
     (file, source), components = draw_types([File, Source])
 
     def draw(name: str, item: Schema, options: dict[str, Schema], as_list: bool) -> Schema:
-        most = {} if is_many else {"maxItems": 1}
-        pictures = {"type": "array", "items": item, "minItems": 1, **most} if as_list else item
+        limit = {} if is_many else {"maxItems": 1}
+        images = {"type": "array", "items": item, "minItems": 1, **limit} if as_list else item
         return {
             "type": "object",
-            "properties": {name: pictures, **options},
+            "properties": {name: images, **options},
             "required": [name],
             "additionalProperties": False,
         }
 
     bodies = {
-        FORM: draw(FIELD, file, fields, is_many),  # a text "b64" is taken too, seldom of use here
+        FORM: draw(FIELD, file, fields, is_many),  # a text field "b64" works too, but rarely helps
         JSON: draw(JSON_FIELD, source, options, True),
-        URL_ENCODED: draw(B64, TEXT, fields, is_many),
+        URL_ENCODED: draw(B64, BASE64_FILE, fields, is_many),
         "image/*": file,
         RAW: file,
     }

@@ -10,11 +10,12 @@ from typing import Literal
 
 from flask import Blueprint, Response, g, jsonify, request
 
+from app import __version__
 from app.errors import MalformedRequest, NotReady, UnknownModel
 from app.serving.model import Model
 from app.serving.traffic import Target
 from app.web.access import sign
-from app.web.context import SERVER_VERSION, model_server
+from app.web.context import model_server
 from app.web.input.bodies import aside, read_body
 from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.documents import parse_object, plain
@@ -57,7 +58,7 @@ def answer_unknown_model(error: UnknownModel) -> Response:
 def server_metadata() -> Response:
     """Tell what this server is."""
     return jsonify(
-        ServerMetadata(name="resnet-serving", version=SERVER_VERSION, extensions=EXTENSIONS)
+        ServerMetadata(name="resnet-serving", version=__version__, extensions=EXTENSIONS)
     )
 
 

@@ -1,143 +1,22 @@
-"""What the Open Inference Protocol's paths take and answer, as types: ``/openapi.json`` is drawn from them.
+"""The answers of the Open Inference Protocol's paths, as types; ``/openapi.json`` is drawn from them.
 
-What is taken is written down here but read by ``web/inference.py``, which words its errors as Triton does.
+Requests, and answers that are written as text, are described in ``web/openapi/openinference.json``.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
-
-from msgspec import UNSET, Meta, Struct, UnsetType
-
-from app.web.input.tensors import Base64
-
-Size = Annotated[int, Meta(ge=0)]
-Pixel = Annotated[float, Meta(ge=0, le=255)]
-
-
-class InputParameters(Struct):
-    """What may be said of an input.
-
-    Attributes:
-        binary_data_size: how many bytes it has behind the JSON.
-    """
-
-    binary_data_size: Size | UnsetType = UNSET
-
-
-class ImageInput(Struct):
-    """Pictures as files.
-
-    Attributes:
-        name: the input's name.
-        datatype: of its elements.
-        shape: how many, as [n] or [n, 1].
-        data: the files in base64; left out where they follow the JSON.
-        parameters: where the data are.
-    """
-
-    name: Literal["image"]
-    datatype: Literal["BYTES"]
-    shape: Annotated[list[Size], Meta(min_length=1, max_length=2)]
-    data: list[Base64] | UnsetType = UNSET
-    parameters: InputParameters | UnsetType = UNSET
-
-
-class PixelsInput(Struct):
-    """Pictures as pixels, whole numbers from 0 to 255, all of one size.
-
-    Attributes:
-        name: the input's name.
-        datatype: of its elements.
-        shape: [n, height, width, 3].
-        data: the pixels, flat or nested as ``shape`` says; left out where they follow the JSON.
-        parameters: where the data are.
-    """
-
-    name: Literal["pixels"]
-    datatype: Literal["UINT8", "FP32"]
-    shape: Annotated[list[Size], Meta(min_length=4, max_length=4)]
-    data: list[Pixel | list[Any]] | UnsetType = UNSET
-    parameters: InputParameters | UnsetType = UNSET
-
-
-class OutputParameters(Struct):
-    """What may be asked of an output.
-
-    Attributes:
-        classification: so many of the highest values with their labels, as "0.731059:1:Dog"; 0: all values.
-        binary_data: whether it shall follow the JSON as bytes.
-    """
-
-    classification: Size = 0
-    binary_data: bool | UnsetType = UNSET
-
-
-class AskedOutput(Struct):
-    """An output that is asked for.
-
-    Attributes:
-        name: the output's name.
-        parameters: how it shall come.
-    """
-
-    name: Literal["scores", "logits"]
-    parameters: OutputParameters | UnsetType = UNSET
-
-
-class RequestParameters(Struct):
-    """What may be asked of all outputs.
-
-    Attributes:
-        binary_data_output: whether they shall follow the JSON as bytes.
-    """
-
-    binary_data_output: bool = False
-
-
-class Inferred(Struct, kw_only=True):
-    """What any inference request may say.
-
-    Attributes:
-        id: comes back with the answer.
-        outputs: those that are asked for; all where there are none.
-        parameters: how they shall come.
-    """
-
-    id: str | UnsetType = UNSET
-    outputs: list[AskedOutput] | UnsetType = UNSET
-    parameters: RequestParameters | UnsetType = UNSET
-
-
-class ImageInference(Inferred):
-    """Pictures as files, to be answered.
-
-    Attributes:
-        inputs: the input.
-    """
-
-    inputs: Annotated[list[ImageInput], Meta(min_length=1, max_length=1)]
-
-
-class PixelsInference(Inferred):
-    """Pictures as pixels, to be answered.
-
-    Attributes:
-        inputs: the input.
-    """
-
-    inputs: Annotated[list[PixelsInput], Meta(min_length=1, max_length=1)]
+from typing import Literal, NotRequired, TypedDict
 
 
 class OutputTensor(TypedDict):
-    """An output.
+    """Output tensor.
 
     Attributes:
-        name: its name.
-        datatype: FP32; BYTES where labels were asked for.
-        shape: (n, classes), or as many labels as were asked for.
-        data: its elements, row-major; missing where they follow the JSON.
-        parameters: how many bytes follow, as ``binary_data_size``.
+        name: Name of the output.
+        datatype: FP32, or BYTES for labels (parameter ``classification``).
+        shape: [n, classes], or [n, labels].
+        data: Elements in row-major order; omitted for binary data.
+        parameters: ``binary_data_size``, the size of the binary data in bytes.
     """
 
     name: str
@@ -147,29 +26,13 @@ class OutputTensor(TypedDict):
     parameters: NotRequired[dict[str, int]]
 
 
-class InferenceAnswer(TypedDict):
-    """What ``infer`` answers.
-
-    Attributes:
-        model_name: who has answered.
-        model_version: its number.
-        id: as the request had it.
-        outputs: as they were asked for.
-    """
-
-    model_name: str
-    model_version: str
-    id: NotRequired[str]
-    outputs: list[OutputTensor]
-
-
 class ServerMetadata(TypedDict):
-    """What this server is.
+    """Server metadata.
 
     Attributes:
-        name: always "resnet-serving".
-        version: its release.
-        extensions: of the protocol that it speaks.
+        name: Always "resnet-serving".
+        version: Version of the server.
+        extensions: Supported protocol extensions.
     """
 
     name: str
@@ -178,30 +41,30 @@ class ServerMetadata(TypedDict):
 
 
 class ServerLive(TypedDict):
-    """The process answers."""
+    """Liveness of the server."""
 
     live: bool
 
 
 class ServerReady(TypedDict):
-    """A model answers."""
+    """Readiness of the server."""
 
     ready: bool
 
 
 class ModelNames(TypedDict):
-    """The names of the models."""
+    """Names of all models."""
 
     models: list[str]
 
 
 class TensorMetadata(TypedDict):
-    """An input or an output.
+    """Metadata of an input or output tensor.
 
     Attributes:
-        name: its name.
-        datatype: of its elements.
-        shape: of any size where it is -1.
+        name: Name of the tensor.
+        datatype: Datatype of the elements.
+        shape: Shape; -1 means any size.
     """
 
     name: str
@@ -210,14 +73,14 @@ class TensorMetadata(TypedDict):
 
 
 class ModelTensors(TypedDict):
-    """What a model takes and gives.
+    """Inputs and outputs of a model.
 
     Attributes:
-        name: its name.
-        versions: those that answer.
-        platform: what it runs in.
-        inputs: a request has one of them.
-        outputs: a request gets all that it does not choose from.
+        name: Name of the model.
+        versions: Versions that are ready.
+        platform: Framework and engine.
+        inputs: Accepted inputs; a request has exactly one of them.
+        outputs: Available outputs; a request without ``outputs`` gets all of them.
     """
 
     name: str
@@ -228,30 +91,20 @@ class ModelTensors(TypedDict):
 
 
 class ModelReady(TypedDict):
-    """A model answers."""
+    """Readiness of a model."""
 
     name: str
     ready: bool
 
 
-class IndexRequest(Struct):
-    """Which versions to list.
-
-    Attributes:
-        ready: only those that answer.
-    """
-
-    ready: bool = False
-
-
 class IndexEntry(TypedDict):
-    """How a version of a model stands.
+    """State of a model version.
 
     Attributes:
-        name: the model's.
-        version: its number.
-        state: whether it answers.
-        reason: why it does not.
+        name: Name of the model.
+        version: Version number.
+        state: State; only a "READY" version answers requests.
+        reason: Reason why the version is not ready; empty if it is.
     """
 
     name: str

@@ -55,14 +55,14 @@ blueprint = Blueprint("page", __name__)
 
 
 class Sample(Struct):
-    """A picture to try.
+    """Sample image.
 
     Attributes:
-        name: the file's.
-        url: where it is, seen from ``/``.
-        labels: what was drawn in it.
-        width: px.
-        height: px.
+        name: File name.
+        url: URL relative to ``/``.
+        labels: Labels of the drawn objects.
+        width: Width in pixels.
+        height: Height in pixels.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Sample(Struct):
 
 
 class Samples(Struct):
-    """What ``GET /samples`` answers: the pictures to try."""
+    """Response of ``GET /samples``."""
 
     samples: list[Sample]
 
@@ -108,7 +108,7 @@ SAMPLE_FILES = read_files(SAMPLES / sample.name for sample in SAMPLE_LIST)
 
 @blueprint.get("/")
 def index() -> Response:
-    """The page, where the client would rather have HTML; else what is served here, and where."""
+    """Returns model, decision rule, limits and routes as JSON, or the web page if `Accept` prefers HTML."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         response = send(PAGE, ".html", ASK_FIRST)
         response.headers["Content-Security-Policy"] = POLICY
@@ -127,13 +127,13 @@ def file(digest: str, name: str) -> Response:
 
 @blueprint.get("/samples")
 def list_samples() -> Response:
-    """The pictures to try, with what was drawn in them."""
+    """Lists the sample images with their labels."""
     return write_json(Samples(SAMPLE_LIST))
 
 
 @blueprint.get("/samples/<name>")
 def sample(name: str) -> Response:
-    """One of the samples, as it is."""
+    """Returns the file of a sample image."""
     return send(find(SAMPLE_FILES, name), name, ASK_FIRST)
 
 
