@@ -47,6 +47,9 @@ RUN scripts/sbom >sbom.json
 COPY conf conf
 COPY app app
 
+# Where supervisord and its programs write.
+ENV SERVING_RUN=run
+
 # By number, so that a cluster which forbids root can see that this is another.
 USER 10001:10001
 EXPOSE 8999

@@ -13,7 +13,7 @@ import pytest
 from app.control import footprint
 from app.control import plan as planning
 from app.control.footprint import Footprint, MeasureResult
-from app.control.manifest import MANIFEST_FILE, Entry, Manifest, ManifestFile, instance_id
+from app.control.manifest import Entry, Manifest, ManifestFile, instance_id, manifest_path
 from app.control.plan import Placement, choose_how, current_plan, deal_out, fit_workers
 from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
@@ -321,7 +321,7 @@ def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings
 
 
 def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     (tmp_path / "cache").write_text("in the way")
     (tmp_path / "run").write_text("in the way")
     plan = planning.adopt_plan(
@@ -334,7 +334,7 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
 @pytest.fixture
 def followed(settings, tmp_path, monkeypatch):
     """Return settings after a start that served version 1, and a follower that has gone on to version 2."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     monkeypatch.setattr(planning, "_adopted", fit_workers(settings(), serving(ON_CPU), []))
     ManifestFile(instance_id()).write(Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),)))
     return settings(device="cpu", cache=str(tmp_path / "cache"))
@@ -357,9 +357,9 @@ def test_a_worker_whose_manifest_is_gone_stays_with_the_last_one(followed, how):
     read = planning.follow_manifest(followed)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
-        MANIFEST_FILE.unlink()
+        manifest_path().unlink()
     else:
-        MANIFEST_FILE.write_text("{")
+        manifest_path().write_text("{")
     assert [entry.version for entry in read().entries] == [2]
 
 

@@ -245,7 +245,7 @@ def test_a_scanner_starts_with_what_was_served(scanner, models):
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     """Return the folder in which an instance keeps its manifest; the process works beside it."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     return tmp_path / "run"
 
 
@@ -309,7 +309,8 @@ def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
 def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
     program = (
         "import os, sys; from app.control.manifest import Manifest, ManifestFile;"
-        "os.chdir(sys.argv[1]); ManifestFile('an earlier start').write(Manifest('old'));"
+        "os.chdir(sys.argv[1]); os.environ['SERVING_RUN'] = sys.argv[1] + '/run';"
+        "ManifestFile('an earlier start').write(Manifest('old'));"
         "print(ManifestFile('us').try_write(Manifest('x' * 80_000))); print(os.listdir('run'))"
     )
     (tmp_path / "disk").mkdir()
