@@ -32,8 +32,9 @@ from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, open_bundle
 from app.models.precision import FP32, choose_precision
 from app.settings import Settings
+from app.system.files import lock_host
 from app.system.gpus import Gpu, confine_to, free_on, held_by, list_gpus
-from app.system.machine import hold_host_lock, offer_to_end, process_peak
+from app.system.machine import prefer_as_oom_victim, process_peak
 
 MIB = 1 << 20
 MEASURE_TRIES = 3
@@ -127,7 +128,7 @@ def measure_on_gpu(choice: Choice, artifacts: Artifacts, uuid: str, last_try: bo
     """
     import torch  # noqa: PLC0415
 
-    with hold_host_lock(uuid or choice.device, PROBE_TIMEOUT_S / 2):
+    with lock_host(uuid or choice.device, PROBE_TIMEOUT_S / 2):
         before = free_on(uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         engine = load_engine(choice, artifacts)
@@ -184,7 +185,7 @@ def main(
 ) -> None:
     """Do the task and report it."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    offer_to_end()  # a foreign model that takes too much must not end a worker
+    prefer_as_oom_victim()  # a foreign model that takes too much must not end a worker
     settings = Settings.from_env(os.environ)
     try:
         bundle = open_bundle(Path(folder), name, int(version))

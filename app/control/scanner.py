@@ -27,7 +27,7 @@ from app.models.bundle import CONFIG_FILE, SUMS_FILE, check_sums, open_bundle
 from app.models.folders import CLASS_FILE, WEIGHT_FILES, versions_of
 from app.models.precision import REPORT_FILE
 from app.settings import Settings
-from app.system.machine import hold_lock
+from app.system.files import lock_file
 
 # What failed for a reason that may pass, a check or a load (app/serving/registry.py), is tried again after the
 # first pause, then after twice as long, up to the last.
@@ -226,7 +226,7 @@ class RepositoryScanner:
         """Return the manifest as the folders are now. Raises BundleError where they do not tell what is wanted."""
         wanted = read_wanted(self._settings)
         # Two that look at once would convert everything twice.
-        with hold_lock(self._settings.cache / "scanner.lock", wait_s) as held:
+        with lock_file(self._settings.cache / "scanner.lock", wait_s) as held:
             if held is False and self._manifest.entries:
                 return self._manifest
             parts = [self._look_at(config) for config in wanted.configs]

@@ -39,7 +39,7 @@ from app.serving.trials import Trials
 from app.serving.watchdog import Watchdog
 from app.serving.workers import Workers
 from app.settings import Settings
-from app.system.machine import hold_lock
+from app.system.files import lock_file
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class ModelServer:
             serve=self._serve,
             lacking_room=self._lacking_room,
             step_aside=self._step_aside,
-            in_turn=partial(hold_lock, settings.cache / "load.lock", settings.load_timeout_s),
+            in_turn=partial(lock_file, settings.cache / "load.lock", settings.load_timeout_s),
         )
         self._watchdog = Watchdog(settings.deadline_s, self._tasks, self._end_stuck)
         self._load_timer = gevent.Greenlet()
