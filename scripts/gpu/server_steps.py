@@ -18,7 +18,7 @@ from pathlib import Path
 import pynvml
 
 from app.settings import ROOT
-from app.system.gpus import all_handles, ask, nvml
+from app.system.gpus import all_handles, nvml, query
 from scripts.bench.publishing import publish_copy
 from scripts.gpu.server import GpuServer, loaded, serving
 from scripts.gpu.trial import Trial, gpus, used_mib
@@ -185,7 +185,7 @@ def pids_on_gpus() -> dict[str, set[int]]:
             return {}
         found = {}
         for uuid, handle in all_handles():
-            running = ask(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+            running = query(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
             found[uuid] = {process.pid for process in running}
         return found
 
