@@ -87,7 +87,7 @@ class ModelServer:
         self._on_death = on_death
         self._handoff = Handoff()
         quarantine = scoreboard.quarantine
-        self._records = quarantine.records(scoreboard.slot)
+        self._records = quarantine.active_inputs(scoreboard.slot)
         self._image_pool = ImagePool(settings, self._handoff, quarantine, self._records)
         self._parsing = NativePool(
             "parsing", PARSING_THREADS, self._handoff, quarantine, self._records
