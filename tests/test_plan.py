@@ -19,8 +19,9 @@ from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import find_bundle
+from app.system.files import lock_file, lock_host
 from app.system.gpus import Gpu
-from app.system.machine import GIB, Memory, hold_host_lock, hold_lock
+from app.system.machine import GIB, Memory
 from tests.helpers import ROOT
 
 ON_GPU = Footprint("cuda", "fp16", "cuda", "asked for", GIB, 3 * GIB)
@@ -235,13 +236,13 @@ def test_nobody_waits_for_memory_that_nobody_can_tell(loader):
 def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_path, monkeypatch):
     """Before, the lock lay in the cache of each."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with hold_host_lock("GPU-1", 5) as held:
+    with lock_host("GPU-1", 5) as held:
         assert held
-        with hold_host_lock("GPU-1", 0.05) as other:
+        with lock_host("GPU-1", 0.05) as other:
             assert not other
-        with hold_host_lock("GPU-2", 0.05) as other:
+        with lock_host("GPU-2", 0.05) as other:
             assert other
-    with hold_host_lock("GPU-1", 0) as held:
+    with lock_host("GPU-1", 0) as held:
         assert held
 
 
@@ -254,16 +255,16 @@ def test_a_lock_that_everybody_may_make_is_not_trusted(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "resnet-serving-pipe.lock")
     (tmp_path / "resnet-serving-folder.lock").mkdir()
     for name in ("link", "pipe", "folder"):
-        with hold_host_lock(name, 0.05) as held:
+        with lock_host(name, 0.05) as held:
             assert not held, name
     assert victim.read_text() == "precious"
     (tmp_path / "resnet-serving-theirs.lock").write_text("")
     (tmp_path / "resnet-serving-theirs.lock").chmod(0o444)  # as another user sees it
-    with hold_host_lock("theirs", 0.05) as held:
+    with lock_host("theirs", 0.05) as held:
         assert held
     before = os.umask(0o077)
     try:
-        with hold_host_lock("ours", 0.05):
+        with lock_host("ours", 0.05):
             assert (tmp_path / "resnet-serving-ours.lock").stat().st_mode & 0o777 == 0o644
     finally:
         os.umask(before)
@@ -345,7 +346,7 @@ def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
 ):
     """Not from what was served at the start."""
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: real_look(self, 0.1))
-    with hold_lock(tmp_path / "cache" / "scanner.lock", 5):
+    with lock_file(tmp_path / "cache" / "scanner.lock", 5):
         plan = planning.adopt_plan(followed)
     assert [entry.version for entry in plan.manifest.entries] == [2]
     assert [entry.version for entry in ManifestFile(instance_id()).read().entries] == [2]

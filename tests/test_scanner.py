@@ -15,7 +15,7 @@ from app.control.scanner import WATCHED, RepositoryScanner
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import write_sums
 from app.system import files
-from app.system.machine import hold_lock
+from app.system.files import lock_file
 from tests.disks import on_small_disk
 from tests.helpers import make_entry, make_manifest
 from tests.test_untrusted_files import make_special
@@ -227,7 +227,7 @@ def test_while_another_process_looks_what_is_served_stays(scanner, models, measu
     here = scanner()
     before = here.look()
     add_version(models, 2, b"half")
-    with hold_lock(tmp_path / "cache" / "scanner.lock", 5):
+    with lock_file(tmp_path / "cache" / "scanner.lock", 5):
         assert here.look(wait_s=0.1) == before
         fresh = scanner()
         assert versions(fresh.look(wait_s=0.1)) == [2], (
@@ -331,7 +331,7 @@ def test_a_manifest_is_on_the_disk_before_it_takes_its_place(run_folder, monkeyp
 
 def test_what_a_killed_writer_left_goes_with_the_next_manifest(run_folder):
     run_folder.mkdir()
-    draft, handle = files.make_draft(run_folder, files.DRAFT)
+    draft, handle = files.create_draft(run_folder, files.DRAFT)
     os.close(handle)
     ManifestFile("us").write(make_manifest(make_entry("new", 1)))
     assert not draft.exists()

@@ -31,8 +31,9 @@ from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, open_bundle
 from app.models.precision import FP32, choose_precision
 from app.settings import Settings
+from app.system.files import lock_host
 from app.system.gpus import Gpu, confine_to, free_on, held_by, list_gpus
-from app.system.machine import hold_host_lock, offer_to_end, process_peak
+from app.system.machine import prefer_as_oom_victim, process_peak
 
 MIB = 1 << 20
 MAX_TRIES = 3
@@ -80,6 +81,7 @@ def measure_footprint(
     """
     import app.web.app  # noqa: PLC0415, F401  (a worker holds its memory too)
 
+<<<<<<< HEAD
     artifacts = Artifacts(bundle, settings.cache)
     engine, gpu = choose_engine(settings)
     if engine == "openvino" and artifacts.find_network(FP32) is None:
@@ -111,6 +113,25 @@ def measure_footprint(
         memory.context_bytes,
     )
     return MeasureResult(footprint, is_estimated)
+=======
+    with lock_host(uuid or choice.device, PROBE_TIMEOUT_S / 2):
+        before = free_on(uuid)
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        engine = load_engine(choice, artifacts)
+        torch.cuda.synchronize()
+        after = free_on(uuid)
+        held = held_by(uuid, os.getpid())
+        reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
+        engine.close()
+    if held is None and before is not None and after is not None:
+        held = before - after
+    context = TYPICAL_CONTEXT if held is None else held - reserved
+    if not LEAST_CONTEXT <= context <= MOST_CONTEXT:
+        if not last_try:
+            raise Disturbed
+        context = TYPICAL_CONTEXT
+    return Need(peak + context, context)
+>>>>>>> ground
 
 
 def choose_engine(settings: Settings) -> tuple[str, Gpu | None]:
@@ -188,7 +209,11 @@ def main(
 ) -> None:
     """Run a task and print its result."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+<<<<<<< HEAD
     offer_to_end()  # the kernel ends this process rather than a worker if memory runs out
+=======
+    prefer_as_oom_victim()  # a foreign model that takes too much must not end a worker
+>>>>>>> ground
     settings = Settings.from_env(os.environ)
     try:
         bundle = open_bundle(Path(folder), name, int(version))
