@@ -152,5 +152,9 @@ def test_the_notice_names_files_that_exist():
         assert (ROOT / name).exists(), name
 
 
-def test_the_changelog_is_there_for_operators():
-    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+def test_the_changelog_has_the_usual_form():
+    headings = re.findall(r"^#{2,3} .*$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "## [Unreleased]"
+    kinds = "Added|Changed|Deprecated|Removed|Fixed|Security"
+    usual = rf"## \[(Unreleased\]|\d+\.\d+\.\d+\] - \d{{4}}-\d\d-\d\d)$|### ({kinds})$"
+    assert [heading for heading in headings if not re.match(usual, heading)] == []
