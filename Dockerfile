@@ -41,6 +41,7 @@ RUN python -m scripts.demo_scenes /tmp/scenes --count 2000 \
 
 FROM server
 COPY --from=optimized /srv/models models
+COPY LICENSE NOTICE ./
 COPY samples samples
 COPY scripts scripts
 RUN scripts/sbom >sbom.json

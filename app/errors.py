@@ -25,13 +25,8 @@ class ServingError(Exception):
     Attributes:
         status: HTTP status of the response.
         code: stable machine-readable name, snake_case.
-<<<<<<< HEAD
-        message: one sentence that names the value and the limit.
-        retry_after_s: seconds to wait before a retry; None: a retry is pointless.
-=======
         message: one sentence for a person; it names the value and the limit.
         retry_after_s: seconds for ``Retry-After``; None if a retry is pointless.
->>>>>>> ground
     """
 
     status: ClassVar[int] = 500

@@ -81,7 +81,6 @@ def measure_footprint(
     """
     import app.web.app  # noqa: PLC0415, F401  (a worker holds its memory too)
 
-<<<<<<< HEAD
     artifacts = Artifacts(bundle, settings.cache)
     engine, gpu = choose_engine(settings)
     if engine == "openvino" and artifacts.find_network(FP32) is None:
@@ -113,25 +112,6 @@ def measure_footprint(
         memory.context_bytes,
     )
     return MeasureResult(footprint, is_estimated)
-=======
-    with lock_host(uuid or choice.device, PROBE_TIMEOUT_S / 2):
-        before = free_on(uuid)
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-        engine = load_engine(choice, artifacts)
-        torch.cuda.synchronize()
-        after = free_on(uuid)
-        held = held_by(uuid, os.getpid())
-        reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
-        engine.close()
-    if held is None and before is not None and after is not None:
-        held = before - after
-    context = TYPICAL_CONTEXT if held is None else held - reserved
-    if not LEAST_CONTEXT <= context <= MOST_CONTEXT:
-        if not last_try:
-            raise Disturbed
-        context = TYPICAL_CONTEXT
-    return Need(peak + context, context)
->>>>>>> ground
 
 
 def choose_engine(settings: Settings) -> tuple[str, Gpu | None]:
@@ -185,7 +165,7 @@ def measure_on_gpu(choice: Choice, artifacts: Artifacts, uuid: str, is_last_try:
     """
     import torch  # noqa: PLC0415
 
-    with hold_host_lock(uuid or choice.device, MEASURE_TIMEOUT_S / 2):
+    with lock_host(uuid or choice.device, MEASURE_TIMEOUT_S / 2):
         before = free_on(uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         engine = load_engine(choice, artifacts)
@@ -209,11 +189,7 @@ def main(
 ) -> None:
     """Run a task and print its result."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-<<<<<<< HEAD
-    offer_to_end()  # the kernel ends this process rather than a worker if memory runs out
-=======
-    prefer_as_oom_victim()  # a foreign model that takes too much must not end a worker
->>>>>>> ground
+    prefer_as_oom_victim()  # the kernel ends this process rather than a worker if memory runs out
     settings = Settings.from_env(os.environ)
     try:
         bundle = open_bundle(Path(folder), name, int(version))

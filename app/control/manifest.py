@@ -32,6 +32,7 @@ def manifest_path() -> Path:
     """Return the path of the manifest's file, in the runtime folder (``SERVING_RUN``)."""
     return Settings.from_env(os.environ).run / "manifest.json"
 
+
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
 
 Key = tuple[str, int, str, str, str, str]  # name, version, weights, engine, precision, network

@@ -112,19 +112,11 @@ class RepositoryScanner:
             self._manifest = dataclasses.replace(self._manifest, problem=problem)
         return self._manifest
 
-<<<<<<< HEAD
     def _scan(self, wait_s: float) -> Manifest:
         """Return the new manifest. Raises BundleError if the repository's configuration is invalid."""
         repository = read_repository(self._settings)
         # Two concurrent scans would convert everything twice.
-        with hold_lock(self._settings.cache / "scanner.lock", wait_s) as held:
-=======
-    def _look(self, wait_s: float) -> Manifest:
-        """Return the manifest as the folders are now. Raises BundleError where they do not tell what is wanted."""
-        wanted = read_wanted(self._settings)
-        # Two that look at once would convert everything twice.
         with lock_file(self._settings.cache / "scanner.lock", wait_s) as held:
->>>>>>> ground
             if held is False and self._manifest.entries:
                 return self._manifest
             scans = [self._scan_model(model) for model in repository.models]

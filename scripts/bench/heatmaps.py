@@ -16,13 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from app.engines.conversion import convert_bundle
-<<<<<<< HEAD
-from app.engines.openvino import NETWORKS, computing_type, cpu_precisions
-from app.models.artifacts import Artifacts
-=======
-from app.engines.openvino import computing_type, usable_precisions
+from app.engines.openvino import computing_type, cpu_precisions
 from app.models.artifacts import NETWORKS, Artifacts
->>>>>>> ground
 from app.models.bundle import find_bundle
 from app.models.precision import FP32
 from app.settings import ROOT, Settings
