@@ -1,4 +1,4 @@
-"""Synthetic labelled scenes for the demo model: pictograms of the twenty classes on cluttered backgrounds.
+"""Synthetic labeled scenes for the demo model: pictograms of the twenty classes on cluttered backgrounds.
 
 Nothing is downloaded. The pictograms are glyphs of Debian's ``fonts-noto-color-emoji`` (SIL OFL 1.1);
 the backgrounds are gradients, noise, stripes, shapes and horizons. Scenes have JPEG artifacts and
@@ -178,7 +178,7 @@ def find_place(
 # Backdrops: (height, width, 3) uint8. Colors are random, so that none correlates with a class.
 
 
-def random_colour(rng: np.random.Generator) -> np.ndarray:
+def random_color(rng: np.random.Generator) -> np.ndarray:
     """Return a random RGB color as (3,) float32 in 0..255."""
     return rng.uniform(10, 245, 3).astype(np.float32)
 
@@ -188,14 +188,14 @@ def paint_gradient(rng: np.random.Generator, width: int, height: int) -> np.ndar
     across, down = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     angle = rng.uniform(0, 2 * np.pi)
     share = ((across * np.cos(angle) + down * np.sin(angle)) / 2.83 + 0.5)[..., None]
-    faded: np.ndarray = random_colour(rng) * share + random_colour(rng) * (1 - share)
+    faded: np.ndarray = random_color(rng) * share + random_color(rng) * (1 - share)
     return faded.astype(np.uint8)
 
 
 def paint_clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Paint smooth noise of random scale."""
     cells = int(rng.integers(2, 24))
-    coarse = np.clip(random_colour(rng) + rng.normal(0, 50, (cells, cells, 3)), 0, 255)
+    coarse = np.clip(random_color(rng) + rng.normal(0, 50, (cells, cells, 3)), 0, 255)
     cloud = Image.fromarray(coarse.astype(np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
     )
@@ -208,18 +208,18 @@ def paint_stripes(rng: np.random.Generator, width: int, height: int) -> np.ndarr
     angle, period_px = rng.uniform(0, np.pi), rng.uniform(12, 90)
     phase = (across * np.cos(angle) + down * np.sin(angle)) / period_px
     odd = (np.floor(phase) % 2 == 1)[..., None]
-    return np.where(odd, random_colour(rng), random_colour(rng)).astype(np.uint8)
+    return np.where(odd, random_color(rng), random_color(rng)).astype(np.uint8)
 
 
 def paint_shapes(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Paint random ellipses and boxes as clutter."""
-    canvas = Image.new("RGB", (width, height), tuple(int(c) for c in random_colour(rng)))
+    canvas = Image.new("RGB", (width, height), tuple(int(c) for c in random_color(rng)))
     pen = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(4, 18))):
         left, top = float(rng.uniform(-20, width)), float(rng.uniform(-20, height))
         box = (left, top, left + float(rng.uniform(10, 160)), top + float(rng.uniform(10, 160)))
-        colour = tuple(int(c) for c in random_colour(rng))
-        (pen.ellipse if rng.random() < 0.5 else pen.rectangle)(box, fill=colour)
+        color = tuple(int(c) for c in random_color(rng))
+        (pen.ellipse if rng.random() < 0.5 else pen.rectangle)(box, fill=color)
     return np.asarray(canvas)
 
 
@@ -229,7 +229,7 @@ def paint_horizon(rng: np.random.Generator, width: int, height: int) -> np.ndarr
     rows = np.empty((height, 1, 3), np.float32)
     for part in (slice(0, horizon), slice(horizon, height)):
         share = np.linspace(0, 1, len(range(*part.indices(height))))[:, None, None]
-        start = random_colour(rng)
+        start = random_color(rng)
         rows[part] = start + share * rng.uniform(-60, 60, 3)
     grain = rng.normal(0, rng.uniform(1, 10), (height, width, 1))
     return np.clip(rows + grain, 0, 255).astype(np.uint8)

@@ -107,11 +107,11 @@ def open_page(browser: Browser, url: str, **options: Any) -> Page:
 def take_all(browser: Browser, url: str, folder: Path) -> None:
     """Take every view on every screen, in light and dark mode."""
     for screen, options in SCREENS.items():
-        for colours in ("light", "dark"):
+        for colors in ("light", "dark"):
             for view in VIEWS:
-                page = open_page(browser, url, color_scheme=colours, **options)
+                page = open_page(browser, url, color_scheme=colors, **options)
                 view(page)
-                name = f"{screen}-{view.__name__.removeprefix('show_')}-{colours}.png"
+                name = f"{screen}-{view.__name__.removeprefix('show_')}-{colors}.png"
                 page.screenshot(path=folder / name)
                 page.context.close()
 

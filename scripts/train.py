@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up what is missing, then fine-tune ResNet-50 on a labelled data set and write it as a bundle.
+"""Set up what is missing, then fine-tune ResNet-50 on a labeled data set and write it as a bundle.
 
 scripts/train.py --data VOCdevkit --out models/voc     Pascal VOC's folders
 scripts/train.py --data pictures.csv --out models/own  a table: image,labels

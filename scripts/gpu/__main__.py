@@ -131,9 +131,7 @@ def main() -> int:
         return 0
     gpus = list_gpus()
     if not gpus and not options.rehearse:
-        print(
-            "there is no GPU here that the driver tells of (--rehearse runs the steps on the CPU)"
-        )
+        print("the driver reports no GPU (--rehearse runs the steps on the CPU)")
         print("0 tests run")
         return NOTHING_TESTED
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Fine-tune ResNet-50 on a labelled data set: the program behind ``scripts/train.py``.
+"""Fine-tune ResNet-50 on a labeled data set: the program behind ``scripts/train.py``.
 
     __main__    the program: from the options to the bundle
     options     the command line

@@ -14,7 +14,7 @@ from scripts.training.errors import TrainingError
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled image.
+    """A labeled image.
 
     Attributes:
         image: the image file.

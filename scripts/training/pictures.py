@@ -24,7 +24,7 @@ from app.processing.images import decode_image
 from scripts.training.errors import TrainingError
 
 # Area share and aspect ratio range of a training crop. Crops as small as ImageNet's usual 8 % would cut
-# labelled objects out of images that show several.
+# labeled objects out of images that show several.
 CROP_AREA = (0.6, 1.0)
 CROP_STRETCH = 4 / 3
 
@@ -37,8 +37,8 @@ class Reader:
     """Decodes image files.
 
     Attributes:
-        max_pixels: width × height above which a picture is refused, as by the server.
-        exif_rotate: turn pictures upright by their EXIF tag, as the server does if told to.
+        max_pixels: limit of width × height, as in the server.
+        exif_rotate: rotate images by their EXIF orientation (``SERVING_EXIF_ROTATE``).
     """
 
     max_pixels: int
