@@ -18,7 +18,7 @@ from scripts.demo_scenes import CLASS_NAMES, Scene, draw_scene
 from scripts.scores import exact_share, mean_average_precision
 
 DESCRIPTION = (
-    "Demo: knows drawn pictograms of the twenty Pascal VOC classes, not photographs. "
+    "Demo: recognizes emoji drawings of the twenty Pascal VOC classes, not photographs. "
     "Mount your own model.pth and class_name.json for real work."
 )
 # The samples are for trying out, not for evaluation: with this seed the demo labels all eight correctly.

@@ -106,7 +106,7 @@ def test_among_several_models_one_is_chosen_and_asked_about_every_picture(visit,
     guest = visit(strict.url)
     guest.try_sample("Street")
     expect(guest.find("#by")).to_contain_text("demo, version 1")
-    guest.page.get_by_label("Model", exact=True).select_option("twin")
+    guest.page.get_by_label("Choose a model", exact=True).select_option("twin")
     expect(guest.find("#by")).to_contain_text("twin, version 1")
     line = guest.find("#curl").text_content()
     assert "-F model=twin" in line
