@@ -91,7 +91,13 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
         row = measure(artifacts, (engine, precision, device), served, reference)
         say(f"  {row.objection or 'it agrees'}; {row.images_per_s:.0f} images/s")
         rows.append(row)
-    report = Report(artifacts.weights_hash, len(images.calibrating), len(images.exact), tuple(rows))
+    report = Report(
+        artifacts.weights_digest,
+        bundle.config.digest(),
+        len(images.calibrating),
+        len(images.exact),
+        tuple(rows),
+    )
     return report, artifacts.add_report(report.as_text())
 
 

@@ -88,7 +88,7 @@ def tell_changes(before: Manifest, after: Manifest) -> None:
 def describe(entry: Entry) -> str:
     """Return an entry in words."""
     how = f"{entry.footprint.engine}, {entry.footprint.precision}"
-    return f"{entry.name}, version {entry.version} ({how}, weights {entry.weights_hash})"
+    return f"{entry.name}, version {entry.version} ({how}, weights {entry.weights_digest})"
 
 
 def main() -> None:

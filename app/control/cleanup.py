@@ -26,7 +26,7 @@ from app.models.artifacts import FORMAT, NETWORK_FOLDER, NETWORKS, Artifacts
 from app.settings import Settings
 from app.system.files import DAY_S, age_s, lock_folder, remove_leftovers
 
-HOME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{8})?-(\d+)")  # Optimized.homes: weights, card, format
+HOME = re.compile(r"[0-9a-f]{16}-(\d+)")  # Artifacts.homes: network digest, format
 # In the folders of other releases: since when this one has known them and no longer uses them.
 MARK = ".unused"
 
@@ -93,7 +93,7 @@ def remove_unused(candidates: Iterable[Path], used: set[str]) -> None:
 def is_unused(folder: Path) -> bool:
     """Tell whether nobody has used a folder for a day; no worker has a network of it loaded."""
     home = HOME.fullmatch(folder.name)
-    if home and int(home[2]) != FORMAT:
+    if home and int(home[1]) != FORMAT:
         mark = folder / MARK  # another release touches nothing: its day begins with the first look
         with suppress(OSError):
             mark.touch(exist_ok=False)

@@ -32,7 +32,8 @@ MANIFEST_FILE = Path(
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
 
-Key = tuple[str, int, str, str, str, str]  # name, version, weights, engine, precision, network
+# name, version, weights, config, engine, precision, network
+Key = tuple[str, int, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -43,33 +44,41 @@ class Entry:
         name: the model's name.
         version: its number.
         folder: where it lies.
-        weights_hash: ``Bundle.content_hash`` of what was checked.
+        weights_digest: of the checked weights.
         footprint: how it runs, and what that needs.
         network: the folder of the converted network that was checked; empty where it needs none.
+        config_digest: of the checked model config.
     """
 
     name: str
     version: int
     folder: str
-    weights_hash: str
+    weights_digest: str
     footprint: Footprint
     network: str = ""
+    config_digest: str = ""
 
     @property
     def key(self) -> Key:
         """What makes it another thing to serve: a changed file in the same folder does, another network too."""
-        engine, precision = self.footprint.engine, self.footprint.precision
-        network = Path(self.network).name
-        return self.name, self.version, self.weights_hash, engine, precision, network
+        return (
+            self.name,
+            self.version,
+            self.weights_digest,
+            self.config_digest,
+            self.footprint.engine,
+            self.footprint.precision,
+            Path(self.network).name,
+        )
 
     def open(self, cache: Path) -> Artifacts:
         """Open its files. Raises BundleError, also where its card is another by now."""
         bundle = open_bundle(Path(self.folder), self.name, self.version)
-        if not bundle.is_content(self.weights_hash):
+        if bundle.config.digest() != self.config_digest:
             raise BundleError(
                 f"{bundle.folder / CONFIG_FILE} has changed since the version was checked"
             )
-        return Artifacts(bundle, cache, self.weights_hash, Path(self.network).name)
+        return Artifacts(bundle, cache, self.weights_digest, Path(self.network).name)
 
     def is_whole(self) -> bool:
         """Tell whether its network is still there: a worker that finds it damaged removes it."""

@@ -1,6 +1,6 @@
 """What was derived from a bundle's weights, kept so that it is made once.
 
-    models/NAME/VERSION/optimized/HASH/     HASH is the network's: other weights, another folder
+    models/NAME/VERSION/optimized/DIGEST/   the network digest: of the weights and of the config's network part
         fp32.json, int8.json                which of the folders beside it is that network now; int8 only
                                             together with the report that was measured with it
         fp32-DIGEST/                        the network as OpenVINO reads it
@@ -62,28 +62,27 @@ class Artifacts:
 
     Attributes:
         bundle: whose files they are.
-        weights_hash: the bundle's content hash.
+        weights_digest: the bundle's weights digest.
         homes: the folder beside the model and, where that cannot be written, the one in the cache.
     """
 
     def __init__(
-        self, bundle: Bundle, cache: Path, weights_hash: str = "", network: str = ""
+        self, bundle: Bundle, cache: Path, weights_digest: str = "", network: str = ""
     ) -> None:
         """Find the folders; ``cache`` is the second choice.
 
         Args:
             bundle: whose files they are.
             cache: the folder to use where the bundle's cannot be written.
-            weights_hash: the bundle's content hash where it is known; it takes reading the weights.
+            weights_digest: the bundle's, if known; computing it reads the weights.
             network: the name of the network's folder that must be used; empty takes the latest.
 
         Raises:
             BundleError: the weights cannot be read.
         """
         self.bundle = bundle
-        self.weights_hash = weights_hash or bundle.content_hash()
-        # Another crop or decision is another thing to serve and to measure, but the same network.
-        key = f"{self.weights_hash.removesuffix(bundle.config.rule_suffix())}-{FORMAT}"
+        self.weights_digest = weights_digest or bundle.weights_digest()
+        key = f"{bundle.config.network_digest(self.weights_digest)}-{FORMAT}"
         self.homes = (bundle.folder / "optimized" / key, cache / key)
         self._chosen = {network.partition("-")[0]: network} if network else {}
         self._sound: dict[
@@ -101,7 +100,7 @@ class Artifacts:
         Raises:
             BundleError: they are others by now: another worker's answers would not be this one's.
         """
-        if self.bundle.content_hash() != self.weights_hash:
+        if self.bundle.weights_digest() != self.weights_digest:
             raise BundleError(
                 f"{self.bundle.weights} has changed since the version was checked; "
                 "it is loaded once the changed file was checked"
@@ -182,7 +181,8 @@ class Artifacts:
 
     def read_report(self) -> Report | None:
         """Return the precision report; see ``precision.read_report``."""
-        return read_report(self.report_path(), self.weights_hash, self.find_network(INT8))
+        config = self.bundle.config.digest()
+        return read_report(self.report_path(), self.weights_digest, config, self.find_network(INT8))
 
     def add_report(self, text: str) -> Path:
         """Keep the precision report: in the bundle, or in the cache where the bundle cannot be written.

@@ -71,20 +71,9 @@ class Bundle:
         """The version's folder."""
         return self.weights.parent
 
-    def is_content(self, content_hash: str) -> bool:
-        """Tell whether an earlier ``content_hash`` was taken with this card; the weights are not read."""
-        return content_hash[HASH_DIGITS:] == self.config.suffix()
-
-    def content_hash(self) -> str:
-        """Return what tells this model's answers from all others'.
-
-        That is ``HASH_DIGITS`` hexadecimal digits of the weights' SHA-256 and, where the card is not
-        the default, what tells it apart (``Card.suffix``).
-
-        Raises:
-            BundleError: the file cannot be read.
-        """
-        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS] + self.config.suffix()
+    def weights_digest(self) -> str:
+        """Return ``HASH_DIGITS`` hexadecimal digits of the weights' SHA-256. Raises BundleError."""
+        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS]
 
 
 def find_bundle(models: Path, name: str = "") -> Bundle:

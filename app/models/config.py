@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,38 +49,23 @@ class ModelConfig:
     deviation: tuple[float, ...] = DEVIATION
     decision: Decision = Decision()
 
-    def suffix(self) -> str:
-        """Return what tells the answers apart from others of the same weights; empty for the default."""
-        return self.network_suffix() + self.rule_suffix()
+    def digest(self) -> str:
+        """Return a digest of the whole config."""
+        return hash_json(asdict(self))
 
-    def network_suffix(self) -> str:
-        """Return what tells this network apart from others with the same weights; empty for the default."""
-        return digest(
-            lambda config: [
-                config.architecture,
-                config.transform.side,
-                config.mean,
-                config.deviation,
-            ],
-            self,
-        )
-
-    def rule_suffix(self) -> str:
-        """Return what tells crop and decision apart, which change no network; empty for the default."""
-        return digest(lambda config: [config.transform.resize, astuple(config.decision)], self)
+    def network_digest(self, weights_digest: str) -> str:
+        """Return a digest of the network that these weights make; crop and decision do not change it."""
+        parts = [self.architecture, self.transform.side, self.mean, self.deviation]
+        return hash_json([weights_digest, *parts])
 
 
 DEFAULT = ModelConfig()
 
 
-def digest(values: Callable[[ModelConfig], list[object]], config: ModelConfig) -> str:
-    """Return a dash and 8 hexadecimal digits for some of a card's values; empty where they are the default's.
-
-    So what was derived from a model without a card keeps its place.
-    """
-    if values(config) == values(DEFAULT):
-        return ""
-    return "-" + hashlib.sha256(json.dumps(values(config)).encode()).hexdigest()[:8]
+def hash_json(content: object) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Fields:

@@ -27,7 +27,7 @@ FP32 = "fp32"
 INT8 = "int8"
 TF32 = "tf32"  # fp32 on a GPU's tensor cores, with ten bits of the mantissa; it has to be earned
 REPORT_FILE = "precision.json"
-REPORT_FORMAT = 2  # 1 had no bounds
+REPORT_FORMAT = 3  # 2 had no config digest
 MAX_REPORT_BYTES = 1_000_000
 MAX_COUNT = 1_000_000  # of images, classes, images/s; a bound of more would take minutes to compute
 MAX_SHOWN = 60  # characters of a wrong value in a warning
@@ -96,13 +96,15 @@ class Report:
     """What ``scripts/optimize`` found.
 
     Attributes:
-        weights: the content hash that it is true for.
+        weights: the weights digest of the measured model.
+        config: its config digest.
         calibrated: how many images int8 was calibrated on; none of them was measured on.
         measured: how many images the agreement was counted on, each once.
         measurements: one for each device and precision.
     """
 
     weights: str
+    config: str
     calibrated: int
     measured: int
     measurements: tuple[Measurement, ...]
@@ -124,7 +126,7 @@ def write_count(count: Count) -> dict[str, float]:
     return {"images": count.images, "differing": count.differing, "share": share, "bound": bound}
 
 
-def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
+def read_report(path: Path, weights: str, config: str, int8: Path | None) -> Report | None:
     """Return the report of a file.
 
     None where there is none, where it is about other weights, and, with a warning, where it cannot be
@@ -140,7 +142,7 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
             f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}",
         )
         return None
-    if report.weights != weights:
+    if (report.weights, report.config) != (weights, config):
         return None
     found = digest_network(int8)
     rows = tuple(row for row in report.measurements if row.network in ("", found))
@@ -173,7 +175,8 @@ def parse_report(text: bytes) -> Report:
         raise ValueError(f"its format is {found}, this release reads {REPORT_FORMAT}")
     measurements = tuple(parse_measurement(row) for row in content["measurements"])
     calibrated, measured = (read_whole(content, key) for key in ("calibrated", "measured"))
-    return Report(str(content["weights"]), calibrated, measured, measurements)
+    weights, config = str(content["weights"]), str(content["config"])
+    return Report(weights, config, calibrated, measured, measurements)
 
 
 def parse_measurement(row: dict[str, Any]) -> Measurement:
