@@ -224,56 +224,63 @@ def odd_value(content: dict[str, Any], key: str) -> ValueError:
 
 
 def choose_precision(
-    report: Report | None, device: str, usable: dict[str, str], wanted: str, insist: bool
+    report: Report | None, device: str, supported: dict[str, str], requested: str, insist: bool
 ) -> tuple[str, str]:
     """Choose the precision to serve.
 
     Args:
-        report: what was measured, if anything was.
+        report: the measurements, if there are any.
         device: ``cpu`` or ``cuda``.
-        usable: every precision that the engine knows → empty, or why this machine cannot serve it.
-        wanted: a precision, or ``auto`` for the fastest that agrees.
-        insist: serve ``wanted`` even where it does not agree, or was never measured.
+        supported: each precision of the engine → "", or the reason why this machine cannot serve it.
+        requested: a precision, or ``auto`` for the fastest with enough agreement.
+        insist: serve ``requested`` even without enough agreement or without a measurement.
 
     Returns:
-        The precision, and the reason in a sentence.
+        The precision, and the reason as a sentence.
 
     Raises:
-        BundleError: ``wanted`` cannot be served, or has not earned it.
+        BundleError: ``requested`` cannot be served here, or lacks agreement.
     """
     rows = report.measurements if report else ()
     measured = {row.precision: row for row in rows if row.device == device}
-    if wanted == "auto":
+    if requested == "auto":
         return choose_fastest(
-            [row for row in measured.values() if not usable.get(row.precision, "unknown")]
+            [row for row in measured.values() if supported.get(row.precision) == ""]
         )
-    if reason := usable.get(wanted, f"{device} knows only {', '.join(usable)}"):
-        raise BundleError(f"SERVING_PRECISION={wanted} cannot be served here: {reason}")
-    row = measured.get(wanted)
-    if wanted == FP32 or (row and not row.objection):
-        return wanted, f"asked for; {describe(row)}" if row else "asked for"
-    found = f"{wanted}: {row.objection}" if row else "it was not measured for these weights"
+    if reason := supported.get(requested, f"{device} knows only {', '.join(supported)}"):
+        raise BundleError(f"SERVING_PRECISION={requested} cannot be served here: {reason}")
+    return check_requested(measured.get(requested), requested, insist)
+
+
+def check_requested(row: Measurement | None, precision: str, insist: bool) -> tuple[str, str]:
+    """Return a requested precision and the reason, if its measurement permits it. Raises BundleError."""
+    if row and (precision == FP32 or not row.objection):
+        return precision, f"asked for; {format_measurement(row)}"
+    if precision == FP32:
+        return precision, "asked for"
+    objection = f"{precision}: {row.objection}" if row else "it was not measured for these weights"
     if insist:
-        return wanted, f"insisted on, though {found}"
+        return precision, f"insisted on, though {objection}"
     raise BundleError(
-        f"SERVING_PRECISION={wanted} is refused: {found} "
+        f"SERVING_PRECISION={precision} is refused: {objection} "
         "(scripts/optimize measures, SERVING_INSIST=on serves it all the same)"
     )
 
 
 def choose_fastest(rows: Sequence[Measurement]) -> tuple[str, str]:
-    """Return the fastest precision without an objection, or fp32, and the reason in a sentence."""
-    if earned := [row for row in rows if not row.objection]:
-        best = max(earned, key=lambda row: row.images_per_s)
-        return best.precision, f"the fastest that agrees: {describe(best)}"
-    objections = "; ".join(f"{row.precision}: {row.objection}" for row in rows if row.objection)
-    what = f"no reduced precision agrees here ({objections})" if objections else ""
-    what = what or "no reduced precision was measured"
-    return FP32, f"{what}; scripts/optimize measures them"
+    """Return the fastest precision without an objection, or fp32, and the reason as a sentence."""
+    if permitted := [row for row in rows if not row.objection]:
+        best = max(permitted, key=lambda row: row.images_per_s)
+        return best.precision, f"the fastest that agrees: {format_measurement(best)}"
+    objections = "; ".join(f"{row.precision}: {row.objection}" for row in rows)
+    reason = "no reduced precision was measured"
+    if objections:
+        reason = f"no reduced precision agrees here ({objections})"
+    return FP32, f"{reason}; scripts/optimize measures them"
 
 
-def describe(row: Measurement) -> str:
-    """Return in words how far a precision agrees, and how fast it is."""
+def format_measurement(row: Measurement) -> str:
+    """Return a precision's agreement and speed as text."""
     count = row.agreement.everywhere
     elsewhere = row.device == "cpu" and row.processor != processor()
     return (
@@ -284,5 +291,5 @@ def describe(row: Measurement) -> str:
 
 
 def floor_percent(share: float) -> str:
-    """Return a share in percent, rounded down: 98.99 % is no 99 %."""
+    """Return a share in percent, rounded down: 98.99 % is not 99 %."""
     return f"{math.floor(share * 1000 + 1e-6) / 10:.1f} %"
