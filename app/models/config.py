@@ -73,7 +73,7 @@ class Fields:
     """The keys and values of a ``model.json``."""
 
     def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        """Take the parsed file; ``path`` is for errors. Raises BundleError on an unknown key."""
+        """Validate the keys of a parsed file; ``path`` is for errors. Raises BundleError on an unknown key."""
         if unknown := sorted(set(content) - KEYS):
             raise BundleError(
                 f"{path}: unknown keys {shorten(unknown[:5])}; known are {sorted(KEYS)}"
