@@ -79,8 +79,8 @@ def log_changes(before: Manifest, after: Manifest) -> None:
     for sentence in after.skipped:
         if sentence not in before.skipped:
             logger.warning("%s", sentence)
-    if after.default_told != before.default_told:
-        logger.info("%s", after.default_told or f"only {after.default} is served")
+    if after.default_note != before.default_note:
+        logger.info("%s", after.default_note or f"only {after.default} is served")
     if after.problem and after.problem != before.problem:
         logger.error("%s; what is served goes on", after.problem)
 

@@ -99,7 +99,7 @@ class RejectedVersion:
         return True
 
     @property
-    def told(self) -> str:
+    def short_reason(self) -> str:
         """The reason in short, for clients: with the names of files, but without their folders."""
         reason = self.reason.replace(f"{self.folder}/", "") if self.folder else self.reason
         return f"it was refused: {first_line(FOLDERS.sub('', reason))}"
@@ -128,7 +128,7 @@ class Manifest:
     skipped: tuple[str, ...] = ()
 
     @property
-    def default_told(self) -> str:
+    def default_note(self) -> str:
         """If there are several models, a sentence about the default and how to choose another; else ""."""
         names = sorted({entry.name for entry in self.entries})
         if len(names) < 2:
