@@ -7,13 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from app.control.cleanup import MARK, tidy
+from app.control.cleanup import MARK, clean_up
 from app.control.footprint import Footprint
 from app.control.manifest import Entry, Manifest
 from app.models.artifacts import FORMAT, Artifacts
 from app.models.bundle import open_bundle
 from app.system.files import DAY_S
-from tests.test_untrusted_files import as_nobody
+from tests.test_untrusted_files import without_root
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -60,7 +60,7 @@ class Place:
         return Manifest("leaves", (entry,))
 
     def tidy(self):
-        tidy(self.settings, self.manifest)
+        clean_up(self.settings, self.manifest)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_folder_that_another_user_closed_stays_and_ends_nothing(place, tmp_pat
             folder.chmod(folder.stat().st_mode | 0o055)
         if folder.name.startswith("pytest-of-"):
             break
-    assert as_nobody(lambda: place.tidy() or "done") == "done"
+    assert without_root(lambda: place.tidy() or "done") == "done"
     assert closed.exists()
     assert not old.exists()
 

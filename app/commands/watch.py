@@ -10,7 +10,7 @@ import logging.config
 import os
 import time
 
-from app.control.cleanup import tidy
+from app.control.cleanup import clean_up
 from app.control.manifest import Entry, Manifest, ManifestFile
 from app.control.scanner import RepositoryScanner
 from app.logs import logging_config
@@ -27,7 +27,7 @@ TROUBLE = "new versions cannot be taken over, what is served goes on; tried agai
 logger = logging.getLogger("follow")
 
 
-def follow(settings: Settings) -> None:
+def watch(settings: Settings) -> None:
     """Scan periodically, for ever. An error is logged once and retried at growing pauses."""
     file = ManifestFile()
     # Gunicorn's master writes the first manifest. One that an earlier start left is ignored: its models folder may
@@ -35,14 +35,16 @@ def follow(settings: Settings) -> None:
     while (manifest := file.read_current()) is None:
         time.sleep(settings.poll_s)
     scanner = RepositoryScanner(settings, manifest)
-    tidied, pause, trouble = 0.0, settings.poll_s, ""
+    cleaned_at, pause, trouble = 0.0, settings.poll_s, ""
     while True:
         try:
             manifest = file.read_current() or manifest  # the master may have written another
             manifest = look_once(scanner, file, manifest)
-            if not tidied or time.monotonic() - tidied > CLEANUP_S:
-                tidied = time.monotonic()  # before: an error in it must not repeat it at every scan
-                tidy(settings, manifest)
+            if not cleaned_at or time.monotonic() - cleaned_at > CLEANUP_S:
+                cleaned_at = (
+                    time.monotonic()
+                )  # before: an error in it must not repeat it at every scan
+                clean_up(settings, manifest)
             if trouble:
                 logger.info("new versions are looked for again")
             pause, trouble = settings.poll_s, ""
@@ -96,11 +98,11 @@ def main() -> None:
     settings = Settings.from_env(os.environ)
     logging.config.dictConfig(logging_config(settings.log_level))
     if not settings.poll_s:
-        tidy(settings, ManifestFile().read() or Manifest())
+        clean_up(settings, ManifestFile().read() or Manifest())
         logger.info("SERVING_POLL_S=0: new versions are taken over on a reload only")
         return
     os.nice(NICENESS)
-    follow(settings)
+    watch(settings)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ MARK = ".unused"
 logger = logging.getLogger(__name__)
 
 
-def tidy(settings: Settings, manifest: Manifest) -> None:
+def clean_up(settings: Settings, manifest: Manifest) -> None:
     """Remove derived files unused for a day, by this manifest or any other server."""
     try:
         in_use = [(entry, entry.open(settings.cache)) for entry in manifest.entries]

@@ -184,7 +184,6 @@ class ManifestFile:
     """
 
     def __init__(self, instance: str = "") -> None:
-        """Locate the file, existing or not. Without an ``instance`` any master's manifest is read."""
         self._path = MANIFEST_FILE.absolute()
         self._own = instance
         self._stat: tuple[int, int] | None = None

@@ -31,7 +31,6 @@ class WithFeatures(nn.Module):
     """A network whose forward returns its features too."""
 
     def __init__(self, network: PixelNetwork) -> None:
-        """Wrap a network."""
         super().__init__()
         self.network = network
 

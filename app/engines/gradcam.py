@@ -140,7 +140,6 @@ class HeadGradients:
     """Gradients computed by torch."""
 
     def __init__(self, head: GraphModule) -> None:
-        """Take the layers after the last feature map."""
         self._head = head
 
     def __call__(self, features: np.ndarray, label: int) -> np.ndarray:

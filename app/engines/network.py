@@ -62,7 +62,6 @@ class PixelNetwork(nn.Module):
     shift: torch.Tensor
 
     def __init__(self, classifier: nn.Module, outputs: int, config: ModelConfig = DEFAULT) -> None:
-        """Prepend the normalization, (x / 255 - mean) / deviation, as one scale and one shift."""
         super().__init__()
         mean, deviation = torch.tensor(config.mean), torch.tensor(config.deviation)
         self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))

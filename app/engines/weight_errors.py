@@ -56,15 +56,15 @@ def find_cause(path: Path, message: str) -> str:
 
 
 def describe_misfit(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+    actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> str:
     """Return the differences between a file's shapes and a network's, or ""."""
-    missing = [name for name in expected if name not in found and not is_optional(name)]
-    unknown = [name for name in found if name not in expected]
+    missing = [name for name in expected if name not in actual and not is_optional(name)]
+    unknown = [name for name in actual if name not in expected]
     other = [
-        f"{shorten(name)} is {found[name]}, expected {expected[name]}"
+        f"{shorten(name)} is {actual[name]}, expected {expected[name]}"
         for name in expected
-        if name in found and not fits(found[name], expected[name])
+        if name in actual and not fits(actual[name], expected[name])
     ]
     parts = [
         f"{len(names)} {problem} ({', '.join(names[:MAX_NAMES])}{', …' if len(names) > MAX_NAMES else ''})"
@@ -83,13 +83,13 @@ def is_optional(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+def fits(actual: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     """Return whether torch accepts one shape for another: an equal one, or one number for a scalar."""
-    return found == expected or (expected == () and found == (1,))
+    return actual == expected or (expected == () and actual == (1,))
 
 
 def is_same_network(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+    actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> bool:
     """Return whether a file's tensors are a network's, for any size of the last layer."""
     last = list(expected)[-1].rpartition(".")[0]
@@ -97,4 +97,4 @@ def is_same_network(
     def body(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         return {name: () if name.startswith(last) else shape for name, shape in shapes.items()}
 
-    return not describe_misfit(body(found), body(expected))
+    return not describe_misfit(body(actual), body(expected))

@@ -28,7 +28,7 @@ MAX_SHOWN = 300  # characters of a path in an error
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFolders:
     """The models in a folder.
 
     Attributes:
@@ -40,7 +40,7 @@ class Found:
     skipped: tuple[str, ...] = ()
 
 
-def find_models(models: Path, name: str = "") -> Found:
+def find_models(models: Path, name: str = "") -> ModelFolders:
     """Find the models to serve: the one called ``name``, or all; the demo only if there is no other.
 
     Args:
@@ -53,21 +53,23 @@ def find_models(models: Path, name: str = "") -> Found:
     try:
         bare = {models.resolve().name: models} if find_weights(models) else {}
         if name:
-            return Found(find_named(models, name) or bare or refuse_name(models, name))
-        found, skipped = list_models(models)
-        found |= bare
+            return ModelFolders(find_named(models, name) or bare or refuse_name(models, name))
+        folders, skipped = list_models(models)
+        folders |= bare
         if problem := next(filter(None, map(name_problem, bare)), ""):
             raise BundleError(f"{shorten(str(models), MAX_SHOWN)}: the folder's name {problem}")
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise BundleError(f"the models folder cannot be read: {error}") from error
-    if not found:
+    if not folders:
         reasons = "".join(f"; {sentence}" for sentence in skipped)
         raise BundleError(
             f"{models} holds no model: expected NAME/{WEIGHT_FILES[0]} and NAME/{CLASS_FILE}{reasons}"
         )
-    own = [candidate for candidate in found if candidate != DEMO] or [DEMO]
-    own.sort(key=lambda candidate: (first_time(found[candidate]), candidate))
-    return Found({candidate: found[candidate] for candidate in own}, tuple(skipped[:MAX_SKIPPED]))
+    own = [candidate for candidate in folders if candidate != DEMO] or [DEMO]
+    own.sort(key=lambda candidate: (first_time(folders[candidate]), candidate))
+    return ModelFolders(
+        {candidate: folders[candidate] for candidate in own}, tuple(skipped[:MAX_SKIPPED])
+    )
 
 
 def find_named(models: Path, name: str) -> dict[str, Path]:
@@ -83,7 +85,7 @@ def refuse_name(models: Path, name: str) -> NoReturn:
 
 def list_models(models: Path) -> tuple[dict[str, Path], list[str]]:
     """Return name → folder of each model, and a message for each skipped folder. Raises OSError."""
-    found, skipped = {}, []
+    folders, skipped = {}, []
     for child in sorted(models.iterdir()):
         if is_version(child.name) and find_weights(models):
             continue  # a bare model's
@@ -97,8 +99,8 @@ def list_models(models: Path) -> tuple[dict[str, Path], list[str]]:
             shown = shorten(str(child), MAX_SHOWN)
             skipped.append(f"{shown} is skipped: its name {problem}; rename the folder")
         else:
-            found[child.name] = child
-    return found, skipped
+            folders[child.name] = child
+    return folders, skipped
 
 
 def first_time(folder: Path) -> float:

@@ -144,9 +144,9 @@ def read_report(path: Path, weights: str, config: str, int8: Path | None) -> Rep
         return None
     if (report.weights, report.config) != (weights, config):
         return None
-    found = digest_network(int8)
-    rows = tuple(row for row in report.measurements if row.network in ("", found))
-    if len(rows) < len(report.measurements) and found:
+    digest = digest_network(int8)
+    rows = tuple(row for row in report.measurements if row.network in ("", digest))
+    if len(rows) < len(report.measurements) and digest:
         warn_once(
             logger,
             f"{path} measured another int8 network than {int8}, which is not served; "
@@ -171,8 +171,8 @@ def parse_report(text: bytes) -> Report:
     content = json.loads(text)
     if not isinstance(content, dict):
         raise TypeError("it is no JSON object")
-    if (found := content.get("format")) != REPORT_FORMAT:
-        raise ValueError(f"its format is {found}, this release reads {REPORT_FORMAT}")
+    if (release := content.get("format")) != REPORT_FORMAT:
+        raise ValueError(f"its format is {release}, this release reads {REPORT_FORMAT}")
     measurements = tuple(parse_measurement(row) for row in content["measurements"])
     calibrated, measured = (read_whole(content, key) for key in ("calibrated", "measured"))
     weights, config = str(content["weights"]), str(content["config"])
@@ -181,12 +181,12 @@ def parse_report(text: bytes) -> Report:
 
 def parse_measurement(row: dict[str, Any]) -> Measurement:
     """Parse one measurement of a report's JSON; raises like ``parse_report``."""
-    found, worst = row["agreement"], row["agreement"]["worst_class"]
+    counts, worst = row["agreement"], row["agreement"]["worst_class"]
     agreement = Agreement(
-        parse_count(found["everywhere"]),
-        parse_count(found["labelled"]),
-        read_whole(found, "classes"),
-        read_whole(found, "classes_seen"),
+        parse_count(counts["everywhere"]),
+        parse_count(counts["labelled"]),
+        read_whole(counts, "classes"),
+        read_whole(counts, "classes_seen"),
         worst and ClassCount(str(worst["name"]), parse_count(worst["count"])),
     )
     if agreement.labelled.images > agreement.everywhere.images:
@@ -212,10 +212,10 @@ def parse_count(content: dict[str, Any]) -> Count:
 
 def read_whole(content: dict[str, Any], key: str) -> int:
     """Return an integer from 0 to ``MAX_COUNT``; raises like ``parse_report``."""
-    found = content[key]
-    if type(found) is not int or not 0 <= found <= MAX_COUNT:
+    value = content[key]
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
         raise odd_value(content, key)
-    return found
+    return value
 
 
 def odd_value(content: dict[str, Any], key: str) -> ValueError:

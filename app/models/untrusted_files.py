@@ -115,7 +115,7 @@ def read_json(path: Path) -> Any:
     """
     content = read_bytes(path, MAX_JSON_BYTES)
     try:
-        found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=reject_duplicate_keys)
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=reject_duplicate_keys)
     except UnicodeDecodeError as error:
         raise BundleError(
             f"{path} is not in UTF-8 (byte {error.start}): save it in that encoding"
@@ -124,18 +124,18 @@ def read_json(path: Path) -> Any:
         raise BundleError(f"{path} is nested too deep; at most {MAX_JSON_DEPTH} levels") from None
     except ValueError as error:
         raise BundleError(f"{path} is no JSON: {error}") from error
-    check_depth(path, found)
-    return found
+    check_depth(path, value)
+    return value
 
 
 def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of its pairs. Raises ValueError on a duplicate key."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         seen: set[str] = set()
         double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {shorten(double)} is there twice")
-    return found
+    return content
 
 
 def check_depth(path: Path, content: Any) -> None:

@@ -38,7 +38,6 @@ class Runs:
     """The parts of a file to keep; adjacent parts are joined, so that few slices are copied."""
 
     def __init__(self, data: bytes) -> None:
-        """Start without any part."""
         self._data = data
         self._runs: list[tuple[int, int]] = []
 
