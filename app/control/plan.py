@@ -203,8 +203,8 @@ def fit_workers(
         measured = entry.footprint
         lines.append(("model", f"{entry.name}, version {entry.version}"))
         lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
-    if manifest.default_told:
-        lines.append(("default", manifest.default_told))
+    if manifest.default_note:
+        lines.append(("default", manifest.default_note))
     lines += [("skipped", sentence) for sentence in manifest.skipped]
     each, text = worker_need(settings, manifest)
     lines.append(("worker", text))

@@ -117,7 +117,7 @@ def describe_versions(
     told = "Workers in which a version is live, or could not be loaded."
     yield gauge("version_workers", told, sorted(found.items()), [*VERSION, "state"])
     told = "Versions in the models folder that are not served, and why."
-    rows = [((each.name, each.version, each.told), 1) for each in rejected]
+    rows = [((each.name, each.version, each.short_reason), 1) for each in rejected]
     yield gauge("version_refused_info", told, rows, [*VERSION, "reason"])
 
 
