@@ -14,9 +14,9 @@ from flask import g, request
 
 from app.errors import BodyTooLarge, InvalidOption, MalformedRequest, UnsupportedType
 from app.web.context import model_server
-from app.web.echoes import cut
 from app.web.input.streams import read_stream
 from app.web.limits import INLINE_BYTES, INLINE_ROWS, MAX_ROWS
+from app.web.quoting import cut
 
 # What zlib calls each Content-Encoding: gzip's header, or zlib's own.
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}

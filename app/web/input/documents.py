@@ -16,7 +16,6 @@ import msgspec
 from msgspec import DecodeError, Raw
 
 from app.errors import BodyTooLarge, MalformedRequest
-from app.web.echoes import abbreviate
 from app.web.limits import (
     INLINE_BYTES,
     MAX_ELEMENTS,
@@ -25,6 +24,7 @@ from app.web.limits import (
     MAX_VALUES,
     SLICE_BYTES,
 )
+from app.web.quoting import abbreviate
 
 T = TypeVar("T")
 ADVICE = "Send pictures as files, or pixels as a binary tensor (Open Inference Protocol)"

@@ -10,9 +10,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import MissingImage, UnsupportedType
-from app.web.echoes import cut
 from app.web.input.bodies import read_plain_body
 from app.web.limits import MAX_FIELDS
+from app.web.quoting import cut
 
 FORM = "multipart/form-data"
 # It warns of every damaged form, which the client is told of.

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from app.errors import InvalidOption
 from app.serving.traffic import Target
-from app.web.echoes import abbreviate
 from app.web.input.client import routing_key
 from app.web.limits import MAX_OPTION
+from app.web.quoting import abbreviate
 
 
 class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):

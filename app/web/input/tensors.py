@@ -15,9 +15,9 @@ import numpy as np
 from msgspec import Meta, Raw
 
 from app.errors import MalformedRequest
-from app.web.echoes import abbreviate
 from app.web.input.documents import opened, parse
 from app.web.limits import MAX_DIMENSIONS, MAX_LISTED, SLICE_BYTES
+from app.web.quoting import abbreviate
 
 CHANNELS = 3
 NO_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # as JSON's readers know them

@@ -20,7 +20,6 @@ from app.errors import (
     UnsupportedType,
 )
 from app.web.context import model_server
-from app.web.echoes import cut, list_names
 from app.web.input.bodies import aside, read_body, read_plain_body
 from app.web.input.documents import check_size, is_list, open_level
 from app.web.input.forms import FORM, Part, has_more, parse_form, read_form_body
@@ -28,6 +27,7 @@ from app.web.input.options import O, check_length, read_options
 from app.web.input.tensors import B64, Base64, open_base64
 from app.web.input.urls import Fetcher
 from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
+from app.web.quoting import cut, list_names
 
 FIELD = "image"
 JSON_FIELD = "images"

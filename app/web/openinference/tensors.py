@@ -21,7 +21,6 @@ from flask import Response, g
 from app.errors import MalformedRequest
 from app.serving.image_pool import Picture
 from app.serving.prediction import Prediction, count_passing
-from app.web.echoes import abbreviate
 from app.web.input.bodies import check_rows, write_rows
 from app.web.input.documents import is_list, only_element, opened, parse_object, plain
 from app.web.input.tensors import (
@@ -34,6 +33,7 @@ from app.web.input.tensors import (
 )
 from app.web.limits import MAX_DIGITS, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID
 from app.web.openinference.schema import OutputTensor
+from app.web.quoting import abbreviate
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 INPUTS: dict[str, tuple[list[str], list[int]]] = {  # which datatypes each takes, and its shape

@@ -30,11 +30,11 @@ from app.serving.status import VersionStatus
 from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.context import model_server
-from app.web.echoes import cut
 from app.web.input.bodies import aside, check_rows, read_body, write_rows
 from app.web.input.client import routing_key, watch_client
 from app.web.input.documents import parse_object
 from app.web.limits import MAX_DIGITS
+from app.web.quoting import cut
 from app.web.tfserving.schema import (
     ModelEntry,
     ModelList,

@@ -18,7 +18,6 @@ from app.errors import MalformedRequest
 from app.serving.image_pool import Picture
 from app.serving.model import Model
 from app.serving.prediction import Prediction
-from app.web.echoes import abbreviate, cut
 from app.web.input.documents import opened, plain
 from app.web.input.tensors import (
     B64,
@@ -30,6 +29,7 @@ from app.web.input.tensors import (
     to_pictures,
     write_numbers,
 )
+from app.web.quoting import abbreviate, cut
 from app.web.tfserving.schema import SignatureDef, TensorInfo
 
 INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
