@@ -67,8 +67,9 @@ def client_of(settings):
         scoreboard = Scoreboard()
         scoreboard.enter(scoreboard.claim())
         manifest = manifest or make_manifest(make_entry("light", 4))
+        read_manifest = manifest if callable(manifest) else lambda: manifest
         load = load or (lambda _settings, _slot, entry: make_light(entry))
-        server = ModelServer(chosen, scoreboard, lambda: manifest, load)
+        server = ModelServer(chosen, scoreboard, read_manifest, load)
         servers.append(server)
         server.start()
         wait_until(lambda: server.state is not State.LOADING)

@@ -13,9 +13,12 @@ import numpy as np
 from PIL import Image
 
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Manifest
-from app.engines.outputs import Forward, Gradients, Outputs
+from app.control.manifest import Entry, Manifest
+from app.engines.engine import Forward, Gradients, Outputs
 from app.serving.model import Model
+from app.serving.prediction import HeatMapRequest, Prediction
+from app.serving.server import ModelServer
+from app.serving.traffic import Target
 
 LIGHT_GRADIENTS = np.eye(2, dtype=np.float32) * 4
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +43,15 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 30, what: str
     while not condition():
         assert time.monotonic() < until, f"not within {timeout_s} s: {what or condition}"
         gevent.sleep(0.005)
+
+
+def predict_one(
+    server: ModelServer, image: object, heat_maps: HeatMapRequest | None = None, **target: object
+) -> Prediction:
+    """Return the prediction for one image by the version that a request for ``target`` gets."""
+    servable = server.find(Target(**target))
+    (prediction,) = server.predict(servable, [image], heat_maps=heat_maps)
+    return prediction
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

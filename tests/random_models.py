@@ -7,7 +7,8 @@ import torch
 from torchvision.transforms import Compose
 
 from app.engines.conversion import convert_bundle
-from app.engines.engine import Choice, Engine, load_engine
+from app.engines.engine import Choice, Engine
+from app.engines.loader import load_engine
 from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, find_bundle
 from tests import reference

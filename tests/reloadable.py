@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.control.scanner import Manifest
+from app.control.manifest import Manifest
 from app.errors import BundleError
 from app.scoreboard import scoreboard
 from app.serving import server

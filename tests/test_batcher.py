@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gevent.event import Event
 
-from app.engines.outputs import Outputs
+from app.engines.engine import Outputs
 from app.errors import ClientGone, DeviceLost, InternalError, NotReady, OutOfMemory, QueueFull
 from app.serving.batcher import Batcher, Ticket, Timing, is_never_gone, run_forward
 from app.serving.handoff import Handoff, start_native_thread
@@ -91,7 +91,7 @@ def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
     """Submit a picture from a greenlet of its own; it returns the answer."""
 
     def request() -> float:
-        with batcher.place():
+        with batcher.slot():
             return float(batcher.submit(image(number)).logits[0])
 
     greenlet = gevent.spawn(request)
@@ -121,7 +121,7 @@ def test_an_answer_says_how_large_its_batch_was_and_who_led_it():
     with running(forward, max_batch=2) as batcher:
 
         def request(number: int) -> Timing:
-            with batcher.place():
+            with batcher.slot():
                 return batcher.submit(image(number)).timing
 
         requests = [gevent.spawn(request, 0)]
@@ -142,7 +142,7 @@ def test_an_answer_says_how_large_its_batch_was_and_who_led_it():
 def test_a_full_batch_does_not_wait():
     forward = HeldForward()
     forward.let_go()
-    with running(forward, max_batch=2, max_wait_s=60) as batcher, batcher.place():
+    with running(forward, max_batch=2, max_wait_s=60) as batcher, batcher.slot():
         requests = [ask(batcher, 1), ask(batcher, 2)]
         assert [request.get(timeout=5) for request in requests] == [2.0, 4.0]
         assert forward.batches == [[1, 2]]
@@ -159,7 +159,7 @@ def test_a_batch_waits_for_a_picture_that_is_being_decoded():
     forward = HeldForward()
     forward.let_go()
     with running(forward, max_wait_s=60) as batcher:
-        with batcher.place():  # the second request, on its way
+        with batcher.slot():  # the second request, on its way
             first = ask(batcher, 1)
             gevent.sleep(0.05)
             assert not forward.batches
@@ -171,7 +171,7 @@ def test_a_batch_waits_for_a_picture_that_is_being_decoded():
 def test_a_batch_waits_for_a_decoder_no_longer_than_it_may():
     forward = HeldForward()
     forward.let_go()
-    with running(forward, max_wait_s=0.05) as batcher, batcher.place():
+    with running(forward, max_wait_s=0.05) as batcher, batcher.slot():
         assert ask(batcher, 1).get(timeout=5) == 2.0
         assert forward.batches == [[1]]
 
@@ -183,7 +183,7 @@ def test_a_client_that_has_hung_up_is_not_computed_and_gives_its_place_back():
         wait_until(lambda: forward.batches)
 
         def request():
-            with batcher.place():
+            with batcher.slot():
                 batcher.submit(image(2), is_gone=lambda: True)
 
         gone, stayed = gevent.spawn(request), ask(batcher, 3)
@@ -200,7 +200,7 @@ def test_a_lone_picture_gets_the_whole_device_and_a_crowd_is_dealt_out_to_the_la
         whole.let_go()
         assert ask(batcher, 1).get(timeout=5) == 2.0
         assert whole.batches == [[1]]
-        with batcher.place(), batcher.place(), batcher.place():  # three more are on their way
+        with batcher.slot(), batcher.slot(), batcher.slot():  # three more are on their way
             crowd = [ask(batcher, number) for number in range(2, 7)]
             wait_until(lambda: lanes[0].batches and lanes[1].batches)
         for lane in lanes:
@@ -217,7 +217,7 @@ def test_lanes_that_wait_for_decoders_never_wait_longer_than_they_may():
     with running(double, in_lanes=[double] * 2, max_batch=4, max_wait_s=0.0001) as batcher:
 
         def request(number: int) -> float:
-            with gevent.Timeout(10), batcher.place():
+            with gevent.Timeout(10), batcher.slot():
                 gevent.sleep(number % 3 / 10_000)  # it is decoded
                 return float(batcher.submit(image(number)).logits[0])
 
@@ -241,7 +241,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(caplog):
             raise OutOfMemory("the GPU is out of memory: 3 is too many")
         return double(images)
 
-    with running(forward, max_batch=8, max_wait_s=60) as batcher, batcher.place():
+    with running(forward, max_batch=8, max_wait_s=60) as batcher, batcher.slot():
         requests = [ask(batcher, number) for number in range(8)]
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(8)]
     assert sizes == [8, 4, 2, 2, 4, 2, 2]
@@ -271,7 +271,7 @@ def test_a_request_over_the_bound_is_refused_and_a_free_place_is_given_again():
         inside = [ask(batcher, 1), ask(batcher, 2)]
         with (
             pytest.raises(QueueFull, match="2 requests are waiting; the limit is 2"),
-            batcher.place(),
+            batcher.slot(),
         ):
             pass
         forward.let_go(3)
@@ -354,7 +354,7 @@ def test_draining_answers_what_is_inside_and_refuses_what_comes():
         inside = [ask(batcher, number) for number in range(3)]
         drained = gevent.spawn(batcher.drain, 5)
         gevent.sleep(0)
-        with pytest.raises(NotReady, match="shutting down"), batcher.place():
+        with pytest.raises(NotReady, match="shutting down"), batcher.slot():
             pass
         forward.let_go(3)
         assert [request.get(timeout=5) for request in inside] == [0.0, 2.0, 4.0]
@@ -421,10 +421,14 @@ def test_a_job_runs_on_the_model_thread_between_the_batches():
         threads.append(_thread.get_ident())
         return np.float32([7])
 
-    with running(forward) as batcher, batcher.place():
+    with running(forward) as batcher, batcher.slot():
         first = ask(batcher, 0)
         wait_until(lambda: forward.batches)
-        requests = [ask(batcher, 1), gevent.spawn(batcher.do, job), gevent.spawn(batcher.do, job)]
+        requests = [
+            ask(batcher, 1),
+            gevent.spawn(batcher.run_job, job),
+            gevent.spawn(batcher.run_job, job),
+        ]
         gevent.sleep(0)  # until they wait
         requests.append(ask(batcher, 2))
         forward.let_go(2)
@@ -438,13 +442,13 @@ def test_a_job_that_fails_is_told_to_nobody_else(caplog):
     def fail():
         raise ValueError("no gradient today")
 
-    with running(double) as batcher, batcher.place():
-        failing = gevent.spawn(batcher.do, fail)
+    with running(double) as batcher, batcher.slot():
+        failing = gevent.spawn(batcher.run_job, fail)
         assert ask(batcher, 1).get(timeout=5) == 2.0
         with pytest.raises(InternalError, match="the log has the reason"):
             failing.get(timeout=5)
         with pytest.raises(OutOfMemory):
-            batcher.do(raise_out_of_memory)
+            batcher.run_job(raise_out_of_memory)
     assert "no gradient today" in caplog.text
 
 
@@ -456,9 +460,9 @@ def test_a_request_that_needs_no_forward_any_more_is_not_waited_for_and_keeps_it
     forward = HeldForward()
     forward.let_go(3)
     with running(forward, max_wait_s=60, max_queue=2) as batcher:
-        with batcher.place(), batcher.aside():
+        with batcher.slot(), batcher.without_forward():
             assert ask(batcher, 1).get(timeout=5) == 2.0  # at once, though one is inside
-            with batcher.place(), pytest.raises(QueueFull):
+            with batcher.slot(), pytest.raises(QueueFull):
                 ask(batcher, 2).get(timeout=5)
             drained = gevent.spawn(batcher.drain, 5)
             gevent.sleep(0)

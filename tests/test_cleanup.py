@@ -9,7 +9,7 @@ import pytest
 
 from app.control.cleanup import MARK, tidy
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Manifest
+from app.control.manifest import Entry, Manifest
 from app.models.artifacts import FORMAT, Artifacts
 from app.models.bundle import open_bundle
 from app.system.files import DAY_S

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from app.engines import cuda
-from app.engines import engine as engine_module
+from app.engines import cuda, loader
 from app.engines.cuda import CudaEngine
 from app.engines.cuda_errors import translate_cuda_errors
 from app.engines.eager import EagerEngine
-from app.engines.engine import Choice, load_engine
+from app.engines.engine import Choice
+from app.engines.loader import load_engine
 from app.engines.network import PixelNetwork
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory
 from app.models.artifacts import Artifacts
@@ -69,7 +69,7 @@ def test_where_the_largest_batches_find_no_room_smaller_ones_are_served(
     """Before, the warm-up asked for a batch that had been left out, and the load failed."""
     stand_in.room = 5
     monkeypatch.setattr(
-        engine_module,
+        loader,
         "open_engine",
         lambda choice, artifacts: CudaEngine(bundle, "cpu", "fp32", 16),
     )
@@ -150,7 +150,7 @@ def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path
     def run_out(*_):
         raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
 
-    monkeypatch.setattr(engine_module, "open_engine", open_engine)
+    monkeypatch.setattr(loader, "open_engine", open_engine)
     with pytest.raises(NoDeviceMemory, match="not enough memory: the GPU is out of memory"):
         load_engine(Choice("cuda", "fp32", "cuda:0", 1, 1), Artifacts(bundle, tmp_path))
     assert not hasattr(opened[0], "_network")

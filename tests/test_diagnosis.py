@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from app.control.manifest import Manifest, RejectedVersion
 from app.control.plan import fit_workers
-from app.control.scanner import Manifest, RejectedVersion
 from app.serving.diagnosis import explain_failure
 from app.serving.status import VersionStatus
 from app.system.gpus import Gpu

@@ -14,7 +14,8 @@ from torchvision.models import resnet50
 from app.engines import openvino as vino
 from app.engines.conversion import ConversionError, convert_bundle
 from app.engines.cuda import batch_sizes, prepare_network
-from app.engines.engine import Choice, load_engine
+from app.engines.engine import Choice
+from app.engines.loader import load_engine
 from app.engines.network import build_network
 from app.errors import BundleError
 from app.models.artifacts import Artifacts
@@ -206,7 +207,7 @@ def test_a_missing_network_is_told(tmp_path, own_weights):
 def test_what_the_processor_lacks_is_told(tmp_path, own_weights, monkeypatch):
     monkeypatch.setattr(vino, "INSTRUCTIONS", {"fp32": (), "bf16": ("amx_x",), "int8": ()})
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
-    usable = vino.usable_precisions(Artifacts(bundle, tmp_path / "cache"))
+    usable = vino.cpu_precisions(Artifacts(bundle, tmp_path / "cache"))
     assert usable["fp32"] == ""
     assert usable["bf16"] == "the processor has none of amx_x"
     assert "there is no int8 network" in usable["int8"]

@@ -11,8 +11,9 @@ from torchvision.models import VisionTransformer, get_model
 from app.engines import network as networks
 from app.engines.conversion import convert_bundle
 from app.engines.cuda import prepare_network
-from app.engines.engine import Choice, load_engine
+from app.engines.engine import Choice
 from app.engines.gradcam import find_gradients, give_features
+from app.engines.loader import load_engine
 from app.engines.network import build_network
 from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle

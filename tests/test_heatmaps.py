@@ -10,7 +10,7 @@ import pytest
 import requests
 from PIL import Image
 
-from app.engines.outputs import Outputs
+from app.engines.engine import Outputs
 from tests import reference
 from tests.helpers import SAMPLES, STREET, check_problem, encode, make_seeing, photo_like, see_light
 from tests.test_predict_route import send, send_json

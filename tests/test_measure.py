@@ -1,4 +1,4 @@
-"""What the probe measures on a GPU, with stand-ins for the driver and torch's allocator."""
+"""What the measure process measures on a GPU, with stand-ins for the driver and torch's allocator."""
 
 import dataclasses
 import json
@@ -13,12 +13,12 @@ from app.commands.measure import (
     MIB,
     TYPICAL_CONTEXT,
     Disturbed,
-    Need,
+    GpuMemory,
     main,
-    measure,
+    measure_footprint,
     measure_on_gpu,
 )
-from app.control.footprint import Footprint
+from app.control.footprint import Footprint, MeasureResult
 from app.errors import BundleError, NoDeviceMemory, OutOfMemory
 from app.models.bundle import find_bundle
 from app.settings import Settings
@@ -29,7 +29,7 @@ GIB = 1 << 30
 SIBLING = Footprint("cuda", "fp32", "cuda", "asked for", GIB, 3 * GIB, GIB // 2)
 
 
-class ModelConfig:
+class FakeGpu:
     """A GPU whose free memory changes, and what torch's allocator took of it."""
 
     def __init__(self, monkeypatch, free, held=None, reserved=300 * MIB, peak=500 * MIB):
@@ -56,27 +56,27 @@ class ModelConfig:
 
 
 def test_tensors_count_by_their_peak_and_the_context_beside_them(monkeypatch):
-    config = ModelConfig(monkeypatch, [10 * GIB, 10 * GIB - 900 * MIB])
-    need = measure_on_gpu(choice(), None, "GPU-1", last_try=False)
-    assert need == Need(500 * MIB + 600 * MIB, 600 * MIB)
-    assert config.loaded == ["cuda", "closed"]
+    gpu = FakeGpu(monkeypatch, [10 * GIB, 10 * GIB - 900 * MIB])
+    memory = measure_on_gpu(choice(), None, "GPU-1", is_last_try=False)
+    assert memory == GpuMemory(500 * MIB + 600 * MIB, 600 * MIB)
+    assert gpu.loaded == ["cuda", "closed"]
 
 
 def test_what_the_driver_tells_of_the_process_goes_before_a_difference(monkeypatch):
-    ModelConfig(monkeypatch, [10 * GIB, 2 * GIB], held=1000 * MIB)
-    assert measure_on_gpu(choice(), None, "GPU-1", last_try=False).context_bytes == 700 * MIB
+    FakeGpu(monkeypatch, [10 * GIB, 2 * GIB], held=1000 * MIB)
+    assert measure_on_gpu(choice(), None, "GPU-1", is_last_try=False).context_bytes == 700 * MIB
 
 
 @pytest.mark.parametrize("after_gib", [4.0, 10.1, 12.0])
 def test_a_difference_that_cannot_be_true_is_measured_again(monkeypatch, after_gib):
     """Another program took or gave back memory; before, the plan could come to have room for billions."""
     free = [10 * GIB, int(after_gib * GIB)]
-    ModelConfig(monkeypatch, free)
+    FakeGpu(monkeypatch, free)
     with pytest.raises(Disturbed):
-        measure_on_gpu(choice(), None, "GPU-1", last_try=False)
-    ModelConfig(monkeypatch, free)
-    need = measure_on_gpu(choice(), None, "GPU-1", last_try=True)
-    assert need == Need(500 * MIB + TYPICAL_CONTEXT, TYPICAL_CONTEXT)
+        measure_on_gpu(choice(), None, "GPU-1", is_last_try=False)
+    FakeGpu(monkeypatch, free)
+    memory = measure_on_gpu(choice(), None, "GPU-1", is_last_try=True)
+    assert memory == GpuMemory(500 * MIB + TYPICAL_CONTEXT, TYPICAL_CONTEXT)
 
 
 def test_measuring_again_begins_with_a_new_process(monkeypatch):
@@ -84,7 +84,7 @@ def test_measuring_again_begins_with_a_new_process(monkeypatch):
         raise Disturbed
 
     began = []
-    monkeypatch.setattr(program, "measure", disturb)
+    monkeypatch.setattr(program, "measure_footprint", disturb)
 
     def execv(program, arguments):
         began.append((program, arguments[1:]))
@@ -112,9 +112,9 @@ def full_gpu(monkeypatch):
         loaded.append(choice.engine)
         if choice.engine == "cuda":
             raise NoDeviceMemory("not enough GPU memory: CUDA out of memory")
-        return ModelConfig.__new__(ModelConfig)
+        return FakeGpu.__new__(FakeGpu)
 
-    monkeypatch.setattr(ModelConfig, "close", lambda self: None)
+    monkeypatch.setattr(FakeGpu, "close", lambda self: None)
     monkeypatch.setattr(program, "load_engine", load)
     monkeypatch.setattr(program, "free_on", lambda uuid: 0)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
@@ -126,10 +126,10 @@ def full_gpu(monkeypatch):
 def test_on_a_full_gpu_a_new_version_counts_as_the_one_before(full_gpu, settings):
     """Before, it was refused for good, though the old one would have made room for it."""
     bundle = find_bundle(ROOT / "models")
-    report = measure(settings(), bundle, SIBLING, last_try=False)
+    result = measure_footprint(settings(), bundle, SIBLING, is_last_try=False)
     assert full_gpu == ["cuda", "eager"], "the weights were looked at all the same"
-    assert report.pop("assumed") is True
-    found = Footprint(**report)
+    assert result.is_estimated
+    found = result.footprint
     assert (found.device_bytes, found.context_bytes) == (SIBLING.device_bytes, GIB // 2)
     assert "counted as the version before" in found.reason
 
@@ -138,21 +138,20 @@ def test_on_a_full_gpu_the_first_version_or_another_precision_is_refused(full_gp
     bundle = find_bundle(ROOT / "models")
     for sibling in (None, dataclasses.replace(SIBLING, precision="fp16")):
         with pytest.raises(BundleError, match="not enough GPU memory"):
-            measure(settings(), bundle, sibling, last_try=False)
+            measure_footprint(settings(), bundle, sibling, is_last_try=False)
 
 
 def test_a_gpu_that_runs_out_of_memory_is_told_in_a_sentence(monkeypatch, capsys):
     def run_out(*_, **__):
         raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
 
-    monkeypatch.setattr(program, "measure", run_out)
+    monkeypatch.setattr(program, "measure_footprint", run_out)
     monkeypatch.setattr(program, "offer_to_end", lambda: None)  # not this process
     monkeypatch.setattr(Settings, "from_env", lambda environ: None)
     main(
         "measure", str(ROOT / "models/demo/1"), "demo", "1", json.dumps(dataclasses.asdict(SIBLING))
     )
-    told = json.loads(capsys.readouterr().out)
-    assert told == {
-        "failure": "not enough memory: the GPU is out of memory: tried to allocate 2 GiB",
-        "passing": True,
-    }
+    assert MeasureResult.from_text(capsys.readouterr().out) == MeasureResult(
+        failure="not enough memory: the GPU is out of memory: tried to allocate 2 GiB",
+        is_transient=True,
+    )

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from app import metrics
-from app.control.scanner import RejectedVersion
+from app.control.manifest import RejectedVersion
 from app.errors import BundleError, QueueFull, ServingError
 from app.serving.batcher import Timing
 from app.serving.prediction import Prediction
-from app.serving.stats import MAX_LABELS, name_labels
+from app.serving.stats import MAX_LABELS, label_values
 from app.system.gpus import Gpu
 from app.web.access import MAX_ACCEPT_S, read_accept_time, read_upload_time
 from app.web.native import metrics as metrics_route
@@ -91,7 +91,7 @@ def test_a_full_queue_is_counted_where_it_is_told(client):
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 1
-    with rise(client) as counted, servable.batcher.place():
+    with rise(client) as counted, servable.batcher.slot():
         assert post(client, grey(0)).status_code == QueueFull.status
     assert counted.total("serving_errors_total", code="queue_full") == 1
 
@@ -190,7 +190,7 @@ def test_labels_beyond_the_limit_are_one():
     names = tuple(map(str, range(len(logits))))
     model = replace(make_light(make_entry()), class_names=names)
     prediction = Prediction(logits, model, Timing(0, 0, 1, True), 0, (60, 40))
-    assert name_labels(prediction) == ["0", str(MAX_LABELS - 1), "(other)", "(other)"]
+    assert label_values(prediction) == ["0", str(MAX_LABELS - 1), "(other)", "(other)"]
 
 
 # How things stand

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from app.control.models_file import read_configs
-from app.control.repository import Policy, ServedModel
+from app.control.repository import Policy, ServedModel, read_repository
 from app.errors import BundleError
 
 TEXT = """
@@ -54,7 +53,7 @@ def read(settings, tmp_path):
     def read_text(text, **rows):
         path = tmp_path / "models.config"
         path.write_text(text if isinstance(text, str) else json.dumps(text))
-        return read_configs(settings(models_file=str(path), **rows))
+        return read_repository(settings(models_file=str(path), **rows)).models
 
     return read_text
 
@@ -126,12 +125,12 @@ def test_what_cannot_be_is_told_with_its_place(read, content, told):
 
 def test_a_file_that_is_not_there_is_told(settings, tmp_path):
     with pytest.raises(BundleError, match=r"absent\.config"):
-        read_configs(settings(models_file=str(tmp_path / "absent.config")))
+        read_repository(settings(models_file=str(tmp_path / "absent.config")))
 
 
 def test_without_a_file_the_settings_name_one_model(settings, tmp_path):
     for name in ("voc", "demo"):
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "1" / "model.pth").write_bytes(b"")
-    (config,) = read_configs(settings(models=str(tmp_path), versions="all"))
+    (config,) = read_repository(settings(models=str(tmp_path), versions="all")).models
     assert config == ServedModel("voc", tmp_path / "voc", Policy(latest=0))

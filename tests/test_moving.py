@@ -12,7 +12,7 @@ from app.errors import BundleError, NotReady, ServingError, UnknownModel
 from app.scoreboard import Scoreboard, State
 from app.serving.server import ModelServer
 from app.serving.traffic import Target
-from tests.helpers import grey, make_entry, make_light, make_manifest, wait_until
+from tests.helpers import grey, make_entry, make_light, make_manifest, predict_one, wait_until
 
 
 class Stage:
@@ -42,7 +42,7 @@ class Stage:
     def ask(self, **target):
         """Return who answers, or the error."""
         try:
-            model = self.server.classify(io.BytesIO(grey(200)), target=Target(**target)).model
+            model = predict_one(self.server, io.BytesIO(grey(200)), **target).model
         except ServingError as error:
             return error.code
         return model.name, model.version
@@ -124,10 +124,10 @@ def test_a_version_that_is_being_loaded_is_not_unknown(stage):
     here.manifest = labelled(4)
     wait_until(lambda: ("voc", 4) in here.states())
     with pytest.raises(NotReady, match="voc, version 4 is being loaded") as error:
-        here.server.check_room(Target("voc", 4))
+        here.server.find(Target("voc", 4))
     assert error.value.retry_after_s
     with pytest.raises(UnknownModel):
-        here.server.check_room(Target("voc", 7))
+        here.server.find(Target("voc", 7))
 
 
 def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
@@ -139,7 +139,7 @@ def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
     assert here.ask(label="stable") == ("voc", 3)
     assert here.states() == {("voc", 3): "AVAILABLE", ("voc", 4): "END"}
     with pytest.raises(NotReady, match="voc, version 4 cannot be served"):
-        here.server.check_room(Target("voc", 4))
+        here.server.find(Target("voc", 4))
 
 
 def test_the_default_stays_while_the_new_one_fails(stage, caplog):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from app import __version__
-from app.control.scanner import RejectedVersion
+from app.control.manifest import RejectedVersion
 from app.errors import BundleError
 from tests.helpers import encode, grey, make_entry, make_manifest, photo_like, png_bomb
 

@@ -14,7 +14,8 @@ from app.commands import optimize as program
 from app.commands.optimize import decode_distinct, optimize, print_report, read_images
 from app.control.scanner import RepositoryScanner
 from app.engines import openvino as vino
-from app.engines.engine import Choice, load_engine
+from app.engines.engine import Choice
+from app.engines.loader import load_engine
 from app.errors import BundleError
 from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
@@ -96,7 +97,7 @@ def test_reduced_precisions_are_made_measured_and_then_served(
     network = artifacts.find_network("int8")
     assert read_report(path, artifacts.weights_hash, network) == report
     rows = {row.precision: row for row in report.measurements}
-    usable = vino.usable_precisions(artifacts)
+    usable = vino.cpu_precisions(artifacts)
     assert set(rows) == {name for name, reason in usable.items() if not reason}
     assert report.measured >= 299
     assert report.measured + report.calibrated == 440

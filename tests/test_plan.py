@@ -12,10 +12,10 @@ import pytest
 
 from app.control import footprint
 from app.control import plan as planning
-from app.control.footprint import Footprint
-from app.control.manifest import MANIFEST_FILE, ManifestFile, instance_id
+from app.control.footprint import Footprint, MeasureResult
+from app.control.manifest import MANIFEST_FILE, Entry, Manifest, ManifestFile, instance_id
 from app.control.plan import Placement, choose_how, current_plan, deal_out, fit_workers
-from app.control.scanner import Entry, Manifest, RepositoryScanner
+from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import find_bundle
@@ -307,7 +307,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     def fail(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(footprint, "run_probe", fail)
+    monkeypatch.setattr(footprint, "run_measure", fail)
     again = current_plan(chosen)
     assert (again.placements, again.manifest) == (plan.placements, plan.manifest)
 
@@ -393,20 +393,22 @@ def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
 
 
 def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settings, monkeypatch):
-    real = footprint.run_probe
+    real = footprint.run_measure
     asked = []
 
-    def run_probe(task, bundle, serving, sibling=None):
+    def run_measure(task, bundle, serving, sibling=None):
         asked.append((task, serving.get("SERVING_ENGINE", "auto")))
-        if task == footprint.PREPARE:
-            return {"unconvertible": "OpenVINO cannot convert it"}
-        return footprint.UNPREPARED if len(asked) == 1 else real(task, bundle, serving)
+        if task == footprint.CONVERT:
+            return MeasureResult(unconvertible="OpenVINO cannot convert it")
+        if len(asked) == 1:
+            return MeasureResult(needs_conversion=True)
+        return real(task, bundle, serving)
 
-    monkeypatch.setattr(footprint, "run_probe", run_probe)
+    monkeypatch.setattr(footprint, "run_measure", run_measure)
     monkeypatch.setattr(footprint.Artifacts, "read_footprints", lambda self: {})
     monkeypatch.setattr(footprint.Artifacts, "add_footprint", lambda *_: None)
     plan = current_plan(settings(device="cpu"))
-    assert asked == [("measure", "auto"), ("prepare", "auto"), ("measure", "eager")]
+    assert asked == [("measure", "auto"), ("convert", "auto"), ("measure", "eager")]
     assert plan.manifest.entries[0].footprint.engine == "eager"
     assert row(plan, "engine").startswith("eager, fp32: OpenVINO cannot convert it; ")
     assert "OpenVINO cannot convert it" in make_plan_failure(settings, monkeypatch, asked)
@@ -418,21 +420,21 @@ def make_plan_failure(settings, monkeypatch, asked):
     return current_plan(settings(device="cpu", engine="openvino")).manifest.failure
 
 
-def test_a_probe_that_dies_is_told_with_its_last_words(settings, monkeypatch):
+def test_a_measure_process_that_dies_is_reported_with_its_last_words(settings, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(BundleError, match=r"the probe \(measure\) ended with 1: without a word"):
-        footprint.run_probe("measure", find_bundle(ROOT / "models"), {})
+    with pytest.raises(BundleError, match=r"the measure process ended with 1: without a word"):
+        footprint.run_measure("measure", find_bundle(ROOT / "models"), {})
 
 
-def test_a_probe_that_the_kernel_ended_is_tried_again_and_told_why(tmp_path, monkeypatch):
+def test_a_measure_process_that_the_kernel_killed_is_retried_and_says_why(tmp_path, monkeypatch):
     killed = tmp_path / "python"
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(killed))
     with pytest.raises(
-        PassingFailure, match=r"\(prepare\) was killed, most likely for lack of mem"
+        PassingFailure, match=r"the convert process was killed, most likely for lack of mem"
     ):
-        footprint.run_probe("prepare", find_bundle(ROOT / "models"), {})
+        footprint.run_measure("convert", find_bundle(ROOT / "models"), {})
 
 
 def test_plan_workers_prints_the_plan_with_its_reasons():
@@ -482,7 +484,8 @@ def test_a_footprint_that_another_release_kept_is_measured_again(
 ):
     """Fewer fields and more, of other types, and no fields at all."""
     asked = []
-    monkeypatch.setattr(footprint, "run_probe", lambda *call: asked.append(call) or dict(MEASURED))
+    result = MeasureResult(Footprint(**MEASURED))
+    monkeypatch.setattr(footprint, "run_measure", lambda *call: asked.append(call) or result)
     artifacts = footprint.Artifacts(find_bundle(ROOT / "models"), tmp_path)
     artifacts.homes = (tmp_path / "beside", tmp_path / "cache")
     chosen = settings(device="cpu")
@@ -492,7 +495,7 @@ def test_a_footprint_that_another_release_kept_is_measured_again(
     assert len(asked) == 1
 
 
-def test_a_probe_counts_nothing_for_the_workers(monkeypatch):
+def test_a_measure_process_counts_nothing_for_the_workers(monkeypatch):
     """Its numbers would go into the files of the first worker's slot."""
     seen = {}
 
@@ -502,6 +505,6 @@ def test_a_probe_counts_nothing_for_the_workers(monkeypatch):
 
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "run/metrics")
     monkeypatch.setattr(subprocess, "run", run)
-    footprint.run_probe("measure", find_bundle(ROOT / "models"), {"SERVING_DEVICE": "cpu"})
+    footprint.run_measure("measure", find_bundle(ROOT / "models"), {"SERVING_DEVICE": "cpu"})
     assert seen["SERVING_DEVICE"] == "cpu"
     assert "PROMETHEUS_MULTIPROC_DIR" not in seen

@@ -333,8 +333,13 @@ def test_a_full_queue_is_told_with_when_to_come_again(client_of):
 
 
 WAYS_TO_NAME_A_MODEL = {
-    "in the query": lambda name: {"query": f"?model={name}"},
-    "in the form": lambda name: {"model": name},
+    "in the query": lambda client, path, name: send(
+        client, DARK, path=path, query=f"?model={name}"
+    ),
+    "in the form": lambda client, path, name: send(client, DARK, path=path, model=name),
+    "in the JSON": lambda client, path, name: client.post(
+        path, json={"images": [{"b64": b64(DARK)}], "model": name}
+    ),
 }
 
 
@@ -346,12 +351,45 @@ def test_a_full_model_turns_nobody_away_from_another_one(client_of, path, way):
     versions = client.application.extensions["model_server"]._registry
     versions.of_model("full")[1].batcher._max_queue = 0
 
-    def ask(name: str):
-        options = WAYS_TO_NAME_A_MODEL[way](name)
-        return send(client, DARK, path=path, **options)
+    ask = WAYS_TO_NAME_A_MODEL[way]
+    assert ask(client, path, "idle").status_code == 200
+    check_problem(ask(client, path, "full"), 429, "queue_full")
 
-    assert ask("idle").status_code == 200
-    check_problem(ask("full"), 429, "queue_full")
+
+@pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
+@pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
+def test_a_default_that_failed_turns_nobody_away_from_another_model(client_of, path, way):
+    def load(_settings, _slot, entry):
+        if entry.name == "broken":
+            raise BundleError("/secret/path is damaged")
+        return make_seeing(entry)
+
+    manifest = make_manifest(make_entry("broken", 1), make_entry("light", 1))
+    client = client_of(load, manifest)
+    ask = WAYS_TO_NAME_A_MODEL[way]
+    assert ask(client, path, "light").status_code == 200
+    refused = check_problem(ask(client, path, "broken"), 503, "not_ready")
+    assert refused == "broken cannot be served"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: send(client, b"no picture", path="/model_predict"),
+        lambda client: send(client, DARK, b"no picture", BRIGHT),
+        lambda client: send(client, b"no picture", path="/predict/heatmap"),
+        lambda client: client.post(
+            "/v1/models/light:predict",
+            json={"instances": [{"b64": b64(data)} for data in (DARK, b"no picture", BRIGHT)]},
+        ),
+    ],
+)
+def test_an_error_of_an_image_prints_nothing(client_of, capfd, ask):
+    """The hub prints whatever a greenlet raises, unless it is told that it is no error."""
+    client = client_of(lambda _settings, _slot, entry: make_seeing(entry))
+    response = ask(client)
+    assert "no picture" in response.text
+    assert capfd.readouterr().err == ""
 
 
 def test_a_model_that_failed_is_not_being_loaded(client_of):

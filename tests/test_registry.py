@@ -67,7 +67,7 @@ class Stage:
         """Return which version answers."""
         live = self.versions.of_model(name)
         batcher = live[max(live)].batcher
-        with batcher.place():
+        with batcher.slot():
             return int(batcher.submit(PIXELS).logits[0])
 
 

@@ -2,43 +2,24 @@
 
 import pytest
 
-from app.control.repository import Policy, choose_versions
+from app.control.repository import Policy
 from app.errors import SettingsError
 
-FOUR = {1: "a", 2: "b", 5: "c", 10: "d"}
-
 
 @pytest.mark.parametrize(
-    ("policy", "chosen"),
+    ("policy", "candidates", "limit"),
     [
-        ("latest:1", [10]),
-        ("latest:2", [5, 10]),
-        ("latest:9", [1, 2, 5, 10]),
-        ("all", [1, 2, 5, 10]),
-        ("2", [2]),
-        ("2,7,1", [1, 2]),
-        ("7", []),
+        ("latest:1", [10, 5, 2, 1], 1),
+        ("latest:2", [10, 5, 2, 1], 2),
+        ("all", [10, 5, 2, 1], None),
+        ("2", [2], None),
+        ("2,7,1", [2, 1], None),
+        ("7", [], None),
     ],
 )
-def test_a_policy_chooses_by_number(policy, chosen):
-    assert choose_versions(Policy.from_text(policy), FOUR, lambda *_: True) == chosen
-
-
-@pytest.mark.parametrize(
-    ("policy", "chosen"), [("latest:1", [5]), ("latest:2", [2, 5]), ("all", [1, 2, 5]), ("10", [])]
-)
-def test_a_version_that_cannot_be_served_does_not_count(policy, chosen):
-    def is_servable(version, folder):
-        assert FOUR[version] == folder
-        return version != 10
-
-    assert choose_versions(Policy.from_text(policy), FOUR, is_servable) == chosen
-
-
-def test_latest_asks_no_further_than_it_has_to():
-    asked = []
-    choose_versions(Policy(latest=2), FOUR, lambda version, _: asked.append(version) or True)
-    assert asked == [10, 5]
+def test_a_policy_names_the_versions_to_try_highest_first(policy, candidates, limit):
+    parsed = Policy.from_text(policy)
+    assert (parsed.candidates([1, 2, 5, 10]), parsed.limit) == (candidates, limit)
 
 
 @pytest.mark.parametrize("text", ["latest", "latest:0", "newest", "1,", "0", "-1", "1 2", ""])

@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
-from app.control import scanner as manifest_module
+from app.control import scanner as scanner_module
 from app.control.footprint import Footprint
-from app.control.manifest import ManifestFile, last_default
-from app.control.scanner import WATCHED, Entry, Manifest, RejectedVersion, RepositoryScanner
+from app.control.manifest import Entry, Manifest, ManifestFile, RejectedVersion, last_default
+from app.control.scanner import WATCHED, RepositoryScanner
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import write_sums
 from app.system import files
@@ -33,7 +33,7 @@ def add_version(models, version, weights=b"good", name="leaves"):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Stand for the probe: weights that say "bad" cannot be served. Returns what was measured."""
+    """Stand for the measure process: weights that say "bad" cannot be served. Returns what was measured."""
     calls = []
 
     def find_footprint(settings, artifacts, sibling=None):
@@ -42,7 +42,7 @@ def measured(monkeypatch):
             raise BundleError(f"{artifacts.bundle.weights} cannot be read as weights")
         return NEEDS
 
-    monkeypatch.setattr(manifest_module, "find_footprint", find_footprint)
+    monkeypatch.setattr(scanner_module, "find_footprint", find_footprint)
     return calls
 
 
@@ -174,7 +174,7 @@ def test_a_folder_that_cannot_be_read_unloads_nothing(scanner, models, monkeypat
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
-    monkeypatch.setattr(manifest_module, "versions_of", refuse)
+    monkeypatch.setattr(scanner_module, "versions_of", refuse)
     manifest = here.look()
     assert versions(manifest) == [3]
     assert "leaves cannot be read: " in manifest.problem
@@ -189,6 +189,29 @@ def test_the_last_version_stays_when_it_is_damaged_in_place(scanner, models):
     after = here.look()
     assert after.entries == before.entries
     assert after.rejected[0].version == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "chosen"),
+    [
+        ("latest:1", [5]),
+        ("latest:2", [2, 5]),
+        ("latest:9", [1, 2, 5]),
+        ("all", [1, 2, 5]),
+        ("10", []),
+    ],
+)
+def test_a_version_that_cannot_be_served_does_not_count(scanner, models, policy, chosen):
+    for version in (1, 2, 5, 10):
+        add_version(models, version, b"bad" if version == 10 else b"good")
+    assert versions(scanner(versions=policy).look()) == chosen
+
+
+def test_latest_checks_no_more_versions_than_it_has_to(scanner, models, measured):
+    for version in (1, 2, 5, 10):
+        add_version(models, version)
+    scanner(versions="latest:2").look()
+    assert measured == [10, 5]
 
 
 def test_several_versions_and_their_order(scanner, models):
@@ -285,7 +308,7 @@ def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
 
 def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
     program = (
-        "import os, sys; from app.control.scanner import Manifest; from app.control.manifest import ManifestFile;"
+        "import os, sys; from app.control.manifest import Manifest, ManifestFile;"
         "os.chdir(sys.argv[1]); ManifestFile('an earlier start').write(Manifest('old'));"
         "print(ManifestFile('us').try_write(Manifest('x' * 80_000))); print(os.listdir('run'))"
     )
@@ -350,7 +373,7 @@ class Clock:
 def passing(monkeypatch, scanner):
     """Stand for a probe that fails for a reason which may pass. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
-    reasons = [PassingFailure("the probe (measure) took longer than 300 s")] * 9
+    reasons = [PassingFailure("the measure process took longer than 300 s")] * 9
 
     def find_footprint(settings, artifacts, sibling=None):
         calls.append(clock.now)
@@ -358,7 +381,7 @@ def passing(monkeypatch, scanner):
             raise reasons.pop()
         return NEEDS
 
-    monkeypatch.setattr(manifest_module, "find_footprint", find_footprint)
+    monkeypatch.setattr(scanner_module, "find_footprint", find_footprint)
     here = scanner()
     here._clock = clock
     return here, clock, reasons, calls
@@ -374,7 +397,7 @@ def test_a_refusal_that_may_pass_is_tried_again_with_growing_pauses(passing, mod
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     assert versions(here.look()) == [1]
     (reason,) = told  # so the log has it once
-    assert reason.startswith("the probe (measure) took longer than 300 s; it is tried again")
+    assert reason.startswith("the measure process took longer than 300 s; it is tried again")
 
 
 def test_changed_files_are_checked_at_once_and_pauses_begin_anew(passing, models):
@@ -417,7 +440,7 @@ def test_whatever_the_folders_raise_leaves_what_is_served(scanner, models, monke
     def fail(_settings):
         raise RuntimeError("Symlink loop")
 
-    monkeypatch.setattr(manifest_module, "read_wanted", fail)
+    monkeypatch.setattr(scanner_module, "read_repository", fail)
     manifest = here.look()
     assert versions(manifest) == [1]
     assert "Symlink loop" in manifest.problem
@@ -570,8 +593,8 @@ def test_a_version_whose_network_is_gone_is_looked_at_again(scanner, models, mea
     (entry,) = here.look().entries
     network = tmp_path / "fp32-0123456789abcdef"
     network.mkdir()
-    ((key, known),) = here._checked.items()
-    here._checked[key] = dataclasses.replace(
+    ((key, known),) = here._checks.items()
+    here._checks[key] = dataclasses.replace(
         known, result=dataclasses.replace(entry, network=str(network))
     )
     here.look()

@@ -9,8 +9,9 @@ import torch
 import torchvision
 
 from app.engines.conversion import convert_bundle
-from app.engines.engine import Choice, load_engine
-from app.engines.openvino import usable_precisions
+from app.engines.engine import Choice
+from app.engines.loader import load_engine
+from app.engines.openvino import cpu_precisions
 from app.engines.self_test import make_noise
 from app.errors import BundleError
 from app.models.artifacts import Artifacts
@@ -60,7 +61,7 @@ def test_noise_is_the_same_everywhere():
 
 
 def test_what_was_converted_answers_as_torch_in_every_precision(artifacts):
-    for precision, reason in usable_precisions(artifacts).items():
+    for precision, reason in cpu_precisions(artifacts).items():
         if not reason:
             load_engine(Choice("openvino", precision, "cpu", 2, 2), artifacts)
     assert (np.abs(artifacts.read_answers()) > 0.2).any()
@@ -117,9 +118,9 @@ def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_p
     shutil.copytree(made.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
     program = (
         "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"
-        "from app.engines.conversion import convert_bundle; from app.models.artifacts import Optimized\n"
+        "from app.engines.conversion import convert_bundle; from app.models.artifacts import Artifacts\n"
         "folder = Path(sys.argv[1])\n"
-        "try: convert_bundle(Optimized(open_bundle(folder, 'own', 1), folder / 'cache'))\n"
+        "try: convert_bundle(Artifacts(open_bundle(folder, 'own', 1), folder / 'cache'))\n"
         "except Exception as error: print(type(error).__name__, str(error).replace(str(folder), ''))\n"
         "print([path.name for path in folder.rglob('*') if path.is_file()])"
     )

@@ -41,6 +41,7 @@ from tests.helpers import (
     make_manifest,
     make_seeing,
     photo_like,
+    predict_one,
     wait_until,
 )
 
@@ -95,14 +96,14 @@ def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
     config = ModelConfig(transform=InputTransform(64, 80), decision=Decision("softmax", top_k=1))
     server = serve(lambda *_: dataclasses.replace(model(forward_and_see), config=config))
     wait_until(lambda: is_ready(server))
-    assert server.classify(street()).labels() == ["Bee"]
+    assert predict_one(server, street()).labels() == ["Bee"]
     assert (seen[0] == decode_image(street(), 10**9, transform=InputTransform(64, 80))).all()
 
 
 def test_a_picture_is_answered(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
-    assert server.classify(street()).labels() == ["Cat", "Bee"]
+    assert predict_one(server, street()).labels() == ["Cat", "Bee"]
     assert server.workers.states() == {0: "ready"}
 
 
@@ -129,7 +130,7 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
     )
     wait_until(lambda: is_ready(server))
     data = encode(photo_like(1800, 1000), "JPEG")
-    server.classify(io.BytesIO(data))
+    predict_one(server, io.BytesIO(data))
     assert (seen[0] == decode_image(io.BytesIO(data), 10**9, fast=fast)).all()
     assert (seen[0] != decode_image(io.BytesIO(data), 10**9, fast=not fast)).any()
 
@@ -137,11 +138,13 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
 def test_one_bad_picture_of_many_is_its_own_error(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
-    first, broken, third = server.classify_each([street(), io.BytesIO(b"text"), street()])
+    first, broken, third = server.predict_each(
+        server.find(), [street(), io.BytesIO(b"text"), street()]
+    )
     assert first.labels() == third.labels() == ["Cat", "Bee"]
     assert isinstance(broken, UnreadableImage)
     with pytest.raises(UnknownModel):
-        server.classify_each([street()], target=Target("other"))
+        server.find(Target("other"))
 
 
 def test_an_answer_says_where_its_time_went_and_how_large_the_picture_was(serve):
@@ -149,7 +152,7 @@ def test_an_answer_says_where_its_time_went_and_how_large_the_picture_was(serve)
     wait_until(lambda: is_ready(server))
     picture = io.BytesIO(encode(photo_like(1800, 1000), "JPEG"))
     pixels = np.zeros((30, 40, 3), np.uint8)
-    answers = server.classify_each([picture, pixels])
+    answers = server.predict_each(server.find(), [picture, pixels])
     assert [answer.size for answer in answers] == [(1800, 1000), (40, 30)]
     for answer in answers:
         assert 0 < answer.decode_s < 30
@@ -168,7 +171,7 @@ def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
     wait_until(lambda: is_ready(server))
     pictures = [np.full((5, 7, 3), level, np.uint8) for level in range(8)]
     pictures[3:3] = [io.BytesIO(grey(100))]
-    answers = server.classify_many(pictures)
+    answers = server.predict(server.find(), pictures)
     assert [int(a.logits[0]) for a in answers] == [0, 1, 2, 100, 3, 4, 5, 6, 7]
     assert max(batches) > 1
 
@@ -190,10 +193,10 @@ def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serv
     server = serve(load, read_manifest=lambda: manifest[0], poll_s="0.01")
     wait_until(lambda: is_ready(server))
     picture = np.zeros((2, 2, 3), np.uint8)
-    inside = gevent.spawn(server.classify_many, [picture] * 4)
+    inside = gevent.spawn(server.predict, server.find(), [picture] * 4)
     wait_until(lambda: begun)  # then all four have their places
     manifest[0] = make_manifest(make_entry(version=2))
-    wait_until(lambda: server.ready_model().version == 2)
+    wait_until(lambda: server.find().model.version == 2)
     for _ in range(4):
         gate.put(None)
     assert {answer.model.version for answer in inside.get(timeout=5)} == {1}
@@ -212,11 +215,11 @@ def test_the_first_error_of_many_pictures_lets_the_others_go(serve):
     wait_until(lambda: is_ready(server))
     pictures = [np.zeros((2, 2, 3), np.uint8) for _ in range(7)]
     with pytest.raises(UnreadableImage):
-        server.classify_many([*pictures, io.BytesIO(b"text")])
+        server.predict(server.find(), [*pictures, io.BytesIO(b"text")])
     gevent.sleep(0.05)
     for _ in range(9):
         gate.put(None)
-    assert server.classify(street()).labels() == ["Cat", "Bee"]
+    assert predict_one(server, street()).labels() == ["Cat", "Bee"]
     assert len(computed) <= 3, "those that were let go are not computed"
 
 
@@ -229,8 +232,8 @@ def test_more_pictures_than_there_are_places_are_refused_together(serve):
             server.check_count(count)
     pictures = [np.zeros((2, 2, 3), np.uint8)] * 3
     with pytest.raises(QueueFull):
-        server.classify_many(pictures)
-    assert len(server.classify_many(pictures[:2])) == 2
+        server.predict(server.find(), pictures)
+    assert len(server.predict(server.find(), pictures[:2])) == 2
 
 
 def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
@@ -243,7 +246,7 @@ def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
     server = serve(load)
     assert server.workers.states() == {0: "loading"}
     with pytest.raises(NotReady, match="loading"):
-        server.classify(street())
+        predict_one(server, street())
     gate.put(None)
     wait_until(lambda: is_ready(server))
 
@@ -259,7 +262,7 @@ def test_a_failed_load_is_one_clear_line_and_hides_paths_from_clients(serve, cap
         "the model cannot be served: /srv/models/x/model.pth is damaged"
     ]
     with pytest.raises(NotReady, match=r"^the model cannot be served: ") as told:
-        server.classify(street())
+        predict_one(server, street())
     assert "/srv" not in str(told.value)
 
 
@@ -302,7 +305,7 @@ def test_a_model_that_failed_is_not_said_to_be_loading(serve):
     server = serve(load, lambda: manifest)
     wait_until(lambda: is_ready(server))
     with pytest.raises(NotReady, match="broken cannot be served"):
-        server.check_room(Target("broken"))
+        server.find(Target("broken"))
 
 
 def test_a_load_that_hangs_counts_as_failed_after_its_time(serve):
@@ -315,7 +318,7 @@ def test_a_load_that_hangs_counts_as_failed_after_its_time(serve):
     server = serve(load, load_timeout_s="1")
     wait_until(lambda: server.state is State.FAILED, timeout_s=5)
     with pytest.raises(NotReady, match="did not load in time"):
-        server.ready_model()
+        server.find()
     gate.put(None)  # it comes through after all
     wait_until(lambda: is_ready(server))
 
@@ -330,18 +333,18 @@ def test_a_request_ends_at_its_deadline(serve):
     server = serve(lambda *_: model(held), deadline_s="0.2")
     wait_until(lambda: is_ready(server))
     with pytest.raises(DeadlinePassed, match=r"within 0\.2 s"):
-        server.classify(street())
+        predict_one(server, street())
     gate.put(None)
     gate.put(None)
-    assert server.classify(street()).labels() == ["Cat", "Bee"]
+    assert predict_one(server, street()).labels() == ["Cat", "Bee"]
 
 
 def test_a_corrupt_image_does_not_disturb_its_neighbours(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     data = STREET.read_bytes()
-    good = [gevent.spawn(server.classify, io.BytesIO(data)) for _ in range(6)]
-    bad = [gevent.spawn(server.classify, io.BytesIO(data[:900])) for _ in range(3)]
+    good = [gevent.spawn(predict_one, server, io.BytesIO(data)) for _ in range(6)]
+    bad = [gevent.spawn(predict_one, server, io.BytesIO(data[:900])) for _ in range(3)]
     for request in good:
         assert request.get(timeout=10).labels() == ["Cat", "Bee"]
     for request in bad:
@@ -354,8 +357,8 @@ def test_a_place_is_free_again_after_a_request_of_any_outcome(serve):
     wait_until(lambda: is_ready(server))
     for _ in range(3):
         with pytest.raises(UnreadableImage):
-            server.classify(io.BytesIO(b"text"))
-        assert server.classify(street()).labels()
+            predict_one(server, io.BytesIO(b"text"))
+        assert predict_one(server, street()).labels()
 
 
 def test_stopping_answers_what_is_inside_and_refuses_what_comes(serve):
@@ -367,12 +370,12 @@ def test_stopping_answers_what_is_inside_and_refuses_what_comes(serve):
 
     server = serve(lambda *_: model(held))
     wait_until(lambda: is_ready(server))
-    inside = gevent.spawn(server.classify, street())
+    inside = gevent.spawn(predict_one, server, street())
     gevent.sleep(0.05)
     stopping = gevent.spawn(server.stop, 5)
     gevent.sleep(0)
     with pytest.raises(NotReady, match="draining"):
-        server.classify(street())
+        predict_one(server, street())
     gate.put(None)
     assert inside.get(timeout=5).labels() == ["Cat", "Bee"]
     stopping.get(timeout=5)
@@ -417,7 +420,7 @@ def canary(settings):
 
 
 def answering(server, **target):
-    model = server.classify(street(), target=Target(**target)).model
+    model = predict_one(server, street(), **target).model
     return model.name, model.version
 
 
@@ -439,10 +442,9 @@ def test_a_request_may_name_model_version_or_label(canary):
     ],
 )
 def test_what_is_not_served_is_told_with_what_is(canary, target, told):
-    for ask in (canary.check_room, canary.ready_model):
-        with pytest.raises(UnknownModel) as error:
-            ask(Target(**target))
-        assert error.value.message == told
+    with pytest.raises(UnknownModel) as error:
+        canary.find(Target(**target))
+    assert error.value.message == told
 
 
 def test_who_names_neither_is_shared_out_and_stays_where_it_is_sticky(canary):
@@ -454,7 +456,7 @@ def test_who_names_neither_is_shared_out_and_stays_where_it_is_sticky(canary):
     assert all(answering(canary, sticky=user) == before for user, before in users.items())
 
 
-STRONGEST = HeatMapRequest(lambda prediction: [prediction.strongest()])
+STRONGEST = HeatMapRequest()
 
 
 def serve_seeing(serve, gradients=LIGHT_GRADIENTS, **rows) -> ModelServer:
@@ -470,19 +472,16 @@ def quarters(*levels: int) -> np.ndarray:
     return np.stack([cells] * 3, axis=2)
 
 
-def test_a_wish_brings_the_heat_maps_of_the_classes_that_it_chooses(serve):
+def test_a_request_gets_the_heat_maps_of_the_classes_that_it_names(serve):
     server = serve_seeing(serve)
     picture = quarters(0, 51, 51, 255)
-    bright, dark = (
-        server.classify(picture, heat_maps_wanted=HeatMapRequest(lambda _, k=k: [k]))
-        for k in (0, 1)
-    )
+    bright, dark = (predict_one(server, picture, heat_maps=HeatMapRequest((k,))) for k in (0, 1))
     assert bright.heat_maps[0].values == pytest.approx(np.array([[0, 0.2], [0.2, 1]]), abs=0.03)
     assert bright.heat_maps[0].peak == pytest.approx(1, abs=0.05)
     assert dark.heat_maps[1].values == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.03)
-    assert server.classify(picture, heat_maps_wanted=STRONGEST).heat_maps.keys() == {1}
-    assert server.classify(picture).heat_maps == {}
-    both = server.classify_each([picture] * 2, heat_maps_wanted=HeatMapRequest(lambda _: [0, 1]))
+    assert predict_one(server, picture, heat_maps=STRONGEST).heat_maps.keys() == {1}
+    assert predict_one(server, picture).heat_maps == {}
+    both = server.predict_each(server.find(), [picture] * 2, heat_maps=HeatMapRequest((0, 1)))
     assert [list(each.heat_maps) for each in both] == [[0, 1], [0, 1]]
 
 
@@ -494,9 +493,7 @@ def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serv
         return LIGHT_GRADIENTS[label]
 
     server = serve_seeing(serve, gradient)
-    prediction = server.classify(
-        quarters(0, 51, 51, 255), heat_maps_wanted=HeatMapRequest(lambda _: [1, 0])
-    )
+    prediction = predict_one(server, quarters(0, 51, 51, 255), heat_maps=HeatMapRequest((1, 0)))
     assert [label for _, label in calls] == [1, 0]
     assert _thread.get_ident() not in [thread for thread, _ in calls]
     assert prediction.heat_maps[0].values.max() == 1
@@ -513,17 +510,17 @@ def test_a_model_without_heat_maps_says_so_before_it_decodes(serve, engine, told
     server = serve(lambda *_: dataclasses.replace(model(), engine=engine))
     wait_until(lambda: is_ready(server))
     with pytest.raises(NoHeatMap, match=told):
-        server.classify(io.BytesIO(b"no picture"), heat_maps_wanted=STRONGEST)
+        predict_one(server, io.BytesIO(b"no picture"), heat_maps=STRONGEST)
 
 
 def test_a_heat_map_is_drawn_over_its_picture(serve):
     server = serve_seeing(serve)
-    drawing = server.classify(
-        street(), heat_maps_wanted=dataclasses.replace(STRONGEST, style=Style())
+    drawing = predict_one(
+        server, street(), heat_maps=dataclasses.replace(STRONGEST, style=Style())
     ).drawing
     assert Image.open(io.BytesIO(drawing.png)).size == (325, 351)
-    drawn = server.classify(
-        quarters(0, 0, 0, 255), heat_maps_wanted=HeatMapRequest(lambda _: [0], Style())
+    drawn = predict_one(
+        server, quarters(0, 0, 0, 255), heat_maps=HeatMapRequest((0,), style=Style())
     ).drawing
     assert Image.open(io.BytesIO(drawn.png)).size == (16, 16)
 
@@ -535,7 +532,7 @@ def test_a_drawing_that_fails_is_its_own_error(serve, monkeypatch):
     monkeypatch.setattr(image_pool, "open_canvas", fail)
     server = serve_seeing(serve)
     with pytest.raises(UnreadableImage):
-        server.classify(street(), heat_maps_wanted=dataclasses.replace(STRONGEST, style=Style()))
+        predict_one(server, street(), heat_maps=dataclasses.replace(STRONGEST, style=Style()))
 
 
 def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
@@ -549,10 +546,10 @@ def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
     monkeypatch.setattr(image_pool, "draw_heat_map", draw)
     server = serve_seeing(serve)
     inside = gevent.spawn(
-        server.classify, street(), heat_maps_wanted=HeatMapRequest(lambda _: [0], Style())
+        predict_one, server, street(), heat_maps=HeatMapRequest((0,), style=Style())
     )
     wait_until(lambda: begun)
-    assert server.classify(street()).logits.size == 2  # others are answered meanwhile
+    assert predict_one(server, street()).logits.size == 2  # others are answered meanwhile
     stopping = gevent.spawn(server.stop, 5)
     gevent.sleep(0)
     gate.put(None)

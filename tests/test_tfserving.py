@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.control.scanner import RejectedVersion
+from app.control.manifest import RejectedVersion
 from app.errors import BundleError
 from tests.helpers import (
     STREET,
@@ -563,7 +563,7 @@ def test_the_native_routes_keep_their_form(client):
 
 def test_an_unexpected_error_is_no_more_than_that(client, caplog):
     server = client.application.extensions["model_server"]
-    server.classify_many = lambda *_, **__: 1 / 0
+    server.predict = lambda *_, **__: 1 / 0
     check_error(predict(client, {"inputs": b64(grey(0))}), 500, "under this request id")
     assert "ZeroDivisionError" in caplog.text
 

@@ -18,7 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from app.control import scanner as manifest_module
+from app.control import scanner as scanner_module
 from app.control.footprint import Footprint
 from app.control.scanner import RepositoryScanner
 from app.engines.network import build_network
@@ -612,6 +612,6 @@ def test_a_scanner_looks_at_anything_and_never_raises(
 
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch):
-    """Stand for the probe: everything that gets so far can be served."""
+    """Stand for the measure process: everything that gets so far can be served."""
     needs = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
-    monkeypatch.setattr(manifest_module, "find_footprint", lambda *_: needs)
+    monkeypatch.setattr(scanner_module, "find_footprint", lambda *_: needs)

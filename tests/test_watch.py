@@ -6,8 +6,8 @@ import pytest
 
 from app.commands import watch as program
 from app.commands.watch import MAX_PAUSE_S, follow
-from app.control.manifest import MANIFEST_FILE, ManifestFile, instance_id
-from app.control.scanner import Manifest, RepositoryScanner
+from app.control.manifest import MANIFEST_FILE, Manifest, ManifestFile, instance_id
+from app.control.scanner import RepositoryScanner
 from tests.helpers import make_entry, make_manifest
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

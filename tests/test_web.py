@@ -186,7 +186,7 @@ def test_the_root_tells_what_is_served_and_where(client):
 
 def test_an_unexpected_error_tells_the_client_the_id_and_the_log_the_rest(client, caplog):
     server = client.application.extensions["model_server"]
-    server.classify = lambda *_, **__: 1 / 0
+    server.predict = lambda *_, **__: 1 / 0
     detail = check_problem(post(client, grey(0)), 500, "internal_error")
     assert "division" not in detail
     assert "ZeroDivisionError" in caplog.text

@@ -8,7 +8,6 @@ computed nothing: at the n-th step it kills itself. What it left is given to ano
 as a server does. The last lines say how many steps there were.
 """
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -27,11 +26,12 @@ from app.commands import measure
 from app.commands.publish import publish
 from app.control import footprint
 from app.control.cleanup import tidy
-from app.control.footprint import Footprint
+from app.control.footprint import Footprint, MeasureResult
 from app.control.scanner import RepositoryScanner
 from app.engines import conversion
 from app.engines.conversion import convert_bundle
-from app.engines.engine import Choice, load_engine
+from app.engines.engine import Choice
+from app.engines.loader import load_engine
 from app.engines.self_test import make_noise
 from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, find_bundle
@@ -68,21 +68,21 @@ class Walk:
         conversion.openvino.convert_model = lambda *_, **__: openvino.Core().read_model(
             self.network
         )
-        footprint.run_probe = self.run_probe
+        footprint.run_measure = self.run_measure
 
-    def run_probe(
+    def run_measure(
         self,
         task: str,
         bundle: Bundle,
         rows: Mapping[str, str],
         _sibling: Footprint | None = None,
-    ) -> dict[str, object]:
-        """Stand for the probe: convert in this process, and do not measure again."""
-        if task == footprint.PREPARE:
-            return measure.prepare(Settings.from_env(rows), bundle)
+    ) -> MeasureResult:
+        """Stand for the measure process: convert in this process, and do not measure again."""
+        if task == footprint.CONVERT:
+            return measure.convert(Settings.from_env(rows), bundle)
         if Artifacts(bundle, self.settings.cache).find_network("fp32") is None:
-            return footprint.UNPREPARED
-        return dataclasses.asdict(Footprint("openvino", "fp32", "cpu", "asked for", 10**8))
+            return MeasureResult(needs_conversion=True)
+        return MeasureResult(Footprint("openvino", "fp32", "cpu", "asked for", 10**8))
 
     def prebuild(self) -> None:
         """Make and convert the model (in a fork: a process that has computed must not be forked)."""

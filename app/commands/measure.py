@@ -1,16 +1,14 @@
-"""The throw-away process that prepares a bundle and measures one worker.
+"""The short-lived process that converts a bundle or measures the footprint of one worker.
 
     python -m app.commands.measure TASK FOLDER NAME VERSION [SIBLING [TRIES]]
 
-``prepare`` converts the bundle for OpenVINO where that is missing (it needs torch and a gigabyte,
-which end with the process). ``measure`` loads what a worker loads and reports what it takes (``Footprint``). The last
-line on standard output is JSON: the report, or ``{"failure": why}``. Settings come from the
-environment. SIBLING is the footprint of another version of the model, as JSON.
+``convert`` makes the OpenVINO network (torch and its gigabyte end with the process). ``measure`` loads the
+model as a worker does and measures its memory. The last line on standard output is a ``MeasureResult``.
+Settings come from the environment. SIBLING is the footprint of another version of the model, as JSON.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -18,15 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.control.footprint import (
-    PREPARE,
-    PROBE_TIMEOUT_S,
-    UNPREPARED,
+    CONVERT,
+    MEASURE_TIMEOUT_S,
     Footprint,
+    MeasureResult,
     default_batch,
     planned_threads,
 )
 from app.control.plan import usable_gpus
-from app.engines.engine import Choice, load_engine
+from app.engines.engine import Choice
+from app.engines.loader import load_engine, supported_precisions
 from app.errors import BundleError, NoDeviceMemory, OutOfMemory, PassingFailure, first_line
 from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, open_bundle
@@ -36,121 +35,89 @@ from app.system.gpus import Gpu, confine_to, free_on, held_by, list_gpus
 from app.system.machine import hold_host_lock, offer_to_end, process_peak
 
 MIB = 1 << 20
-MEASURE_TRIES = 3
-# What CUDA takes of a GPU beside the tensors: its context (534 MiB on an H100) and the kernels that were used.
+MAX_TRIES = 3
+# CUDA's own memory beside the tensors: its context (534 MiB on an H100) and the kernels in use.
 LEAST_CONTEXT, TYPICAL_CONTEXT, MOST_CONTEXT = 64 * MIB, 1024 * MIB, 3072 * MIB
 
 
 class Disturbed(Exception):
-    """Another program changed the GPU's memory meanwhile."""
-
-
-def prepare(settings: Settings, bundle: Bundle) -> dict[str, object]:
-    """Convert the bundle for OpenVINO; say why where that cannot be done. Raises BundleError."""
-    from app.engines.conversion import ConversionError, convert_bundle  # noqa: PLC0415
-
-    try:
-        convert_bundle(Artifacts(bundle, settings.cache))
-    except ConversionError as error:
-        return {"unconvertible": str(error)}
-    return {"unconvertible": ""}
-
-
-def measure(
-    settings: Settings, bundle: Bundle, sibling: Footprint | None, last_try: bool
-) -> dict[str, object]:
-    """Load one worker's model, run its largest batch and report what that took.
-
-    Args:
-        settings: the settings.
-        bundle: the model.
-        sibling: what another version needs, for a GPU without room.
-        last_try: take a typical figure for what cannot be measured.
-
-    Raises:
-        BundleError: it cannot be served.
-        Disturbed: it is to be measured again.
-    """
-    import app.web.app  # noqa: PLC0415, F401  (its memory is a worker's too)
-
-    artifacts = Artifacts(bundle, settings.cache)
-    engine, gpu = choose_engine(settings)
-    if engine == "openvino" and artifacts.find_network(FP32) is None:
-        return UNPREPARED
-    usable = usable_precisions(engine, artifacts)
-    report = artifacts.read_report()
-    kind = "cuda" if gpu else "cpu"
-    precision, reason = choose_precision(report, kind, usable, settings.precision, settings.insist)
-    if kind == "cpu" and settings.device == "auto" and list_gpus():
-        reason += "; there is a GPU, but torch cannot use it: is its driver too old?"
-    max_batch = settings.max_batch or default_batch(kind)
-    device = "cpu" if gpu is None else "cuda:0" if gpu.uuid else f"cuda:{gpu.index}"
-    choice = Choice(engine, precision, device, planned_threads(settings), max_batch)
-    need, assumed = Need(), False
-    if gpu is None:
-        load_engine(choice, artifacts).close()  # warmed up with the largest batch
-    else:
-        try:
-            need = measure_on_gpu(choice, artifacts, gpu.uuid, last_try)
-        except NoDeviceMemory:
-            if sibling is None or sibling.precision != precision:
-                raise
-            # The workers fill the GPU; where a worker's two versions do not fit, the old one goes first. Here it
-            # is only made sure that the weights fit the network and answer numbers.
-            in_fp32 = Choice("eager", FP32, "cpu", planned_threads(settings), 1)
-            load_engine(in_fp32, artifacts).close()
-            need, assumed = Need(sibling.device_bytes, sibling.context_bytes), True
-            reason += "; the GPU has no room to measure it: counted as the version before"
-    footprint = Footprint(
-        engine, precision, kind, reason, process_peak(), need.device_bytes, need.context_bytes
-    )
-    return dataclasses.asdict(footprint) | ({"assumed": True} if assumed else {})
+    """Another program changed the GPU's free memory during a measurement."""
 
 
 @dataclass(frozen=True)
-class Need:
-    """What one worker needs on a GPU, in bytes, as ``Footprint`` has it."""
+class GpuMemory:
+    """GPU memory of one worker in bytes; see ``Footprint``."""
 
     device_bytes: int = 0
     context_bytes: int = 0
 
 
-def measure_on_gpu(choice: Choice, artifacts: Artifacts, uuid: str, last_try: bool) -> Need:
-    """Load an engine on a GPU while no other server's process does; return what this process took there.
+def convert(settings: Settings, bundle: Bundle) -> MeasureResult:
+    """Convert a bundle for OpenVINO. Raises BundleError."""
+    from app.engines.conversion import ConversionError, convert_bundle  # noqa: PLC0415
 
-    Tensors are counted by torch's own allocator, at their peak. Only what CUDA takes beside them (its context, the
-    kernels) is a difference of the whole GPU, where the driver does not tell it of this process.
+    try:
+        convert_bundle(Artifacts(bundle, settings.cache))
+    except ConversionError as error:
+        return MeasureResult(unconvertible=str(error))
+    return MeasureResult()
+
+
+def measure_footprint(
+    settings: Settings, bundle: Bundle, sibling: Footprint | None, is_last_try: bool
+) -> MeasureResult:
+    """Load one worker's model, run its largest batch, and measure its memory.
+
+    Args:
+        settings: the settings.
+        bundle: the model.
+        sibling: another version's footprint, the estimate for a GPU without room to measure.
+        is_last_try: estimate CUDA's context instead of raising ``Disturbed``.
 
     Raises:
-        BundleError: it cannot be served so.
-        Disturbed: the difference cannot be true.
+        BundleError: the bundle cannot be served.
+        Disturbed: the measurement has to be repeated in a new process.
     """
-    import torch  # noqa: PLC0415
+    import app.web.app  # noqa: PLC0415, F401  (a worker holds its memory too)
 
-    with hold_host_lock(uuid or choice.device, PROBE_TIMEOUT_S / 2):
-        before = free_on(uuid)
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-        engine = load_engine(choice, artifacts)
-        torch.cuda.synchronize()
-        after = free_on(uuid)
-        held = held_by(uuid, os.getpid())
-        reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
-        engine.close()
-    if held is None and before is not None and after is not None:
-        held = before - after
-    context = TYPICAL_CONTEXT if held is None else held - reserved
-    if not LEAST_CONTEXT <= context <= MOST_CONTEXT:
-        if not last_try:
-            raise Disturbed
-        context = TYPICAL_CONTEXT
-    return Need(peak + context, context)
+    artifacts = Artifacts(bundle, settings.cache)
+    engine, gpu = choose_engine(settings)
+    if engine == "openvino" and artifacts.find_network(FP32) is None:
+        return MeasureResult(needs_conversion=True)
+    choice, reason = configure(settings, artifacts, engine, gpu)
+    memory, is_estimated = GpuMemory(), False
+    if gpu is None:
+        load_engine(choice, artifacts).close()  # its warm-up runs the largest batch
+    else:
+        try:
+            memory = measure_on_gpu(choice, artifacts, gpu.uuid, is_last_try)
+        except NoDeviceMemory:
+            if sibling is None or sibling.precision != choice.precision:
+                raise
+            # The current workers fill the GPU; a worker without room for two versions unloads the old one first.
+            # The load on the CPU only verifies the weights and the outputs.
+            on_cpu = Choice("eager", FP32, "cpu", planned_threads(settings), 1)
+            load_engine(on_cpu, artifacts).close()
+            memory, is_estimated = GpuMemory(sibling.device_bytes, sibling.context_bytes), True
+            reason += "; the GPU has no room to measure it: counted as the version before"
+    device = "cuda" if gpu else "cpu"
+    footprint = Footprint(
+        engine,
+        choice.precision,
+        device,
+        reason,
+        process_peak(),
+        memory.device_bytes,
+        memory.context_bytes,
+    )
+    return MeasureResult(footprint, is_estimated)
 
 
 def choose_engine(settings: Settings) -> tuple[str, Gpu | None]:
-    """Return the engine, and the GPU to measure on or None: the emptiest of those that may be used.
+    """Return the engine, and the usable GPU with the most free memory or None.
 
     Raises:
-        BundleError: a GPU was asked for that is not there.
+        BundleError: the GPU named by SERVING_DEVICE does not exist.
     """
     if list_gpus(settings.device):
         gpu = max(usable_gpus(settings.device), key=lambda gpu: gpu.free)
@@ -166,45 +133,84 @@ def choose_engine(settings: Settings) -> tuple[str, Gpu | None]:
     return ("openvino" if settings.engine == "auto" else settings.engine), None
 
 
-def usable_precisions(engine: str, artifacts: Artifacts) -> dict[str, str]:
-    """Return every precision of an engine → empty, or why it cannot be served here."""
-    if engine == "openvino":
-        from app.engines import openvino  # noqa: PLC0415
+def configure(
+    settings: Settings, artifacts: Artifacts, engine: str, gpu: Gpu | None
+) -> tuple[Choice, str]:
+    """Return the engine's configuration, and the reason for its precision. Raises BundleError."""
+    kind = "cuda" if gpu else "cpu"
+    precision, reason = choose_precision(
+        artifacts.read_report(),
+        kind,
+        supported_precisions(engine, artifacts),
+        settings.precision,
+        settings.insist,
+    )
+    if kind == "cpu" and settings.device == "auto" and list_gpus():
+        reason += "; there is a GPU, but torch cannot use it: is its driver too old?"
+    max_batch = settings.max_batch or default_batch(kind)
+    device = "cpu" if gpu is None else "cuda:0" if gpu.uuid else f"cuda:{gpu.index}"
+    return Choice(engine, precision, device, planned_threads(settings), max_batch), reason
 
-        return openvino.usable_precisions(artifacts)
-    if engine == "cuda":
-        from app.engines import cuda  # noqa: PLC0415
 
-        return cuda.usable_precisions()
-    return {FP32: ""}
+def measure_on_gpu(choice: Choice, artifacts: Artifacts, uuid: str, is_last_try: bool) -> GpuMemory:
+    """Load an engine on a GPU, under the lock of all servers on this host, and return this process's GPU memory.
+
+    Tensors are counted by torch's allocator, at their peak. CUDA's own memory (its context, the kernels) is the
+    driver's figure for this process or, if it has none, the difference in the GPU's free memory.
+
+    Raises:
+        BundleError: the bundle cannot be served this way.
+        Disturbed: the difference is impossible.
+    """
+    import torch  # noqa: PLC0415
+
+    with hold_host_lock(uuid or choice.device, MEASURE_TIMEOUT_S / 2):
+        before = free_on(uuid)
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        engine = load_engine(choice, artifacts)
+        torch.cuda.synchronize()
+        after = free_on(uuid)
+        held = held_by(uuid, os.getpid())
+        reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
+        engine.close()
+    if held is None and before is not None and after is not None:
+        held = before - after
+    context = TYPICAL_CONTEXT if held is None else held - reserved
+    if not LEAST_CONTEXT <= context <= MOST_CONTEXT:
+        if not is_last_try:
+            raise Disturbed
+        context = TYPICAL_CONTEXT
+    return GpuMemory(peak + context, context)
 
 
 def main(
     task: str, folder: str, name: str, version: str, sibling: str = "", tries: str = "1"
 ) -> None:
-    """Do the task and report it."""
+    """Run a task and print its result."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    offer_to_end()  # a foreign model that takes too much must not end a worker
+    offer_to_end()  # the kernel ends this process rather than a worker if memory runs out
     settings = Settings.from_env(os.environ)
     try:
         bundle = open_bundle(Path(folder), name, int(version))
-        if task == PREPARE:
-            report = prepare(settings, bundle)
+        if task == CONVERT:
+            result = convert(settings, bundle)
         else:
-            known = Footprint(**json.loads(sibling)) if sibling else None
-            report = measure(settings, bundle, known, last_try=int(tries) >= MEASURE_TRIES)
+            other = Footprint(**json.loads(sibling)) if sibling else None
+            is_last_try = int(tries) >= MAX_TRIES
+            result = measure_footprint(settings, bundle, other, is_last_try)
     except BundleError as error:
-        report = {"failure": str(error), "passing": isinstance(error, PassingFailure)}
+        is_transient = isinstance(error, PassingFailure)
+        result = MeasureResult(failure=str(error), is_transient=is_transient)
     except OutOfMemory as error:
-        report = {"failure": f"not enough memory: {error.message}", "passing": True}
+        result = MeasureResult(failure=f"not enough memory: {error.message}", is_transient=True)
     except MemoryError as error:
-        report = {"failure": f"not enough memory: {first_line(error)}", "passing": True}
+        result = MeasureResult(failure=f"not enough memory: {first_line(error)}", is_transient=True)
     except OSError as error:  # a full disk, above all
-        report = {"failure": first_line(error), "passing": True}
-    except Disturbed:  # from the start: a process makes its context once
+        result = MeasureResult(failure=first_line(error), is_transient=True)
+    except Disturbed:  # in a new process, because CUDA's context is created once per process
         again = [task, folder, name, version, sibling, str(int(tries) + 1)]
         os.execv(sys.executable, [sys.executable, "-m", "app.commands.measure", *again])  # noqa: S606
-    print(json.dumps(report))
+    print(result.as_text())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import torch
 
 from app.control.footprint import default_batch
 from app.engines.conversion import convert_bundle
-from app.engines.engine import Choice, Engine, load_engine
+from app.engines.engine import Choice, Engine
+from app.engines.loader import load_engine
 from app.engines.quantisation import quantise
 from app.errors import BundleError, ServingError, SettingsError
 from app.logs import say
@@ -98,7 +99,7 @@ def candidates(artifacts: Artifacts) -> list[tuple[str, str, str]]:
     """Return (engine, precision, device) of everything that this machine can run."""
     from app.engines import openvino  # noqa: PLC0415
 
-    usable = openvino.usable_precisions(artifacts)
+    usable = openvino.cpu_precisions(artifacts)
     found = [("openvino", precision, "cpu") for precision, reason in usable.items() if not reason]
     if torch.cuda.is_available():
         found += [("cuda", precision, "cuda:0") for precision in (FP32, TF32, "fp16")]

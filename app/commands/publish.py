@@ -20,7 +20,7 @@ from pathlib import Path
 
 from app.control.footprint import find_footprint
 from app.control.manifest import last_default
-from app.control.models_file import read_wanted
+from app.control.repository import read_repository
 from app.errors import BundleError, SettingsError
 from app.logs import say
 from app.models.artifacts import Artifacts
@@ -145,24 +145,24 @@ def describe_answer(version: Path, settings: Settings) -> str:
         is_bare = model == settings.models.resolve()
         settings = dataclasses.replace(settings, models=model if is_bare else model.parent)
     try:
-        wanted = read_wanted(settings)
+        repository = read_repository(settings)
     except BundleError as error:
         return f"a server with these settings does not serve it: {error}"
-    configs = wanted.configs
-    names = [config.name for config in configs if config.folder.resolve() == model]
+    models = repository.models
+    names = [served.name for served in models if served.folder.resolve() == model]
     if not names:
         what = settings.models_file or f"SERVING_MODEL={settings.model}"
         return f"it is not served: {what} names another folder"
-    policy = configs[0].policy
+    policy = models[0].policy
     if policy.specific and int(version.name) not in policy.specific:
         return f"it is not served: only the versions {policy.specific} are wanted"
-    before = "" if wanted.is_named else last_default()
-    default = next((c.name for c in configs if c.name == before), configs[0].name)
-    told = f"it answers as {', '.join(names)}, version {int(version.name)}"
+    last = "" if repository.is_default_set else last_default()
+    default = last if last in {served.name for served in models} else models[0].name
+    answers = f"it answers as {', '.join(names)}, version {int(version.name)}"
     if default in names:
-        return f"{told}, and is the default: requests that name no model get it"
+        return f"{answers}, and is the default: requests that name no model get it"
     return (
-        f"{told}; requests that name no model go on to {default} "
+        f"{answers}; requests that name no model go on to {default} "
         "(SERVING_MODEL serves one alone, the order of a models file chooses another)"
     )
 

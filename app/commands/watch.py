@@ -11,8 +11,8 @@ import os
 import time
 
 from app.control.cleanup import tidy
-from app.control.manifest import ManifestFile
-from app.control.scanner import Entry, Manifest, RepositoryScanner
+from app.control.manifest import Entry, Manifest, ManifestFile
+from app.control.scanner import RepositoryScanner
 from app.logs import logging_config
 from app.settings import Settings
 

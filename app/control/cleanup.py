@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from app.control.scanner import Entry, Manifest
+from app.control.manifest import Entry, Manifest
 from app.errors import BundleError
 from app.models.artifacts import FORMAT, NETWORK_FOLDER, NETWORKS, Artifacts
 from app.settings import Settings

@@ -23,8 +23,8 @@ from app.control.footprint import (
     default_batch,
     share_cores,
 )
-from app.control.manifest import ManifestFile, instance_id, last_default
-from app.control.scanner import Manifest, RepositoryScanner
+from app.control.manifest import Manifest, ManifestFile, instance_id, last_default
+from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError
 from app.settings import Settings, count_cores

@@ -23,9 +23,9 @@ import torch
 from torch.fx.experimental.optimization import fuse
 
 from app.engines.cuda_errors import is_out_of_memory, translate_cuda_errors
+from app.engines.engine import Gradients, Outputs
 from app.engines.gradcam import UNTRACEABLE
 from app.engines.network import PixelNetwork, build_network
-from app.engines.outputs import Gradients, Outputs
 from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory, first_line
 from app.models.bundle import Bundle
 from app.models.precision import FP32, TF32
@@ -298,7 +298,7 @@ def batch_sizes(max_batch: int) -> list[int]:
     return sorted({size for size in powers + between if size <= max_batch} | {max_batch})
 
 
-def usable_precisions() -> dict[str, str]:
+def gpu_precisions() -> dict[str, str]:
     """Return every precision → empty, or why this GPU cannot compute in it."""
     usable = dict.fromkeys(TYPES, "")
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < TF32_CAPABILITY:

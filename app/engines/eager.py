@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from app.engines.engine import Outputs
 from app.engines.network import build_network
-from app.engines.outputs import Outputs
 from app.models.bundle import Bundle
 from app.models.precision import FP32
 

@@ -19,7 +19,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node, symbolic_trace
 from torch.fx.proxy import TraceError
 
-from app.engines.outputs import Gradients
+from app.engines.engine import Gradients
 
 # What torch.fx raises where the network's Python asks for a tensor's values, count or length.
 UNTRACEABLE = (TraceError, TypeError, RuntimeError)

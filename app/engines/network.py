@@ -20,8 +20,8 @@ import torchvision
 from torch import nn
 from torch.func import functional_call
 
+from app.engines.engine import Gradients
 from app.engines.gradcam import find_gradients, give_features
-from app.engines.outputs import Gradients
 from app.engines.weight_errors import describe_misfit, is_same_network
 from app.engines.weights import open_weights
 from app.errors import BundleError, first_line

@@ -19,7 +19,7 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import numpy as np  # noqa: E402
 import openvino  # noqa: E402
 
-from app.engines.outputs import Gradients, Outputs  # noqa: E402
+from app.engines.engine import Gradients, Outputs  # noqa: E402
 from app.engines.self_test import make_noise  # noqa: E402
 from app.errors import BundleError, first_line  # noqa: E402
 from app.models.artifacts import NETWORKS, Artifacts  # noqa: E402
@@ -149,7 +149,7 @@ def lacks(precision: str) -> str:
     return f"the processor has none of {', '.join(needed)}"
 
 
-def usable_precisions(artifacts: Artifacts) -> dict[str, str]:
+def cpu_precisions(artifacts: Artifacts) -> dict[str, str]:
     """Return every precision → empty, or why this machine cannot serve it."""
     usable = {precision: lacks(precision) for precision in NETWORKS}
     if not usable[INT8] and artifacts.find_network(INT8) is None:

@@ -1,6 +1,6 @@
 """One forward for many requests: a bounded queue in front of the model thread.
 
-Two kinds of threads meet here. The *hub* (gevent's thread) runs ``place``, ``submit``, ``drain``; each
+Two kinds of threads meet here. The *hub* (gevent's thread) runs ``slot``, ``submit``, ``drain``; each
 *model thread* runs ``run``, one for each lane of the engine. They share one queue, C's own
 ``SimpleQueue``: it blocks a real thread without the GIL, and gevent does not patch it.
 
@@ -32,7 +32,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from gevent.event import Event
 
-from app.engines.outputs import Forward
+from app.engines.engine import Forward
 from app.errors import (
     ClientGone,
     DeviceLost,
@@ -131,7 +131,7 @@ class Batcher:
         Args:
             handoff: brings the answers back.
             max_wait_s: how long the first picture of a batch waits for those that are being decoded.
-            max_queue: the most requests inside, from ``place`` to the answer.
+            max_queue: the most requests inside, from ``slot`` to the answer.
             records: records what the forwards have in hand; by default nobody else reads it.
         """
         self._handoff = handoff
@@ -139,9 +139,9 @@ class Batcher:
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
-        self._inside = 0  # requests that hold a place
+        self._in_flight = 0  # requests that hold a place
         self._submitted = 0  # those of them that have queued their picture
-        self._aside = 0  # those of them that need no forward any more
+        self._without_forward = 0  # those of them that need no forward any more
         self._in_hand: list[list[Ticket]] = []  # the batch that each lane works on
         self._tasks: list[Task | None] = []  # the forward that each lane is in
         self._cutting = native_lock()
@@ -151,39 +151,41 @@ class Batcher:
 
     # On the hub
 
-    def check_room(self) -> None:
-        """Raise what ``place`` would raise now."""
+    def check_capacity(self) -> None:
+        """Raise the error that ``slot`` would raise now."""
         if self._closing:
             raise NotReady("the server is shutting down")
-        if self._inside >= self._max_queue:
-            raise QueueFull(f"{self._inside} requests are waiting; the limit is {self._max_queue}")
+        if self._in_flight >= self._max_queue:
+            raise QueueFull(
+                f"{self._in_flight} requests are waiting; the limit is {self._max_queue}"
+            )
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         """Hold one of the ``max_queue`` places while a request is decoded, queued and computed.
 
         Raises:
             QueueFull: all places are taken.
             NotReady: the server is shutting down.
         """
-        self.check_room()
-        self._inside += 1
+        self.check_capacity()
+        self._in_flight += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self._inside -= 1
-            if not self._inside:
+            self._in_flight -= 1
+            if not self._in_flight:
                 self._idle.set()
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Keep the place, but let no batch wait for it or be dealt out because of it: it needs no forward any more."""
-        self._aside += 1
+    def without_forward(self) -> Iterator[None]:
+        """Keep the slot but stop counting the request as pending, so that no batch waits for it."""
+        self._without_forward += 1
         try:
             yield
         finally:
-            self._aside -= 1
+            self._without_forward -= 1
 
     def submit(
         self,
@@ -208,7 +210,7 @@ class Batcher:
         """
         return cast(Row, self._wait(Ticket(image, is_gone, with_features, digest)))
 
-    def do(
+    def run_job(
         self, job: Job, is_gone: Callable[[], bool] = is_never_gone, digest: bytes = b""
     ) -> np.ndarray:
         """Queue a job that needs the model thread, and wait for what it returns; else as ``submit``."""
@@ -267,7 +269,7 @@ class Batcher:
                 self._tasks[lane] = Task("the forward", time.monotonic(), digests)
                 held = self._records.hold(digests)
                 try:
-                    self._answer(part, forward_in_lane if self._crowd() >= lanes else forward)
+                    self._answer(part, forward_in_lane if self._pending() >= lanes else forward)
                 except DeviceLost:
                     self._records.keep_only(())  # the device is to blame, no image
                     raise
@@ -302,7 +304,7 @@ class Batcher:
         ticket = self._queue.get()
         lanes = len(self._in_hand)
         share = (
-            max_batch if lanes == 1 else min(max_batch, -(-self._crowd() // lanes))
+            max_batch if lanes == 1 else min(max_batch, -(-self._pending() // lanes))
         )  # rounded up
         while ticket is not None:
             if self._is_wanted(ticket):
@@ -322,14 +324,14 @@ class Batcher:
             return self._queue.get_nowait()
         except Empty:
             left_s = batch[0].submitted + self._max_wait_s - time.monotonic() if batch else 0
-            being_decoded = self._crowd() - self._submitted
+            being_decoded = self._pending() - self._submitted
             if left_s <= 0 or being_decoded <= 0:
                 raise
         return self._queue.get(timeout=left_s)
 
-    def _crowd(self) -> int:
+    def _pending(self) -> int:
         """Return how many requests need a forward, now or soon."""
-        return self._inside - self._aside
+        return self._in_flight - self._without_forward
 
     def _is_wanted(self, ticket: Ticket) -> bool:
         """Tell whether anybody waits for this answer; let go of a client that has hung up."""

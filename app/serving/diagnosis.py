@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.control.scanner import FOLDERS
+from app.control.manifest import FOLDERS
 from app.errors import first_line
 from app.serving.status import VersionStatus
 

@@ -21,13 +21,12 @@ from PIL import Image
 from app.control.budgets import SMALL_DECODE_BYTES
 from app.models.precision import FP32
 from app.processing.decoding import open_image
-from app.processing.heatmap import Drawing, Style, draw_heat_map, open_canvas
-from app.processing.images import prepare_image, prepare_pixels
+from app.processing.heatmap import Drawing, HeatMap, Style, draw_heat_map, open_canvas
+from app.processing.images import InputTransform, prepare_image, prepare_pixels
 from app.processing.memory import check_memory, estimate_canvas_bytes, estimate_decode_bytes
 from app.quarantine import Quarantine, Records
 from app.serving.handoff import Handoff
 from app.serving.model import Model
-from app.serving.prediction import Prediction
 from app.serving.thread_pool import NativePool, Task
 from app.settings import Settings
 
@@ -106,10 +105,18 @@ class ImagePool:
         return self._run(partial(self._decode, picture, model, fast), picture, on_trial)
 
     def draw(
-        self, picture: Picture, prediction: Prediction, style: Style, *, on_trial: bool = False
+        self,
+        picture: Picture,
+        heat_map: HeatMap,
+        transform: InputTransform,
+        style: Style,
+        *,
+        on_trial: bool = False,
     ) -> Drawing:
-        """Return a prediction's first heat map over its picture. Raises as ``decode``."""
-        return self._run(partial(self._draw, picture, prediction, style), picture, on_trial)
+        """Draw a heat map over its image. Raises the errors of ``decode``."""
+        return self._run(
+            partial(self._draw, picture, heat_map, transform, style), picture, on_trial
+        )
 
     def _run(self, work: Callable[[Admission], T], picture: Picture, on_trial: bool) -> T:
         """Have work done in the lane that the picture belongs to."""
@@ -137,14 +144,18 @@ class ImagePool:
         return Decoded(image, size, admission.digest)
 
     def _draw(
-        self, picture: Picture, prediction: Prediction, style: Style, admission: Admission
+        self,
+        picture: Picture,
+        heat_map: HeatMap,
+        transform: InputTransform,
+        style: Style,
+        admission: Admission,
     ) -> Drawing:
-        settings, transform = self._settings, prediction.model.config.transform
+        settings = self._settings
         if not isinstance(picture, np.ndarray):
             opened = open_image(picture, settings.max_pixels)
             admission.check(opened, estimate_canvas_bytes(opened, settings.exif_rotate))
         canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
-        heat_map = next(iter(prediction.heat_maps.values()))
         return draw_heat_map(canvas, heat_map, transform, style)
 
     def _may_be_fast(self, model: Model) -> bool:

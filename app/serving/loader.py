@@ -7,9 +7,9 @@ from functools import partial
 
 from gevent.monkey import is_module_patched
 
+from app.control.manifest import Entry
 from app.control.plan import choose_how, current_plan, room_on_device
-from app.control.scanner import Entry
-from app.engines.engine import load_engine
+from app.engines.loader import load_engine
 from app.errors import BundleError
 from app.serving.model import Model
 from app.settings import Settings

@@ -7,6 +7,7 @@ no batch ever mixes versions, and to retire one is to let its queue run dry.
 from __future__ import annotations
 
 import logging
+import time
 from _queue import SimpleQueue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from typing import TypedDict
 import numpy as np
 from gevent.event import Event
 
-from app.engines.outputs import Forward, Gradients
+from app.engines.engine import Forward, Gradients
 from app.errors import NoHeatMap
 from app.models.config import DEFAULT, ModelConfig
 from app.processing.heatmap import HeatMap, make_heat_map
@@ -58,15 +59,17 @@ class Model:
     gradients: Gradients = None
     close: Callable[[], None] = lambda: None  # gives its memory back; nothing is asked of it then
 
-    def no_heat_map(self) -> NoHeatMap:
-        """Return why a model without gradients has no heat maps, and what would help."""
+    def check_heat_maps(self) -> None:
+        """Raise NoHeatMap if the engine gives no gradients; the text names a cure."""
+        if self.gradients is not None:
+            return
         which = f"{self.name} ({self.config.architecture})"
         if self.engine == "openvino":
-            return NoHeatMap(
+            raise NoHeatMap(
                 f"{which} has no heat maps on the engine openvino; SERVING_ENGINE=eager computes them"
                 " for every network that pools a feature map"
             )
-        return NoHeatMap(f"{which} pools no feature map that a heat map could be made of")
+        raise NoHeatMap(f"{which} pools no feature map that a heat map could be made of")
 
     def about(self) -> About:
         """Return who it is and how it runs."""
@@ -116,6 +119,9 @@ class Servable:
         self._on_death = on_death
         self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item for each lane that did
         self._retiring = False
+        self._leases = 0  # requests that have found this version and are not answered yet
+        self._unleased = Event()
+        self._unleased.set()
         self._ended = Event()
 
     def start(self) -> None:
@@ -125,10 +131,37 @@ class Servable:
         for lane, forward in enumerate(lanes):
             start_native_thread(partial(self._run_lane, lane, forward, len(lanes)))
 
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """Keep the version answering while the block runs: ``retire`` waits for it."""
+        self._leases += 1
+        self._unleased.clear()
+        try:
+            yield
+        finally:
+            self._leases -= 1
+            if not self._leases:
+                self._unleased.set()
+
+    def check_capacity(self) -> None:
+        """Fail fast: raise before the body is read if the request could not be answered now.
+
+        Raises:
+            QueueFull: ``max_queue`` images are in flight.
+            NotReady: the server is shutting down.
+        """
+        self.batcher.check_capacity()
+
     def retire(self, timeout_s: float) -> bool:
-        """Answer what is inside and end the threads, at most ``timeout_s`` seconds; tell whether all were answered."""
+        """Wait for the leases, answer the requests in flight, end the threads.
+
+        Returns:
+            Whether that took at most ``timeout_s`` seconds, so that all were answered.
+        """
+        until = time.monotonic() + timeout_s
+        self._unleased.wait(timeout_s)
         self._retiring = True
-        drained = self.batcher.drain(timeout_s)
+        drained = self.batcher.drain(max(0.0, until - time.monotonic()))
         self._ended.wait(timeout_s)
         return drained
 
@@ -146,14 +179,15 @@ class Servable:
             ServingError: as ``Batcher.submit``, where the gradients are to be computed.
         """
         gradients = self.model.gradients
+        self.model.check_heat_maps()
         if gradients is None or features is None:
-            raise self.model.no_heat_map()
+            raise NoHeatMap(f"{self.model.name} has given no feature map for this image")
         if not callable(gradients):
             return {label: make_heat_map(features, gradients[label]) for label in classes}
         # One at a time: other requests' batches go in between.
         return {
             label: make_heat_map(
-                features, self.batcher.do(partial(gradients, features, label), is_gone, digest)
+                features, self.batcher.run_job(partial(gradients, features, label), is_gone, digest)
             )
             for label in classes
         }

@@ -1,12 +1,15 @@
-"""The answer to one picture: the network's outputs, who gave them, and where the time went."""
+"""Predictions: the outputs for one image, the classes that pass, and the heat maps that a request asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
+from app.errors import InvalidOption
+from app.processing.decision import Decision
 from app.processing.heatmap import Drawing, HeatMap, Style
 from app.serving.batcher import Timing
 from app.serving.model import Model
@@ -14,16 +17,16 @@ from app.serving.model import Model
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to one picture.
+    """The answer to one image.
 
     Attributes:
         logits: (classes,) float32, in the order of ``model.class_names``.
-        model: who answered.
-        timing: how long it waited, and how long the forward took.
+        model: the model that computed them.
+        timing: the wait for the forward and the forward itself.
         decode_s: waiting for a decode thread, and decoding.
-        size: the picture's width and height in pixels, as its file has them.
-        heat_maps: those that were wished for, by class.
-        drawing: the first of them as it was wished for.
+        size: width and height of the image in px, as in its file.
+        heat_maps: the requested heat maps, by class.
+        drawing: the first of them, drawn over the image if that was requested.
     """
 
     logits: np.ndarray
@@ -38,32 +41,62 @@ class Prediction:
         """Return each class's score by the model's activation: (classes,) float32 in 0..1."""
         return self.model.config.decision.scores(self.logits)
 
-    def passing(self) -> list[int]:
-        """Return the classes that pass by the model's rule, by rising logit."""
-        return self.model.config.decision.choose(self.logits)
-
-    def strongest(self) -> int:
-        """Return the class with the largest logit."""
-        return int(np.argmax(np.nan_to_num(self.logits, nan=-np.inf)))
+    @cached_property
+    def passing(self) -> tuple[int, ...]:
+        """The classes that pass by the model's own rule, by rising logit."""
+        return tuple(self.model.config.decision.choose(self.logits))
 
     def labels(self) -> list[str]:
         """Return the names of the classes that pass, by rising logit."""
-        return [self.model.class_names[index] for index in self.passing()]
+        return [self.model.class_names[index] for index in self.passing]
 
 
 def count_passing(predictions: Sequence[Prediction]) -> int:
-    """Return how many classes pass in all of them together."""
-    return sum(len(prediction.passing()) for prediction in predictions)
+    """Return how many classes pass, in all predictions together."""
+    return sum(len(prediction.passing) for prediction in predictions)
+
+
+@dataclass(frozen=True)
+class ClassRule:
+    """A request's own rule for the classes to list.
+
+    Attributes:
+        decision: the classes that pass.
+        limit: the most classes to select; None is no limit.
+    """
+
+    decision: Decision
+    limit: int | None = None
+
+    def select(self, logits: np.ndarray) -> list[int]:
+        """Return the classes that pass, the strongest first, for (classes,) logits."""
+        return self.decision.choose(logits)[::-1][: self.limit]
 
 
 @dataclass(frozen=True)
 class HeatMapRequest:
-    """Which heat maps a request wants.
+    """The heat maps that a request asks for: of given classes, by a rule, or of the strongest class.
 
     Attributes:
-        choose: returns the classes, once the logits are there; may raise a ServingError.
-        style: how the first of them is to be drawn over the picture; None draws nothing.
+        classes: indices of classes.
+        rule: selects the classes of each image; used if ``classes`` is empty.
+        style: draws the first heat map over the image; None draws nothing.
+        limit: the most heat maps for all images of the request; None is no limit.
     """
 
-    choose: Callable[[Prediction], Sequence[int]]
+    classes: tuple[int, ...] = ()
+    rule: ClassRule | None = None
     style: Style | None = None
+    limit: int | None = None
+
+    def select(self, logits: np.ndarray) -> Sequence[int]:
+        """Return the classes of one image that get a heat map, for its (classes,) logits."""
+        if self.classes:
+            return self.classes
+        if self.rule is not None:
+            return self.rule.select(logits)
+        return [int(np.argmax(np.nan_to_num(logits, nan=-np.inf)))]
+
+
+class TooManyHeatMaps(InvalidOption):
+    """The images of a request need more heat maps than ``HeatMapRequest.limit``."""

@@ -18,7 +18,8 @@ from typing import NoReturn, TypeVar
 
 import gevent
 
-from app.control.scanner import RETRY_MOST_S, RETRY_S, Entry, Key, Manifest
+from app.control.manifest import Entry, Key, Manifest
+from app.control.scanner import RETRY_MOST_S, RETRY_S
 from app.errors import BundleError
 from app.serving.handoff import Handoff, start_native_thread
 from app.serving.model import Model, Servable

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from app.control.scanner import Key, Manifest
+from app.control.manifest import Key, Manifest
 from app.errors import NotReady, UnknownModel
 from app.serving.traffic import Target, choose_version, resolve_shares
 

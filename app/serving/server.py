@@ -9,16 +9,18 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 from weakref import WeakSet
 
 import gevent
+import numpy as np
 
+from app.control.manifest import Entry, Manifest, RejectedVersion
 from app.control.plan import current_plan, lacking_room
-from app.control.scanner import Entry, Manifest, RejectedVersion
 from app.errors import MalformedRequest, NotReady, ServingError
+from app.processing.heatmap import HeatMap
 from app.scoreboard import Scoreboard, State
 from app.serving.batcher import is_never_gone
 from app.serving.byte_budget import ByteBudget
@@ -29,7 +31,7 @@ from app.serving.image_pool import ImagePool, Picture
 from app.serving.in_flight import InFlight
 from app.serving.loader import load_model
 from app.serving.model import Model, Servable
-from app.serving.prediction import HeatMapRequest, Prediction
+from app.serving.prediction import HeatMapRequest, Prediction, TooManyHeatMaps
 from app.serving.registry import ModelRegistry
 from app.serving.stats import ModelStats, stats_of
 from app.serving.status import VersionStatus
@@ -47,6 +49,37 @@ ASIDE_S = 0.2  # for the worker to stop accepting, and for what it has accepted 
 DRAIN_S = 40  # a worker that drains has ended by then: Gunicorn's graceful_timeout, and a little
 PARSING_THREADS = 2  # large bodies parsed at once in a worker
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Call:
+    """The request that a set of images belongs to.
+
+    Attributes:
+        servable: the version that answers.
+        is_gone: returns whether the client has disconnected; safe on any thread.
+        heat_maps: the heat maps to compute.
+        left_s: the time left for its images.
+        maps: heat maps of all its images so far.
+    """
+
+    servable: Servable
+    is_gone: Callable[[], bool]
+    heat_maps: HeatMapRequest | None
+    left_s: float
+    maps: int = 0
+
+    def select_heat_maps(self, logits: np.ndarray) -> Sequence[int]:
+        """Return the classes of one image that get a heat map. Raises TooManyHeatMaps."""
+        if self.heat_maps is None:
+            return ()
+        classes, limit = self.heat_maps.select(logits), self.heat_maps.limit
+        self.maps += len(classes)
+        if limit is not None and self.maps > limit:
+            raise TooManyHeatMaps(
+                f"the request wants {self.maps:,} heat maps or more; the limit is {limit}"
+            )
+        return classes
 
 
 class ModelServer:
@@ -129,15 +162,18 @@ class ModelServer:
         self._image_pool.close()
         self._parsing.close()
 
-    def check_room(self, target: Target = ANY) -> None:
-        """Refuse a request that would be refused anyway, before its body is read.
+    def find(self, target: Target = ANY) -> Servable:
+        """Return the live version that answers a request; a request asks once.
+
+        A request that goes on waiting for its body holds the version by ``Servable.lease``.
 
         Raises:
-            UnknownModel: that is not served.
-            NotReady: there is no model, or not any more.
-            QueueFull: ``max_queue`` requests are inside.
+            UnknownModel: no such model, version or label is served.
+            NotReady: it is not live yet, or not any more.
         """
-        self._find(target).batcher.check_room()
+        if self.state is not State.READY:
+            raise NotReady(self._failure or f"the model is {self.state.name.lower()}")
+        return self._registry.find(target)
 
     @property
     def most_pictures(self) -> int:
@@ -156,151 +192,103 @@ class ModelServer:
                 f"the request has {pictures:,} pictures; 1 to {limit:,} are taken"
             )
 
-    def classify(
+    def predict(
         self,
-        picture: Picture,
+        servable: Servable,
+        images: Sequence[Picture],
         is_gone: Callable[[], bool] = is_never_gone,
-        target: Target = ANY,
-        heat_maps_wanted: HeatMapRequest | None = None,
-    ) -> Prediction:
-        """Answer one picture.
+        heat_maps: HeatMapRequest | None = None,
+    ) -> list[Prediction]:
+        """Predict the images of one request side by side: decode, submit, forward, decide.
 
         Args:
-            picture: the uploaded file, open in binary mode, or its pixels.
-            is_gone: tells whether the client has hung up; safe on any thread.
-            target: who shall answer.
-            heat_maps_wanted: which heat maps come with the answer.
+            servable: the version that ``find`` has returned.
+            images: files open in binary mode, or RGB pixels, (height, width, 3) uint8.
+            is_gone: returns whether the client has disconnected; safe on any thread.
+            heat_maps: the heat maps to compute.
 
         Raises:
-            ServingError: any of them; see ``errors``.
+            ServingError: the first error of any image; the others are cancelled.
         """
-        servable = self._find(target)
-        outcome = self._answer(
-            servable, picture, is_gone, heat_maps_wanted, self.deadlines.left_s()
-        )
-        if isinstance(outcome, ServingError):
-            raise outcome
-        return outcome
-
-    def classify_many(
-        self,
-        pictures: Sequence[Picture],
-        is_gone: Callable[[], bool] = is_never_gone,
-        target: Target = ANY,
-    ) -> list[Prediction]:
-        """Answer the pictures of one request, all by the same version, side by side; else as ``classify``.
-
-        Raises:
-            ServingError: the first that any of them meets; the others are let go.
-        """
-        waiting = self._begin(pictures, is_gone, target)
+        call = Call(servable, is_gone, heat_maps, self.deadlines.left_s())
+        if len(images) == 1:
+            return [self._answer(call, images[0])]
+        greenlets = [gevent.spawn(self._answer, call, image) for image in images]
         try:
-            for done in gevent.iwait(waiting):
-                if isinstance(outcome := done.get(), ServingError):
-                    raise outcome
+            gevent.joinall(greenlets, raise_error=True)
         finally:
-            gevent.killall(waiting, block=False)
-        return [cast(Prediction, greenlet.value) for greenlet in waiting]
+            gevent.killall(greenlets, block=False)
+        return [cast(Prediction, greenlet.value) for greenlet in greenlets]
 
-    def classify_each(
+    def predict_each(
         self,
-        pictures: Sequence[Picture],
+        servable: Servable,
+        images: Sequence[Picture],
         is_gone: Callable[[], bool] = is_never_gone,
-        target: Target = ANY,
-        heat_maps_wanted: HeatMapRequest | None = None,
+        heat_maps: HeatMapRequest | None = None,
     ) -> list[Prediction | ServingError]:
-        """Answer the pictures of one request as ``classify_many``; one's error is returned in its place.
+        """Predict as ``predict`` does, but return the error of each image that fails in its place.
 
         Raises:
-            ServingError: what concerns them all: ``UnknownModel``, ``NotReady``.
+            TooManyHeatMaps: the images need more heat maps than the request may have.
         """
-        waiting = self._begin(pictures, is_gone, target, heat_maps_wanted)
+        call = Call(servable, is_gone, heat_maps, self.deadlines.left_s())
+        greenlets = [gevent.spawn(self._answer, call, image) for image in images]
         try:
-            return [greenlet.get() for greenlet in waiting]
+            gevent.joinall(greenlets)
         finally:
-            gevent.killall(waiting, block=False)
+            gevent.killall(greenlets, block=False)
+        outcomes: list[Prediction | ServingError] = []
+        for greenlet in greenlets:
+            error = greenlet.exception
+            if isinstance(error, ServingError) and not isinstance(error, TooManyHeatMaps):
+                outcomes.append(error.with_traceback(None))
+            else:
+                outcomes.append(greenlet.get())
+        return outcomes
 
-    def _begin(
-        self,
-        pictures: Sequence[Picture],
-        is_gone: Callable[[], bool],
-        target: Target,
-        heat_maps_wanted: HeatMapRequest | None = None,
-    ) -> list[gevent.Greenlet[..., Prediction | ServingError]]:
-        """Start a greenlet for each picture; all go to the same version."""
-        servable, left_s = self._find(target), self.deadlines.left_s()
-        return [
-            gevent.spawn(self._answer, servable, picture, is_gone, heat_maps_wanted, left_s)
-            for picture in pictures
-        ]
-
-    def _answer(
-        self,
-        servable: Servable,
-        picture: Picture,
-        is_gone: Callable[[], bool],
-        heat_maps_wanted: HeatMapRequest | None,
-        left_s: float,
-    ) -> Prediction | ServingError:
-        """Answer one picture, and count what became of it; errors are returned, as ``_attempt`` does."""
-        outcome = self._attempt(servable, picture, is_gone, heat_maps_wanted, left_s)
-        self._stats(servable.model).count(outcome)
-        return outcome
-
-    def _attempt(
-        self,
-        servable: Servable,
-        picture: Picture,
-        is_gone: Callable[[], bool],
-        heat_maps_wanted: HeatMapRequest | None,
-        left_s: float,
-    ) -> Prediction | ServingError:
-        """Answer one picture; an error is returned, because gevent prints what a greenlet raises."""
-        model = servable.model
-        if heat_maps_wanted is not None and model.gradients is None:
-            return model.no_heat_map()
+    def _answer(self, call: Call, image: Picture) -> Prediction:
+        """Predict one image within the deadline and the limit of the queue, and count the outcome."""
+        stats = self._stats(call.servable.model)
         try:
+            if call.heat_maps is not None:
+                call.servable.model.check_heat_maps()
             with (
-                gevent.Timeout(left_s, self.deadlines.error()),
-                servable.batcher.place(),
-                self._stats(model).inside(),
+                gevent.Timeout(call.left_s, self.deadlines.error()),
+                call.servable.batcher.slot(),
+                stats.in_flight(),
             ):
-                return self._trials.run(
-                    partial(self._predict, servable, picture, is_gone, heat_maps_wanted)
-                )
+                prediction = self._trials.run(partial(self._predict, call, image))
         except ServingError as error:
-            return error.with_traceback(
-                None
-            )  # which holds the picture: whoever keeps the error would too
+            stats.count_error(error)
+            # Its frames hold the decoded image, which would live as long as the error does.
+            raise error.with_traceback(None) from None
+        stats.count(prediction)
+        return prediction
 
-    def _predict(
-        self,
-        servable: Servable,
-        picture: Picture,
-        is_gone: Callable[[], bool],
-        heat_maps_wanted: HeatMapRequest | None,
-        on_trial: bool,
-    ) -> Prediction:
-        """Answer one picture that holds its place. Raises NeedsTrial unless it is on trial."""
-        began = time.monotonic()
-        decoded = self._image_pool.decode(picture, servable.model, on_trial=on_trial)
+    def _predict(self, call: Call, image: Picture, on_trial: bool) -> Prediction:
+        """Predict one image that holds a slot. Raises NeedsTrial for a suspect that is not on trial."""
+        servable, model, began = call.servable, call.servable.model, time.monotonic()
+        decoded = self._image_pool.decode(image, model, on_trial=on_trial)
         decode_s = time.monotonic() - began
         row = servable.batcher.submit(
-            decoded.image, is_gone, heat_maps_wanted is not None, decoded.digest
+            decoded.image, call.is_gone, call.heat_maps is not None, decoded.digest
         )
-        prediction = Prediction(row.logits, servable.model, row.timing, decode_s, decoded.size)
-        if heat_maps_wanted is None:
-            return prediction
-        classes = heat_maps_wanted.choose(prediction)
-        maps = servable.explain(row.features, classes, is_gone, decoded.digest)
-        prediction = replace(prediction, heat_maps=maps)
-        if heat_maps_wanted.style is None:
-            return prediction
-        with servable.batcher.aside():
-            drawing = self._image_pool.draw(
-                picture, prediction, heat_maps_wanted.style, on_trial=on_trial
-            )
-        return replace(prediction, drawing=drawing)
+        maps: dict[int, HeatMap] = {}
+        drawing = None
+        if call.heat_maps is not None:
+            classes = call.select_heat_maps(row.logits)
+            maps = servable.explain(row.features, classes, call.is_gone, decoded.digest)
+            if call.heat_maps.style is not None:
+                with servable.batcher.without_forward():
+                    drawing = self._image_pool.draw(
+                        image,
+                        maps[classes[0]],
+                        model.config.transform,
+                        call.heat_maps.style,
+                        on_trial=on_trial,
+                    )
+        return Prediction(row.logits, model, row.timing, decode_s, decoded.size, maps, drawing)
 
     def run_aside(self, data: bytes, work: Callable[[], T]) -> T:
         """Run work on a client's bytes on a native thread, while the hub goes on; return or raise what it does.
@@ -328,10 +316,6 @@ class ModelServer:
         """
         return self._bodies.hold(size, self._settings.deadline_s / 2)
 
-    def ready_model(self, target: Target = ANY) -> Model:
-        """Return what would answer. Raises UnknownModel or NotReady."""
-        return self._find(target).model
-
     def statuses(self, name: str = "") -> list[VersionStatus]:
         """Return how each known version of a model stands, rising; of every model, where none is named."""
         return [each for each in self._registry.statuses() if name in ("", each.name)]
@@ -339,12 +323,6 @@ class ModelServer:
     def rejected(self) -> tuple[RejectedVersion, ...]:
         """Return the versions that were found and are not served."""
         return self._registry.wanted.rejected
-
-    def _find(self, target: Target) -> Servable:
-        """Return what answers; see ``classify``."""
-        if self.state is not State.READY:
-            raise NotReady(self._failure or f"the model is {self.state.name.lower()}")
-        return self._registry.find(target)
 
     def _stats(self, model: Model) -> ModelStats:
         """Return what counts a model's pictures in this worker."""

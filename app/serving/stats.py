@@ -1,4 +1,4 @@
-"""What the pictures of one worker are counted as: the one place where the way of a picture meets the metrics."""
+"""Metrics of the images that one worker predicts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ OTHER_LABEL = "(other)"
 
 
 class ModelStats:
-    """Counts what becomes of the pictures that one version is asked about. Methods run on the hub.
+    """The counters of one version of a model. Methods run on the hub.
 
-    The metrics' series are looked up once and kept: that halves what counting costs.
+    The series are looked up once and kept, which halves the cost of counting.
     """
 
     def __init__(self, worker: int, model: str, version: int) -> None:
-        """Count for a version of a model in the worker of a slot."""
         own = model, str(version)
         self._depth: Gauge = metrics.queue_depth.labels(str(worker), *own)
         self._decode: Histogram = metrics.decode_seconds.labels(*own)
@@ -35,33 +34,34 @@ class ModelStats:
         self._batch: Histogram = metrics.batch_size.labels(*own)
         self._outcome = cache(lambda outcome: metrics.pictures.labels(*own, outcome))
         self._label = cache(lambda label: metrics.labels_given.labels(*own, label))
-        self._outcome(ANSWERED)  # so that the first is a rise from 0 already
+        self._outcome(ANSWERED)  # so that the first one is a rise from 0
 
-    def inside(self) -> AbstractContextManager[None]:
-        """Count a picture as inside the worker while the block runs."""
+    def in_flight(self) -> AbstractContextManager[None]:
+        """Count an image as in flight while the block runs."""
         return self._depth.track_inprogress()
 
-    def count(self, outcome: Prediction | ServingError) -> None:
-        """Count what became of a picture."""
-        if isinstance(outcome, ServingError):
-            self._outcome(outcome.code).inc()
-            return
+    def count_error(self, error: ServingError) -> None:
+        """Count an image that failed."""
+        self._outcome(error.code).inc()
+
+    def count(self, prediction: Prediction) -> None:
+        """Count an image that was answered, its times and its labels."""
         self._outcome(ANSWERED).inc()
-        self._decode.observe(outcome.decode_s)
-        self._queue.observe(outcome.timing.queue_s)
-        self._forward.observe(outcome.timing.forward_s)
-        if outcome.timing.leads:
-            self._computing.inc(outcome.timing.forward_s)
-            self._batch.observe(outcome.timing.batch)
-        for label in name_labels(outcome):
+        self._decode.observe(prediction.decode_s)
+        self._queue.observe(prediction.timing.queue_s)
+        self._forward.observe(prediction.timing.forward_s)
+        if prediction.timing.leads:
+            self._computing.inc(prediction.timing.forward_s)
+            self._batch.observe(prediction.timing.batch)
+        for label in label_values(prediction):
             self._label(label).inc()
 
 
 stats_of = cache(ModelStats)  # one for each version that this process ever served
 
 
-def name_labels(prediction: Prediction) -> list[str]:
-    """Return the labels of a picture as they are counted."""
+def label_values(prediction: Prediction) -> list[str]:
+    """Return the values of the metric's ``label`` for one image; at least one."""
     names = prediction.model.class_names
-    given = [names[i] if i < MAX_LABELS else OTHER_LABEL for i in prediction.passing()]
+    given = [names[i] if i < MAX_LABELS else OTHER_LABEL for i in prediction.passing]
     return given or [NO_LABEL]

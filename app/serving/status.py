@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from app.control.scanner import Key, Manifest
+from app.control.manifest import Key, Manifest
 
 
 @dataclass(frozen=True)

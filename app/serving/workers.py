@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TypedDict, cast
 
+from app.control.manifest import Key
 from app.control.plan import planned_workers
-from app.control.scanner import Key
 from app.scoreboard import Scoreboard
 from app.serving.model import About, Servable
 from app.settings import Settings, count_cores

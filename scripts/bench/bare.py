@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from app.control.plan import choose_how, current_plan
-from app.engines.engine import load_engine
+from app.engines.loader import load_engine
 from app.settings import Settings
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.control.footprint import Footprint
-from app.control.scanner import Entry, Manifest
-from app.engines.outputs import Outputs
+from app.control.manifest import Entry, Manifest
+from app.engines.engine import Outputs
 from app.models.bundle import find_bundle
 from app.scoreboard import scoreboard
 from app.serving.model import Model

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from app.engines.conversion import convert_bundle
-from app.engines.openvino import NETWORKS, computing_type, usable_precisions
+from app.engines.openvino import NETWORKS, computing_type, cpu_precisions
 from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from app.models.precision import FP32
@@ -119,7 +119,7 @@ def main() -> None:
     options = parser.parse_args()
     artifacts = Artifacts(find_bundle(ROOT / "models"), Settings.from_env({}).cache)
     convert_bundle(artifacts)
-    usable = [name for name, reason in usable_precisions(artifacts).items() if not reason]
+    usable = [name for name, reason in cpu_precisions(artifacts).items() if not reason]
     for precision in usable:
         for batch in (1, 4):
             ratios = compare_networks(artifacts, precision, batch, options.forwards)

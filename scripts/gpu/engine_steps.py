@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from app.engines.engine import Choice, Engine, load_engine
+from app.engines.engine import Choice, Engine
+from app.engines.loader import load_engine
 from app.errors import BundleError, OutOfMemory
 from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle

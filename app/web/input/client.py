@@ -1,37 +1,39 @@
-"""The client at the other end: is it still there, and who is it?"""
+"""The client of a request: its routing key, the model that it gets, whether it is still connected."""
 
 from __future__ import annotations
 
 import socket
-import uuid
 from collections.abc import Callable
 from typing import cast
 
 from flask import g, request
 
 from app.serving.batcher import is_never_gone
+from app.serving.model import Servable
+from app.serving.traffic import Target
+from app.web.context import model_server
 from app.web.limits import MAX_ROUTING_KEY
 
 ROUTING_KEY = "X-Routing-Key"  # docs/models.md
 
 
 def routing_key() -> str:
-    """Return the key by which the current request is routed where versions share traffic.
+    """Return the X-Routing-Key header (sticky traffic splitting), or an empty string."""
+    return request.headers.get(ROUTING_KEY, "")[:MAX_ROUTING_KEY]
 
-    A request without one gets one at random, so that the version that was asked for room is the one
-    that answers.
-    """
-    if "routing_key" not in g:
-        g.routing_key = request.headers.get(ROUTING_KEY, "")[:MAX_ROUTING_KEY] or uuid.uuid4().hex
-    key: str = g.routing_key
-    return key
+
+def find_model(target: Target) -> Servable:
+    """Return the version that answers the current request, which holds it until it ends."""
+    servable = model_server().find(target)
+    g.held.enter_context(servable.lease())
+    return servable
 
 
 def watch_client() -> Callable[[], bool]:
-    """Return what tells, on any thread, whether the current request's client has hung up.
+    """Return a check, safe on any thread, of whether the current request's client has disconnected.
 
-    It costs one system call when it is asked, and nothing before: the batcher asks when the request's
-    turn comes. nginx hangs up on Gunicorn when its own client does.
+    The batcher calls it once, when it cuts the request's batch, and it costs one system call. nginx
+    disconnects from Gunicorn when its own client does.
     """
     connection = request.environ.get("gunicorn.socket")
     if connection is None:  # Flask's test client, or another server

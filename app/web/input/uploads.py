@@ -19,8 +19,10 @@ from app.errors import (
     UnreadableImage,
     UnsupportedType,
 )
+from app.serving.model import Servable
 from app.web.context import model_server
 from app.web.input.bodies import aside, read_body, read_plain_body
+from app.web.input.client import find_model
 from app.web.input.documents import check_size, is_list, open_level
 from app.web.input.forms import FORM, Part, has_more, parse_form, read_form_body
 from app.web.input.options import O, check_length, read_options
@@ -78,23 +80,26 @@ class Upload:
 Given = list[tuple[str, Any]]  # options by their names
 
 
-def read_request(kind: type[O]) -> tuple[list[Upload], O]:
-    """Return the current request's pictures, at least one, and its options; nothing is opened for a full model.
+def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
+    """Return the version that answers the current request, its pictures, at least one, and its options.
 
     Raises:
         ServingError: the request as a whole cannot be used.
     """
-    server, mimetype = model_server(), request.mimetype
+    mimetype = request.mimetype
     early = read_options(kind, [])
     may_follow = mimetype in (JSON, FORM, URL_ENCODED)  # the body may name the model
+    servable = None
     if early.model or early.version or not may_follow:
-        server.check_room(early.target())
+        servable = find_model(early.target())
+        servable.check_capacity()
     body, sent, given = read_pictures(mimetype)
     options = read_options(kind, given, is_json=mimetype == JSON)
-    server.check_count(len(sent))
-    if may_follow:
-        server.check_room(options.target())
-    return open_pictures(body, sent), options
+    model_server().check_count(len(sent))
+    if servable is None or options.target() != early.target():
+        servable = find_model(options.target())
+    servable.check_capacity()
+    return servable, open_pictures(body, sent), options
 
 
 def read_pictures(mimetype: str) -> tuple[bytes, list[Sent], Given]:

@@ -94,7 +94,7 @@ class About(Struct):
 
 def describe(target: Target) -> About:
     """Return the response for the model that ``target`` selects. Raises UnknownModel or NotReady."""
-    model = model_server().ready_model(target)
+    model = model_server().find(target).model
     transform, limits = model.config.transform, settings()
     return About(
         service="resnet-serving",

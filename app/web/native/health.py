@@ -21,7 +21,7 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503."""
     server = model_server()
-    model = server.ready_model()
+    model = server.find().model
     ready = Ready(
         status="ready",
         model=model.name,

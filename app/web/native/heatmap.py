@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from functools import partial
 from typing import BinaryIO, cast
 
 from flask import Blueprint, Response, g, request
@@ -36,12 +35,13 @@ blueprint = Blueprint("heatmaps", __name__)
 @blueprint.post("/predict/heatmap")
 def heatmap() -> Response:
     """Answer the drawing as a PNG, or in JSON with its numbers, as the request accepts it."""
-    server, mimetype = model_server(), choose_type()
-    uploads, options = read_request(HeatMapOptions)
+    mimetype = choose_type()
+    servable, uploads, options = read_request(HeatMapOptions)
+    label = options.label
+    classes = (find_class(servable.model, "label", label),) if label else ()
     style = Style(options.opacity, enlarged=mimetype == JSON and options.size == "picture")
-    heat_maps_wanted = HeatMapRequest(partial(choose_class, name=options.label), style)
-    prediction = server.classify(
-        open_one(uploads), watch_client(), options.target(), heat_maps_wanted
+    (prediction,) = model_server().predict(
+        servable, [open_one(uploads)], watch_client(), HeatMapRequest(classes, style=style)
     )
     ((index, _),) = prediction.heat_maps.items()
     stages = {
@@ -87,11 +87,6 @@ def open_one(uploads: list[Upload]) -> BinaryIO:
     if isinstance(file, ServingError):
         raise file
     return file
-
-
-def choose_class(prediction: Prediction, name: str) -> list[int]:
-    """Return the class that the request wants to see. Raises InvalidOption."""
-    return [find_class(prediction.model, "label", name) if name else prediction.strongest()]
 
 
 def describe(prediction: Prediction, index: int, timings: DrawingTimings) -> DrawnHeatMap:

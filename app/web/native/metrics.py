@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from app import __version__
-from app.control.scanner import RejectedVersion
+from app.control.manifest import RejectedVersion
 from app.metrics import VERSION, expose
 from app.scoreboard import State
 from app.serving.handoff import call_aside

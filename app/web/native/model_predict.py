@@ -12,7 +12,7 @@ from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.answers import Labels
 from app.web.context import model_server
-from app.web.input.client import routing_key, watch_client
+from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.forms import parse_form, read_form_body
 from app.web.quoting import list_names
 
@@ -24,9 +24,9 @@ blueprint = Blueprint("predict", __name__)
 @blueprint.post("/model_predict")
 def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
-    server, target = model_server(), Target(sticky=routing_key())
-    server.check_room(target)
-    prediction = server.classify(read_image_field(), watch_client(), target)
+    servable = find_model(Target(sticky=routing_key()))
+    servable.check_capacity()
+    (prediction,) = model_server().predict(servable, [read_image_field()], watch_client())
     labels = prediction.labels()
     answer = Labels(result=labels or "No Categories", status=1 if labels else 0)
     return sign(jsonify(answer), prediction.model, [prediction])

@@ -15,7 +15,7 @@ from app.logs import request_id
 from app.processing.decision import SCORE
 from app.processing.heatmap import write_numbers
 from app.serving.model import Model
-from app.serving.prediction import HeatMapRequest, Prediction
+from app.serving.prediction import ClassRule, HeatMapRequest, Prediction, TooManyHeatMaps
 from app.web.access import longest_stages, set_server_timing, sign, to_ms
 from app.web.answers import (
     DIGITS,
@@ -47,16 +47,17 @@ blueprint = Blueprint("predictions", __name__)
 
 @blueprint.post("/predict")
 def predict() -> Response:
-    """Answer each picture by itself; where none has an answer, as the first one's error."""
-    uploads, options = read_request(PredictOptions)
+    """Answer each image by itself; if all of them fail, with the error of the first."""
+    servable, uploads, options = read_request(PredictOptions)
     files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
-    maps = MapChoice(options)
-    heat_maps_wanted = HeatMapRequest(maps.choose) if options.heatmap else None
-    outcomes = iter(
-        model_server().classify_each(files, watch_client(), options.target(), heat_maps_wanted)
-    )
-    if maps.error:
-        raise maps.error
+    heat_maps = request_heat_maps(servable.model, options)
+    try:
+        outcomes = iter(model_server().predict_each(servable, files, watch_client(), heat_maps))
+    except TooManyHeatMaps as error:
+        raise InvalidOption(
+            f"heatmap is {abbreviate(options.heatmap)}: {error.message}."
+            " Choose fewer classes by top_k or threshold, or send fewer pictures"
+        ) from None
     answers = [
         upload.file if isinstance(upload.file, ServingError) else next(outcomes)
         for upload in uploads
@@ -71,17 +72,39 @@ def predict() -> Response:
     return respond(uploads, answers, predictions, options)
 
 
+def request_heat_maps(model: Model, options: PredictOptions) -> HeatMapRequest | None:
+    """Return the heat maps that the options ask for. Raises InvalidOption for an unknown class."""
+    if not options.heatmap:
+        return None
+    if options.heatmap == "all":
+        return HeatMapRequest(rule=class_rule(model, options), limit=MAX_MAPS)
+    if options.heatmap == "strongest":
+        return HeatMapRequest(limit=MAX_MAPS)
+    return HeatMapRequest((find_class(model, "heatmap", options.heatmap),), limit=MAX_MAPS)
+
+
+def class_rule(model: Model, options: PredictOptions) -> ClassRule:
+    """Return the request's own rule for the classes to list, or the model's."""
+    decision = model.config.decision
+    if options.threshold is not None:
+        decision = replace(decision, threshold=options.threshold, threshold_on=SCORE, top_k=None)
+    elif options.top_k is not None:
+        decision = replace(decision, top_k=options.top_k)
+    return ClassRule(decision, options.top_k)
+
+
 def respond(
     uploads: Sequence[Upload],
     answers: Sequence[Prediction | ServingError],
     predictions: Sequence[Prediction],
     options: PredictOptions,
 ) -> Response:
-    """Put the answer together, and tell the times also where browsers and proxies look for them."""
+    """Return the answer, with the times also in the Server-Timing header."""
     model = predictions[0].model
     maps = sum(len(prediction.heat_maps) for prediction in predictions)
     most = len(predictions) * len(model.class_names) + maps * ROWS_OF_A_MAP
-    written, labels = write_rows(most, lambda: write_pictures(uploads, answers, options))
+    rule = class_rule(model, options)
+    written, labels = write_rows(most, lambda: write_pictures(uploads, answers, rule, options))
     pictures = as_pictures(written)
     timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
     answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
@@ -94,11 +117,12 @@ def respond(
 def write_pictures(
     uploads: Sequence[Upload],
     answers: Sequence[Prediction | ServingError],
+    rule: ClassRule,
     options: PredictOptions,
 ) -> tuple[list[bytes], int]:
     """Return each picture's part of the answer as JSON, and how many labels pass (on any thread)."""
     passing = [
-        choose(answer, options) if isinstance(answer, Prediction) else [] for answer in answers
+        rule.select(answer.logits) if isinstance(answer, Prediction) else [] for answer in answers
     ]
     labels = sum(map(len, passing))
     every = sum(len(answer.logits) for answer in answers if isinstance(answer, Prediction))
@@ -155,45 +179,6 @@ def describe_classes(prediction: Prediction, classes: Sequence[int]) -> list[Lab
     return labels
 
 
-class MapChoice:
-    """Chooses the classes whose heat maps a request wants, for one picture after the other.
-
-    Attributes:
-        refusal: why the request is refused as a whole, where it is.
-    """
-
-    def __init__(self, options: PredictOptions) -> None:
-        """Start with no map."""
-        self._options = options
-        self._maps = 0
-        self.error: InvalidOption | None = None
-
-    def choose(self, prediction: Prediction) -> list[int]:
-        """Return the classes for a picture. Raises InvalidOption, for this picture and all after it."""
-        if self.error is None:
-            try:
-                return self._choose(prediction)
-            except InvalidOption as error:
-                self.error = error
-        raise self.error
-
-    def _choose(self, prediction: Prediction) -> list[int]:
-        wanted = self._options.heatmap
-        if wanted == "all":
-            classes = choose(prediction, self._options)
-        elif wanted == "strongest":
-            classes = [prediction.strongest()]
-        else:
-            classes = [find_class(prediction.model, "heatmap", wanted)]
-        self._maps += len(classes)
-        if self._maps > MAX_MAPS:
-            raise InvalidOption(
-                f"heatmap is {abbreviate(wanted)}: the request wants {self._maps:,} heat maps or more;"
-                f" the limit is {MAX_MAPS}. Choose fewer classes by top_k or threshold, or send fewer pictures"
-            )
-        return classes
-
-
 def find_class(model: Model, option: str, name: str) -> int:
     """Return the class that an option names. Raises InvalidOption with what there is."""
     names = model.class_names
@@ -206,16 +191,6 @@ def find_class(model: Model, option: str, name: str) -> int:
         f"{option} is {abbreviate(name)}: {model.name} has no such class;"
         f" it has {', '.join(map(cut, close))}{more}"
     )
-
-
-def choose(prediction: Prediction, options: PredictOptions) -> list[int]:
-    """Return the classes that pass, the strongest first: by the request's rule where it has one, else the model's."""
-    decision = prediction.model.config.decision
-    if options.threshold is not None:
-        decision = replace(decision, threshold=options.threshold, threshold_on=SCORE, top_k=None)
-    elif options.top_k is not None:
-        decision = replace(decision, top_k=options.top_k)
-    return decision.choose(prediction.logits)[::-1][: options.top_k]
 
 
 def describe_fault(error: ServingError) -> Fault:

@@ -17,7 +17,7 @@ from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.context import model_server
 from app.web.input.bodies import aside, read_body
-from app.web.input.client import routing_key, watch_client
+from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.documents import parse_object, plain
 from app.web.openinference.schema import (
     IndexEntry,
@@ -71,7 +71,7 @@ def live() -> Response:
 @blueprint.get("/health/ready")
 def ready() -> Response:
     """Ready: a model answers; otherwise 503."""
-    model_server().ready_model()
+    model_server().find()
     return jsonify(ServerReady(ready=True))
 
 
@@ -87,7 +87,7 @@ def models() -> Response:
 def model_metadata(name: str, version: int | None = None) -> Response:
     """Tell what a model takes and gives."""
     server = model_server()
-    model = server.ready_model(Target(name, version))
+    model = server.find(Target(name, version)).model
     live = [str(each.version) for each in server.statuses(name) if each.state == "AVAILABLE"]
     outputs = [describe(output, "FP32", [-1, len(model.class_names)]) for output in OUTPUTS]
     metadata = ModelTensors(
@@ -110,7 +110,7 @@ def describe(name: str, datatype: str, shape: list[int]) -> TensorMetadata:
 def model_ready(name: str, version: int | None = None) -> Response:
     """Tell whether a model answers; otherwise 503, as KServe does."""
     try:
-        model: Model = model_server().ready_model(Target(name, version))
+        model: Model = model_server().find(Target(name, version)).model
     except NotReady as error:
         raise NotReady(f"Model with name {name} is not ready.") from error
     return sign(jsonify(ModelReady(name=name, ready=True)), model)
@@ -121,12 +121,12 @@ def model_ready(name: str, version: int | None = None) -> Response:
 def infer(name: str, version: int | None = None) -> Response:
     """Answer pictures."""
     server = model_server()
-    target = Target(name, version, sticky=routing_key())
-    server.check_room(target)
+    servable = find_model(Target(name, version, sticky=routing_key()))
+    servable.check_capacity()
     body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
     asked = aside(body, lambda: read_inference(body, header_length, server.check_count))
     g.log_fields["pictures"] = len(asked.pictures)
-    predictions = server.classify_many(asked.pictures, watch_client(), target)
+    predictions = server.predict(servable, asked.pictures, watch_client())
     return sign(encode(predictions, asked), predictions[0].model, predictions)
 
 

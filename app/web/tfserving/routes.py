@@ -31,7 +31,7 @@ from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.context import model_server
 from app.web.input.bodies import aside, check_rows, read_body, write_rows
-from app.web.input.client import routing_key, watch_client
+from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.documents import parse_object
 from app.web.limits import MAX_DIGITS
 from app.web.quoting import cut
@@ -118,10 +118,17 @@ def ask(rest: str) -> Response:
     *target, method = match.groups()
     found = Address.from_path(*target)
     with found.in_their_words():
-        model_server().check_room(found)
-        body, check_count = read_body(), model_server().check_count
-        asked = aside(body, lambda: read_request(method.lower(), parse_object(body), check_count))
-        return classify(found, asked) if method.lower() == "classify" else predict(found, asked)
+        servable = find_model(found)
+    servable.check_capacity()
+    body, check_count = read_body(), model_server().check_count
+    asked = aside(body, lambda: read_request(method.lower(), parse_object(body), check_count))
+    g.log_fields["pictures"] = len(asked.pictures)
+    predictions = model_server().predict(servable, asked.pictures, watch_client())
+    return (
+        answer_rankings(predictions)
+        if method.lower() == "classify"
+        else answer_outputs(predictions, asked)
+    )
 
 
 @dataclass(frozen=True)
@@ -158,9 +165,8 @@ def read_request(method: str, content: dict[str, Any], check_count: Callable[[in
     return Asked(open_pictures(tensor, values, check_count), signature, by_row)
 
 
-def predict(target: Address, asked: Asked) -> Response:
-    """Answer ``:predict``: a row for each picture where the request had rows, else a column for each output."""
-    predictions = answer_pictures(target, asked)
+def answer_outputs(predictions: list[Prediction], asked: Asked) -> Response:
+    """Answer ``:predict``: a row for each image if the request had rows, else a column for each output."""
     names = asked.signature.outputs
 
     def write() -> str:
@@ -189,9 +195,8 @@ def write_list(elements: Iterable[str]) -> str:
     return f"[{', '.join(elements)}]"
 
 
-def classify(target: Address, asked: Asked) -> Response:
-    """Answer ``:classify``: for each picture all labels with their scores, the highest first."""
-    predictions = answer_pictures(target, asked)
+def answer_rankings(predictions: list[Prediction]) -> Response:
+    """Answer ``:classify``: all labels of each image with their scores, the highest first."""
 
     def write() -> str:
         return f'{{"results": {write_list(map(write_ranking, predictions))}}}'
@@ -204,12 +209,6 @@ def write_ranking(prediction: Prediction) -> str:
     names, scores = (OUTPUTS[name].values(prediction) for name in ("classes", "scores"))
     order = np.argsort(-prediction.scores(), kind="stable").tolist()
     return write_list(f"[{names[index]}, {scores[index]}]" for index in order)
-
-
-def answer_pictures(target: Address, asked: Asked) -> list[Prediction]:
-    """Answer the pictures of a request, all by the same version."""
-    g.log_fields["pictures"] = len(asked.pictures)
-    return model_server().classify_many(asked.pictures, watch_client(), target)
 
 
 def list_models() -> Response:
@@ -255,11 +254,11 @@ def find_statuses(target: Address) -> list[VersionStatus]:
     version = target.version
     if target.label:
         with target.in_their_words():
-            version = server.ready_model(target).version
+            version = server.find(target).model.version
     known = server.statuses(target.name)
     if not known:
         try:
-            server.ready_model(Target(target.name))
+            server.find(Target(target.name))
         except UnknownModel as error:
             text = f"Could not find any versions of model {target.name}"
             raise UnknownModel(text) from error
@@ -272,7 +271,7 @@ def find_statuses(target: Address) -> list[VersionStatus]:
 def show_metadata(target: Address) -> Response:
     """Answer what a model takes and gives."""
     with target.in_their_words():
-        model = model_server().ready_model(target)
+        model = model_server().find(target).model
     metadata: ModelMetadata = {
         "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
         "metadata": {"signature_def": {"signature_def": describe_signatures(model)}},
