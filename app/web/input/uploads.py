@@ -24,7 +24,7 @@ from app.web.context import model_server
 from app.web.input.bodies import aside, read_body, read_plain_body
 from app.web.input.client import find_model
 from app.web.input.documents import check_size, is_list, open_level
-from app.web.input.forms import FORM, Part, has_more, parse_form, read_form_body
+from app.web.input.forms import FORM, Part, occurs_more, parse_form, read_form_body
 from app.web.input.options import O, check_length, read_options
 from app.web.input.tensors import B64, Base64, open_base64
 from app.web.input.urls import Fetcher
@@ -151,7 +151,7 @@ def sort_parts(parts: list[Part]) -> tuple[list[Sent], Given]:
 
 def read_url_encoded(body: bytes, most: int) -> tuple[list[Sent], Given]:
     """Read ``b64=…`` and options, ``most`` fields of them."""
-    if has_more(body, b"&", most - 1):
+    if occurs_more(body, b"&", most - 1):
         raise MalformedRequest(f"the form has over {most:,} fields")
     sent: list[Sent] = []
     quoted: list[tuple[memoryview, memoryview]] = []

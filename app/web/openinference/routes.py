@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2: KServe V2, Triton, MLServer. ``web/inference.py`` reads the requests.
+"""The Open Inference Protocol, version 2: KServe V2, Triton, MLServer. ``tensors.py`` reads the requests.
 
 Texts and statuses are those of KServe where it has them, else Triton's (http_server.cc), so that
 tritonclient and the servers' own probes find what they look for.
