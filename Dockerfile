@@ -41,11 +41,15 @@ RUN python -m scripts.demo_scenes /tmp/scenes --count 2000 \
 
 FROM server
 COPY --from=optimized /srv/models models
+COPY LICENSE NOTICE ./
 COPY samples samples
 COPY scripts scripts
 RUN scripts/sbom >sbom.json
 COPY conf conf
 COPY app app
+
+# Where supervisord and its programs write.
+ENV SERVING_RUN=run
 
 # By number, so that a cluster which forbids root can see that this is another.
 USER 10001:10001

@@ -1,6 +1,6 @@
-"""Everything that can go wrong with a request, as one family of exceptions.
+"""The exceptions of the server.
 
-Where each is raised, along the way of a request:
+Errors a client may see are ``ServingError``; the stages of a request that raise them:
 
     client ─▶ route ─────────▶ images ─────────▶ batcher ──────────▶ network ─▶ labels
               MissingImage     UnreadableImage   QueueFull           InternalError
@@ -11,7 +11,7 @@ Where each is raised, along the way of a request:
               NotAcceptable
               UrlRefused, FetchFailed
 
-The web floor turns them into answers (``web/problems.py``); nothing else needs to know HTTP.
+``web/problems.py`` turns them into responses; no other layer knows HTTP.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class ServingError(Exception):
     """Base class of the errors that clients see.
 
     Attributes:
-        status: HTTP status of the answer.
+        status: HTTP status of the response.
         code: stable machine-readable name, snake_case.
-        message: one sentence that names the value and the limit.
-        retry_after_s: seconds to wait before a retry; None: a retry is pointless.
+        message: one sentence for a person; it names the value and the limit.
+        retry_after_s: seconds for ``Retry-After``; None if a retry is pointless.
     """
 
     status: ClassVar[int] = 500
@@ -34,7 +34,6 @@ class ServingError(Exception):
     retry_after_s: ClassVar[int | None] = None
 
     def __init__(self, message: str) -> None:
-        """Keep the message; the class knows the rest."""
         super().__init__(message)
         self.message = message
 
@@ -174,25 +173,25 @@ class DeadlinePassed(ServingError):
 
 
 class BundleError(Exception):
-    """A model folder that cannot be served; for the operator's log, never for a client."""
+    """A model folder cannot be served; for the operator's log, never for a client."""
 
 
 class PassingFailure(BundleError):
-    """A model that cannot be served for a reason that may pass: a full disk, a probe that was killed."""
+    """A model cannot be served for a transient reason: a full disk, a killed measurement process."""
 
 
 class NoDeviceMemory(PassingFailure):
-    """It may be servable, but not on this device while others hold its memory."""
+    """The device has too little free memory for the model while other processes use it."""
 
 
 class DeviceLost(Exception):
-    """The device failed in a way that only a new process mends; the worker ends and is replaced."""
+    """The device failed and only a new process can use it again; the worker exits and is replaced."""
 
 
 class SettingsError(Exception):
-    """Settings that cannot be used; the text lists every fault."""
+    """Settings are invalid; the text lists every fault."""
 
 
 def first_line(error: Exception | str) -> str:
-    """Return an error's first line, at most 200 characters: torch appends pages of advice."""
+    """Return an error's first line, truncated to 200 characters: torch appends pages of advice."""
     return str(error).strip().split("\n")[0][:200]

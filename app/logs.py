@@ -1,11 +1,11 @@
-"""Logs: one JSON object a line on standard output, with the id of the request that the line belongs to.
+"""Structured logs: one JSON object per line on standard output.
 
 A line has ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message`` and ``pid``; a line that is
-written while a request is handled also has ``request_id``, the same that the client reads in
-``X-Request-ID``. Whatever is passed as ``extra={"fields": {...}}`` stands beside them. A line is
-printable ASCII of at most ``MAX_LINE_BYTES``, whatever clients sent.
+logged while a request is handled also has ``request_id``, which the client reads in ``X-Request-ID``.
+The items of ``extra={"fields": {...}}`` are added. A line is printable ASCII of at most
+``MAX_LINE_BYTES``, whatever clients send.
 
-Logging never waits: app/system/log_writer.py has the thread that writes.
+Logging never blocks: app/system/log_writer.py writes the lines on a thread of its own.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ from typing import Any
 
 from app.system.log_writer import MAX_LINE_BYTES, stdout
 
-MAX_TEXT = 300  # characters of one value; of a message twice as many
+MAX_TEXT = 300  # characters of one value; a message may have twice as many
 MAX_FIELDS = 32
-MAX_NAME = 40  # characters of a logger's name, or of a field's
+MAX_NAME = 40  # characters of a logger's or a field's name
 MAX_INT = 2**63
-FRAMES = 8  # the innermost of a traceback, before they are fitted into the line
-CAUSES = 3  # errors of a chain of causes
-LOUD = ("PIL", "python_multipart", "urllib3")  # log what clients send, or a line for every chunk
+FRAMES = 8  # innermost frames of a traceback; fewer if the line is full
+CAUSES = 3  # exceptions of a chain
+NOISY = ("PIL", "python_multipart", "urllib3")  # they log client input, or a line for every chunk
 
-# gevent gives each greenlet its own context, so this needs no Flask and holds in the decode
-# threads' callers too.
+# gevent gives each greenlet its own context, so this works outside Flask too.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 @lru_cache(maxsize=100)
 def warn_once(logger: logging.Logger, text: str) -> None:
-    """Log a warning that would come again with every look at a folder."""
+    """Log a warning once per process; for conditions that every scan of a folder finds again."""
     logger.warning("%s", text)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON, of at most ``MAX_LINE_BYTES`` with its newline; never raises."""
+    """Formats a record as one line of JSON, at most ``MAX_LINE_BYTES`` with its newline; never raises."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a newline."""
@@ -63,28 +62,28 @@ class JsonFormatter(logging.Formatter):
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             return fit(line, MAX_LINE_BYTES - 1)
-        begun = fit(line, MAX_LINE_BYTES // 2)
-        room = MAX_LINE_BYTES - 1 - len(begun) - len(', "traceback": ""')
-        return write(line | {"traceback": fit_traceback(error, room)})
+        head = fit(line, MAX_LINE_BYTES // 2)
+        room = MAX_LINE_BYTES - 1 - len(head) - len(', "traceback": ""')
+        return to_json(line | {"traceback": fit_traceback(error, room)})
 
 
 def read_message(record: logging.LogRecord) -> str:
-    """Return the record's message; its template where the arguments do not fit it."""
+    """Return the record's message, or its template if the arguments do not fit it."""
     try:
         return record.getMessage()
-    except Exception as error:  # noqa: BLE001  (a line about a fault must not be another)
+    except Exception as error:  # noqa: BLE001  (logging an error must not raise another)
         return f"{record.msg} ({type(error).__name__} in its arguments)"
 
 
 def cut(text: str, limit: int) -> str:
-    """Return at most ``limit`` characters of a text, as text that every encoding has."""
+    """Truncate a text to ``limit`` characters and escape what is not ASCII if it cannot be encoded."""
     if len(text) > limit:
         text = f"{text[:limit]}..."
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def simplify(value: object) -> object:
-    """Return a field's value as a short one that JSON has."""
+    """Return a field's value as a short JSON scalar."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float) and -MAX_INT < value < MAX_INT:
@@ -95,54 +94,54 @@ def simplify(value: object) -> object:
         return f"{type(value).__name__} of {len(value):,}"
     try:
         return cut(str(value), MAX_TEXT)
-    except Exception:  # noqa: BLE001  (somebody's __str__)
+    except Exception:  # noqa: BLE001  (any __str__)
         return f"<{type(value).__name__}>"
 
 
-def write(line: dict[str, Any]) -> str:
-    """Return a line's JSON in printable ASCII."""
+def to_json(line: dict[str, Any]) -> str:
+    """Serialize a line as printable ASCII."""
     return json.dumps(line).replace("\x7f", "\\u007f")
 
 
 def halve(text: str) -> str:
-    """Return the first half of a text."""
+    """Truncate a text to its first half."""
     return f"{text[: len(text) // 2]}..."
 
 
 def fit(line: dict[str, Any], room: int) -> str:
-    """Return the line's JSON in at most ``room`` bytes: the longest text is halved until it fits."""
-    while len(text := write(line)) > room:
-        longest = max(line, key=lambda name: measure(line[name]))
+    """Serialize a line in at most ``room`` bytes: the longest value is halved until it fits."""
+    while len(text := to_json(line)) > room:
+        longest = max(line, key=lambda name: json_size(line[name]))
         value = line[longest]
-        if measure(value) > MAX_NAME:
+        if json_size(value) > MAX_NAME:
             line[longest] = halve(value)
         else:
             line.popitem()
     return text
 
 
-def measure(value: object) -> int:
-    """Return how many bytes of JSON a text takes; 0 for what is no text."""
+def json_size(value: object) -> int:
+    """Return the size of a text in bytes of JSON; 0 for other types."""
     return len(json.dumps(value)) if isinstance(value, str) else 0
 
 
 def fit_traceback(error: BaseException, room: int) -> str:
-    """Return an error and its causes with as many of the innermost frames as fit into ``room`` bytes of JSON."""
+    """Format an error and its causes with as many innermost frames as fit into ``room`` bytes of JSON."""
     parts: list[str] = []
     for each in islice(list_causes(error), CAUSES):
         frames = traceback.format_list(traceback.extract_tb(each.__traceback__, limit=-FRAMES))
-        told = f"{type(each).__name__}: {simplify(each)}"
-        while measure(told) > room // 2:
-            told = halve(told)
-        parts = [*(cut(frame, MAX_TEXT) for frame in frames), f"{told}\n", *parts]
-    sizes = [measure(part) for part in reversed(parts)]
+        summary = f"{type(each).__name__}: {simplify(each)}"
+        while json_size(summary) > room // 2:
+            summary = halve(summary)
+        parts = [*(cut(frame, MAX_TEXT) for frame in frames), f"{summary}\n", *parts]
+    sizes = [json_size(part) for part in reversed(parts)]
     totals = [sum(sizes[: count + 1]) for count in range(len(sizes))]
     fitting = bisect_right(totals, room)
     return "".join(parts[len(parts) - fitting :])
 
 
 def list_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what it was raised from, and so on."""
+    """Yield an error and the chain of its causes."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -151,44 +150,44 @@ def list_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class StdoutHandler(logging.Handler):
-    """Hands lines to the thread that writes them. It takes no lock, so nobody waits for anybody to log."""
+    """Enqueues lines for the writer thread, without a lock: no thread waits for another one that logs."""
 
     def createLock(self) -> None:
-        """Make none: formatting shares nothing, and the queue takes lines from any thread."""
+        """Create no lock: formatting shares no state, and the queue is thread-safe."""
         self.lock = None
 
     def acquire(self) -> None:
-        """Take none, even where gevent has given one."""
+        """Do nothing, even if gevent has set a lock."""
 
     def release(self) -> None:
-        """Release none."""
+        """Do nothing."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put the record's line into the queue, or drop it where that is full."""
+        """Enqueue the record's line; it is dropped if the queue is full."""
         stdout.put(self.format(record).encode("ascii") + b"\n")
 
     def flush(self) -> None:
-        """Wait until what was logged so far is written, for a moment at most; at the process' end."""
+        """Wait until all lines are written, with a short timeout; called when the process exits."""
         stdout.flush()
 
 
 @contextmanager
 def native_locks() -> Iterator[None]:
-    """Keep the locks of logging as they are while gevent patches.
+    """Keep logging's native locks while gevent patches in the body.
 
-    gevent would replace them by its own, in which native threads and greenlets that log together lose
-    each other's wake-ups. A native lock is safe: nobody switches greenlets while holding it.
+    gevent would replace them by its own, with which native threads and greenlets that log at the same
+    time lose wake-ups. A native lock is safe: no greenlet switches while holding it.
     """
     handlers = [handler for ref in logging._handlerList if (handler := ref())]  # type: ignore[attr-defined]
-    own, locks = logging._lock, [handler.lock for handler in handlers]  # type: ignore[attr-defined]
+    module_lock, locks = logging._lock, [handler.lock for handler in handlers]  # type: ignore[attr-defined]
     yield
-    logging._lock = own  # type: ignore[attr-defined]
+    logging._lock = module_lock  # type: ignore[attr-defined]
     for handler, lock in zip(handlers, locks, strict=True):
         handler.lock = lock
 
 
 def logging_config(level: str) -> dict[str, Any]:
-    """Return the configuration for ``logging.config.dictConfig``; Gunicorn takes the same as ``logconfig_dict``."""
+    """Return the configuration for ``logging.config.dictConfig`` and Gunicorn's ``logconfig_dict``."""
     stricter = max(level, "WARNING", key=logging.getLevelName)
     return {
         "version": 1,
@@ -197,16 +196,16 @@ def logging_config(level: str) -> dict[str, Any]:
         "handlers": {"stdout": {"class": "app.logs.StdoutHandler", "formatter": "json"}},
         "root": {"level": level, "handlers": ["stdout"]},
         "loggers": {
-            **{name: {"level": stricter} for name in LOUD},
+            **{name: {"level": stricter} for name in NOISY},
             "gunicorn.error": {"level": level, "handlers": [], "propagate": True},
             "gunicorn.access": {
                 "level": "CRITICAL",
                 "handlers": [],
-            },  # app/web/access.py knows more
+            },  # app/web/access.py logs requests
         },
     }
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal what is going on."""
+    """Print progress for the person at the terminal, on standard error."""
     print(text, file=sys.stderr, flush=True)

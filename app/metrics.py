@@ -1,16 +1,17 @@
-"""Metrics: what a server counts while it works, in Prometheus' words. docs/monitoring.md tells what each means.
+"""Prometheus metrics of the server; docs/monitoring.md documents each.
 
-Each worker counts in files of its own, in the folder that ``PROMETHEUS_MULTIPROC_DIR`` names
-(scripts/run-gunicorn empties it before the master starts), and whichever worker is asked reads the
-files of all. A file belongs to a worker's slot and not to its process: the worker that takes a dead
-one's place counts on from there. So no count ever goes back while the master lives, and however
-often workers are replaced, there are never more files than slots. Only gauges die with their
-worker (conf/gunicorn.conf.py). Without the folder a process counts for itself alone, and so does one
-that finds the disk full when it starts (``app/system/metric_files.py``).
+Each worker counts in files of its own in the folder ``PROMETHEUS_MULTIPROC_DIR`` (scripts/run-gunicorn
+empties it before the master starts), and a scrape of any worker reads all files. A file belongs to a
+worker's slot, not to its process: a replacement continues the counters of the worker it replaces. So
+counters never go back while the master lives, and there are never more files than slots. Only gauges
+are removed with their worker (conf/gunicorn.conf.py). Without the folder, or if the disk is full at
+the start (``app/system/metric_files.py``), a process counts for itself alone.
 
-Everything is counted on the hub's thread: one that is not the hub's may neither wait for the locks in
-here nor be interrupted while it holds them. Durations are seconds. No label takes a value that
-clients make up.
+All metrics are updated on the hub's thread: another thread may neither wait for the locks in here nor be
+interrupted while it holds them. Durations are in seconds. Label values never come from clients.
+
+Importing this module allocates the files: prometheus_client binds a metric to its storage when it is created.
+A worker therefore imports it after it knows its slot (conf/gunicorn.conf.py), and the master never does.
 """
 
 from __future__ import annotations
@@ -30,124 +31,134 @@ from app.errors import ServingError
 from app.scoreboard import scoreboard
 from app.system import metric_files
 
-KINDS = ("counter", "histogram", "gauge_livesum")  # a file of each for each slot
+KINDS = ("counter", "histogram", "gauge_livesum")  # one file each per slot
 FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
-# Before the first metric is made, and after this process got its slot.
+# Before the first metric is created, and after this process got its slot.
 if FOLDER and metric_files.allocate(FOLDER, KINDS, scoreboard.slot):
     values.ValueClass = MultiProcessValue(lambda: scoreboard.slot)
 else:
     FOLDER, values.ValueClass = "", MutexValue
 
-# From a GPU's forward to the deadline of a request, about three steps to each power of ten.
+# From a GPU's forward to the deadline of a request, about three buckets per decade.
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
-PICTURES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 VERSION = ("model", "version")
 
-disable_created_metrics()  # when a series began; not known where workers count together
+disable_created_metrics()  # the start time of a series is unknown if workers share it
 registry = CollectorRegistry()
 
 
-def seconds(name: str, told: str, labels: Iterable[str] = ()) -> Histogram:
-    """Return a histogram of durations."""
-    return Histogram(f"serving_{name}_seconds", told, labels, buckets=SECONDS, registry=registry)
+def create_histogram(name: str, help_text: str, labels: Iterable[str] = ()) -> Histogram:
+    """Create a histogram of durations in seconds."""
+    return Histogram(
+        f"serving_{name}_seconds", help_text, labels, buckets=SECONDS, registry=registry
+    )
 
 
-def total(name: str, told: str, labels: Iterable[str]) -> Counter:
-    """Return a counter."""
-    return Counter(f"serving_{name}", told, labels, registry=registry)
+def create_counter(name: str, help_text: str, labels: Iterable[str]) -> Counter:
+    """Create a counter."""
+    return Counter(f"serving_{name}", help_text, labels, registry=registry)
 
 
-# Counted where a request ends, in app/web/access.py
+# Per request, in app/web/access.py
 
-requests = total(
+requests = create_counter(
     "requests",
     "Requests answered, whatever the answer.",
     ("route", "method", "status", *VERSION),
 )
-errors = total("errors", "Requests answered with an error, by the code of the problem.", ("code",))
-request_seconds = seconds(
+errors = create_counter("errors", "Requests answered with an error, by error code.", ("code",))
+request_seconds = create_histogram(
     "request_duration",
-    "From the moment when a worker takes up a request to its answer.",
+    "Time from a worker accepting a request to its response.",
     ("route", *VERSION),
 )
-upload_seconds = seconds("upload_duration", "How long nginx waited for a client's whole request.")
-accept_seconds = seconds(
-    "accept_duration", "From nginx passing a request on to a worker taking it up."
+upload_seconds = create_histogram(
+    "upload_duration", "Time nginx waited for a client's complete request."
+)
+accept_seconds = create_histogram(
+    "accept_duration", "Time from nginx forwarding a request to a worker accepting it."
 )
 
-# Counted at each heartbeat, in app/gunicorn/worker.py
+# At each heartbeat, in app/gunicorn/worker.py
 
-log_lines_dropped = total(
-    "log_lines_dropped", "Lines of the log that could not be written in time.", ()
+log_lines_dropped = create_counter(
+    "log_lines_dropped", "Log lines dropped because they could not be written in time.", ()
 )
 
-# Counted for each picture, in app/serving/stats.py
+# Per image, in app/serving/stats.py
 
-pictures = total(
+pictures = create_counter(
     "pictures",
-    "Pictures that a model was asked about: answered, or the code of the problem.",
+    "Images by outcome: answered, or the error code.",
     (*VERSION, "outcome"),
 )
-decode_seconds = seconds(
-    "decode_duration", "Waiting for a decode thread, and decoding, of one picture.", VERSION
+decode_seconds = create_histogram(
+    "decode_duration", "Time to decode one image, including the wait for a decode thread.", VERSION
 )
-queue_seconds = seconds(
-    "queue_duration", "From a decoded picture to the begin of its forward.", VERSION
+queue_seconds = create_histogram(
+    "queue_duration", "Time from a decoded image to the start of its forward pass.", VERSION
 )
-forward_seconds = seconds(
-    "forward_duration", "The forward of the batch that a picture was in.", VERSION
+forward_seconds = create_histogram(
+    "forward_duration", "Duration of the forward pass of the batch that an image was in.", VERSION
 )
-computing_seconds = total(
-    "computing_seconds", "Time spent in forwards, each batch counted once.", VERSION
+computing_seconds = create_counter(
+    "computing_seconds", "Time spent in forward passes, each batch counted once.", VERSION
 )
 batch_size = Histogram(
     "serving_batch_size",
-    "Pictures in one forward.",
+    "Images in one forward pass.",
     VERSION,
-    buckets=PICTURES,
+    buckets=BATCH_SIZES,
     registry=registry,
 )
-labels_given = total("labels", "Labels given to pictures.", (*VERSION, "label"))
+labels_given = create_counter("labels", "Labels assigned to images.", (*VERSION, "label"))
 queue_depth = Gauge(
     "serving_queue_depth",
-    "Pictures inside a worker: being decoded, queued or computed.",
+    "Images in flight in a worker: being decoded, queued or computed.",
     ("worker", *VERSION),
     multiprocess_mode="livesum",
     registry=registry,
 )
 
 for code in {ServingError.code, *(each.code for each in ServingError.__subclasses__())}:
-    errors.labels(code)  # so that the first of its kind is a rise from 0 already
+    errors.labels(code)  # so that the first error of a kind is an increase from 0
 
-KNOWN = [Metric(each.name, each.documentation, each.type) for each in registry.collect()]
+DECLARED = [Metric(each.name, each.documentation, each.type) for each in registry.collect()]
 
 
-class Everything(Collector):
-    """All metrics: those counted, by all workers together, and those that are only looked at when asked for."""
+class AllMetrics(Collector):
+    """Collects the counted metrics, summed over all workers, and those sampled for this scrape.
 
-    def __init__(self, present: Iterable[Metric]) -> None:
-        """Take what was looked at just now."""
-        self._present = present
+    Args:
+        sampled: metrics read at scrape time.
+    """
+
+    def __init__(self, sampled: Iterable[Metric]) -> None:
+        self._sampled = sampled
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics; those that nobody counted yet too, so that they can be found."""
+        """Yield all metrics, including those without samples yet, so that they can be discovered."""
         if FOLDER:
             counted = MultiProcessCollector(None, FOLDER).collect()
             found = {metric.name: metric for metric in counted}
-            yield from (found.get(metric.name, metric) for metric in KNOWN)
+            yield from (found.get(metric.name, metric) for metric in DECLARED)
         else:
             yield from registry.collect()
-        yield from self._present
+        yield from self._sampled
 
 
-def expose(present: Iterable[Metric], accept: str = "") -> tuple[bytes, str]:
-    """Return all metrics as text, and its content type; on any thread, because it only reads files.
+def expose(sampled: Iterable[Metric], accept: str = "") -> tuple[bytes, str]:
+    """Serialize all metrics; safe on any thread, because it only reads files.
 
     Args:
-        present: those that are looked at when asked for.
-        accept: the header; ``application/openmetrics-text`` in it asks for that.
+        sampled: metrics read at scrape time.
+        accept: the Accept header; OpenMetrics is chosen if it holds ``application/openmetrics-text``.
+
+    Returns:
+        The body and its content type.
     """
-    metrics = Everything(present)
+    metrics = AllMetrics(sampled)
     if "application/openmetrics-text" in accept:
         return openmetrics.generate_latest(metrics), openmetrics.CONTENT_TYPE_LATEST
     return exposition.generate_latest(metrics), exposition.CONTENT_TYPE_PLAIN_0_0_4

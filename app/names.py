@@ -1,7 +1,7 @@
-"""Names and texts that others wrote: models, classes, descriptions.
+"""Validation of user-supplied names and texts: models, classes, descriptions.
 
-They go into logs, headers, JSON, metrics and pages, so they are held to text that each of these can carry.
-Every script is welcome; what breaks lines, hides or turns text around is not.
+They appear in logs, headers, JSON, metrics and pages, so only text that each of these can carry is accepted.
+Every script is allowed; characters that break lines, are invisible or reverse text are not.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ import unicodedata
 
 MAX_TEXT = 200  # characters of a name
 MAX_DESCRIPTION = 2000  # characters
-MAX_NAME_BYTES = 255  # of UTF-8: what a folder's name may have
-SHOWN = 60  # characters of a wrong value that an error quotes
+MAX_NAME_BYTES = 255  # in UTF-8: the limit of file names
+SHOWN = 60  # characters of a wrong value quoted in an error
 
-# Controls (C0, C1, NUL, line breaks), halves of surrogate pairs, and Unicode's own line breaks.
+# Control characters (C0, C1, NUL, line breaks), lone surrogates, and Unicode's line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# Bidirectional embeddings, overrides and isolates: they show a text in another order than it has.
-TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-LINE_BREAKS = "\t\n"  # that a description may hold
+# Bidirectional embeddings, overrides and isolates: they display text in another order.
+BIDI_CONTROLS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+LINE_BREAKS = "\t\n"  # allowed in descriptions
 
 
 def text_problem(text: str, most: int = MAX_TEXT, allowed: str = "") -> str:
-    """Return why a text cannot be used, as the rest of a sentence that begins with it; empty where it can.
+    """Validate a text.
 
     Args:
-        text: anything.
-        most: how many characters it may have.
-        allowed: characters that it may hold though they are not printable.
+        text: any text.
+        most: maximum number of characters.
+        allowed: unprintable characters to accept.
+
+    Returns:
+        The fault as a predicate ("is empty"), or "" for a valid text.
     """
     if not text.strip():
         return "is empty"
@@ -34,13 +37,13 @@ def text_problem(text: str, most: int = MAX_TEXT, allowed: str = "") -> str:
         return f"has {len(text)} characters; at most {most} are allowed"
     for character in text:
         kind = unicodedata.category(character)
-        if character not in allowed and (kind in UNPRINTABLE or character in TURNING):
+        if character not in allowed and (kind in UNPRINTABLE or character in BIDI_CONTROLS):
             return f"holds U+{ord(character):04X}, which is not printable"
     return ""
 
 
 def name_problem(name: str) -> str:
-    """Return why a name cannot be a model's, as the rest of a sentence that begins with it; empty where it can."""
+    """Validate a model's name; returns as ``text_problem``."""
     if problem := text_problem(name):
         return problem
     if len(name.encode()) > MAX_NAME_BYTES:
@@ -55,6 +58,6 @@ def name_problem(name: str) -> str:
 
 
 def shorten(value: object, most: int = SHOWN) -> str:
-    """Return a value as ASCII for an error's text, at most so many characters of it."""
+    """Return a value's ASCII representation for an error text, truncated to ``most`` characters."""
     text = ascii(value[: most + 1] if isinstance(value, str | bytes | list) else value)
     return text if len(text) <= most else text[:most] + "…"

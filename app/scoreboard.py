@@ -1,11 +1,11 @@
-"""The scoreboard: which of this machine's workers have a model, kept in memory that all of them share.
+"""The scoreboard: the state of every worker of this machine, in memory that all of them share.
 
-Gunicorn's master makes it before the first fork. Each worker holds one *slot*, the lowest that is
-free, and writes its own state there; a slot survives its worker, so the one that replaces a dead
-worker takes the same number.
+Gunicorn's master creates it before the first fork. Each worker owns one *slot*, the lowest free one,
+and writes its state and a report there. The slot outlives the worker: the replacement of a dead worker
+gets the same number.
 
-The scoreboard answers one question: may this worker take connections? All workers accept on the same
-socket, so one that cannot answer would take requests away from those that can.
+It decides whether a worker may accept connections: all workers accept on the same socket, so a worker
+without a model would take requests away from those that have one.
 """
 
 from __future__ import annotations
@@ -18,51 +18,49 @@ from collections.abc import Collection
 
 from app.quarantine import Quarantine
 
-NOTE_BYTES = 16 * 1024  # what one worker may tell the others
+REPORT_BYTES = 16 * 1024  # of one worker
 SIZE = struct.Struct("I")
 COUNT = struct.Struct("Q")
-SLOTS = 256  # at most 64 workers, and while Gunicorn reloads there are twice as many
+SLOTS = 256  # at most 64 workers, and twice as many while Gunicorn reloads
 
 
 class State(enum.IntEnum):
-    """The life of a worker's model."""
+    """Life cycle of a worker's model."""
 
     ABSENT = 0  # no worker in this slot
     LOADING = 1
     READY = 2
-    FAILED = 3  # the load failed or the model thread died; the log says why
-    DRAINING = 4  # shutting down: finishes what it has, takes nothing new
+    FAILED = 3  # the load failed or the model thread died; the log has the reason
+    DRAINING = 4  # shutting down: completes its requests, accepts none
 
 
 class Scoreboard:
-    """The states of all the workers, one byte each, and a note of each: which versions it has live.
+    """The state of each worker, one byte per slot, and each worker's report.
 
-    A byte or a note is written by its own worker, or by the master where no worker holds it, so no
-    lock is needed.
+    A slot is written by its own worker, or by the master while it has none, so no lock is needed.
 
     Attributes:
         slot: this process's own slot; ``enter`` sets it, in the worker.
-        quarantine: the inputs that have ended workers, and what each worker has in hand.
+        quarantine: the inputs that have crashed workers, and those that are being processed.
     """
 
     def __init__(self) -> None:
-        """Map memory that the children of this process will share."""
         self._states = mmap.mmap(-1, SLOTS + 1)
-        self._notes = mmap.mmap(-1, SLOTS * NOTE_BYTES)  # untouched pages cost no memory
+        self._reports = mmap.mmap(-1, SLOTS * REPORT_BYTES)  # untouched pages cost no memory
         self._deaths = mmap.mmap(-1, COUNT.size)
-        self._served = SLOTS  # index of the byte that says whether any worker was ever ready
+        self._served = SLOTS  # index of the byte that is 1 once any worker has been ready
         self.slot = 0
         self.quarantine = Quarantine(SLOTS)
 
     def claim(self, placements: int = 1, taken: Collection[int] = ()) -> int:
-        """Take the lowest free slot that has a free seat (in the master, before a fork).
+        """Claim the lowest free slot of a free placement (in the master, before a fork).
 
         Args:
-            placements: how many the plan has; a slot's seat is its remainder by that.
-            taken: the seats that living workers of the plan have.
+            placements: number of placements in the plan; slot modulo this number is its placement.
+            taken: placements that living workers of the plan have.
 
         Raises:
-            RuntimeError: every slot is taken.
+            RuntimeError: all slots are taken.
         """
         free = [slot for slot in range(SLOTS) if self._states[slot] == State.ABSENT]
         if not free:
@@ -71,77 +69,77 @@ class Scoreboard:
         self._states[slot] = State.LOADING
         return slot
 
-    def give_back(self, slot: int) -> None:
-        """Free a slot that no worker came to hold (in the master, after a fork that failed)."""
+    def cancel_claim(self, slot: int) -> None:
+        """Free a claimed slot (in the master, after the fork failed)."""
         self._states[slot] = State.ABSENT
 
     def release(self, slot: int, signal_number: int | None = 0) -> list[bytes]:
-        """Release a slot (in the master, after its worker ended).
+        """Free the slot of a worker that has exited, and record its crash (in the master).
 
-        A worker has died where it was not draining, or where a signal ended it.
+        An exit is a crash if the worker was not draining or was killed by a signal.
 
         Args:
-            slot: the worker's.
-            signal_number: the signal that ended it, 0 for none; None where that is not known.
+            slot: the worker's slot.
+            signal_number: the signal that killed it, 0 for none, None if unknown.
 
         Returns:
-            The digests of the inputs that are convicted now.
+            The digests of the inputs that are blocked from now on.
         """
-        convicted = []
+        blocked = []
         if self._states[slot] != State.DRAINING or signal_number:
             COUNT.pack_into(self._deaths, 0, self.deaths() + 1)
-            outside = self.quarantine.was_outside(signal_number)
-            convicted = self.quarantine.charge(slot, outside=outside)
+            is_external = self.quarantine.is_external_kill(signal_number)
+            blocked = self.quarantine.record_crash(slot, is_external=is_external)
         self.quarantine.clear(slot)
         self._states[slot] = State.ABSENT
         self._write(slot, b"")
-        return convicted
+        return blocked
 
     def deaths(self) -> int:
-        """Return how many workers have died: killed, crashed, or ended by a model thread that died."""
+        """Return the number of worker crashes: killed, crashed, or exited because a model thread died."""
         (deaths,) = COUNT.unpack_from(self._deaths)
         return int(deaths)
 
     def enter(self, slot: int) -> None:
-        """Take a claimed slot as one's own (in the worker, after the fork)."""
+        """Take over a claimed slot (in the worker, after the fork)."""
         self.slot = slot
 
     def mark(self, state: State) -> None:
-        """Write one's own state (in the worker, on any thread); one that drains does not come back to serve."""
+        """Set this worker's state (on any thread); a draining worker never becomes ready again."""
         if self.state(self.slot) is State.DRAINING and state in (State.LOADING, State.READY):
             return
         self._states[self.slot] = state
         if state is State.READY:
             self._states[self._served] = 1
 
-    def tell(self, note: object) -> None:
-        """Write one's own note for the others (in the worker); anything that JSON can hold, up to ``NOTE_BYTES``."""
-        text = json.dumps(note).encode()
-        self._write(self.slot, text if len(text) <= NOTE_BYTES - SIZE.size else b"")
+    def write_report(self, report: object) -> None:
+        """Publish this worker's report: any JSON value, dropped if it exceeds ``REPORT_BYTES``."""
+        text = json.dumps(report).encode()
+        self._write(self.slot, text if len(text) <= REPORT_BYTES - SIZE.size else b"")
 
-    def notes(self) -> dict[int, object]:
-        """Return the note of every slot that has one."""
-        found = {}
+    def read_reports(self) -> dict[int, object]:
+        """Return the reports by slot; slots without a complete report are left out."""
+        reports = {}
         for slot in self.states():
-            begin = slot * NOTE_BYTES
-            (size,) = SIZE.unpack_from(self._notes, begin)
+            begin = slot * REPORT_BYTES
+            (size,) = SIZE.unpack_from(self._reports, begin)
             try:
-                found[slot] = json.loads(
-                    self._notes[begin + SIZE.size : begin + SIZE.size + size] or b"null"
+                reports[slot] = json.loads(
+                    self._reports[begin + SIZE.size : begin + SIZE.size + size] or b"null"
                 )
             except ValueError:  # it is being written
-                found[slot] = None
-        return {slot: note for slot, note in found.items() if note is not None}
+                reports[slot] = None
+        return {slot: report for slot, report in reports.items() if report is not None}
 
     def _write(self, slot: int, text: bytes) -> None:
-        """Write a note; its size last, so that a reader finds no half of it but where two writes follow at once."""
-        begin = slot * NOTE_BYTES
-        SIZE.pack_into(self._notes, begin, 0)
-        self._notes[begin + SIZE.size : begin + SIZE.size + len(text)] = text
-        SIZE.pack_into(self._notes, begin, len(text))
+        """Write a report, its size last: readers see a torn one only if two writes follow at once."""
+        begin = slot * REPORT_BYTES
+        SIZE.pack_into(self._reports, begin, 0)
+        self._reports[begin + SIZE.size : begin + SIZE.size + len(text)] = text
+        SIZE.pack_into(self._reports, begin, len(text))
 
     def occupied(self) -> list[int]:
-        """Return the slots that have a worker; quicker than ``states``."""
+        """Return the slots that have a worker; cheaper than ``states``."""
         states = self._states[:SLOTS].rstrip(b"\0")
         return [slot for slot, state in enumerate(states) if state]
 
@@ -154,15 +152,14 @@ class Scoreboard:
         return {slot: State(self._states[slot]) for slot in range(SLOTS) if self._states[slot]}
 
     def may_accept(self) -> bool:
-        """Tell whether this worker may take connections now.
+        """Return whether this worker may accept connections now.
 
-        * A worker with a model may.
-        * Before any worker ever had one (the first start) all may, and answer 503: better than a
+        * A ready worker may.
+        * Before any worker was ever ready (the first start) all may, and answer 503: better than a
           connection that hangs.
-        * Later a loading worker may not: connections wait in the socket's backlog for a worker that
-          has a model. So neither a reload nor a killed worker costs a request.
-        * A worker whose load failed may only where no other is ready or still loading, to answer
-          503.
+        * Afterwards a loading worker may not: connections wait in the socket's backlog for a ready
+          worker. So neither a reload nor a killed worker costs a request.
+        * A failed worker may if no other worker is ready or loading, to answer 503.
         """
         own = self.state(self.slot)
         if own is State.READY or not self.has_served():
@@ -171,18 +168,20 @@ class Scoreboard:
         return own is State.FAILED and not hope
 
     def has_served(self) -> bool:
-        """Return whether any worker ever had a model."""
+        """Return whether any worker was ever ready."""
         return bool(self._states[self._served])
 
     def has_substitute(self) -> bool:
-        """Return whether this worker has no model and another one has: connections are to go there."""
+        """Return whether this worker is not ready and another one is: connections should go there."""
         others = (state for slot, state in self.states().items() if slot != self.slot)
         return self.state(self.slot) is not State.READY and State.READY in others
 
     def may_get_substitute(self) -> bool:
-        """Return whether another worker has a model, or is loading one: it may have swapped its own just now."""
+        """Return whether another worker is ready or loading (it may be replacing its model just now)."""
         others = {state for slot, state in self.states().items() if slot != self.slot}
         return bool(others & {State.READY, State.LOADING})
 
 
+# Created at import, because the memory must be mapped before Gunicorn's first fork and all modules of a
+# process must share one. In a process that never forks it costs no memory: nobody touches its pages.
 scoreboard = Scoreboard()

@@ -2,16 +2,18 @@
 
 ``Settings.from_env`` is the only reader of ``SERVING_`` variables. Every field below is one row:
 its default, how its text is read, its unit and its help. ``python -m app.settings`` prints the
-table that docs/reference.md shows; ``python -m app.settings check`` says whether the environment can be
-used.
+table that docs/reference.md shows; ``python -m app.settings shell`` checks the environment and prints
+the values that shell scripts need.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import ipaddress
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -117,6 +119,19 @@ def hosts(text: str) -> tuple[str, ...]:
             raise ValueError(
                 f"expected hosts such as images.example.org or *.example.org:8443, found {host!r}"
             )
+    return found
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """Read a list of IP addresses."""
+    found = tuple(part.strip() for part in text.split(","))
+    for address in found:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise ValueError(
+                f"expected IP addresses such as 127.0.0.1 or 0.0.0.0,::, found {address!r}"
+            ) from None
     return found
 
 
@@ -255,17 +270,36 @@ class Settings:
     memory_reserve_percent: int = row(
         "10", whole(0, 90), "%", "memory of the host and of each GPU that workers leave free"
     )
-    cache: Path = row(
-        "run/cache",
-        folder,
-        "folder",
-        "for converted models where the models folder cannot be written",
-    )
     exif_rotate: bool = row(
         "off",
         switch,
         "",
         "`on` turns photographs upright by their EXIF tag before they are resized",
+    )
+    port: int = row("8999", whole(1, 65_535), "port", "the port that nginx listens on")
+    host: tuple[str, ...] = row(
+        "0.0.0.0",  # noqa: S104  (a server is there to be reached)
+        addresses,
+        "addresses",
+        "addresses that nginx listens on, such as `127.0.0.1` or `0.0.0.0,::`",
+    )
+    direct_port: int = row(
+        "10086",
+        whole(1, 65_535),
+        "port",
+        "a port of 127.0.0.1 that Gunicorn listens on too, for diagnosis without nginx",
+    )
+    run: Path = row(
+        "run",
+        folder,
+        "folder",
+        "sockets, pid files, logs, metrics and manifest of a running server, which needs one of its own",
+    )
+    cache: Path = row(
+        "",
+        optional_file,
+        "folder",
+        "for converted models if the models folder cannot be written; empty: `cache` in `SERVING_RUN`",
     )
     log_level: str = row(
         "INFO",
@@ -295,6 +329,21 @@ class Settings:
         """Pictures decoded at once in a worker."""
         return self.decode_threads or min(4, count_cores())
 
+    @property
+    def listen(self) -> tuple[str, ...]:
+        """Addresses with port that nginx listens on, in nginx' form: ``0.0.0.0:8999``, ``[::]:8999``."""
+        return tuple(format_address(host, self.port) for host in self.host)
+
+    @property
+    def url(self) -> str:
+        """URL of this server for programs on the same machine."""
+        return f"http://{format_address(self.local_host, self.port)}"
+
+    @property
+    def local_host(self) -> str:
+        """IP address at which programs on the same machine reach nginx."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host[0], self.host[0])  # noqa: S104
+
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Read the settings.
@@ -316,10 +365,17 @@ class Settings:
                 values[field.name] = field.metadata["read"](text)
             except ValueError as error:
                 faults.append(f"{name}={text!r}: {error}")
+        if not values.get("cache") and "run" in values:
+            values["cache"] = values["run"] / "cache"
         if faults:
             raise SettingsError("\n".join(faults))
         given = {name: text for name, text in environ.items() if name in rows}
         return cls(**values, environ=given)
+
+
+def format_address(host: str, port: int) -> str:
+    """Return an IP address and a port as a URL has them: IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def table_rows() -> list[dataclasses.Field[Any]]:
@@ -360,15 +416,26 @@ def format_table() -> str:
     return "\n".join(lines)
 
 
+def format_shell(settings: Settings) -> str:
+    """Return the settings that scripts need, as assignments of POSIX shell; paths are absolute."""
+    values = {
+        "SERVING_RUN": str(settings.run),
+        "SERVING_PORT": str(settings.port),
+        "LISTEN": " ".join(settings.listen),
+        "LOCAL_HOST": settings.local_host,
+    }
+    return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
+
+
 def main(arguments: list[str]) -> None:
-    """Print the table, or with ``check`` read the environment and end with its faults."""
-    if arguments != ["check"]:
+    """Print the table; with ``shell`` check the environment and print assignments for scripts."""
+    if arguments != ["shell"]:
         print(format_table())
         return
     try:
-        Settings.from_env(os.environ)
+        print(format_shell(Settings.from_env(os.environ)))
     except SettingsError as error:
-        sys.exit(str(error))
+        sys.exit(f"the settings cannot be used:\n{error}")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ try:
 except SettingsError as error:
     sys.exit(f"the settings cannot be used:\n{error}")
 
-bind = ["unix:run/gunicorn.sock"]  # nginx's way in
-if is_free("127.0.0.1:10086"):  # a look past nginx
-    bind.append("127.0.0.1:10086")
+bind = [f"unix:{os.path.relpath(settings.run)}/gunicorn.sock"]  # nginx connects to it
+direct = f"127.0.0.1:{settings.direct_port}"  # for diagnosis without nginx
+if is_free(direct):
+    bind.append(direct)
 worker_class = "app.gunicorn.worker.ServingWorker"
 wsgi_app = "app.wsgi:app"
 try:
@@ -42,7 +43,7 @@ except Exception as error:  # noqa: BLE001  (at the start a sentence; on a reloa
 workers = len(plan.placements)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
-umask = 0o177  # run/gunicorn.sock is 0600: nobody else on this machine passes nginx by
+umask = 0o177  # gunicorn.sock is 0600: nobody else on this machine passes nginx by
 # nginx takes lines of up to 8 KiB and 32 KiB in all: its own refusals come first, but for that of many
 # short headers. These hold whoever comes past it.
 limit_request_line = 16_384
@@ -77,7 +78,7 @@ def when_ready(server):
     """Tell the plan and import the engine (in the master, after the sockets are open: clients wait, not fail)."""
     if len(bind) == 1:
         logging.getLogger("plan").warning(
-            "127.0.0.1:10086 is taken: until the next start there is no way past nginx"
+            "%s is taken: until the next start there is no way past nginx", direct
         )
     tell_plan()
 

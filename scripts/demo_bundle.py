@@ -47,7 +47,7 @@ def write_bundle(folder: Path, weights: dict[str, torch.Tensor]) -> None:
         name: (tensor.half() if tensor.ndim > 1 else tensor).cpu().numpy()
         for name, tensor in weights.items()
     }
-    np.savez_compressed(folder / "model.npz", **arrays)
+    np.savez_compressed(folder / "model.npz", allow_pickle=False, **arrays)
     write_class_names(folder, CLASS_NAMES)
 
 
@@ -65,7 +65,7 @@ def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dic
     bundle = find_bundle(models, "demo")
     network = EagerEngine(bundle, torch.get_num_threads())
     parts = np.array_split(images, max(1, len(images) // 50))
-    logits = np.concatenate([network.forward(part).logits for part in parts])
+    logits = np.concatenate([network.forward(list(part)).logits for part in parts])
     kernels = [tensor for tensor in np.load(bundle.weights).values() if tensor.ndim == 4]
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels)
     return {

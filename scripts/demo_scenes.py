@@ -189,7 +189,8 @@ def paint_gradient(rng: np.random.Generator, width: int, height: int) -> np.ndar
     across, down = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     angle = rng.uniform(0, 2 * np.pi)
     share = ((across * np.cos(angle) + down * np.sin(angle)) / 2.83 + 0.5)[..., None]
-    return (random_colour(rng) * share + random_colour(rng) * (1 - share)).astype(np.uint8)
+    faded: np.ndarray = random_colour(rng) * share + random_colour(rng) * (1 - share)
+    return faded.astype(np.uint8)
 
 
 def paint_clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:

@@ -142,7 +142,7 @@ def predict(network: nn.Module, images: torch.Tensor, side: int, device: str) ->
     """Return the logits of (n, 3, 224, 224) uint8 images as (n, 20) float32."""
     network.eval()
     logits = []
-    for part in images.split(100):
+    for part in images.split(100):  # type: ignore[no-untyped-call]
         with torch.autocast(device, torch.bfloat16):
             logits.append(network(normalise(part.to(device), side)).float().cpu())
     network.train()
@@ -194,7 +194,9 @@ def start_run(device: str) -> Run:
     return Run(network, optimiser, schedule, Pruning())
 
 
-def draw_batches(images: torch.Tensor, targets: torch.Tensor, run: Run, device: str) -> Iterator:
+def draw_batches(
+    images: torch.Tensor, targets: torch.Tensor, run: Run, device: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (images uint8, targets) from the run's step on; each step's choice depends on its number alone."""
     for step in range(run.step, STEPS):
         rng = np.random.default_rng([TRAINING_SEED, step])
@@ -220,7 +222,7 @@ def train(run: Run, device: str, checkpoint: Path) -> None:
             logits = run.network(normalise(batch, side))
         loss = F.binary_cross_entropy_with_logits(logits.float(), wanted)
         run.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
         run.optimiser.step()
         run.schedule.step()

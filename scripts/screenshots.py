@@ -11,22 +11,23 @@ import argparse
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = sorted((ROOT / "samples").glob("*.jpg"))
-BROKEN = {"name": "holiday.jpg", "mimeType": "image/jpeg", "buffer": b"no picture at all"}
-DESKTOP = {"viewport": {"width": 1280, "height": 860}}
-TABLET = {"viewport": {"width": 820, "height": 1180}}
-PHONE = {
+BROKEN = FilePayload(name="holiday.jpg", mimeType="image/jpeg", buffer=b"no picture at all")
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 860}}
+TABLET: dict[str, Any] = {"viewport": {"width": 820, "height": 1180}}
+PHONE: dict[str, Any] = {
     "viewport": {"width": 360, "height": 740},
     "device_scale_factor": 2,
     "has_touch": True,
     "is_mobile": True,
 }
-SMALL = {**PHONE, "viewport": {"width": 320, "height": 568}}
+SMALL: dict[str, Any] = {**PHONE, "viewport": {"width": 320, "height": 568}}
 
 
 def show_home(page: Page) -> None:
@@ -72,8 +73,12 @@ def show_error(page: Page) -> None:
 
 def show_busy(page: Page) -> None:
     """A server that asks to come again."""
-    busy = {"status": 429, "headers": {"Retry-After": "30"}, "body": '{"code": "queue_full"}'}
-    page.route("**/predict", lambda route: route.fulfill(**busy))
+    page.route(
+        "**/predict",
+        lambda route: route.fulfill(
+            status=429, headers={"Retry-After": "30"}, body='{"code": "queue_full"}'
+        ),
+    )
     page.set_input_files("#choose-input", SAMPLES[0])
     expect(page.locator("#waiting-words")).to_contain_text("trying again")
 
@@ -90,7 +95,7 @@ VIEWS: tuple[Callable[[Page], None], ...] = (
 SCREENS = {"desktop": DESKTOP, "tablet": TABLET, "phone": PHONE, "small": SMALL}
 
 
-def open_page(browser: Browser, url: str, **options: object) -> Page:
+def open_page(browser: Browser, url: str, **options: Any) -> Page:
     """Open the page as a new visitor; ``options`` are those of Playwright's contexts."""
     page = browser.new_context(reduced_motion="reduce", **options).new_page()
     page.goto(url)

@@ -15,8 +15,15 @@ import requests
 
 from tests.helpers import ROOT, wait_until
 
-LINKED = (".venv", "app", "samples", "requirements.txt", "requirements-optimize.txt")
-COPIED = ("conf", "scripts")  # with other ports
+LINKED = (
+    ".venv",
+    "app",
+    "samples",
+    "scripts",
+    "tests",
+    "requirements.txt",
+    "requirements-optimize.txt",
+)
 READY_WITHIN_S = 90
 
 
@@ -30,7 +37,7 @@ def free_port() -> int:
 class Server:
     """supervisord with the project's own configuration, in a folder of its own.
 
-    Configuration and scripts are copied with other ports; everything else is the project's own.
+    The configuration is a copy, which a test may edit; everything else is the project's own.
 
     Attributes:
         folder: where it runs; ``folder/run`` has its logs and sockets.
@@ -47,29 +54,24 @@ class Server:
             settings: environment variables without their prefix.
         """
         self.folder = folder
-        for name in (*LINKED, "tests"):
+        for name in LINKED:
             (folder / name).symlink_to(ROOT / name)
         (folder / "run").mkdir()
+        shutil.copytree(
+            ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("__pycache__")
+        )
         port, direct_port = free_port(), free_port()
-        for path in [path for name in COPIED for path in (ROOT / name).iterdir() if path.is_file()]:
-            copy = folder / path.relative_to(ROOT)
-            copy.parent.mkdir(exist_ok=True)
-            text = path.read_text().replace("10086", str(direct_port))
-            copy.write_text(text.replace("8999", str(port)))
-            copy.chmod(path.stat().st_mode)
-        if wsgi_app:
-            conf = folder / "conf" / "gunicorn.conf.py"
-            text = conf.read_text()
-            assert "app.wsgi:app" in text
-            conf.write_text(text.replace("app.wsgi:app", wsgi_app))
         self.url = f"http://127.0.0.1:{port}"
         self.direct_url = f"http://127.0.0.1:{direct_port}"
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("SERVING_")
         }
         self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
-        # Else a server would serve the manifest that another one of these found.
-        self.environment["SERVING_CACHE"] = str(folder / "run" / "cache")
+        self.environment["SERVING_RUN"] = str(folder / "run")
+        self.environment["SERVING_PORT"] = str(port)
+        self.environment["SERVING_DIRECT_PORT"] = str(direct_port)
+        if wsgi_app:
+            self.environment["GUNICORN_APP"] = wsgi_app
         self.environment |= {f"SERVING_{name.upper()}": value for name, value in settings.items()}
         self.process: subprocess.Popen | None = None
 

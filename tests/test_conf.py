@@ -23,7 +23,7 @@ HOOKS = {
     "child_exit",
     "worker_exit",
 }
-OWN_NAMES = {"settings", "plan", "tell_plan", "SWITCH_INTERVAL_S", "STOPS"}
+OWN_NAMES = {"settings", "direct", "plan", "tell_plan", "SWITCH_INTERVAL_S", "STOPS"}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_request_outlives_six_kills_in_a_row_with_every_idle_connection_dead(n
     """A kill uses up a server line for the connection in use, and one for each idle one; then a new one answers."""
     kills = 6
     idle = int(re.search(r"^\s*keepalive (\d+);", nginx, re.MULTILINE)[1])
-    lines = nginx.count("server unix:run/gunicorn.sock max_fails=0;")
+    lines = nginx.count("server unix:gunicorn.sock max_fails=0;")
     assert lines >= kills * (1 + idle) + 1
     assert "proxy_next_upstream error timeout non_idempotent;" in nginx
     tries = int(re.search(r"proxy_next_upstream_tries (\d+);", nginx)[1])
@@ -180,10 +180,11 @@ def test_supervisord_never_writes_to_the_terminal(supervisor):
         for name, value in supervisor.items(section)
         if name.endswith("logfile")
     }
-    assert all(value == "NONE" or "/run/" in value for value in written), written
+    in_run = "%(ENV_SERVING_RUN)s/"
+    assert all(value == "NONE" or value.startswith(in_run) for value in written), written
     shown = (ROOT / "scripts" / "show-logs").read_text()
     for value in written - {"NONE"}:
-        assert f"run/{Path(value).name}" in shown
+        assert Path(value).name in shown
 
 
 def test_nginx_drains_before_gunicorn(supervisor):
@@ -221,6 +222,22 @@ def test_request_ids_are_safe_by_the_same_rule_in_nginx_and_in_the_application(n
     assert f'"~^{SAFE_ID.pattern}$" $http_x_request_id;' in nginx
 
 
-def test_ports_are_the_same_everywhere():
-    for path in ("conf/nginx.conf", "scripts/serve", "scripts/ready", "Dockerfile", "README.md"):
-        assert "8999" in Path(ROOT / path).read_text(), path
+def test_the_documents_and_the_image_name_the_default_port_and_runtime_folder(supervisor):
+    defaults = Settings.from_env({})
+    for path in ("Dockerfile", "README.md"):
+        assert str(defaults.port) in (ROOT / path).read_text(), path
+    assert f"EXPOSE {defaults.port}\n" in (ROOT / "Dockerfile").read_text()
+    assert str(defaults.direct_port) in (ROOT / "docs" / "operate.md").read_text()
+    run = defaults.run.relative_to(ROOT)
+    assert f"ENV SERVING_RUN={run}\n" in (ROOT / "Dockerfile").read_text()
+    socket = supervisor.get("supervisorctl", "serverurl")
+    assert socket == f"unix://%(here)s/../{run}/supervisor.sock", "the one that people type"
+
+
+def test_no_configuration_file_and_no_script_of_the_server_names_a_port():
+    names = ("run-nginx", "run-gunicorn", "ready", "serve", "show-logs", "exit-on-fatal")
+    files = [*(ROOT / "conf").glob("*.*"), *(ROOT / "scripts" / name for name in names)]
+    for path in files:
+        lines = path.read_text().splitlines()
+        code = "\n".join(line for line in lines if not line.lstrip().startswith(("#", ";")))
+        assert not re.search(r"8999|10086", code), path

@@ -19,7 +19,7 @@ from tests.helpers import ROOT
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 MODELS = (ROOT / "docs" / "models.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()
@@ -109,7 +109,7 @@ def test_the_demos_figures_are_the_cards():
     text = " ".join(README.split())
     assert f"On {scores['held_out_scenes']:,} held-out scenes" in text
     assert f"mean average precision of {scores['mean_average_precision']:.3f}" in text
-    assert f"gets {scores['exact_label_sets'] * 100:.1f} % of the label sets" in text
+    assert f"gets {scores['exact_label_sets'] * 100:.1f}% of the label sets" in text
     assert f"file weighs {scores['file_mib']:.1f} MB" in text
 
 
@@ -141,5 +141,20 @@ def test_every_supervisorctl_line_is_one_that_supervisorctl_takes(server):
             assert f"{verb} " in server.control("help", verb).stdout, line
 
 
-def test_the_changelog_is_there_for_operators():
-    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+def test_the_license_and_the_notice_go_into_the_image():
+    assert "Apache License\n" in (ROOT / "LICENSE").read_text()
+    assert "COPY LICENSE NOTICE ./" in (ROOT / "Dockerfile").read_text().splitlines()
+    assert {"!LICENSE", "!NOTICE"} <= set((ROOT / ".dockerignore").read_text().splitlines())
+
+
+def test_the_notice_names_files_that_exist():
+    for name in re.findall(r"\b(?:app|samples|models)/[\w./-]+", (ROOT / "NOTICE").read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_changelog_has_the_usual_form():
+    headings = re.findall(r"^#{2,3} .*$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "## [Unreleased]"
+    kinds = "Added|Changed|Deprecated|Removed|Fixed|Security"
+    usual = rf"## \[(Unreleased\]|\d+\.\d+\.\d+\] - \d{{4}}-\d\d-\d\d)$|### ({kinds})$"
+    assert [heading for heading in headings if not re.match(usual, heading)] == []

@@ -93,7 +93,9 @@ def test_a_server_that_cannot_load_says_so_and_recovers(start_server, tmp_path, 
     names.write_text(json.dumps({"0": "Only one"}))
     server = start_server(models=str(models), poll_s="0" if mended == "by a reload" else "1")
     watch = ["scripts/ready", "--wait", str(server.process.pid)]
-    terminal = subprocess.Popen(watch, cwd=server.folder, stdout=subprocess.PIPE, text=True)
+    terminal = subprocess.Popen(
+        watch, cwd=server.folder, env=server.environment, stdout=subprocess.PIPE, text=True
+    )
     wait_until(lambda: "the model cannot be served" in server.log("gunicorn"), 60)
 
     assert requests.get(f"{server.url}/healthz", timeout=10).status_code == 200
@@ -200,7 +202,7 @@ def processes_of(server) -> list[str]:
     found = []
     for entry in os.listdir("/proc"):
         try:
-            if entry.isdigit() and os.readlink(f"/proc/{entry}/cwd") == str(server.folder):
+            if entry.isdigit() and os.readlink(f"/proc/{entry}/cwd").startswith(str(server.folder)):
                 command = Path(f"/proc/{entry}/cmdline").read_text()
                 found.append(command.replace("\0", " "))
         except OSError:

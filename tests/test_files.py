@@ -1,5 +1,6 @@
 """Files appear whole or not at all; what killed processes leave is removed, what is in use stays."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,7 +9,15 @@ import time
 
 import pytest
 
-from app.system.files import BOOT, DAY_S, draft_folder, move_folder, remove_leftovers, write_file
+from app.system.files import (
+    BOOT,
+    DAY_S,
+    draft_folder,
+    lock_file,
+    move_folder,
+    remove_leftovers,
+    write_file,
+)
 from tests.disks import on_small_disk
 from tests.helpers import ROOT, wait_until
 
@@ -120,3 +129,28 @@ def test_drafts_of_older_releases_and_other_machines_are_removed_after_a_day(tmp
         f".other-{BOOT}-x",
     }
     remove_leftovers(tmp_path / "absent")
+
+
+def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):
+    path = tmp_path / "folder" / "lock"
+    with lock_file(path, 5) as held:
+        assert held
+        began = time.monotonic()
+        with lock_file(path, 0.2) as other:
+            assert other is False
+        assert 0.2 <= time.monotonic() - began < 5
+    with lock_file(path, 0) as held:
+        assert held, "it was given back"
+
+
+def test_where_no_lock_can_be_held_the_work_is_done_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    with lock_file(tmp_path / "file" / "lock", 5) as held:
+        assert held is None
+
+    def refuse(*_):
+        raise OSError(37, "No locks available")  # as some network file systems do
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with lock_file(tmp_path / "lock", 5) as held:
+        assert held is None

@@ -1,6 +1,5 @@
-"""What memory there is, read from files like the kernel's."""
+"""Memory, CPU pressure and processes, read from files like the kernel's."""
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import pytest
 
 from app.system.gpus import list_gpus
 from app.system.machine import (
-    hold_lock,
     process_memory,
     process_peak,
     processor,
@@ -73,34 +71,10 @@ def test_a_peak_stays_when_its_memory_is_given_back():
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
-def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):
-    path = tmp_path / "folder" / "lock"
-    with hold_lock(path, 5) as held:
-        assert held
-        began = time.monotonic()
-        with hold_lock(path, 0.2) as other:
-            assert other is False
-        assert 0.2 <= time.monotonic() - began < 5
-    with hold_lock(path, 0) as held:
-        assert held, "it was given back"
-
-
-def test_where_no_lock_can_be_held_the_work_is_done_all_the_same(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("no folder")
-    with hold_lock(tmp_path / "file" / "lock", 5) as held:
-        assert held is None
-
-    def refuse(*_):
-        raise OSError(37, "No locks available")  # as some network file systems do
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with hold_lock(tmp_path / "lock", 5) as held:
-        assert held is None
-
-
 def test_a_process_can_offer_to_end_first_when_memory_runs_out():
     code = (
-        "from app.system.machine import offer_to_end; from pathlib import Path; offer_to_end();"
+        "from app.system.machine import prefer_as_oom_victim; from pathlib import Path; "
+        "prefer_as_oom_victim(); "
         "print(Path('/proc/self/oom_score_adj').read_text())"
     )
     done = subprocess.run(

@@ -146,7 +146,7 @@ def test_a_gpu_that_runs_out_of_memory_is_told_in_a_sentence(monkeypatch, capsys
         raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
 
     monkeypatch.setattr(program, "measure_footprint", run_out)
-    monkeypatch.setattr(program, "offer_to_end", lambda: None)  # not this process
+    monkeypatch.setattr(program, "prefer_as_oom_victim", lambda: None)  # not this process
     monkeypatch.setattr(Settings, "from_env", lambda environ: None)
     main(
         "measure", str(ROOT / "models/demo/1"), "demo", "1", json.dumps(dataclasses.asdict(SIBLING))

@@ -216,7 +216,7 @@ def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
     here.manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
     gevent.sleep(0.5)
     assert here.states()["leaves", 1] == "LOADING"
-    here.scoreboard.give_back(other)
+    here.scoreboard.cancel_claim(other)
     wait_until(lambda: here.states().get(("leaves", 1)) == "AVAILABLE")
 
 

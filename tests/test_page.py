@@ -21,7 +21,7 @@ def browse(client, **headers: str):
 def test_a_browser_gets_the_page_and_a_program_what_is_served(client):
     page = browse(client)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "What is in the picture?" in page.text
+    assert "What is in the image?" in page.text
     for accept in ("*/*", "application/json", ""):
         answer = client.get("/", headers={"Accept": accept})
         assert answer.headers["Content-Type"] == "application/json"

@@ -13,14 +13,15 @@ import pytest
 from app.control import footprint
 from app.control import plan as planning
 from app.control.footprint import Footprint, MeasureResult
-from app.control.manifest import MANIFEST_FILE, Entry, Manifest, ManifestFile, instance_id
+from app.control.manifest import Entry, Manifest, ManifestFile, instance_id, manifest_path
 from app.control.plan import Placement, choose_how, current_plan, deal_out, fit_workers
 from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import find_bundle
+from app.system.files import lock_file, lock_host
 from app.system.gpus import Gpu
-from app.system.machine import GIB, Memory, hold_host_lock, hold_lock
+from app.system.machine import GIB, Memory
 from tests.helpers import ROOT
 
 ON_GPU = Footprint("cuda", "fp16", "cuda", "asked for", GIB, 3 * GIB)
@@ -235,13 +236,13 @@ def test_nobody_waits_for_memory_that_nobody_can_tell(loader):
 def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_path, monkeypatch):
     """Before, the lock lay in the cache of each."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with hold_host_lock("GPU-1", 5) as held:
+    with lock_host("GPU-1", 5) as held:
         assert held
-        with hold_host_lock("GPU-1", 0.05) as other:
+        with lock_host("GPU-1", 0.05) as other:
             assert not other
-        with hold_host_lock("GPU-2", 0.05) as other:
+        with lock_host("GPU-2", 0.05) as other:
             assert other
-    with hold_host_lock("GPU-1", 0) as held:
+    with lock_host("GPU-1", 0) as held:
         assert held
 
 
@@ -254,16 +255,16 @@ def test_a_lock_that_everybody_may_make_is_not_trusted(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "resnet-serving-pipe.lock")
     (tmp_path / "resnet-serving-folder.lock").mkdir()
     for name in ("link", "pipe", "folder"):
-        with hold_host_lock(name, 0.05) as held:
+        with lock_host(name, 0.05) as held:
             assert not held, name
     assert victim.read_text() == "precious"
     (tmp_path / "resnet-serving-theirs.lock").write_text("")
     (tmp_path / "resnet-serving-theirs.lock").chmod(0o444)  # as another user sees it
-    with hold_host_lock("theirs", 0.05) as held:
+    with lock_host("theirs", 0.05) as held:
         assert held
     before = os.umask(0o077)
     try:
-        with hold_host_lock("ours", 0.05):
+        with lock_host("ours", 0.05):
             assert (tmp_path / "resnet-serving-ours.lock").stat().st_mode & 0o777 == 0o644
     finally:
         os.umask(before)
@@ -321,7 +322,7 @@ def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings
 
 
 def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     (tmp_path / "cache").write_text("in the way")
     (tmp_path / "run").write_text("in the way")
     plan = planning.adopt_plan(
@@ -334,7 +335,7 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
 @pytest.fixture
 def followed(settings, tmp_path, monkeypatch):
     """Return settings after a start that served version 1, and a follower that has gone on to version 2."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     monkeypatch.setattr(planning, "_adopted", fit_workers(settings(), serving(ON_CPU), []))
     ManifestFile(instance_id()).write(Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),)))
     return settings(device="cpu", cache=str(tmp_path / "cache"))
@@ -345,7 +346,7 @@ def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
 ):
     """Not from what was served at the start."""
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: real_look(self, 0.1))
-    with hold_lock(tmp_path / "cache" / "scanner.lock", 5):
+    with lock_file(tmp_path / "cache" / "scanner.lock", 5):
         plan = planning.adopt_plan(followed)
     assert [entry.version for entry in plan.manifest.entries] == [2]
     assert [entry.version for entry in ManifestFile(instance_id()).read().entries] == [2]
@@ -357,9 +358,9 @@ def test_a_worker_whose_manifest_is_gone_stays_with_the_last_one(followed, how):
     read = planning.follow_manifest(followed)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
-        MANIFEST_FILE.unlink()
+        manifest_path().unlink()
     else:
-        MANIFEST_FILE.write_text("{")
+        manifest_path().write_text("{")
     assert [entry.version for entry in read().entries] == [2]
 
 

@@ -10,7 +10,7 @@ import pytest
 from app import quarantine as module
 from app.errors import ClientGone, DeadlinePassed, UnreadableImage
 from app.gunicorn.exits import ending_signal
-from app.quarantine import CHARGED, IN_HAND, Quarantine, Verdict
+from app.quarantine import MAX_ACTIVE_INPUTS, MAX_RECORDED, Quarantine, Verdict
 from app.scoreboard import Scoreboard, State
 from app.serving.thread_pool import NeedsTrial
 from app.serving.trials import Trials
@@ -22,11 +22,11 @@ def ward():
     return Quarantine(3)
 
 
-def die(ward, *digests, slot=0, tried=b"", outside=False):
-    """Have a worker die with inputs in hand, perhaps while it tries one; return who is convicted."""
-    ward.records(slot).hold(digests)
-    ward.try_suspect(slot, tried)
-    return ward.charge(slot, outside=outside)
+def die(ward, *digests, slot=0, tried=b"", is_external=False):
+    """Have a worker die with inputs in progress, perhaps while it tries one; return the inputs that are blocked."""
+    ward.active_inputs(slot).hold(digests)
+    ward.set_trial(slot, tried)
+    return ward.record_crash(slot, is_external=is_external)
 
 
 def convict(ward, digest):
@@ -40,7 +40,7 @@ def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_convicted(
     assert die(ward, poison, other) == []
     assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.SUSPECT, Verdict.SUSPECT)
     assert die(ward, poison, slot=1, tried=poison) == [poison]
-    assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.CONVICTED, Verdict.SUSPECT)
+    assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.BLOCKED, Verdict.SUSPECT)
     assert ward.verdict(ward.digest(b"anything else")) is Verdict.CLEAR
 
 
@@ -64,7 +64,7 @@ def test_no_input_has_no_digest_and_no_verdict(ward):
 def test_a_suspect_that_comes_through_starts_anew(ward):
     innocent = ward.digest(b"innocent")
     die(ward, innocent)
-    ward.acquit(innocent)
+    ward.clear_suspect(innocent)
     assert ward.verdict(innocent) is Verdict.CLEAR
     convict(ward, innocent)
 
@@ -72,57 +72,57 @@ def test_a_suspect_that_comes_through_starts_anew(ward):
 def test_no_acquittal_undoes_a_conviction(ward):
     poison = ward.digest(b"poison")
     convict(ward, poison)
-    ward.acquit(poison)
-    assert ward.verdict(poison) is Verdict.CONVICTED
+    ward.clear_suspect(poison)
+    assert ward.verdict(poison) is Verdict.BLOCKED
 
 
 def test_what_was_released_is_not_charged(ward):
     digest = ward.digest(b"done")
-    records = ward.records(0)
+    records = ward.active_inputs(0)
     records.release(records.hold([digest]))
-    assert ward.charge(0, outside=False) == []
+    assert ward.record_crash(0, is_external=False) == []
     assert ward.verdict(digest) is Verdict.CLEAR
 
 
 def test_a_kill_from_outside_counts_half_unless_the_input_was_alone(ward):
     one, other = ward.digest(b"1"), ward.digest(b"2")
-    assert die(ward, one, other, outside=True) == []
+    assert die(ward, one, other, is_external=True) == []
     for _ in range(2):
-        assert die(ward, one, other, tried=one, outside=True) == []
-    assert die(ward, one, other, tried=one, outside=True) == [one]
+        assert die(ward, one, other, tried=one, is_external=True) == []
+    assert die(ward, one, other, tried=one, is_external=True) == [one]
     alone = ward.digest(b"3")
-    assert die(ward, alone, outside=True) == []
-    assert die(ward, alone, tried=alone, outside=True) == [alone]
+    assert die(ward, alone, is_external=True) == []
+    assert die(ward, alone, tried=alone, is_external=True) == [alone]
 
 
 def test_eight_copies_of_an_image_are_not_alone(ward):
     image = ward.digest(b"1")
-    die(ward, *[image] * 8, outside=True)
-    assert die(ward, image, tried=image, outside=False) == []
+    die(ward, *[image] * 8, is_external=True)
+    assert die(ward, image, tried=image, is_external=False) == []
 
 
 def test_a_worker_that_ends_itself_charges_only_the_culprit(ward):
     culprit, neighbor = ward.digest(b"1"), ward.digest(b"2")
-    records = ward.records(2)
+    records = ward.active_inputs(2)
     records.hold([neighbor, culprit])
     records.keep_only([b"", culprit])
-    ward.charge(2, outside=False)
+    ward.record_crash(2, is_external=False)
     assert (ward.verdict(culprit), ward.verdict(neighbor)) == (Verdict.SUSPECT, Verdict.CLEAR)
 
 
 def test_more_inputs_than_there_are_places_do_no_harm(ward):
-    records = ward.records(0)
-    digests = [ward.digest(b"%d" % number) for number in range(IN_HAND + 10)]
+    records = ward.active_inputs(0)
+    digests = [ward.digest(b"%d" % number) for number in range(MAX_ACTIVE_INPUTS + 10)]
     places = records.hold(digests)
-    assert len(places) == IN_HAND
+    assert len(places) == MAX_ACTIVE_INPUTS
     records.release(places)
-    assert len(records.hold(digests)) == IN_HAND
+    assert len(records.hold(digests)) == MAX_ACTIVE_INPUTS
 
 
 def test_the_oldest_charge_is_forgotten_first(ward):
     first = ward.digest(b"first")
     die(ward, first)
-    for number in range(CHARGED):
+    for number in range(MAX_RECORDED):
         die(ward, ward.digest(b"%d" % number))
     assert ward.verdict(first) is Verdict.CLEAR
 
@@ -130,13 +130,13 @@ def test_the_oldest_charge_is_forgotten_first(ward):
 def test_a_request_is_found_inside_another_worker_until_that_is_cleared(ward):
     request = bytes(range(16))
     ward.enter(1, request)
-    assert ward.is_inside(request, [0, 1])
-    assert not ward.is_inside(request, [0, 2])
+    assert ward.is_in_flight(request, [0, 1])
+    assert not ward.is_in_flight(request, [0, 2])
     ward.clear(1)
-    assert not ward.is_inside(request, [0, 1])
+    assert not ward.is_in_flight(request, [0, 1])
     ward.enter(1, request)
     ward.leave(1, request)
-    assert not ward.is_inside(request, [0, 1])
+    assert not ward.is_in_flight(request, [0, 1])
 
 
 def test_a_request_whose_place_is_taken_disturbs_nobody(ward):
@@ -144,8 +144,8 @@ def test_a_request_whose_place_is_taken_disturbs_nobody(ward):
     ward.enter(0, request)
     ward.enter(0, other)
     ward.leave(0, other)
-    assert ward.is_inside(request, [0])
-    assert not ward.is_inside(other, [0])
+    assert ward.is_in_flight(request, [0])
+    assert not ward.is_in_flight(other, [0])
 
 
 def test_a_request_that_sees_three_workers_crash_is_known_and_kills_do_not_count(ward):
@@ -153,9 +153,9 @@ def test_a_request_that_sees_three_workers_crash_is_known_and_kills_do_not_count
     for slot in range(3):
         assert not ward.has_seen_crashes(request)
         ward.enter(slot, request)
-        ward.charge(slot, outside=True)
+        ward.record_crash(slot, is_external=True)
         ward.enter(slot, request)
-        ward.charge(slot, outside=False)
+        ward.record_crash(slot, is_external=False)
     assert ward.has_seen_crashes(request)
 
 
@@ -163,13 +163,13 @@ def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(ward, mon
     kills = [5]
     monkeypatch.setattr(module, "count_oom_kills", lambda: kills[0])
     ward = Quarantine(1)
-    assert ward.was_outside(signal.SIGKILL)
+    assert ward.is_external_kill(signal.SIGKILL)
     kills[0] = 6
-    assert not ward.was_outside(signal.SIGKILL)
-    assert ward.was_outside(signal.SIGKILL)
-    assert not ward.was_outside(signal.SIGSEGV)
-    assert not ward.was_outside(0)
-    assert ward.was_outside(None), "nothing is known against the inputs"
+    assert not ward.is_external_kill(signal.SIGKILL)
+    assert ward.is_external_kill(signal.SIGKILL)
+    assert not ward.is_external_kill(signal.SIGSEGV)
+    assert not ward.is_external_kill(0)
+    assert ward.is_external_kill(None), "nothing is known against the inputs"
 
 
 def test_only_a_worker_that_has_died_is_charged():
@@ -179,7 +179,7 @@ def test_only_a_worker_that_has_died_is_charged():
         slot = scoreboard.claim()
         scoreboard.enter(slot)
         scoreboard.mark(state)
-        scoreboard.quarantine.records(slot).hold([digest])
+        scoreboard.quarantine.active_inputs(slot).hold([digest])
         scoreboard.release(slot)
         assert scoreboard.quarantine.verdict(digest) is verdict
 

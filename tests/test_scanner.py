@@ -15,7 +15,7 @@ from app.control.scanner import WATCHED, RepositoryScanner
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import write_sums
 from app.system import files
-from app.system.machine import hold_lock
+from app.system.files import lock_file
 from tests.disks import on_small_disk
 from tests.helpers import make_entry, make_manifest
 from tests.test_untrusted_files import make_special
@@ -227,7 +227,7 @@ def test_while_another_process_looks_what_is_served_stays(scanner, models, measu
     here = scanner()
     before = here.look()
     add_version(models, 2, b"half")
-    with hold_lock(tmp_path / "cache" / "scanner.lock", 5):
+    with lock_file(tmp_path / "cache" / "scanner.lock", 5):
         assert here.look(wait_s=0.1) == before
         fresh = scanner()
         assert versions(fresh.look(wait_s=0.1)) == [2], (
@@ -245,7 +245,7 @@ def test_a_scanner_starts_with_what_was_served(scanner, models):
 @pytest.fixture
 def run_folder(tmp_path, monkeypatch):
     """Return the folder in which an instance keeps its manifest; the process works beside it."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     return tmp_path / "run"
 
 
@@ -309,7 +309,8 @@ def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
 def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
     program = (
         "import os, sys; from app.control.manifest import Manifest, ManifestFile;"
-        "os.chdir(sys.argv[1]); ManifestFile('an earlier start').write(Manifest('old'));"
+        "os.chdir(sys.argv[1]); os.environ['SERVING_RUN'] = sys.argv[1] + '/run';"
+        "ManifestFile('an earlier start').write(Manifest('old'));"
         "print(ManifestFile('us').try_write(Manifest('x' * 80_000))); print(os.listdir('run'))"
     )
     (tmp_path / "disk").mkdir()
@@ -330,7 +331,7 @@ def test_a_manifest_is_on_the_disk_before_it_takes_its_place(run_folder, monkeyp
 
 def test_what_a_killed_writer_left_goes_with_the_next_manifest(run_folder):
     run_folder.mkdir()
-    draft, handle = files.make_draft(run_folder, files.DRAFT)
+    draft, handle = files.create_draft(run_folder, files.DRAFT)
     os.close(handle)
     ManifestFile("us").write(make_manifest(make_entry("new", 1)))
     assert not draft.exists()

@@ -127,5 +127,5 @@ def test_a_replacement_gets_the_seat_of_the_dead_also_after_a_reload():
 
 def test_a_slot_whose_fork_failed_is_free_again_and_nobody_has_died():
     scoreboard = Scoreboard()
-    scoreboard.give_back(scoreboard.claim())
+    scoreboard.cancel_claim(scoreboard.claim())
     assert (scoreboard.claim(), scoreboard.deaths()) == (0, 0)

@@ -30,7 +30,7 @@ def ward():
 def pool(ward):
     """Return a pool of two threads."""
     handoff = Handoff()
-    pool = NativePool("testing", 2, handoff, ward, ward.records(0))
+    pool = NativePool("testing", 2, handoff, ward, ward.active_inputs(0))
     yield pool
     pool.close()
     wait_until(lambda: not pool.tasks())
@@ -95,7 +95,7 @@ def test_an_input_is_in_hand_while_it_is_worked_on(pool, ward):
     assert task.digests == (ward.digest(b"data"),)
     held.put(None)
     working.join()
-    ward.charge(0, outside=False)
+    ward.record_crash(0, is_external=False)
     assert ward.verdict(ward.digest(b"data")) is Verdict.CLEAR
 
 
@@ -134,15 +134,15 @@ def test_data_that_no_digest_can_be_made_of_is_an_error_and_not_a_lost_thread(po
 
 def test_a_suspect_is_worked_on_only_on_trial_and_a_convict_never(pool, ward):
     digest = ward.digest(b"data")
-    ward.records(0).hold([digest])
-    ward.charge(0, outside=False)
+    ward.active_inputs(0).hold([digest])
+    ward.record_crash(0, is_external=False)
     with pytest.raises(NeedsTrial) as raised:
         pool.run(lambda _: 1, b"data")
     assert raised.value.digest == digest
     assert pool.run(lambda _: 1, b"data", on_trial=True) == 1
-    ward.records(0).hold([digest])
-    ward.try_suspect(0, digest)
-    ward.charge(0, outside=False)
+    ward.active_inputs(0).hold([digest])
+    ward.set_trial(0, digest)
+    ward.record_crash(0, is_external=False)
     with pytest.raises(Quarantined):
         pool.run(lambda _: 1, b"data", on_trial=True)
 

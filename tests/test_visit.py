@@ -34,8 +34,8 @@ def test_a_sample_gets_the_labels_that_the_server_answers(visit, server):
     expect(guest.find("#by")).to_contain_text("demo, version 1")
     expect(guest.find("#announcer")).to_contain_text("street.jpg: Car, Person")
     car = guest.page.get_by_role("meter", name="Car")
-    expect(car).to_have_attribute("aria-valuetext", "> 99.9 %")
-    for part in ("upload", "decode", "queue", "forward", "network"):
+    expect(car).to_have_attribute("aria-valuetext", "> 99.9%")
+    for part in ("upload", "decode", "queue", "forward", "other"):
         expect(guest.find(f"#latency dt.{part} + dd")).to_contain_text(" ms")
 
 
@@ -58,14 +58,14 @@ def test_the_page_says_that_the_demo_knows_pictograms_only(visit):
 def test_the_threshold_starts_at_the_models_own_and_moves_without_another_request(visit, server):
     guest = visit()
     guest.try_sample("Street")
-    expect(guest.find("#detail-threshold output")).to_have_text("the model’s own: above 62.2 %")
+    expect(guest.find("#detail-threshold output")).to_have_text("model default: above 62.2%")
     for threshold in (0.97, 0.005, 0):
         guest.move("#detail-threshold-slider", threshold)
         assert guest.passing() == answer(server, threshold=threshold)
     expect(guest.find("#answer")).to_have_text("Car, Person, Bus, Bicycle, Motorbike and 15 more")
     guest.move("#detail-threshold-slider", 1)
-    expect(guest.find("#answer")).to_have_text("No label passes")
-    guest.page.get_by_role("button", name="Model’s own").click()
+    expect(guest.find("#answer")).to_have_text("Nothing recognized")
+    guest.page.get_by_role("button", name="Use model default").click()
     assert guest.passing() == answer(server)
     assert guest.predictions() == 1
 
@@ -119,9 +119,7 @@ def test_a_model_without_heat_maps_says_so_quietly(visit, server):
     guest.page.reload()
     guest.try_sample("Street")
     guest.page.get_by_role("button", name="Car,").click()
-    expect(guest.find("#heat-hint")).to_have_text(
-        "This model tells what is in a picture, but not where."
-    )
+    expect(guest.find("#heat-hint")).to_have_text("This model does not support heat maps.")
     expect(guest.find("#heat")).to_be_hidden()
 
 
@@ -159,10 +157,10 @@ def test_many_pictures_are_a_grid_where_each_has_its_own_answer_or_error(visit, 
     guest.choose(*sorted(SAMPLES.glob("*.jpg")), tmp_path / "broken.jpg")
     expect(guest.find(ANSWERED)).to_have_count(8)
     expect(guest.find(FAILED)).to_have_count(1)
-    expect(guest.find("#gallery-title")).to_have_text("9 pictures")
+    expect(guest.find("#gallery-title")).to_have_text("9 images")
     expect(guest.find("#gallery-count")).to_have_text("1 failed")
-    expect(guest.find("#announcer")).to_have_text("8 pictures answered, 1 failed.")
-    expect(guest.find(FAILED)).to_contain_text("This file cannot be read as a picture")
+    expect(guest.find("#announcer")).to_have_text("8 images classified, 1 failed.")
+    expect(guest.find(FAILED)).to_contain_text("This file is not a readable image")
     expect(guest.find(f"{FAILED} .tile-retry")).to_be_hidden()
     guest.page.get_by_role("button", name="harbour.jpg").first.click()
     expect(guest.find("#answer")).to_have_text("Bird and Boat")
@@ -172,7 +170,7 @@ def test_many_pictures_are_a_grid_where_each_has_its_own_answer_or_error(visit, 
     guest.page.go_back()
     expect(guest.find(".tile:has-text('garden.jpg') .tile-open")).to_be_focused()
     guest.move("#gallery-threshold-slider", 1)
-    expect(guest.find(ANSWERED).first).to_contain_text("No label passes")
+    expect(guest.find(ANSWERED).first).to_contain_text("Nothing recognized")
 
 
 def test_a_picture_of_a_grid_can_be_removed_and_all_of_them(visit):

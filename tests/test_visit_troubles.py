@@ -39,9 +39,9 @@ def strict(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "data", "headline", "detail"),
     [
-        ("notes.txt", b"buy milk", "cannot be read as a picture", 'it begins with "buy milk"'),
-        ("scan.tif", b"II*\x00 and so on", "type of file is not read", "image is TIFF"),
-        ("empty.png", b"", "cannot be read as a picture", "Image is empty: 0 bytes"),
+        ("notes.txt", b"buy milk", "not a readable image", 'it begins with "buy milk"'),
+        ("scan.tif", b"II*\x00 and so on", "file type is not supported", "image is TIFF"),
+        ("empty.png", b"", "not a readable image", "Image is empty: 0 bytes"),
     ],
 )
 def test_what_is_no_picture_is_told_in_clear_words(visit, name, data, headline, detail):
@@ -59,14 +59,14 @@ def test_a_file_over_the_limit_is_refused_before_it_is_sent(visit, strict):
     expect(guest.find("#limits")).to_contain_text("up to 1 MB")
     guest.choose({"name": "big.png", "mimeType": "image/png", "buffer": bytes(2 * MEGABYTE)})
     expect(guest.find("#problem-title")).to_have_text("This file is too large")
-    expect(guest.find("#problem-detail")).to_have_text("The file has 2 MB; the server takes 1 MB.")
+    expect(guest.find("#problem-detail")).to_have_text("The file has 2 MB; the limit is 1 MB.")
     assert guest.predictions() == 0
 
 
 def test_a_picture_with_too_many_pixels_is_refused_in_the_servers_words(visit, strict):
     guest = visit(strict.url)
     guest.choose({"name": "wide.png", "mimeType": "image/png", "buffer": png_bomb(3000)})
-    expect(guest.find("#problem-title")).to_have_text("This picture is too large")
+    expect(guest.find("#problem-title")).to_have_text("This image is too large")
     expect(guest.find("#problem-detail")).to_contain_text("the limit is 200,000")
 
 

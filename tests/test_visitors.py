@@ -40,7 +40,7 @@ def test_the_page_is_used_by_keyboard_alone(visit):
         if focused.get_attribute("id") == "detail-threshold-slider":
             break
     keys.press("End")
-    expect(guest.find("#answer")).to_have_text("No label passes")
+    expect(guest.find("#answer")).to_have_text("Nothing recognized")
     keys.press("Escape")
     expect(guest.find("#gallery")).to_be_visible()
     expect(guest.find(".tile-open")).to_be_focused()
@@ -50,7 +50,7 @@ def test_dark_colours_follow_the_system_and_a_choice_is_remembered(visit):
     guest = visit(color_scheme="dark")
     root = guest.find("html")
     expect(root).to_have_attribute("data-theme", "dark")
-    guest.page.get_by_role("button", name="Dark colours").click()
+    guest.page.get_by_role("button", name="Dark theme").click()
     expect(root).to_have_attribute("data-theme", "light")
     guest.page.reload()
     expect(root).to_have_attribute("data-theme", "light")

@@ -6,7 +6,7 @@ import pytest
 
 from app.commands import watch as program
 from app.commands.watch import MAX_PAUSE_S, follow
-from app.control.manifest import MANIFEST_FILE, Manifest, ManifestFile, instance_id
+from app.control.manifest import Manifest, ManifestFile, instance_id, manifest_path
 from app.control.scanner import RepositoryScanner
 from tests.helpers import make_entry, make_manifest
 
@@ -22,7 +22,7 @@ class Over(BaseException):
 def run(settings, tmp_path, monkeypatch):
     """Return a runner of the follower over a list of what its looks find or raise; it returns the pauses between."""
     chosen = settings(cache=str(tmp_path / "cache"), poll_s="2")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     ManifestFile(instance_id()).write(SERVED)
 
     def start(looks, sleep=None):
@@ -80,9 +80,9 @@ def test_a_manifest_that_somebody_removed_is_written_again(run, how):
     """Else a worker that replaces another would serve what was served at the start."""
 
     def lose():
-        MANIFEST_FILE.unlink()
+        manifest_path().unlink()
         if how == "damaged":
-            MANIFEST_FILE.write_text("{")
+            manifest_path().write_text("{")
         return NEW
 
     _, manifest = run([NEW, lose, NEW])

@@ -31,8 +31,9 @@ from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, open_bundle
 from app.models.precision import FP32, choose_precision
 from app.settings import Settings
+from app.system.files import lock_host
 from app.system.gpus import Gpu, confine_to, free_on, held_by, list_gpus
-from app.system.machine import hold_host_lock, offer_to_end, process_peak
+from app.system.machine import prefer_as_oom_victim, process_peak
 
 MIB = 1 << 20
 MAX_TRIES = 3
@@ -164,7 +165,7 @@ def measure_on_gpu(choice: Choice, artifacts: Artifacts, uuid: str, is_last_try:
     """
     import torch  # noqa: PLC0415
 
-    with hold_host_lock(uuid or choice.device, MEASURE_TIMEOUT_S / 2):
+    with lock_host(uuid or choice.device, MEASURE_TIMEOUT_S / 2):
         before = free_on(uuid)
         torch.cuda.init()  # type: ignore[no-untyped-call]
         engine = load_engine(choice, artifacts)
@@ -188,7 +189,7 @@ def main(
 ) -> None:
     """Run a task and print its result."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    offer_to_end()  # the kernel ends this process rather than a worker if memory runs out
+    prefer_as_oom_victim()  # the kernel ends this process rather than a worker if memory runs out
     settings = Settings.from_env(os.environ)
     try:
         bundle = open_bundle(Path(folder), name, int(version))

@@ -1,6 +1,6 @@
 """The file through which workers and follower learn what to serve.
 
-It belongs to one running instance: it lies in the folder ``run`` beside Gunicorn's socket, not in the
+It belongs to one running instance: it lies in the runtime folder beside Gunicorn's socket, not in the
 cache, which several servers may share, and it carries the id of the master that wrote it. So a worker
 never follows another server's manifest, nor one that an earlier start left there.
 """
@@ -23,12 +23,15 @@ from app.control.footprint import Footprint
 from app.errors import BundleError, first_line
 from app.models.artifacts import Artifacts
 from app.models.bundle import CONFIG_FILE, open_bundle
+from app.settings import Settings
 from app.system.files import remove_leftovers, write_file
 from app.system.machine import read_stat
 
-MANIFEST_FILE = Path(
-    "run", "manifest.json"
-)  # from the folder in which supervisord starts everything
+
+def manifest_path() -> Path:
+    """Return the path of the manifest's file, in the runtime folder (``SERVING_RUN``)."""
+    return Settings.from_env(os.environ).run / "manifest.json"
+
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
 
@@ -176,7 +179,7 @@ class ManifestFile:
 
     def __init__(self, instance: str = "") -> None:
         """Find it; it need not be there yet. Without an ``instance`` any master's is read."""
-        self._path = MANIFEST_FILE.absolute()
+        self._path = manifest_path()
         self._own = instance
         self._stat: tuple[int, int] | None = None
         self._manifest: Manifest | None = None

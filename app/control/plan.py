@@ -28,8 +28,9 @@ from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError
 from app.settings import Settings, count_cores
+from app.system.files import lock_host
 from app.system.gpus import Gpu, free_on, list_gpus
-from app.system.machine import GIB, hold_host_lock, read_host_memory
+from app.system.machine import GIB, read_host_memory
 
 CORES_PER_GPU_WORKER = 2  # one for a worker's Python, one for its decode threads
 MEMORY_POLL_S = 0.2
@@ -319,7 +320,7 @@ def room_on_device(
         return
     needed = further_need(footprint)
     wait_s = OWN_MEMORY_WAIT_S if _has_context else settings.load_timeout_s
-    with hold_host_lock(placement.gpu or placement.device, settings.load_timeout_s):
+    with lock_host(placement.gpu or placement.device, settings.load_timeout_s):
         until = time.monotonic() + wait_s
         while placement.gpu and time.monotonic() < until:
             free = free_on(placement.gpu)

@@ -24,7 +24,7 @@ from app.models.bundle import CONFIG_FILE, SUMS_FILE, check_sums, open_bundle
 from app.models.folders import CLASS_FILE, WEIGHT_FILES, versions_of
 from app.models.precision import REPORT_FILE
 from app.settings import Settings
-from app.system.machine import hold_lock
+from app.system.files import lock_file
 
 # Pauses between retries of a check or a load (app/serving/registry.py) that failed for a transient reason:
 # the first one, doubled each time up to the last.
@@ -116,7 +116,7 @@ class RepositoryScanner:
         """Return the new manifest. Raises BundleError if the repository's configuration is invalid."""
         repository = read_repository(self._settings)
         # Two concurrent scans would convert everything twice.
-        with hold_lock(self._settings.cache / "scanner.lock", wait_s) as held:
+        with lock_file(self._settings.cache / "scanner.lock", wait_s) as held:
             if held is False and self._manifest.entries:
                 return self._manifest
             scans = [self._scan_model(model) for model in repository.models]

@@ -144,7 +144,7 @@ class Master(Arbiter):
             for slot in scoreboard.states().keys() - {
                 worker.slot for worker in self.WORKERS.values()
             }:
-                scoreboard.give_back(slot)
+                scoreboard.cancel_claim(slot)
             return None
         return pid
 

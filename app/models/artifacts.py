@@ -44,8 +44,7 @@ from app.models.checksums import (
     write_sums,
 )
 from app.models.precision import FP32, INT8, REPORT_FILE, Report, read_report
-from app.system.files import draft_folder, move_folder, write_file
-from app.system.machine import try_lock
+from app.system.files import draft_folder, move_folder, try_lock, write_file
 
 FORMAT = 3  # part of the folder's name; raised when the files of an older version no longer fit
 # Which network a precision reads. The ones that are not here read fp32's.

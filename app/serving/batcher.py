@@ -42,7 +42,7 @@ from app.errors import (
     QueueFull,
     ServingError,
 )
-from app.quarantine import Records
+from app.quarantine import ActiveInputs
 from app.serving.handoff import Handoff, native_lock
 from app.serving.thread_pool import Task
 
@@ -124,7 +124,7 @@ class Batcher:
         *,
         max_wait_s: float,
         max_queue: int,
-        records: Records | None = None,
+        records: ActiveInputs | None = None,
     ) -> None:
         """Make an empty batcher (on the hub).
 
@@ -135,7 +135,7 @@ class Batcher:
             records: records what the forwards have in hand; by default nobody else reads it.
         """
         self._handoff = handoff
-        self._records = records or Records()
+        self._records = records or ActiveInputs()
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this

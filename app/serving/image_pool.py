@@ -24,7 +24,7 @@ from app.processing.decoding import open_image
 from app.processing.heatmap import Drawing, HeatMap, Style, draw_heat_map, open_canvas
 from app.processing.images import InputTransform, prepare_image, prepare_pixels
 from app.processing.memory import check_memory, estimate_canvas_bytes, estimate_decode_bytes
-from app.quarantine import Quarantine, Records
+from app.quarantine import ActiveInputs, Quarantine
 from app.serving.handoff import Handoff
 from app.serving.model import Model
 from app.serving.thread_pool import NativePool, Task
@@ -77,7 +77,7 @@ class ImagePool:
     """The native threads, and the settings by which they work. Methods run on the hub and wait."""
 
     def __init__(
-        self, settings: Settings, handoff: Handoff, quarantine: Quarantine, records: Records
+        self, settings: Settings, handoff: Handoff, quarantine: Quarantine, records: ActiveInputs
     ) -> None:
         """Start without any thread; arguments as ``NativePool`` takes them."""
         self._settings = settings

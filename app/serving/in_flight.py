@@ -63,6 +63,6 @@ class InFlight:
 
     def _is_inside_another(self, request: bytes) -> bool:
         own = self._scoreboard.slot
-        return self._quarantine.is_inside(
+        return self._quarantine.is_in_flight(
             request, (slot for slot in self._scoreboard.occupied() if slot != own)
         )

@@ -22,7 +22,7 @@ from app.engines.engine import Forward, Gradients
 from app.errors import NoHeatMap
 from app.models.config import DEFAULT, ModelConfig
 from app.processing.heatmap import HeatMap, make_heat_map
-from app.quarantine import Records
+from app.quarantine import ActiveInputs
 from app.serving.batcher import Batcher
 from app.serving.handoff import Handoff, start_native_thread
 
@@ -100,7 +100,7 @@ class Servable:
         max_wait_s: float,
         max_queue: int,
         on_death: Callable[[str], None],
-        records: Records | None = None,
+        records: ActiveInputs | None = None,
     ) -> None:
         """Prepare it; nothing runs before ``start``.
 

@@ -41,7 +41,7 @@ from app.serving.trials import Trials
 from app.serving.watchdog import Watchdog
 from app.serving.workers import Workers
 from app.settings import Settings
-from app.system.machine import hold_lock
+from app.system.files import lock_file
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class ModelServer:
         self._on_death = on_death
         self._handoff = Handoff()
         quarantine = scoreboard.quarantine
-        self._records = quarantine.records(scoreboard.slot)
+        self._records = quarantine.active_inputs(scoreboard.slot)
         self._image_pool = ImagePool(settings, self._handoff, quarantine, self._records)
         self._parsing = NativePool(
             "parsing", PARSING_THREADS, self._handoff, quarantine, self._records
@@ -137,7 +137,7 @@ class ModelServer:
             serve=self._serve,
             lacking_room=self._lacking_room,
             step_aside=self._step_aside,
-            in_turn=partial(hold_lock, settings.cache / "load.lock", settings.load_timeout_s),
+            in_turn=partial(lock_file, settings.cache / "load.lock", settings.load_timeout_s),
         )
         self._watchdog = Watchdog(settings.deadline_s, self._tasks, self._end_stuck)
         self._load_timer = gevent.Greenlet()

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 from gevent.event import Event
 
 from app.errors import InternalError, OutOfMemory, Quarantined, ServingError
-from app.quarantine import Quarantine, Records, Verdict
+from app.quarantine import ActiveInputs, Quarantine, Verdict
 from app.serving.handoff import Handoff, start_native_thread
 
 T = TypeVar("T")
@@ -78,7 +78,12 @@ class NativePool:
     """
 
     def __init__(
-        self, name: str, threads: int, handoff: Handoff, quarantine: Quarantine, records: Records
+        self,
+        name: str,
+        threads: int,
+        handoff: Handoff,
+        quarantine: Quarantine,
+        records: ActiveInputs,
     ) -> None:
         """Start without any thread; they come as they are needed.
 
@@ -182,7 +187,7 @@ class NativePool:
     def _check(self, digest: bytes, on_trial: bool) -> None:
         """Raise NeedsTrial or Quarantined where an input is not to be worked on now."""
         verdict = self._quarantine.verdict(digest)
-        if verdict is Verdict.CONVICTED:
+        if verdict is Verdict.BLOCKED:
             raise Quarantined(
                 "this input ended two workers; it is refused until the server is started again"
             )

@@ -39,14 +39,14 @@ class Trials:
         except NeedsTrial as suspect:
             digest = suspect.digest
         with self._turn:
-            self._quarantine.try_suspect(self._slot, digest)
+            self._quarantine.set_trial(self._slot, digest)
             try:
                 result = attempt(True)
             except ServingError as error:
                 if error.status in CLIENTS_FAULTS:
-                    self._quarantine.acquit(digest)
+                    self._quarantine.clear_suspect(digest)
                 raise
             finally:
-                self._quarantine.try_suspect(self._slot, b"")
-            self._quarantine.acquit(digest)
+                self._quarantine.set_trial(self._slot, b"")
+            self._quarantine.clear_suspect(digest)
             return result

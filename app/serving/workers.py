@@ -41,7 +41,7 @@ class Workers:
             "live": [live[key].model.about() for key in sorted(live)],
             "failed": [(name, version) for name, version, *_ in failed],
         }
-        self._scoreboard.tell(note)
+        self._scoreboard.write_report(note)
 
     def states(self) -> dict[int, str]:
         """Return every worker's state by its slot."""
@@ -49,7 +49,7 @@ class Workers:
 
     def notes(self) -> dict[int, WorkerReport]:
         """Return what each worker has told, by its slot."""
-        return cast("dict[int, WorkerReport]", self._scoreboard.notes())
+        return cast("dict[int, WorkerReport]", self._scoreboard.read_reports())
 
     def live(self) -> dict[int, dict[str, list[int]]]:
         """Return each worker's live versions by model, by its slot; those that have none are left out."""

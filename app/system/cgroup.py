@@ -1,8 +1,8 @@
-"""Control groups: the limits of memory and CPU time that hold for this process, of versions 1 and 2, nested ones too.
+"""Memory and CPU limits of this process's control groups, versions 1 and 2.
 
-``/proc/self/cgroup`` names the process's group of each hierarchy, ``/proc/self/mountinfo`` where a hierarchy
-is mounted and which group lies there: of a container usually its own alone. The limits of all groups from the
-process's own to the mounted one count. See https://docs.kernel.org/admin-guide/cgroup-v2.html.
+``/proc/self/cgroup`` names the process's group in each hierarchy; ``/proc/self/mountinfo`` gives the mount point
+of a hierarchy and the group that is mounted there, which in a container is usually the container's own. Limits
+nest: every group from the process's own up to the mounted one applies. See https://docs.kernel.org/admin-guide/cgroup-v2.html.
 """
 
 from __future__ import annotations
@@ -18,28 +18,34 @@ PAGE_CACHE = ("active_file", "inactive_file")  # rows of memory.stat
 
 @dataclass(frozen=True)
 class MemoryLimit:
-    """The limit of one group, in bytes; ``free`` counts its page cache, which the kernel gives up."""
+    """Memory limit of one group, in bytes.
+
+    Attributes:
+        free: bytes below the limit, page cache included because the kernel reclaims it.
+        total: the limit.
+    """
 
     free: int
     total: int
 
 
 def memory_limits(root: Path = ROOT) -> list[MemoryLimit]:
-    """Return the memory limits of every group that holds for this process.
+    """Return the memory limit of every group that applies to this process.
 
-    ``root`` is where the machine's files begin.
+    Args:
+        root: the root of the file system; another one in tests.
     """
     limits = []
     for version, folder in list_groups("memory", root):
         stat = read_table(folder / "memory.stat")
         if version == 1:
-            # The second is the least of all groups above, also of those that a container does not see.
+            # The second is the minimum over all ancestors, including those outside the container's view.
             total = [read_number(folder / "memory.limit_in_bytes")]
             total.append(stat.get("hierarchical_memory_limit"))
             used = read_number(folder / "memory.usage_in_bytes")
             cached = sum(stat.get(f"total_{name}", 0) for name in PAGE_CACHE)
         else:
-            # Above memory.high the kernel slows the group down instead of ending it: no plan for that.
+            # Above memory.high the kernel throttles the group instead of killing it: also a limit to stay below.
             total = [read_number(folder / f"memory.{name}") for name in ("max", "high")]
             used = read_number(folder / "memory.current")
             cached = sum(stat.get(name, 0) for name in PAGE_CACHE)
@@ -50,7 +56,7 @@ def memory_limits(root: Path = ROOT) -> list[MemoryLimit]:
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Return the CPUs' worth of time that this process's groups may use together; None where nothing limits it."""
+    """Return the CPU quota of this process's groups, in CPUs; None if unlimited."""
     quotas = []
     for version, folder in list_groups("cpu", root):
         if version == 1:
@@ -65,13 +71,13 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 
 
 def list_groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the version and the folder of each group of a controller that this process is in, its own first."""
+    """Yield (version, folder) of each group of a controller that applies to this process, innermost first."""
     own = dict(own_groups(controller, root))
     for version, mounted_group, mount_point in list_mounts(controller, root):
         if version not in own:
             continue
         group, top = PurePosixPath(own[version]), PurePosixPath(mounted_group)
-        # Another namespace's group ("/../x") is not to be found below the mount: what is mounted counts.
+        # A group of another namespace ("/../x") is not below the mount: use the mounted group.
         inside = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
         folder = mount_point / inside if ".." not in inside.parts else mount_point
         while folder != mount_point:
@@ -81,7 +87,7 @@ def list_groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
 
 
 def own_groups(controller: str, root: Path) -> Iterator[tuple[int, str]]:
-    """Yield the version and the path of this process's groups; rows are ``4:memory:/docker/1f…`` or ``0::/…``."""
+    """Yield (version, path) of this process's groups; rows are ``4:memory:/docker/1f…`` or ``0::/…``."""
     for line in read_lines(root / "proc/self/cgroup"):
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
@@ -92,7 +98,7 @@ def own_groups(controller: str, root: Path) -> Iterator[tuple[int, str]]:
 
 
 def list_mounts(controller: str, root: Path) -> Iterator[tuple[int, str, Path]]:
-    """Yield the version, the mounted group and the mount point of each hierarchy that has the controller."""
+    """Yield (version, mounted group, mount point) of each hierarchy that has the controller."""
     for line in read_lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         kind, _, options = after.partition(" ")
@@ -106,12 +112,12 @@ def list_mounts(controller: str, root: Path) -> Iterator[tuple[int, str, Path]]:
 
 
 def unescape(field: str) -> str:
-    r"""Return a path of mountinfo, where a blank stands as ``\040``."""
+    r"""Decode the octal escapes of a mountinfo path: ``\040`` is a space."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return a file's lines; none where it cannot be read."""
+    """Return a file's lines, or none if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -119,17 +125,17 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_words(path: Path) -> list[str]:
-    """Return the words of a file's first line; none where it cannot be read."""
+    """Return the words of a file's first line, or none if it cannot be read."""
     return "".join(read_lines(path)[:1]).split()
 
 
 def read_number(path: Path) -> int | None:
-    """Return a file's number; None where there is none, as in ``max``."""
+    """Return a file's integer, or None if it holds none (``max``)."""
     word = "".join(read_words(path))
     return int(word) if re.fullmatch(r"-?\d+", word) else None
 
 
 def read_table(path: Path) -> dict[str, int]:
-    """Return a file's rows of a name and a number."""
+    """Return a file's rows of name and integer."""
     rows = (line.split() for line in read_lines(path))
     return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}

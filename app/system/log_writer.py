@@ -1,11 +1,11 @@
-"""The thread that writes the log: whoever logs puts a line into its queue and goes on.
+"""The log's writer thread: callers enqueue lines and never block.
 
-Standard output may stop at any moment: a terminal in which somebody selects text, a log driver that
-hangs, a full disk. The queue is bounded in bytes; lines that find it full are dropped and counted,
-and one line says afterwards how many. So neither a greenlet nor the model thread ever waits for a log.
+Standard output can stall at any moment: text selected in a terminal, a hanging log driver, a full disk.
+The queue is bounded; lines that find it full are dropped and counted, and one line reports their
+number afterwards. So neither a greenlet nor the model thread ever waits for the log.
 
-The thread is a native one, started with the first line of a process: after a fork the child has a
-queue and a thread of its own. Nothing in here is known to gevent, whatever it has patched.
+The thread is a native one, started with the first line of a process; after a fork the child has its
+own queue and thread. Nothing here uses what gevent has patched.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RETRY_S = 0.05  # where standard output is non-blocking and full
 
 
 def native(module: Any, name: str) -> Any:
-    """Return a module's own function, also after gevent has put one of its own into its place."""
+    """Return a module's original function, also after gevent has patched it."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module.__name__, name) if monkey else getattr(module, name)
 
@@ -40,26 +40,30 @@ sleep = native(time, "sleep")
 
 
 class LineWriter:
-    """Writes lines to a descriptor; every method is safe on any thread, in a signal's handler, and never waits.
+    """Writes lines to a descriptor from a thread of its own.
+
+    All methods are safe on any thread and in signal handlers; only ``flush`` waits.
+
+    Args:
+        descriptor: an open file descriptor; it stays open.
 
     Attributes:
-        dropped: how many lines of this process were dropped so far.
+        dropped: number of lines that this process has dropped.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Write to a descriptor that stays open."""
         self._descriptor = descriptor
-        self.start_anew()
+        self.reset()
 
-    def start_anew(self) -> None:
-        """Forget everything (in the child, after a fork): the queue's lines are the parent's to write."""
+    def reset(self) -> None:
+        """Start with an empty queue (in the child after a fork: the parent writes the queued lines)."""
         self._queue: SimpleQueue[Any] = SimpleQueue()
-        self._unstarted = make_lock()  # the first to take it starts the thread
-        self._counting = _thread.RLock()
+        self._unstarted = make_lock()  # whoever acquires it starts the thread
+        self._drop_lock = _thread.RLock()
         self.dropped = 0
 
     def put(self, line: bytes) -> None:
-        """Have a line written, or drop it where the queue is full; it ends with a newline."""
+        """Enqueue a line, which ends with a newline, or drop it if the queue is full."""
         if self._queue.qsize() >= MAX_LINES:
             self._count_drops(1)
             return
@@ -70,40 +74,40 @@ class LineWriter:
     def _start(self) -> None:
         try:
             start_thread(self._run, ())
-        except RuntimeError:  # no more threads just now; the next line tries again
+        except RuntimeError:  # out of threads; the next line tries again
             self._unstarted.release()
 
     def _count_drops(self, lines: int) -> None:
-        with self._counting:
+        with self._drop_lock:
             self.dropped += lines
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
-        """Wait until every line put so far is written; at most so long. False where that took longer."""
+        """Wait until all lines enqueued so far are written; return False after the timeout."""
         if not self._unstarted.locked():
-            return True  # nothing was ever put
+            return True  # nothing was ever enqueued
         written = make_lock()
         written.acquire()
         self._queue.put(written)
         return bool(written.acquire(timeout=timeout_s))
 
     def _run(self) -> None:
-        """Write for ever (in the thread)."""
-        told = 0
+        """Write lines for ever (the writer thread)."""
+        reported = 0
         while True:
             lines, waiter = self._gather()
             if lines and not self._write(b"".join(lines)):
                 self._count_drops(len(lines))
             if waiter is not None:
                 waiter.release()
-            if self.dropped > told and self._queue.qsize() < MAX_LINES // 2:
+            if self.dropped > reported and self._queue.qsize() < MAX_LINES // 2:
                 dropped = self.dropped
-                if self._write(describe_drops(dropped - told)):
-                    told = dropped
+                if self._write(describe_drops(dropped - reported)):
+                    reported = dropped
 
     def _gather(self) -> tuple[list[bytes], Any]:
-        """Wait for lines; return as many as one write keeps together, and whoever waits in ``flush`` behind them.
+        """Wait for lines; return as many as fit one atomic write, and the lock of a ``flush`` behind them.
 
-        Each turn of this thread takes the GIL from the hub, so a lone line waits a moment for the next.
+        Each wake-up of this thread takes the GIL from the hub, so a single line waits for more to come.
         """
         lines: list[bytes] = []
         size = 0
@@ -119,20 +123,20 @@ class LineWriter:
         return lines, item
 
     def _write(self, line: bytes) -> bool:
-        """Write lines however long that takes; False where they cannot be written at all."""
+        """Write lines, waiting as long as that takes; return False if they cannot be written."""
         rest = memoryview(line)
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:
                 sleep(RETRY_S)
-            except OSError:  # nobody is left to read it, or the disk is full
+            except OSError:  # the reader is gone, or the disk is full
                 return False
         return True
 
 
 def describe_drops(lines: int) -> bytes:
-    """Return the line that says how many are missing."""
+    """Return the log line that reports dropped lines."""
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": "WARNING",
@@ -145,4 +149,4 @@ def describe_drops(lines: int) -> bytes:
 
 
 stdout = LineWriter(1)
-os.register_at_fork(after_in_child=stdout.start_anew)
+os.register_at_fork(after_in_child=stdout.reset)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -79,7 +80,9 @@ def main() -> None:
             )
     bare = [name for name in BARE if name in options.contenders]
 
-    results: dict[str, list[dict]] = {name: [] for name in [*bare, *(c.name for c in installed)]}
+    results: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in [*bare, *(c.name for c in installed)]
+    }
     steps = options.rounds * (len(bare) + len(installed) * len(options.clients))
     with tqdm(total=steps, unit="measurement", file=sys.stderr) as progress:
         for _ in range(options.rounds):
@@ -115,16 +118,17 @@ def main() -> None:
     print(f"\nwritten to {options.out}/benchmark.json and .png")
 
 
-def run_bare(name: str, seconds: float) -> dict:
+def run_bare(name: str, seconds: float) -> dict[str, Any]:
     """Measure an engine in a process of its own."""
     command = [sys.executable, "-m", "scripts.bench.bare", name.removeprefix("bare-"), str(seconds)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def run_round(
     contender: Contender, first: Path, pictures: Path, options: argparse.Namespace, progress: tqdm
-) -> dict:
+) -> dict[str, Any]:
     """Start a contender, warm it up, measure it under every number of clients, stop it."""
     with (
         tempfile.TemporaryDirectory(prefix="bodies-") as folder,

@@ -36,7 +36,7 @@ def main(precision: str, seconds: float) -> None:
     for size in sizes:
         batch = list(rng.integers(0, 256, (size, 3, side, side), np.uint8))
         engine.forward(batch)
-        times = []
+        times: list[float] = []
         until = time.monotonic() + seconds / len(sizes)
         while time.monotonic() < until or len(times) < 3:
             started = time.perf_counter()

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Contender:
 
     name: str
     what: str
-    start: Callable[[Path], Iterator[Running]]
+    start: Callable[[Path], AbstractContextManager[Running]]
     needs: str = ""
 
 
@@ -91,7 +91,7 @@ def program(
             end(process)
 
 
-def end(process: subprocess.Popen) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """End a server and all of its processes: some roots leave theirs behind (TorchServe its Java)."""
     members = family(process.pid)
     process.terminate()
@@ -196,7 +196,9 @@ CONTENDERS = [
     Contender(
         "usual-one-thread",
         "the same, a worker for each core with one torch thread",
-        lambda p: program(p, [*GUNICORN, *WORKERS, "--timeout", "120", USUAL], **ONE_THREAD),
+        lambda p: program(
+            p, [*GUNICORN, *WORKERS, "--timeout", "120", USUAL], form=IMAGE, **ONE_THREAD
+        ),
     ),
     *(
         peer.contender(name, "a worker for each core with one torch thread", ONE_THREAD)
@@ -215,7 +217,7 @@ CONTENDERS = [
     Contender(
         "usual-no-model",
         "the usual way, constant logits",
-        lambda p: program(p, [*GUNICORN, *WORKERS, USUAL], **NO_MODEL),
+        lambda p: program(p, [*GUNICORN, *WORKERS, USUAL], form=IMAGE, **NO_MODEL),
     ),
     *(
         peer.contender(f"{name}-no-model", "constant logits", NO_MODEL)

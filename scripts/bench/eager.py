@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -34,17 +35,18 @@ class Classifier:
 
     def prepare(self, data: bytes) -> torch.Tensor:
         """Decode and resize: (3, 224, 224) uint8."""
-        return PREPARE(Image.open(io.BytesIO(data)).convert("RGB"))
+        image: torch.Tensor = PREPARE(Image.open(io.BytesIO(data)).convert("RGB"))
+        return image
 
     @torch.inference_mode()
-    def classify(self, images: list[torch.Tensor]) -> list[dict]:
+    def classify(self, images: list[torch.Tensor]) -> list[dict[str, Any]]:
         """Return the answers of a batch."""
         batch = torch.stack(images)
         logits = torch.ones(len(batch), 20) if self._network is None else self._network(batch)
         return [self.answer(row) for row in logits.tolist()]
 
     @staticmethod
-    def answer(logits: list[float]) -> dict:
+    def answer(logits: list[float]) -> dict[str, Any]:
         """Return one picture's answer, as POST /model_predict words it."""
         passing = sorted(pair for pair in zip(logits, CLASS_NAMES, strict=True) if pair[0] > 0.5)
         return {

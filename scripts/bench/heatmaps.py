@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from app.engines.conversion import convert_bundle
-from app.engines.openvino import NETWORKS, computing_type, cpu_precisions
-from app.models.artifacts import Artifacts
+from app.engines.openvino import computing_type, cpu_precisions
+from app.models.artifacts import NETWORKS, Artifacts
 from app.models.bundle import find_bundle
 from app.models.precision import FP32
 from app.settings import ROOT, Settings
@@ -55,6 +55,8 @@ def compile_one(path: Path, precision: str, with_features: bool) -> openvino.Inf
 def compare_networks(artifacts: Artifacts, precision: str, batch: int, rounds: int) -> np.ndarray:
     """Return (rounds,) times with features over those without, each of two forwards in turns."""
     path = artifacts.find_network(NETWORKS[precision])
+    if path is None:
+        raise FileNotFoundError(f"there is no network for {precision}")
     requests = [compile_one(path, precision, with_features) for with_features in (False, True)]
     side = artifacts.bundle.config.transform.side
     pixels = np.random.default_rng(0).integers(0, 256, (batch, 3, side, side), np.uint8)
@@ -70,8 +72,9 @@ def compare_networks(artifacts: Artifacts, precision: str, batch: int, rounds: i
     for turn in range(rounds):
         pair = [(place, forward(requests[place])) for place in ((0, 1) if turn % 2 else (1, 0))]
         times.append([took for _, took in sorted(pair)])
-    without, with_features = np.transpose(times)
-    return with_features / without
+    without, with_features = np.array(times).T
+    slowdown: np.ndarray = with_features / without
+    return slowdown
 
 
 def compare_requests(pictures: Path, precision: str, options: argparse.Namespace) -> None:

@@ -66,7 +66,8 @@ def run_wrk(running: Running, bodies: Path, clients: int, seconds: float) -> dic
         text=True,
         check=True,
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    counts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return counts
 
 
 def measure(running: Running, bodies: Path, clients: int, seconds: float) -> Sample:

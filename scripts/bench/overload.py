@@ -83,7 +83,7 @@ async def send(url: str, requests: list[bytes], rate_per_s: float, seconds: floa
     rng = np.random.default_rng(0)
     started = time.monotonic()
     at = 0.0
-    tasks = []
+    tasks: list[asyncio.Task[Answer]] = []
     while (at := at + rng.exponential(1 / rate_per_s)) < seconds:
         await asyncio.sleep(max(0.0, started + at - time.monotonic()))
         tasks.append(asyncio.create_task(ask(url, requests[len(tasks) % len(requests)])))

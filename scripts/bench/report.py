@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot
@@ -26,7 +27,7 @@ RATIOS = [
 ]
 
 
-def print_report(report: dict) -> None:
+def print_report(report: dict[str, Any]) -> None:
     """Print every contender's medians, then the ratios."""
     results = report["results"]
     print(
@@ -78,7 +79,7 @@ def print_report(report: dict) -> None:
             print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in found.items()))
 
 
-def print_disagreements(report: dict) -> None:
+def print_disagreements(report: dict[str, Any]) -> None:
     """Tell who saw something else in the first picture than the network itself does."""
     for name, rounds in report["results"].items():
         found = [one["labels"] for one in rounds if "labels" in one and "no-model" not in name]
@@ -86,7 +87,7 @@ def print_disagreements(report: dict) -> None:
             print(f"{name} saw {found}, the network itself {report['labels']}")
 
 
-def plot_report(report: dict, path: Path) -> None:
+def plot_report(report: dict[str, Any], path: Path) -> None:
     """Draw throughput over clients, a line for each contender, the bare engines as levels."""
     figure, axes = pyplot.subplots(figsize=(10, 5.5), layout="constrained")
     for name, rounds in report["results"].items():
@@ -107,14 +108,15 @@ def plot_report(report: dict, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def throughput(one: dict) -> float:
+def throughput(one: dict[str, Any]) -> float:
     """Return requests/s of one round: a bare engine's best, or a server's under the crowd."""
-    return one["requests_per_s"] if "requests_per_s" in one else at(one, CROWD)["requests_per_s"]
+    return float((one if "requests_per_s" in one else at(one, CROWD))["requests_per_s"])
 
 
-def at(one: dict, clients: int) -> dict:
+def at(one: dict[str, Any], clients: int) -> dict[str, Any]:
     """Return a round's sample under that many clients (or the largest that was measured)."""
-    return next((s for s in one["samples"] if s["clients"] == clients), one["samples"][-1])
+    samples: list[dict[str, Any]] = one["samples"]
+    return next((s for s in samples if s["clients"] == clients), samples[-1])
 
 
 def spread(values: list[float], digits: int = 1) -> str:

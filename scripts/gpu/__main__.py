@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -75,7 +76,7 @@ def run_one(name: str, rehearse: bool) -> None:
     print(trial.report())
 
 
-def run_step(name: str, rehearse: bool, folder: Path, left_s: float) -> dict:
+def run_step(name: str, rehearse: bool, folder: Path, left_s: float) -> dict[str, Any]:
     """Run a step in a process group of its own; whatever happens in it, return what came out."""
     limit_s = min(STEPS[name], left_s)
     if limit_s <= 0:
@@ -93,7 +94,7 @@ def run_step(name: str, rehearse: bool, folder: Path, left_s: float) -> dict:
         )
         try:
             text, _ = process.communicate(timeout=limit_s)
-            report = json.loads(text.splitlines()[-1])
+            report: dict[str, Any] = json.loads(text.splitlines()[-1])
         except subprocess.TimeoutExpired:
             report = {"facts": {}, "faults": [f"it took longer than {limit_s:.0f} s"]}
         except (ValueError, IndexError):
@@ -103,7 +104,7 @@ def run_step(name: str, rehearse: bool, folder: Path, left_s: float) -> dict:
     return report | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def end_group(process: subprocess.Popen) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """End whatever a step has left running: supervisord's children have groups of their own."""
     try:
         left = psutil.Process(process.pid).children(recursive=True)
@@ -134,7 +135,7 @@ def main() -> int:
         print("0 tests run")
         return NOTHING_TESTED
     options.out.mkdir(parents=True, exist_ok=True)
-    report: dict = {
+    report: dict[str, Any] = {
         "rehearsal": options.rehearse,
         "machine": {
             "gpus": [asdict(gpu) for gpu in gpus],
@@ -170,7 +171,7 @@ def main() -> int:
     return int(bool(failed))
 
 
-def print_speeds(facts: dict) -> None:
+def print_speeds(facts: dict[str, Any]) -> None:
     """Print the benchmark's table."""
     rows = facts.get("rows", [])
     if not rows:

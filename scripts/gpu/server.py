@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -39,7 +40,7 @@ class GpuServer:
         self.has_gateway = bool(shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"))
         self.has_gateway &= bool(shutil.which("supervisord", path=self.server.environment["PATH"]))
         self.url = self.server.url if self.has_gateway else self.server.direct_url
-        self._follower: subprocess.Popen | None = None
+        self._follower: subprocess.Popen[bytes] | None = None
 
     def start(self) -> GpuServer:
         """Start it; it is not ready yet."""
@@ -83,10 +84,10 @@ class GpuServer:
             return []
         return [int(pid) for pid in children if "gunicorn" in command_of(int(pid))]
 
-    def readiness(self) -> dict:
+    def readiness(self) -> dict[str, Any]:
         """Return what /readyz answers, or nothing where there is no answer."""
         try:
-            answer: dict = requests.get(f"{self.url}/readyz", timeout=10).json()
+            answer: dict[str, Any] = requests.get(f"{self.url}/readyz", timeout=10).json()
         except (requests.RequestException, ValueError):
             return {}
         return answer
@@ -100,6 +101,18 @@ class GpuServer:
         """Return the versions that each worker has live."""
         live = self.readiness().get("live", {})
         return [versions for models in live.values() for versions in models.values()]
+
+    def serves_only(self, version: int) -> bool:
+        """Return whether one worker is ready and that version is all it has live."""
+        return self.live() == [[version]]
+
+    def new_workers(self, known: set[int]) -> set[int]:
+        """Return the PIDs of the workers that are not among ``known``."""
+        return set(self.workers()) - known
+
+    def are_gone(self, pids: set[int]) -> bool:
+        """Return whether none of these workers is left."""
+        return pids.isdisjoint(self.workers())
 
     def predict(self) -> requests.Response:
         """Ask for a picture's labels."""
@@ -116,10 +129,11 @@ class GpuServer:
         lines = [line for line in self.lines() if line.get("logger") == "plan"]
         return [str(line.get("message", line)) for line in lines]
 
-    def lines(self) -> list[dict]:
+    def lines(self) -> list[dict[str, Any]]:
         """Return the log's lines; without a gateway they are on the console."""
         if self.has_gateway:
-            return self.server.log_lines()
+            lines: list[dict[str, Any]] = self.server.log_lines()
+            return lines
         import json  # noqa: PLC0415
 
         text = self.server.console().splitlines()

@@ -12,12 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pynvml
 
 from app.settings import ROOT
-from app.system.gpus import all_handles, ask, nvml
+from app.system.gpus import all_handles, nvml, query
 from scripts.bench.publishing import publish_copy
 from scripts.gpu.server import GpuServer, loaded, serving
 from scripts.gpu.trial import Trial, gpus, used_mib
@@ -64,7 +65,7 @@ def swaps(trial: Trial) -> None:
                 began = time.monotonic()
                 version = publish_copy(model)
                 if not trial.wait(
-                    lambda version=version: server.live() == [[version]],
+                    partial(server.serves_only, version),
                     SWAP_S,
                     f"version {version} live",
                 ):
@@ -90,9 +91,7 @@ def devices(trial: Trial) -> None:
             if what == "reload":
                 old = set(server.workers())
                 os.kill(server.master, signal.SIGHUP)
-                trial.wait(
-                    lambda old=old: not old & set(server.workers()), 90, "the old workers gone"
-                )
+                trial.wait(partial(server.are_gone, old), 90, "the old workers gone")
             elif what == "kill":
                 os.kill(server.workers()[0], signal.SIGKILL)
                 time.sleep(1)
@@ -156,8 +155,8 @@ def kill_in_capture(trial: Trial) -> None:
             known = set(server.workers())
             victim = dice.choice(sorted(known))
             os.kill(victim, signal.SIGKILL)
-            if trial.wait(lambda known=known: set(server.workers()) - known, 20, "a replacement"):
-                (fresh, *_) = set(server.workers()) - known
+            if trial.wait(partial(server.new_workers, known), 20, "a replacement"):
+                (fresh, *_) = server.new_workers(known)
                 time.sleep(dice.uniform(0.2, trial.few(8, 1)))  # somewhere in its load
                 with suppress(OSError):
                     os.kill(fresh, signal.SIGKILL)
@@ -186,7 +185,7 @@ def pids_on_gpus() -> dict[str, set[int]]:
             return {}
         found = {}
         for uuid, handle in all_handles():
-            running = ask(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+            running = query(pynvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
             found[uuid] = {process.pid for process in running}
         return found
 
@@ -201,7 +200,7 @@ def nvidia_files(pid: int) -> list[str]:
 
 
 @contextmanager
-def filled(trial: Trial, leave_mib: int) -> Iterator[subprocess.Popen]:
+def filled(trial: Trial, leave_mib: int) -> Iterator[subprocess.Popen[str]]:
     """Have another process hold all of the GPU's memory but so much (in a rehearsal: nothing)."""
     task = "import time; time.sleep(600)"
     if not trial.rehearse:

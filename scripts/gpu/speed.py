@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.bench.form import IMAGE
@@ -38,7 +39,7 @@ class Speed:
 
 def benchmark(trial: Trial) -> None:
     """Measure each number of workers; a number that memory does not hold is left out."""
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     trial.facts["sent_by"] = "wrk" if shutil.which("wrk") else "the project's own sender"
     trial.facts["rows"] = rows
     for workers in (1, 2) if trial.rehearse else (1, 2, 4, 8):
@@ -91,15 +92,19 @@ def send(trial: Trial, url: str, clients: int, seconds: float) -> dict[str, floa
         parts = pool.starmap(send_part, [(url, share, seconds)] * SENDERS)
     times = sorted(took for part in parts for took in part[0])
     bad = sum(part[1] for part in parts)
-    pick = lambda share: 1000 * times[int(share * (len(times) - 1))] if times else 0.0  # noqa: E731
     return {
         "requests": len(times) + bad,
         "seconds": seconds,
         "not_2xx": bad,
         "failed": 0,
-        "p50_ms": pick(0.5),
-        "p99_ms": pick(0.99),
+        "p50_ms": quantile_ms(times, 0.5),
+        "p99_ms": quantile_ms(times, 0.99),
     }
+
+
+def quantile_ms(times: list[float], share: float) -> float:
+    """Return a quantile of sorted times (seconds) in milliseconds; 0 if there are none."""
+    return 1000 * times[int(share * (len(times) - 1))] if times else 0.0
 
 
 def send_part(url: str, clients: int, seconds: float) -> tuple[list[float], int]:

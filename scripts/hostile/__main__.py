@@ -58,7 +58,7 @@ class Live:
     @property
     def pid(self) -> int:
         """Its supervisord."""
-        return self.server.process.pid
+        return int(self.server.process.pid)
 
 
 def parse_arguments(arguments: list[str]) -> Options:

@@ -149,7 +149,9 @@ def odd_base64(dice: random.Random, most: int) -> bytes:
 def odd_tensor(dice: random.Random, most: int) -> bytes:
     """Open Inference with binary data whose sizes, shapes and header do not fit."""
     body = len(picture()).to_bytes(4, "little") + picture()
-    size = dice.choice((len(body), len(body) + 1, 0, -1, 3, 2**31, 2**64, "9", None, 1.5, []))
+    size: object = dice.choice(
+        (len(body), len(body) + 1, 0, -1, 3, 2**31, 2**64, "9", None, 1.5, [])
+    )
     shape = dice.choice(
         ([1], [2], [], [0], [-1], [1, 1], [2**63], [1] * 1000, [[1]], "1", [1.0], [10**18] * 9)
     )
@@ -239,7 +241,10 @@ def odd_request(dice: random.Random, most: int) -> bytes:
     }
     if dice.random() < 0.5:
         return build(
-            dice.choice(("GET", "GET", "HEAD", "OPTIONS", "DELETE")), dice.choice(looks), **kept
+            dice.choice(("GET", "GET", "HEAD", "OPTIONS", "DELETE")),
+            dice.choice(looks),
+            b"",
+            **kept,
         )
     headers = {"Content_Type": "image/jpeg"} | kept
     return build(

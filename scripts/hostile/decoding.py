@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from app.errors import ServingError
 from app.processing.images import decode_image
@@ -40,8 +41,9 @@ async def run(trial: Trial, row: Row) -> None:
 
 async def run_lane(trial: Trial, row: Row, first: int, count: int, lanes: int) -> None:
     """Decode every so-and-so-many-th picture; a process that ends before its last is started again behind it."""
-    while first is not None and first < count and not row.out_of_time:
-        first = await run_process(trial, row, first, count, lanes)
+    following: int | None = first
+    while following is not None and following < count and not row.out_of_time:
+        following = await run_process(trial, row, following, count, lanes)
 
 
 async def run_process(trial: Trial, row: Row, first: int, count: int, lanes: int) -> int | None:
@@ -53,6 +55,7 @@ async def run_process(trial: Trial, row: Row, first: int, count: int, lanes: int
         sys.executable, *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     index, why = first, ""
+    assert process.stdout is not None  # noqa: S101  (it is a pipe)
     try:
         while line := await asyncio.wait_for(process.stdout.readline(), MOST_WALL_S):
             if line.startswith(b"{"):
@@ -73,7 +76,7 @@ async def run_process(trial: Trial, row: Row, first: int, count: int, lanes: int
     return index + lanes
 
 
-def note(trial: Trial, row: Row, found: dict) -> None:
+def note(trial: Trial, row: Row, found: dict[str, Any]) -> None:
     """Keep a picture that is not decoded as it should be."""
     name, data = picture_at(trial.options.seed, found["index"], trial.options.bomb_bytes)
     path = trial.save(row.name, data, ".bin")
@@ -90,12 +93,12 @@ def picture_at(seed: int, index: int, bomb_bytes: int) -> tuple[str, bytes]:
     return make_picture(seed, index)
 
 
-def choose_way(seed: int, index: int) -> dict[str, bool]:
+def choose_way(seed: int, index: int) -> dict[str, Any]:
     """Return the options by which a picture is decoded; every second one is decoded fast, so each bomb in both ways."""
     return {"fast": bool(index % 2), "exif_rotate": throw(seed, "rotate", index).random() < 0.5}
 
 
-def check_picture(seed: int, index: int, bomb_bytes: int) -> dict | None:
+def check_picture(seed: int, index: int, bomb_bytes: int) -> dict[str, Any] | None:
     """Decode a picture; return what is wrong with that, or nothing."""
     data = picture_at(seed, index, bomb_bytes)[1]
     how = choose_way(seed, index)

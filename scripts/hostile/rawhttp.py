@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from scripts.hostile.dice import throw
 from scripts.hostile.judge import Case
 from scripts.hostile.mutate import damage
-from scripts.hostile.streams import QUIET_S, all_streams, get
+from scripts.hostile.smuggling import get
+from scripts.hostile.streams import QUIET_S, all_streams
 from scripts.hostile.trial import Row, Trial
 
 MUTATED = 3000

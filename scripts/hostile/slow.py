@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import cast
 
 from scripts.hostile.dice import throw
 from scripts.hostile.good import PICTURE
@@ -94,7 +95,8 @@ async def drip_body(address: Address, source: str, dice: random.Random, until: f
     path = dice.choice(("/predict", "/model_predict", "/nothing-here", "/v1/models/demo:predict"))
     headers = {"Content_Length": str(length), "Content_Type": "image/jpeg"}
     writer.write(
-        build("POST", path, **headers) + bytes(dice.choice((0, 1000, min(length // 2, 100_000))))
+        build("POST", path, b"", **headers)
+        + bytes(dice.choice((0, 1000, min(length // 2, 100_000))))
     )
     await drip(writer, bytes(1000), dice, until)
 
@@ -107,7 +109,7 @@ async def read_nothing(address: Address, source: str, dice: random.Random, until
         dice.choice(("/openapi.json", "/samples/street.jpg")),
         Connection="keep-alive",
     )
-    writer.transport.pause_reading()
+    cast("asyncio.Transport", writer.transport).pause_reading()
     writer.write(asked * 8)
     with suppress(TimeoutError):
         async with asyncio.timeout(max(0.0, until - time.monotonic())):

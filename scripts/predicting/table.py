@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from .errors import Stop
 
@@ -82,7 +82,7 @@ class Table:
 
 def lock(path: Path, mode: str) -> BinaryIO:
     """Open a file for this run alone. Raises Stop where another run has it, and OSError."""
-    file: Any = path.open(mode)
+    file = cast("BinaryIO", path.open(mode))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

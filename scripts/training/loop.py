@@ -122,7 +122,7 @@ class Trainer:
                 f"the loss is {value} at step {run.step + 1}: choose a --rate below {plan.rate}"
             )
         run.optimiser.zero_grad(set_to_none=True)
-        run.scaler.scale(loss).backward()
+        run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         run.scaler.unscale_(run.optimiser)
         nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
         run.scaler.step(run.optimiser)

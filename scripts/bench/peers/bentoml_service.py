@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import bentoml
 
@@ -21,7 +22,7 @@ class Predict:
         self.classifier = Classifier()
 
     @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=60_000)
-    def predict(self, images: list[Path]) -> list[dict]:
+    def predict(self, images: list[Path]) -> list[dict[str, Any]]:
         """Answer a batch of the form's files."""
         return self.classifier.classify(
             [self.classifier.prepare(path.read_bytes()) for path in images]

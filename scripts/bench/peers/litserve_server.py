@@ -2,8 +2,10 @@
 
 import os
 import sys
+from typing import Any
 
 import litserve
+import torch
 
 from scripts.bench.eager import Classifier
 
@@ -15,23 +17,23 @@ class Predict(litserve.LitAPI):
         """Load the model in the worker's process."""
         self.classifier = Classifier()
 
-    def decode_request(self, request):
+    def decode_request(self, request: dict[str, Any]) -> torch.Tensor:
         """Decode the form's file."""
         return self.classifier.prepare(request["image"].file.read())
 
-    def batch(self, inputs):
+    def batch(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         """Leave the pictures a list."""
         return inputs
 
-    def predict(self, images):
+    def predict(self, images: list[torch.Tensor]) -> list[dict[str, Any]]:
         """Answer a batch."""
         return self.classifier.classify(images)
 
-    def unbatch(self, outputs):
+    def unbatch(self, outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Leave the answers a list."""
         return outputs
 
-    def encode_response(self, output):
+    def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
         """Answer as it is."""
         return output
 

@@ -2,7 +2,9 @@
 
 import io
 import os
+from typing import Any
 
+import torch
 from mosec import Server, Worker
 from multipart import MultipartParser
 
@@ -17,13 +19,13 @@ class Predict(Worker):
         super().__init__()
         self.classifier = Classifier()
 
-    def deserialize(self, data: bytes):
+    def deserialize(self, data: bytes) -> torch.Tensor:
         """Take the file out of the multipart body and decode it."""
         boundary = data[2 : data.index(b"\r\n")].decode()
         part = next(iter(MultipartParser(io.BytesIO(data), boundary)))
         return self.classifier.prepare(part.raw)
 
-    def forward(self, data: list) -> list:
+    def forward(self, data: list[torch.Tensor]) -> list[dict[str, Any]]:
         """Answer a batch."""
         return self.classifier.classify(data)
 

@@ -29,7 +29,7 @@ def main(port: str) -> None:
     )
     os.chdir(folder)  # for the logs
     archive = ["model_archiver.model_packaging", "--model-name", "resnet", "--version", "1"]
-    files = ["--handler", HANDLER, "--config-file", "model.yaml", "--export-path", "."]
+    files = ["--handler", str(HANDLER), "--config-file", "model.yaml", "--export-path", "."]
     subprocess.run([sys.executable, "-m", *archive, *files], check=True)
     os.environ |= {"PYTHONPATH": str(ROOT), "TEMP": str(folder)}
     serve = ["ts.model_server", "--start", "--foreground", "--disable-token-auth", "--ncs"]

@@ -1,6 +1,7 @@
 """Triton's model, in its Python backend; triton_server puts it into a model repository."""
 
 import json
+from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as backend
@@ -11,11 +12,11 @@ from scripts.bench.eager import Classifier
 class TritonPythonModel:
     """Decode and answer what the dynamic batcher brings together."""
 
-    def initialize(self, args) -> None:
+    def initialize(self, args: dict[str, str]) -> None:
         """Load the model in the instance's process."""
         self.classifier = Classifier()
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a batch."""
         images = []
         for request in requests:
@@ -24,7 +25,7 @@ class TritonPythonModel:
         return [self.respond(answer) for answer in self.classifier.classify(images)]
 
     @staticmethod
-    def respond(answer: dict):
+    def respond(answer: dict[str, Any]) -> Any:
         """Put one answer into a tensor."""
         text = np.array([[json.dumps(answer).encode()]], np.object_)
         return backend.InferenceResponse([backend.Tensor("answer", text)])

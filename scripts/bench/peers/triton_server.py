@@ -24,7 +24,10 @@ dynamic_batching { max_queue_delay_microseconds: 5000 }
 
 def main(port: str) -> None:
     """Lay out the model repository and the backend, become Triton."""
-    triton = Path(find_spec("pytriton").origin).parent / "tritonserver"
+    package = find_spec("pytriton")
+    if package is None or package.origin is None:
+        sys.exit("pytriton is not installed")
+    triton = Path(package.origin).parent / "tritonserver"
     folder = Path(tempfile.mkdtemp(prefix="triton-"))
     model = folder / "repository" / "resnet"
     (model / "1").mkdir(parents=True)
@@ -43,11 +46,11 @@ def main(port: str) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
     }
-    where = ["--model-repository", model.parent, "--backend-directory", backend.parent]
+    where = ["--model-repository", str(model.parent), "--backend-directory", str(backend.parent)]
     http = ["--http-address", "127.0.0.1", "--http-port", port]
     off = ["--disable-auto-complete-config", "--allow-grpc=false", "--allow-metrics=false"]
     server = triton / "bin" / "tritonserver"
-    os.execv(server, [server, *where, *http, *off])  # noqa: S606 – no shell is meant
+    os.execv(server, [str(server), *where, *http, *off])  # noqa: S606 – no shell is meant
 
 
 if __name__ == "__main__":

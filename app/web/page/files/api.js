@@ -1,6 +1,6 @@
-// What the page asks the server. Addresses are relative, so that it also works under a path of a proxy.
+// Requests to the server. URLs are relative, so that the page also works under a proxy's path.
 
-/** An error in the server's words (RFC 9457), or one of ours where there was no answer. */
+/** An error answered by the server (RFC 9457), or one of the page's own if there was no answer. */
 export class Problem extends Error {
   constructor({ status = 0, code = "", detail = "", retryAfterS = null, requestId = "" }) {
     super(detail);
@@ -8,26 +8,26 @@ export class Problem extends Error {
   }
 }
 
-/** What is served: the model that answers by default, or the one that the options name. Throws Problem. */
+/** Describe the default model, or the one that the options name. Throws Problem. */
 export function describe(options) {
   return readJson(`./?${new URLSearchParams(options)}`);
 }
 
-/** The samples: [{name, url, labels}]. Throws Problem. */
+/** List the samples: [{name, url, labels, width, height}]. Throws Problem. */
 export async function listSamples() {
   return (await readJson("samples")).samples;
 }
 
-/** One of the samples as a file. Throws Problem. */
+/** Download a sample as a File. Throws Problem. */
 export async function openSample({ name, url }) {
   const response = await ask(url, {});
   return new File([await response.blob()], name, { type: response.headers.get("Content-Type") });
 }
 
 /**
- * Have a picture labelled. XMLHttpRequest tells how far the upload is; fetch does not.
+ * Classify an image. XMLHttpRequest reports upload progress; fetch does not.
  *
- * Returns {answer, elapsedMs}: the answer's JSON, and the time from here to there and back.
+ * Returns {answer, elapsedMs}: the answer's JSON, and the duration as seen by the browser.
  * Throws Problem; an aborted request throws the signal's reason.
  */
 export function predict(file, options, { onUpload = () => {}, signal } = {}) {
@@ -79,7 +79,7 @@ function readProblem(status, header, body) {
   return new Problem({
     status,
     code: body?.code,
-    detail: body?.detail ?? `the server answered with status ${status}`,
+    detail: body?.detail ?? `the server answered with status ${status} and no details`,
     retryAfterS: Number.isNaN(retryAfter) ? null : retryAfter,
     requestId: header("X-Request-ID") ?? "",
   });
@@ -88,8 +88,8 @@ function readProblem(status, header, body) {
 function noAnswer() {
   return new Problem(
     navigator.onLine
-      ? { code: "no_answer", detail: "no connection to the server" }
-      : { code: "offline", detail: "this device has no network" },
+      ? { code: "no_answer", detail: "could not connect to the server" }
+      : { code: "offline", detail: "this device has no network connection" },
   );
 }
 

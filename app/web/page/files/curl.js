@@ -1,6 +1,6 @@
-// The request as a line for a terminal.
+// The current request as a curl command.
 
-/** The line that asks the same of the same server; `threshold` is null for the model's own rule. */
+/** Return the curl command of a request; `threshold` is null for the model's own rule. */
 export function curlLine({ name, sample, target }, threshold) {
   const here = new URL("./", document.baseURI);
   const chosen = threshold === null ? target : { ...target, threshold };
@@ -13,18 +13,18 @@ export function curlLine({ name, sample, target }, threshold) {
   return `curl -s ${source} | curl -F image=@-${options} ${address}`;
 }
 
-/** A file's name as curl -F takes it: in quotes where a comma or a semicolon would end it. */
+/** Escape a file name for curl -F: quoted if a comma or a semicolon would end it. */
 function formName(name) {
   const path = name.startsWith("-") ? `./${name}` : name; // "@-" alone would be the standard input
   return /[,;"\\]/.test(path) ? `"${path.replace(/["\\]/g, "\\$&")}"` : path;
 }
 
-/** A word as the shell takes it: in single quotes where it has to be. */
-export function quote(word) {
+/** Quote a word for the shell if necessary. */
+function quote(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** Copy a text; browsers hide the clipboard from pages that come without TLS from another machine. */
+/** Copy text to the clipboard; without TLS, browsers offer its API to localhost only. */
 export async function copy(text) {
   if (navigator.clipboard) {
     await navigator.clipboard.writeText(text);

@@ -1,4 +1,4 @@
-// One picture, big: its labels, where they are, where the time went, and the line for a terminal.
+// The detail view of one image: labels, heat maps, timings, curl command.
 
 import { Problem } from "./api.js";
 import { copy, curlLine } from "./curl.js";
@@ -6,15 +6,15 @@ import { element } from "./element.js";
 import { readOrientation } from "./frame.js";
 import { Labels } from "./labels.js";
 import { showLatency } from "./latency.js";
-import { explain, mayPass } from "./problems.js";
+import { explain, isTemporary } from "./problems.js";
 import { share, waitingWords } from "./progress.js";
 import { Stage } from "./stage.js";
 import { firstSentence } from "./welcome.js";
 
 const CHOOSE = "Choose a label to see where it is.";
-const DEMO = "demo"; // the model that comes along: whoever tries it with a photograph should know what it is
-const NAMED = 6; // labels in the answer's sentence
-const NONE = "This model tells what is in a picture, but not where.";
+const DEMO = "demo"; // the bundled model; its note tells visitors that it does not know photographs
+const NAMED = 6; // labels in the headline
+const NONE = "This model does not support heat maps.";
 
 export class Detail {
   #service;
@@ -41,12 +41,12 @@ export class Detail {
     return this.#picture;
   }
 
-  /** The label whose heat map is shown, or null. */
+  /** The label of the visible heat map, or null. */
   get chosen() {
     return this.#chosen;
   }
 
-  /** Show a picture; null for none. */
+  /** Show an image, or nothing if null. */
   open(picture) {
     this.#picture = picture;
     element("detail").hidden = !picture;
@@ -59,7 +59,7 @@ export class Detail {
     this.#show();
   }
 
-  /** Lay a label's heat map over the picture; null takes it away. */
+  /** Show a label's heat map over the image; null hides it. */
   async choose(label) {
     const picture = this.#picture;
     this.#chosen = label;
@@ -67,11 +67,11 @@ export class Detail {
     if (!this.#about()?.heatmaps) return this.#stage.clear(NONE);
     if (label === null) return this.#stage.clear(CHOOSE);
     if (!picture.maps.has(label)) {
-      this.#stage.clear(`Looking for ${label} …`);
+      this.#stage.clear(`Locating ${label} …`);
       try {
         await this.#sender.locate(picture, label);
       } catch (problem) {
-        if (!(problem instanceof Problem)) return undefined; // the picture was removed meanwhile
+        if (!(problem instanceof Problem)) return undefined; // the image was removed in the meantime
         if (this.#chosen === label) this.#stage.clear(explain(problem).detail);
         return undefined;
       }
@@ -79,7 +79,7 @@ export class Detail {
     if (picture !== this.#picture || this.#chosen !== label) return undefined;
     const heatmap = picture.maps.get(label);
     if (!heatmap || heatmap.peak <= 0) {
-      return this.#stage.clear(`Nothing in the picture speaks for ${label}.`);
+      return this.#stage.clear(`No part of the image indicates ${label}.`);
     }
     return this.#stage.lay(heatmap, this.#about()?.frame);
   }
@@ -112,7 +112,7 @@ export class Detail {
     element("problem-detail").textContent = detail;
     element("problem-advice").textContent = advice;
     element("problem-meta").textContent = meta;
-    element("retry").hidden = !mayPass(problem);
+    element("retry").hidden = !isTemporary(problem);
   }
 
   #showAnswer() {
@@ -128,26 +128,26 @@ export class Detail {
     element("demo-note").hidden = name !== DEMO || picture.sample || !about;
     element("demo-note").textContent = firstSentence(about?.description ?? "");
     element("by").textContent =
-      `${name}, version ${version}${about ? `, in ${about.precision} on ${about.device}` : ""}`;
+      `${name}, version ${version}${about ? `, ${about.precision} on ${about.device}` : ""}`;
     element("by-description").textContent = about?.description ?? "";
   }
 
   #showRule() {
     const picture = this.#picture;
     const passing = this.#rule.passing(picture).map(({ label }) => label);
-    element("answer").textContent = inWords(passing) || "No label passes";
+    element("answer").textContent = inWords(passing) || "Nothing recognized";
     this.#labels.show();
     element("curl").textContent = curlLine(picture, this.#rule.threshold);
   }
 
-  /** Cameras store photographs as the sensor lies and note how it was held; not every server reads the note. */
+  /** Warn if the image has an EXIF rotation that the server ignores. */
   async #showOrientation(picture, about) {
     const turned = (await readOrientation(picture.file)) > 1;
     if (picture !== this.#picture) return;
     element("sideways").hidden = !turned || Boolean(about?.exif_rotate);
     element("sideways").textContent =
-      "This photo carries a note that it is to be turned. The server reads it as it is stored, as you see" +
-      " it here; SERVING_EXIF_ROTATE=on would turn it upright.";
+      "This photo has an EXIF rotation, which the server ignores: it is classified as shown here." +
+      " SERVING_EXIF_ROTATE=on makes the server rotate it.";
   }
 
   async #copy() {
@@ -160,7 +160,7 @@ export class Detail {
   }
 }
 
-/** "Bus, Car and Person"; of very many the first. */
+/** Join names as "Bus, Car and Person"; long lists are shortened. */
 export function inWords(names) {
   if (names.length < 2) return names.join("");
   if (names.length <= NAMED) return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;

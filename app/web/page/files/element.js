@@ -1,4 +1,4 @@
-// The page's own elements, by the ids in index.html.
+// Elements by their ids in index.html.
 
 export function element(id) {
   return document.getElementById(id);

@@ -1,10 +1,10 @@
-// What of a picture the network has seen: how it was turned, and what was cut off.
+// Which part of an image the network sees: its orientation and crop.
 
 /**
- * The part of a picture that reaches the network, as shares of its width and height.
+ * Return the part of an image that reaches the network, as fractions of its width and height.
  *
- * `frame` is the model's: {side, resize}. Without `resize` it is the whole; else the shorter side is
- * brought to `resize` pixels and the middle `side` × `side` is cut out (app/processing/images.py).
+ * `frame` is the model's: {side, resize}. Without `resize` it is the whole image; otherwise the shorter side is
+ * resized to `resize` pixels and the center `side` × `side` is cropped (app/processing/images.py).
  */
 export function seenPart(width, height, frame) {
   if (!frame?.resize) return { left: 0, top: 0, width: 1, height: 1 };
@@ -13,7 +13,7 @@ export function seenPart(width, height, frame) {
   return { left: (1 - across) / 2, top: (1 - down) / 2, width: across, height: down };
 }
 
-/** A JPEG's EXIF orientation, 1 to 8; 1 (upright) where there is none. */
+/** Return a JPEG's EXIF orientation, 1 to 8; 1 (upright) if there is none. */
 export async function readOrientation(file) {
   const view = new DataView(await file.slice(0, 128 * 1024).arrayBuffer());
   try {
@@ -29,7 +29,7 @@ export async function readOrientation(file) {
   return 1;
 }
 
-/** Look through the first directory of a TIFF header, whose byte order its first two bytes tell. */
+/** Find the orientation in the first directory of a TIFF header. */
 function findOrientation(view, start) {
   const isLittle = view.getUint16(start) === 0x4949;
   const directory = start + view.getUint32(start + 4, isLittle);

@@ -1,7 +1,7 @@
-// All pictures as a grid of tiles, with how far they are.
+// The grid of images with their progress.
 
 import { element } from "./element.js";
-import { explain, mayPass } from "./problems.js";
+import { explain, isTemporary } from "./problems.js";
 import { share, waitingWords } from "./progress.js";
 
 const SHOWN = 3; // labels on a tile
@@ -14,7 +14,7 @@ export class Gallery {
   #template = document.getElementById("tile").content.firstElementChild;
   #list = document.getElementById("tiles");
 
-  /** `actions` are {open, retry}, called with a picture. */
+  /** `actions` is {open, retry}; both are called with an image. */
   constructor(pictures, rule, actions) {
     this.#pictures = pictures;
     this.#rule = rule;
@@ -32,7 +32,7 @@ export class Gallery {
     });
   }
 
-  /** Put the focus on a picture's tile. */
+  /** Focus an image's tile. */
   focus(picture) {
     this.#tiles.get(picture)?.querySelector(".tile-open").focus();
   }
@@ -50,8 +50,8 @@ export class Gallery {
     const remove = tile.querySelector(".tile-remove");
     remove.setAttribute("aria-label", `Remove ${picture.name}`);
     remove.addEventListener("click", () => {
-      const neighbour = tile.nextElementSibling ?? tile.previousElementSibling;
-      (neighbour?.querySelector(".tile-open") ?? element("choose")).focus();
+      const neighbor = tile.nextElementSibling ?? tile.previousElementSibling;
+      (neighbor?.querySelector(".tile-open") ?? element("choose")).focus();
       this.#pictures.remove(picture);
     });
     this.#tiles.set(picture, tile);
@@ -78,7 +78,7 @@ export class Gallery {
     if (picture.state === "failed") return [word(explain(picture.problem).headline, "failure")];
     if (picture.state !== "done") return [word(waitingWords(picture), "quiet")];
     const passing = this.#rule.passing(picture);
-    if (!passing.length) return [word("No label passes", "quiet")];
+    if (!passing.length) return [word("Nothing recognized", "quiet")];
     const chips = passing.slice(0, SHOWN).map(({ label }) => word(label, "chip"));
     if (passing.length > SHOWN) chips.push(word(`+ ${passing.length - SHOWN}`, "quiet"));
     return chips;
@@ -92,7 +92,7 @@ export class Gallery {
     ];
     element("gallery").hidden = total === 0;
     element("home").toggleAttribute("data-empty", total === 0);
-    element("gallery-title").textContent = total === 1 ? "1 picture" : `${total} pictures`;
+    element("gallery-title").textContent = total === 1 ? "1 image" : `${total} images`;
     element("gallery-count").textContent = countInWords(done, failed, total);
     element("retry-all").hidden = this.#pictures.all.filter(isToRetry).length < 2;
     const bar = element("gallery-progress");
@@ -104,11 +104,11 @@ export class Gallery {
 }
 
 function isToRetry({ state, problem }) {
-  return state === "failed" && mayPass(problem);
+  return state === "failed" && isTemporary(problem);
 }
 
 function countInWords(done, failed, total) {
-  const answered = done + failed < total ? [`${done} answered`] : [];
+  const answered = done + failed < total ? [`${done} classified`] : [];
   return [...answered, ...(failed ? [`${failed} failed`] : [])].join(", ");
 }
 

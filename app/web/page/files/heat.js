@@ -1,4 +1,4 @@
-// A heat map as colours: the network's coarse map, upsampled smoothly.
+// Draws a heat map: the network's coarse map, upsampled smoothly.
 
 // matplotlib's "inferno" (CC0) at eight equal steps: its brightness rises evenly with the value.
 const INFERNO = [
@@ -12,9 +12,9 @@ const INFERNO = [
   [249, 203, 53],
   [252, 255, 164],
 ];
-const LET_THROUGH = 0.35; // of the picture, where it is hottest
+const TRANSPARENCY = 0.35; // of the hottest color
 const SHADES = makeShades();
-const LONGER_SIDE = 192; // px of the canvas; the browser scales what is smooth already
+const LONGER_SIDE = 192; // px of the canvas; the browser scales the rest
 
 /**
  * Draw a map onto a canvas whose shape is that of `width` × `height`.
@@ -31,7 +31,7 @@ export function draw(canvas, map, width, height) {
   const rows = weights(canvas.height, map.length);
   let at = 0;
   for (const row of rows) {
-    // Across first: one line of the map as wide as the picture's row needs it.
+    // Interpolate vertically first, once per row.
     const line = map[0].map((_, x) => row.reduce((sum, [y, share]) => sum + share * map[y][x], 0));
     for (const column of columns) {
       const value = column.reduce((sum, [x, share]) => sum + share * line[x], 0);
@@ -42,7 +42,7 @@ export function draw(canvas, map, width, height) {
   context.putImageData(image, 0, 0);
 }
 
-/** For each of `count` pixels the cells of a map that it is made of: [[cell, share], …] (Catmull-Rom). */
+/** Return the map cells and weights of each of `count` pixels: [[cell, weight], …] (Catmull-Rom). */
 function weights(count, cells) {
   return Array.from({ length: count }, (_, pixel) => {
     const at = ((pixel + 0.5) / count) * cells - 0.5;
@@ -60,7 +60,7 @@ function catmullRom(distance) {
   return 0;
 }
 
-/** 256 colours with their opacity: what is cold darkens the picture, and what is hot can still be recognised. */
+/** Return 256 RGBA colors: cold ones darken the image, hot ones let some of it through. */
 function makeShades() {
   return Array.from({ length: 256 }, (_, level) => {
     const at = (level / 255) * (INFERNO.length - 1);
@@ -70,6 +70,6 @@ function makeShades() {
         INFERNO[first][channel] +
           (at - first) * (INFERNO[first + 1][channel] - INFERNO[first][channel]),
       );
-    return [mix(0), mix(1), mix(2), Math.round(255 - LET_THROUGH * level)];
+    return [mix(0), mix(1), mix(2), Math.round(255 - TRANSPARENCY * level)];
   });
 }

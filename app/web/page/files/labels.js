@@ -1,9 +1,9 @@
-// The labels of a picture with their bars. Choosing one lays its heat map over the picture.
+// The labels of an image with their bars. Choosing one shows its heat map.
 
 import { element } from "./element.js";
 import { asPercent, byScore } from "./rule.js";
 
-const SHOWN_BELOW = 4; // labels that do not pass, shown without being asked for
+const SHOWN_BELOW = 4; // labels below the threshold that are always shown
 const LEAST = 6;
 
 export class Labels {
@@ -15,7 +15,7 @@ export class Labels {
   #isOpen = false;
   #picture = null;
 
-  /** `choose(label)` is called with a label's name, or with null where it is let go. */
+  /** `choose(label)` is called with a label's name, or with null if it is deselected. */
   constructor(rule, choose) {
     this.#rule = rule;
     this.#more.addEventListener("click", () => {
@@ -29,7 +29,7 @@ export class Labels {
     this.#list.addEventListener("keydown", (event) => this.#walk(event));
   }
 
-  /** Make the rows of a picture that was answered; `decision` is the rule of who answered. */
+  /** Create the rows of a classified image; `decision` is the rule of the model that answered. */
   open(picture, decision) {
     this.#picture = picture;
     this.#isOpen = false;
@@ -40,7 +40,7 @@ export class Labels {
     this.show();
   }
 
-  /** Show which labels pass, and as many of the others as there is use for. */
+  /** Show the passing labels and the strongest of the others. */
   show() {
     if (!this.#picture) return;
     const passing = new Set(this.#rule.passing(this.#picture).map(({ label }) => label));
@@ -55,7 +55,7 @@ export class Labels {
       if (at !== null) row.style.setProperty("--mark", at);
       button.setAttribute(
         "aria-label",
-        `${label}, ${words}${passes ? "" : ", does not pass"}. Show where`,
+        `${label}, ${words}${passes ? "" : ", not recognized"}. Show heat map`,
       );
     });
     this.#more.hidden = this.#rows.size <= Math.max(count, this.#isOpen ? LEAST : 0);
@@ -64,7 +64,7 @@ export class Labels {
     this.#more.setAttribute("aria-expanded", this.#isOpen);
   }
 
-  /** Mark the label whose heat map is shown; null for none. */
+  /** Mark the label of the visible heat map; null for none. */
   mark(chosen) {
     for (const [label, { row, button }] of this.#rows) {
       row.classList.toggle("chosen", label === chosen);
@@ -93,7 +93,7 @@ export class Labels {
     };
   }
 
-  /** Go up and down by the arrow keys, beside Tab. */
+  /** Move the focus with the arrow keys, in addition to Tab. */
   #walk(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step) return;

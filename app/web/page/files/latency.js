@@ -1,20 +1,20 @@
-// Where the time of a request went, as one stacked bar.
+// The timings of a request as one stacked bar.
 
 const PARTS = [
-  ["upload", "reading the upload"],
-  ["decode", "decoding the picture"],
-  ["queue", "waiting for the model"],
-  ["forward", "the network’s forward"],
+  ["upload", "receiving the request"],
+  ["decode", "decoding the image"],
+  ["queue", "waiting for the model thread"],
+  ["forward", "running the model"],
 ];
 
-/** Fill a place with the bar and its numbers. */
+/** Render the bar and its numbers into an element. */
 export function showLatency(place, { answer, result, elapsedMs }) {
   const timings = { ...answer.timings_ms, ...result.timings_ms };
   const parts = PARTS.map(([name, what]) => ({ name, what, ms: timings[name] ?? 0 }));
   const known = parts.reduce((sum, { ms }) => sum + ms, 0);
   parts.push({
-    name: "network",
-    what: "the way there and back, and the rest",
+    name: "other",
+    what: "network, browser and everything else",
     ms: Math.max(0, elapsedMs - known),
   });
 
@@ -32,7 +32,7 @@ export function showLatency(place, { answer, result, elapsedMs }) {
   }
   const total = document.createElement("p");
   total.className = "latency-total";
-  total.textContent = `${round(elapsedMs)} ms in all`;
+  total.textContent = `${round(elapsedMs)} ms total`;
   if (result.batch > 1) total.textContent += `, in a batch of ${result.batch}`;
   place.replaceChildren(total, bar, list);
 }

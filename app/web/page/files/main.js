@@ -1,4 +1,4 @@
-// The page: what was given is sent, the answers are shown, and one looks at one of them or at all.
+// Connects the parts of the page: sources of images, sender, grid, detail view, history and keyboard.
 
 import { listSamples, openSample, Problem } from "./api.js";
 import { Detail, inWords } from "./detail.js";
@@ -27,9 +27,9 @@ const answeringRule = () =>
 const sliders = ["gallery-threshold", "detail-threshold"].map(
   (id) => new Threshold(element(id), rule, answeringRule),
 );
-let sampledFor = ""; // the model that the samples were chosen for
+let sampledFor = ""; // the model for which the samples are shown
 
-/** Take files, show one at once and several as a grid. */
+/** Send files; open a single one, show several as a grid. */
 function take(files, isSample = false) {
   const added = pictures.add(files, isSample);
   added.forEach((picture) => sender.send(picture));
@@ -38,7 +38,7 @@ function take(files, isSample = false) {
   else element("gallery").scrollIntoView({ block: "start" });
 }
 
-/** Open a picture, such that the browser's Back closes it. */
+/** Open an image such that the browser's Back button closes it. */
 function visit(picture) {
   const state = { picture: picture.id };
   if (detail.picture) history.replaceState(state, "");
@@ -62,13 +62,13 @@ function show(picture) {
 
 function showPager(picture) {
   const { all } = pictures;
-  element("back-words").textContent = all.length > 1 ? "All pictures" : "Another picture";
+  element("back-words").textContent = all.length > 1 ? "All images" : "Another image";
   element("pager").hidden = all.length < 2;
   element("position").textContent = `${all.indexOf(picture) + 1} of ${all.length}`;
 }
 
 function step(places) {
-  if (detail.picture && pictures.all.length > 1) visit(pictures.neighbour(detail.picture, places));
+  if (detail.picture && pictures.all.length > 1) visit(pictures.neighbor(detail.picture, places));
 }
 
 function listenToKeys() {
@@ -78,27 +78,27 @@ function listenToKeys() {
       if (detail.chosen === null) history.back();
       else detail.choose(null);
     }
-    if (event.target.matches("input, select, textarea, pre")) return; // they have arrows of their own
+    if (event.target.matches("input, select, textarea, pre")) return; // these use the arrow keys themselves
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
 }
 
-/** Tell those who cannot see it what has come: of one picture all, of many when the last one has come. */
+/** Announce results to screen readers: of one image its labels, of several the counts when all are done. */
 function announce({ detail: picture }) {
   if (!["done", "failed"].includes(picture.state)) return;
   const isAlone = picture === detail.picture || pictures.all.length === 1;
   if (isAlone) element("announcer").textContent = `${picture.name}: ${outcome(picture)}.`;
   else if (!pictures.count("waiting", "sending")) {
     const failed = pictures.count("failed");
-    const answered = `${pictures.count("done")} pictures answered`;
+    const answered = `${pictures.count("done")} images classified`;
     element("announcer").textContent = failed ? `${answered}, ${failed} failed.` : `${answered}.`;
   }
 }
 
 function outcome(picture) {
   if (picture.state === "failed") return explain(picture.problem).headline;
-  return inWords(rule.passing(picture).map(({ label }) => label)) || "no label passes";
+  return inWords(rule.passing(picture).map(({ label }) => label)) || "nothing recognized";
 }
 
 async function openSamples() {
@@ -108,12 +108,12 @@ async function openSamples() {
       take([await openSample(sample)], true),
     );
   } catch (problem) {
-    if (!(problem instanceof Problem)) throw problem; // without samples the page is still whole
+    if (!(problem instanceof Problem)) throw problem; // the page works without samples
   }
-  element("model").hidden = false; // after the samples, which stand above it
+  element("model").hidden = false; // after the samples, so that nothing moves
 }
 
-history.replaceState(null, ""); // pictures do not outlive a reload
+history.replaceState(null, ""); // images are lost on a reload
 window.addEventListener("popstate", ({ state }) => show(pictures.find(state?.picture)));
 pictures.addEventListener("change", announce);
 pictures.addEventListener("add", () => detail.picture && showPager(detail.picture));
@@ -128,7 +128,7 @@ service.addEventListener("change", () => {
   if (service.about && service.about.model !== sampledFor) openSamples();
 });
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) service.start(); // versions may have changed meanwhile
+  if (!document.hidden) service.start(); // versions may have changed in the meantime
 });
 element("model-choice").addEventListener("change", async ({ target }) => {
   await service.choose(JSON.parse(target.value));

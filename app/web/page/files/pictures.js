@@ -1,12 +1,12 @@
-// The pictures of this visit, and what became of each.
+// The images of this visit and their states.
 
 /**
- * A picture's `state` is one of
- *   waiting   for its turn, or for `retryAt` (Date.now()) after a `problem`
- *   sending   `sent` is the uploaded share, 0..1
- *   done      `answer` is the server's JSON, `result` its part about this picture, `maps` the heat
- *             maps by label, `target` who was asked, `elapsedMs` the whole way
- *   failed    `problem` says why
+ * The `state` of an image is one of
+ *   waiting   queued, or until `retryAt` (Date.now()) after a `problem`
+ *   sending   `sent` is the uploaded fraction, 0..1
+ *   done      `answer` is the server's JSON, `result` its part about this image, `maps` the heat
+ *             maps by label, `target` the requested model, `elapsedMs` the total duration
+ *   failed    `problem` has the reason
  */
 export class Pictures extends EventTarget {
   #list = [];
@@ -16,7 +16,7 @@ export class Pictures extends EventTarget {
     return this.#list;
   }
 
-  /** Take files; `sample` tells that the server has them too. Returns their pictures. */
+  /** Add files and return their images; `sample` if they are the server's own samples. */
   add(files, sample = false) {
     const added = files.map((file) => ({
       id: this.#next++,
@@ -30,31 +30,31 @@ export class Pictures extends EventTarget {
       left: new AbortController(),
     }));
     this.#list.push(...added);
-    for (const picture of added) this.#tell("add", picture);
+    for (const picture of added) this.#notify("add", picture);
     return added;
   }
 
-  /** Change a picture, and tell. */
+  /** Change an image and dispatch the event `change`. */
   update(picture, changes) {
     Object.assign(picture, changes);
-    this.#tell("change", picture);
+    this.#notify("change", picture);
   }
 
-  /** Let go of a picture; a request that is under way for it ends. */
+  /** Remove an image and abort its request. */
   remove(picture) {
     this.#list = this.#list.filter((each) => each !== picture);
     picture.left.abort();
     URL.revokeObjectURL(picture.url);
-    this.#tell("remove", picture);
+    this.#notify("remove", picture);
   }
 
-  /** The picture with that id, if it is still here. */
+  /** Find an image by its id. */
   find(id) {
     return this.#list.find((picture) => picture.id === id);
   }
 
-  /** The one that stands so many places after another; the first comes after the last. */
-  neighbour(picture, step) {
+  /** Return the image `step` places after another, cyclically. */
+  neighbor(picture, step) {
     const place = this.#list.indexOf(picture);
     return this.#list[(place + step + this.#list.length) % this.#list.length];
   }
@@ -63,7 +63,7 @@ export class Pictures extends EventTarget {
     return this.#list.filter((picture) => states.includes(picture.state)).length;
   }
 
-  #tell(what, picture) {
-    this.dispatchEvent(new CustomEvent(what, { detail: picture }));
+  #notify(type, picture) {
+    this.dispatchEvent(new CustomEvent(type, { detail: picture }));
   }
 }

@@ -1,44 +1,44 @@
-// Errors in words for people: a headline, and what to do. The server's own sentence stands between them.
+// Error messages: a headline and advice. The server's own message is shown between them.
 
 const WORDS = {
-  offline: ["You are offline", "The picture stays here; it is sent when the network is back."],
+  offline: ["You are offline", "The image will be sent when the connection is back."],
   no_answer: [
     "The server does not answer",
-    "It may be restarting, or the way to it is cut. The picture stays here.",
+    "It may be restarting, or the connection may be down. The image is kept on this page.",
   ],
   unreadable_image: [
-    "This file cannot be read as a picture",
-    "It may be damaged, or not be a picture at all.",
+    "This file is not a readable image",
+    "It may be corrupt, or not an image at all.",
   ],
-  missing_image: ["No picture arrived", "Please choose it once more."],
+  missing_image: ["The server received no image", "Please choose it again."],
   unsupported_type: [
-    "This type of file is not read",
-    "Save the picture as JPEG or PNG and try that.",
+    "This file type is not supported",
+    "Save the image as JPEG or PNG and try again.",
   ],
-  body_too_large: ["This file is too large", "Save the picture smaller and try that."],
-  image_too_large: ["This picture is too large", "Save the picture smaller and try that."],
-  queue_full: ["The server is busy", "Many people are asking at once. Try again in a moment."],
+  body_too_large: ["This file is too large", "Save a smaller copy and try again."],
+  image_too_large: ["This image is too large", "Save a smaller copy and try again."],
+  queue_full: ["The server is busy", "It has too many requests. Try again in a moment."],
   rate_limited: [
-    "That was too fast",
-    "The server takes so many requests at a time. Try again in a moment.",
+    "Too many requests",
+    "The server limits requests per client. Try again in a moment.",
   ],
   not_ready: ["The model is not ready yet", "It may still be loading. Try again in a moment."],
   out_of_memory: ["The server is short of memory", "Try again in a moment."],
   quarantined: [
-    "This picture is not taken any more",
-    "It crashed the server twice. Save it anew, in another format, and try that.",
+    "This image is blocked",
+    "It crashed the server twice. Save it in another format and try again.",
   ],
   deadline_passed: [
-    "It took too long",
-    "The server gave up on this picture. Try again in a moment.",
+    "The request timed out",
+    "The server did not finish in time. Try again in a moment.",
   ],
-  unknown_model: ["This model is not served any more", "Load the page again to see what is."],
-  no_heatmap: ["This model has no heat maps", "It tells what is in a picture, but not where."],
-  unauthorized: ["The server wants a key", "Ask whoever runs it."],
-  forbidden: ["The server does not let you in", "Ask whoever runs it."],
+  unknown_model: ["This model is no longer served", "Reload the page to see the current models."],
+  no_heatmap: ["This model does not support heat maps", "Its labels are available without them."],
+  unauthorized: ["This server requires an API key", "Ask its administrator."],
+  forbidden: ["Access denied", "Ask the administrator of this server."],
   internal_error: [
     "Something went wrong on the server",
-    "It is not your picture’s fault. The log has the reason under the request’s number.",
+    "The image is not the cause. The server’s log has the reason under the request id.",
   ],
 };
 const BY_STATUS = {
@@ -53,10 +53,10 @@ const BY_STATUS = {
   504: "deadline_passed",
 };
 
-/** Tell whether the same picture may be answered another time: the fault is not the picture's. */
-export function mayPass({ status, code }) {
-  const isItsOwn = code === "body_too_large" || code === "quarantined";
-  return !isItsOwn && (status < 400 || status === 429 || status >= 500);
+/** Return whether a retry can succeed: the image is not the cause. */
+export function isTemporary({ status, code }) {
+  const isPermanent = code === "body_too_large" || code === "quarantined";
+  return !isPermanent && (status < 400 || status === 429 || status >= 500);
 }
 
 /** Return {headline, detail, advice, meta} for a Problem. */

@@ -1,35 +1,35 @@
-// Sends the pictures: a few at once, each with its own errors, again where the server says when.
+// Sends images: a few at a time, with retries after Retry-After.
 
 import { Problem, predict } from "./api.js";
 
 const AT_ONCE = 4;
-const TRIES = 6; // each after the server's Retry-After
+const TRIES = 6;
 const LONGEST_WAIT_S = 30;
-const SPREAD_MS = 250; // so that those who were turned away do not come back all at once
-const EVERYTHING = { scores: "all" }; // so that the threshold can move without another request
-const FORM_BYTES = 2048; // what the form adds to the file, generously
+const SPREAD_MS = 250; // so that refused requests do not return at the same moment
+const EVERYTHING = { scores: "all" }; // so that moving the threshold needs no request
+const FORM_BYTES = 2048; // upper bound of the form's overhead
 
 export class Sender {
   #pictures;
   #service;
-  #line = [];
+  #queue = [];
   #busy = 0;
 
-  /** `service` tells the options and limits of the model that is asked (service.js). */
+  /** `service` has the options and limits of the current model (service.js). */
   constructor(pictures, service) {
     this.#pictures = pictures;
     this.#service = service;
     window.addEventListener("online", () => this.#sendAgain("offline"));
   }
 
-  /** Send a picture, for the first time or again. */
+  /** Queue an image, for the first time or again. */
   send(picture) {
     this.#pictures.update(picture, { state: "waiting", problem: null, retryAt: null });
-    this.#line.push(picture);
+    this.#queue.push(picture);
     this.#next();
   }
 
-  /** Ask for the heat map of one more label. Throws Problem. */
+  /** Request the heat map of another label. Throws Problem. */
   async locate(picture, label) {
     const { model } = picture.answer;
     const options = { ...EVERYTHING, heatmap: label, model: model.name, version: model.version };
@@ -44,8 +44,8 @@ export class Sender {
   }
 
   #next() {
-    while (this.#busy < AT_ONCE && this.#line.length) {
-      const picture = this.#line.shift();
+    while (this.#busy < AT_ONCE && this.#queue.length) {
+      const picture = this.#queue.shift();
       if (picture.left.signal.aborted) continue;
       this.#busy += 1;
       this.#answer(picture).finally(() => {
@@ -82,7 +82,7 @@ export class Sender {
     const [result] = answer.images;
     picture.maps.clear();
     keepMaps(picture, result);
-    await this.#service.meet(answer.model);
+    await this.#service.learn(answer.model);
     this.#pictures.update(picture, { state: "done", answer, result, elapsedMs, target });
   }
 
@@ -94,15 +94,15 @@ export class Sender {
       return await predict(file, { ...options, ...maps }, { onUpload, signal });
     } catch (problem) {
       if (problem.code !== "no_heatmap") throw problem;
-      return predict(file, options, { onUpload, signal }); // another model answers by now
+      return predict(file, options, { onUpload, signal }); // the server has changed models since
     }
   }
 
-  /** Refuse here what the server would refuse after a long upload. */
+  /** Reject files that the server would reject after a long upload. */
   #checkSize(file) {
     const limit = this.#service.limits?.max_body_bytes;
     if (limit && file.size + FORM_BYTES > limit) {
-      const detail = `the file has ${inMegabytes(file.size)} MB; the server takes ${inMegabytes(limit)} MB`;
+      const detail = `the file has ${inMegabytes(file.size)} MB; the limit is ${inMegabytes(limit)} MB`;
       throw new Problem({ code: "body_too_large", detail });
     }
   }
@@ -111,7 +111,7 @@ export class Sender {
     const waitMs = Math.min(problem.retryAfterS, LONGEST_WAIT_S) * 1000 + Math.random() * SPREAD_MS;
     const retryAt = Date.now() + waitMs;
     while (Date.now() < retryAt && !picture.left.signal.aborted) {
-      this.#pictures.update(picture, { state: "waiting", problem, retryAt }); // counts the seconds down
+      this.#pictures.update(picture, { state: "waiting", problem, retryAt }); // updates the countdown
       await new Promise((resolve) => setTimeout(resolve, Math.min(1000, retryAt - Date.now())));
     }
   }

@@ -1,4 +1,4 @@
-// What answers: the model, its rule, what it sees of a picture, and the server's limits.
+// The current model: its description, rule and limits.
 
 import { describe } from "./api.js";
 
@@ -7,11 +7,11 @@ const ASK_AGAIN_S = 5;
 export class Service extends EventTarget {
   #known = new Map(); // descriptions by model and version
 
-  /** Who is asked, as options of a request: {}, {model} or {model, version}. */
+  /** The requested model as options of a request: {}, {model} or {model, version}. */
   target = {};
-  /** The description of the model that is asked; null until it is known. */
+  /** The description of the requested model; null until it is loaded. */
   about = null;
-  /** Why it is not known, a Problem. */
+  /** The Problem if the description could not be loaded. */
   problem = null;
 
   get limits() {
@@ -35,23 +35,23 @@ export class Service extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Have another model, or version, answer from now on. */
+  /** Switch to another model or version. */
   choose(target) {
     this.target = target;
     return this.start();
   }
 
-  /** Learn about a model that has answered, where it is not the one that was known: versions change. */
-  async meet(model) {
+  /** Load the description of a model that has answered, unless it is known. */
+  async learn(model) {
     if (this.#known.has(key(model))) return;
     try {
       this.#keep(await describe({ model: model.name, version: model.version }));
     } catch {
-      // It is gone already: its answer is shown without what only its description tells.
+      // The version was unloaded: its answer is shown without the description.
     }
   }
 
-  /** The description of the model that has answered; undefined where there was none. */
+  /** Return the description of a model that has answered, or undefined. */
   of(model) {
     return this.#known.get(key(model));
   }

@@ -1,8 +1,8 @@
-// Where pictures come from: a drop, the clipboard, the file chooser, the camera.
+// Sources of images: drag and drop, clipboard, file chooser, camera.
 
 import { element } from "./element.js";
 
-/** Call `take(files)` with whatever is given, from anywhere on the page. */
+/** Call `take(files)` with files from any source. */
 export function listen(take) {
   listenToButton("choose", "choose-input", take);
   listenToButton("photograph", "photograph-input", take);
@@ -31,7 +31,7 @@ function listenToClipboard(take) {
 
 function listenToDrops(take) {
   const cover = element("drop-cover");
-  let depth = 0; // every element that is crossed enters and leaves
+  let depth = 0; // each crossed element fires enter and leave
   const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
   const show = (isOver) => cover.classList.toggle("over", isOver);
 
@@ -47,7 +47,7 @@ function listenToDrops(take) {
   });
   document.addEventListener("dragover", (event) => {
     if (!hasFiles(event)) return;
-    event.preventDefault(); // else the browser opens the file instead of the page
+    event.preventDefault(); // otherwise the browser opens the file
     event.dataTransfer.dropEffect = "copy";
   });
   document.addEventListener("drop", async (event) => {
@@ -60,7 +60,7 @@ function listenToDrops(take) {
   });
 }
 
-/** The files of a drop; folders are opened, hidden files left alone. */
+/** Return the files of a drop, including those in folders, except hidden ones. */
 async function openAll(transfer) {
   const files = [...transfer.files];
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
@@ -75,7 +75,7 @@ async function openEntry(entry) {
   const entries = [];
   for (;;) {
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break; // browsers hand out a hundred at a time
+    if (!some.length) break; // browsers return at most a hundred at a time
     entries.push(...some);
   }
   return (await Promise.all(entries.map(openEntry))).flat();

@@ -1,10 +1,10 @@
-// One picture as large as it fits, and the heat map over the part that the network has seen.
+// The enlarged image, with the heat map over the part that the network sees.
 
 import { element } from "./element.js";
 import { readOrientation, seenPart } from "./frame.js";
 import { draw } from "./heat.js";
 
-const SMALL_SCALE = 2.5; // small pictures are not blown up further
+const SMALL_SCALE = 2.5; // limit for enlarging small images
 
 export class Stage {
   #element = element("stage");
@@ -16,16 +16,16 @@ export class Stage {
   #controls = element("heat-controls");
   #opacity = element("opacity");
   #name = this.#controls.querySelector("label");
-  #size = Promise.resolve(null); // of the picture as it is shown, {width, height}; null without a preview
+  #size = Promise.resolve(null); // of the displayed image, {width, height}; null without a preview
 
-  /** `hide()` is called when somebody wants the heat map gone. */
+  /** `hide()` is called by the button Hide. */
   constructor(hide) {
     this.#opacity.addEventListener("input", () => this.#showOpacity());
     this.#showOpacity();
     element("hide-heat").addEventListener("click", hide);
   }
 
-  /** Show a picture, without heat. */
+  /** Show an image without a heat map. */
   open(picture) {
     this.#photo.src = picture.url;
     this.#photo.alt = picture.name;
@@ -34,7 +34,7 @@ export class Stage {
     this.clear("");
   }
 
-  /** Show what of the picture counts, by the frame of the model that has answered. */
+  /** Highlight the part of the image that the model sees. */
   async showFrame(frame) {
     const size = await this.#size;
     if (!size) return;
@@ -45,7 +45,7 @@ export class Stage {
     this.#seen.hidden = !frame?.resize;
   }
 
-  /** Lay a heat map over the picture. */
+  /** Show a heat map over the image. */
   async lay({ label, map }, frame) {
     const size = await this.#size;
     if (!size) return;
@@ -59,7 +59,7 @@ export class Stage {
     this.#opacity.setAttribute("aria-label", `Opacity of the heat map of ${label}`);
   }
 
-  /** Take the heat map away, and say something in its place. */
+  /** Hide the heat map and show a hint in its place. */
   clear(hint) {
     this.#heat.hidden = true;
     this.#controls.hidden = true;
@@ -71,7 +71,7 @@ export class Stage {
     this.#opacity.style.setProperty("--at", this.#opacity.value);
   }
 
-  /** Give the box the picture's shape, and return its size; null for what the browser cannot show. */
+  /** Fit the box to the image and return its size; null if the browser cannot decode it. */
   async #measure({ file, url }) {
     let isShown = true;
     try {
@@ -80,12 +80,12 @@ export class Stage {
       isShown = false;
     }
     const isOnItsSide = isShown && (await readOrientation(file)) >= 5;
-    if (this.#photo.src !== url) return null; // another one is open by now
+    if (this.#photo.src !== url) return null; // another image was opened in the meantime
     this.#picture.hidden = !isShown;
     element("no-preview").hidden = isShown;
     this.#element.classList.toggle("empty", !isShown);
     if (!isShown) return null;
-    // The natural size is that of the upright picture, whether it is shown so or as it is stored.
+    // The natural size is that of the upright image, even if it is displayed as stored.
     let { naturalWidth: width, naturalHeight: height } = this.#photo;
     const isAsStored = getComputedStyle(this.#photo).imageOrientation === "none";
     if (isOnItsSide && isAsStored) [width, height] = [height, width];

@@ -1,4 +1,4 @@
-// Light or dark. This file runs before the first paint, so that nobody sees the wrong one flash by.
+// Light or dark theme. This file runs before the first paint to avoid a flash of the wrong theme.
 (() => {
   const KEY = "resnet-serving-theme";
   const root = document.documentElement;
@@ -8,7 +8,7 @@
     try {
       return localStorage.getItem(KEY);
     } catch {
-      return null; // storage is switched off
+      return null; // storage is disabled
     }
   };
 
@@ -16,7 +16,7 @@
     try {
       localStorage.setItem(KEY, theme);
     } catch {
-      // It holds for this visit then.
+      // The choice applies to this visit only.
     }
   };
 

@@ -1,11 +1,11 @@
-// The threshold as a slider. There is one in the gallery and one beside a picture; both move the same rule.
+// The threshold slider. The grid and the detail view each have one; both change the same rule.
 
 import { element } from "./element.js";
 import { asPercent, commonThreshold, describeRule } from "./rule.js";
 
-const UNKNOWN = 0.5; // where the thumb rests if the model's own rule is no single score
+const UNKNOWN = 0.5; // position of the thumb if the model's rule is not a single score
 
-/** Put a slider into a place; `decision()` returns the rule of the model that has answered. */
+/** Render a slider into `place`; `decision()` returns the rule of the model that has answered. */
 export class Threshold {
   #rule;
   #decision;
@@ -30,7 +30,7 @@ export class Threshold {
     rule.addEventListener("change", () => this.show());
   }
 
-  /** Show where the rule stands. */
+  /** Show the current threshold. */
   show() {
     const { threshold } = this.#rule;
     const decision = this.#decision();

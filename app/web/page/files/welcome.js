@@ -1,11 +1,11 @@
-// What a newcomer reads: which model answers, what it knows, and samples to try.
+// The start view: the current model, its classes and the samples.
 
 import { element } from "./element.js";
 import { explain } from "./problems.js";
 
-const MOST_LABELS = 200; // names that are listed; of a model with more the first so many
+const MOST_LABELS = 200; // at most this many names are listed
 
-/** Show the model that answers by default, or why there is none. */
+/** Show the current model, or the reason if there is none. */
 export function showService({ about, problem, target }) {
   element("answering").classList.toggle("bad", !about);
   if (!about) {
@@ -15,7 +15,7 @@ export function showService({ about, problem, target }) {
   element("answering").textContent = `${about.model} · version ${about.version}`;
   showChoice(about, target);
   element("docs-link").hidden = !about.routes.some((route) => route.startsWith("/docs"));
-  // Pictures are shown as the server reads them: as they are stored, or upright by their EXIF tag.
+  // Images are displayed as the server decodes them: as stored, or rotated by their EXIF tag.
   const orientation = about.exif_rotate ? "from-image" : "none";
   document.documentElement.style.setProperty("--orientation", orientation);
   showLimits(about.limits);
@@ -23,11 +23,11 @@ export function showService({ about, problem, target }) {
   element("knows").textContent = firstSentence(about.description);
   element("model-description").textContent = about.description;
   element("model-runs").textContent =
-    `${about.model}, version ${about.version}, in ${about.precision} on ${about.device}`;
+    `${about.model}, version ${about.version}, ${about.precision} on ${about.device}`;
   showClasses(about.classes);
 }
 
-/** Show the samples whose labels the model knows; `take(sample)` is called with the one that is chosen. */
+/** Show the samples whose labels the model knows; `take(sample)` is called on a click. */
 export function showSamples(samples, { classes }, take) {
   const known = new Set(classes);
   const fitting = samples.filter(({ labels }) => labels.some((label) => known.has(label)));
@@ -53,7 +53,7 @@ function makeSample(sample, take) {
   return item;
 }
 
-/** Where several models or versions answer: the list to choose from. */
+/** Show the list of models and versions if there are several. */
 function showChoice({ model: answering, models }, target) {
   const targets = Object.entries(models).flatMap(([model, versions]) => [
     { model },
@@ -75,14 +75,14 @@ function showLimits({ max_body_bytes: bytes, max_pixels: pixels }) {
   const megabytes = Math.floor(bytes / 1024 / 1024);
   const megapixels = Math.floor(pixels / 1e6);
   element("limits").textContent =
-    `JPEG, PNG, WebP, BMP or GIF, up to ${megabytes} MB and ${megapixels} megapixels. Nothing is kept.`;
+    `JPEG, PNG, WebP, BMP or GIF, up to ${megabytes} MB and ${megapixels} megapixels. Images are not stored.`;
 }
 
 function showClasses(classes) {
   element("classes").querySelector("summary").textContent =
     classes.length === 1
-      ? "The label it knows"
-      : `The ${classes.length.toLocaleString("en")} labels it knows`;
+      ? "1 label"
+      : `All ${classes.length.toLocaleString("en")} labels`;
   const names = classes.slice(0, MOST_LABELS);
   if (classes.length > MOST_LABELS) names.push("…");
   element("classes")
@@ -96,7 +96,7 @@ function showClasses(classes) {
     );
 }
 
-/** "Knows leaves." of "Knows leaves. Trained in 2026." */
+/** Return the first sentence of a text. */
 export function firstSentence(text) {
   return text.match(/^.*?[.!?](?=\s|$)/)?.[0] ?? text;
 }
