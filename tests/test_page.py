@@ -5,7 +5,8 @@ import re
 import pytest
 
 from app import __version__, errors
-from app.web.page.routes import DIGEST, FILES, FOLDER, KINDS, PAGE, read_samples
+from app.web.page.routes import DIGEST, FILES, FOLDER, PAGE, read_samples
+from app.web.static import CONTENT_TYPES
 from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_manifest
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -107,7 +108,7 @@ def test_the_files_are_kept_for_ever_under_their_digest_and_asked_for_otherwise(
     for name in FILES:
         kept = client.get(f"/page/{DIGEST}/{name}")
         assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-        assert kept.headers["Content-Type"] == KINDS[name[name.rindex(".") :]]
+        assert kept.headers["Content-Type"] == CONTENT_TYPES[FILES[name].suffix]
         assert kept.headers["X-Content-Type-Options"] == "nosniff"
         assert kept.data == (FOLDER / name).read_bytes()
         assert client.get(f"/page/older/{name}").headers["Cache-Control"] == "no-cache"

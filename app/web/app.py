@@ -1,4 +1,4 @@
-"""create_app: wires settings, model server and surfaces into one Flask application."""
+"""``create_app``: assembles the Flask application from settings, model server and routes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
 
     Args:
         settings: the settings.
-        server: the model server; by default one of its own, alone on a scoreboard, is made. Its caller
-            starts and stops it.
+        server: the model server, which the caller starts and stops; None: a new one with its own scoreboard.
     """
     app = Flask(__name__, static_folder=None)
-    app.url_map.merge_slashes = False  # else "//" is answered by a redirect, in HTML
+    app.url_map.merge_slashes = False  # otherwise "//" is redirected, with an HTML body
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["settings"] = settings
     app.extensions["model_server"] = server or ModelServer(settings, Scoreboard())

@@ -1,4 +1,4 @@
-"""The surfaces: one Flask blueprint for each dialect of HTTP. They talk to ModelServer, never to torch."""
+"""The objects that routes share, from the running application."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from app.errors import BodyTooLarge, InternalError, ServingError
 from app.logs import request_id
 from app.web.answers import DialectProblem, Picture, Problem, write_json
-from app.web.echoes import cut, cut_json
 from app.web.limits import (
     MAX_DETAIL,
     MAX_DETAIL_BYTES,
@@ -29,6 +28,7 @@ from app.web.limits import (
     MAX_ERROR_BYTES,
     MAX_INSTANCE_BYTES,
 )
+from app.web.quoting import cut, cut_json
 
 # The first part of the paths of each dialect, and which of our statuses its clients know by another.
 DIALECTS: dict[str, dict[int, int]] = {

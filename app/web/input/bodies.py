@@ -1,7 +1,7 @@
-"""Bodies: read whole, inflated where they were compressed, never beyond the limit; and work on them.
+"""Bodies: reading, decompression up to the limit, and processing on native threads.
 
-What takes long with a large body is done aside, on a native thread: zlib lets the hub go on meanwhile,
-and our own code does where it works slice by slice (``web/limits.py``).
+Large bodies are processed on a native thread so that the hub stays free: zlib releases the GIL, and our own
+code works in slices (``web/limits.py``).
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from flask import g, request
 
 from app.errors import BodyTooLarge, InvalidOption, MalformedRequest, UnsupportedType
 from app.web.context import model_server
-from app.web.echoes import cut
 from app.web.input.streams import read_stream
 from app.web.limits import INLINE_BYTES, INLINE_ROWS, MAX_ROWS
+from app.web.quoting import cut
 
-# What zlib calls each Content-Encoding: gzip's header, or zlib's own.
+# zlib's wbits for each Content-Encoding; 16 adds the gzip header.
 WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 T = TypeVar("T")
 
 
 def read_body() -> bytes:
-    """Return the current request's body, inflated.
+    """Return the body of the current request, decompressed.
 
     Raises:
-        UnsupportedType: it is compressed in another way than gzip or deflate.
-        MalformedRequest: it is damaged.
-        BodyTooLarge: it inflates to more than the limit of a body.
-        QueueFull: the bodies of other requests take all the memory that there is for bodies.
-        RequestEntityTooLarge: it is over the limit as it is (Werkzeug's; answered as ``body_too_large``).
+        UnsupportedType: unsupported Content-Encoding.
+        MalformedRequest: the compressed data are damaged.
+        BodyTooLarge: the decompressed body is over the limit.
+        QueueFull: the memory budget of bodies is exhausted.
+        RequestEntityTooLarge: the compressed body is over the limit (Werkzeug's; answered as ``body_too_large``).
     """
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity" and encoding not in WINDOWS:
@@ -43,21 +43,21 @@ def read_body() -> bytes:
     if encoding == "identity":
         return read_plain_body()
     body = read_plain_body(room=limit)
-    # However few they are: a thousandth of the limit inflates to the limit.
+    # Even a small body: a thousandth of the limit can inflate to the limit.
     return model_server().run_aside(body, lambda: inflate(body, encoding, limit))
 
 
 def read_plain_body(room: int = 0) -> bytes:
-    """Return the current request's body as it came.
+    """Return the body of the current request without decompression.
 
-    Until the request ends it holds a part of the worker's budget for bodies.
+    Its size is reserved in the worker's memory budget for bodies until the request ends.
 
     Args:
-        room: bytes to hold beside it, for what it inflates to.
+        room: additional bytes to reserve, for the decompressed body.
 
     Raises:
-        QueueFull: other requests' bodies have held the budget for half of the time that a request has.
-        RequestEntityTooLarge: as ``read_body``.
+        QueueFull: the budget stayed exhausted for half of the request's deadline.
+        RequestEntityTooLarge: the body is over the limit (Werkzeug's; answered as ``body_too_large``).
     """
     length = request.content_length
     size = (request.max_content_length or 0) if length is None else length
@@ -66,17 +66,17 @@ def read_plain_body(room: int = 0) -> bytes:
 
 
 def aside(body: bytes, work: Callable[[], T]) -> T:
-    """Return what work on a client's bytes returns; on a native thread, unless they are few.
+    """Process a body: on a native thread, or inline if it is small.
 
-    The work must touch neither Flask's ``request`` and ``g`` nor the metrics.
+    ``work`` must not use Flask's ``request`` and ``g``, nor the metrics.
     """
     return work() if len(body) <= INLINE_BYTES else model_server().run_aside(body, work)
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    """Inflate a body; what is beyond the limit is never made. Raises as ``read_body``.
+    """Decompress a body up to the limit. Raises MalformedRequest and BodyTooLarge.
 
-    TensorFlow Serving's own limit, 100 MB, is above any that can be set here.
+    TensorFlow Serving's own limit, 100 MB, is above the highest setting of ours.
     """
     inflater = zlib.decompressobj(WINDOWS[encoding])
     try:
@@ -93,15 +93,19 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def write_rows(most: int, work: Callable[[], T]) -> T:
-    """Return what work on an answer of at most so many rows returns; on a native thread, unless they are few.
+    """Encode a response: on a native thread, or inline if it has few rows.
 
-    A row is a class of a picture. The work must touch neither Flask's ``request`` and ``g`` nor the metrics.
+    ``work`` must not use Flask's ``request`` and ``g``, nor the metrics.
+
+    Args:
+        most: the maximum number of rows; a row is a class of an image.
+        work: encodes the response.
     """
     return work() if most <= INLINE_ROWS else model_server().run_aside(b"", work)
 
 
 def check_rows(rows: int) -> None:
-    """Refuse with InvalidOption an answer of more than ``MAX_ROWS``."""
+    """Raise InvalidOption for a response of more than ``MAX_ROWS``."""
     if rows > MAX_ROWS:
         raise InvalidOption(
             f"the answer would have {rows:,} scores; the limit is {MAX_ROWS:,}: send fewer pictures"

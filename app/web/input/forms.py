@@ -1,4 +1,4 @@
-"""Multipart forms, by python-multipart: a third of the time that Werkzeug's own parser takes for a picture."""
+"""Multipart forms, parsed by python-multipart, which takes a third of the time of Werkzeug's parser."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import MissingImage, UnsupportedType
-from app.web.echoes import cut
 from app.web.input.bodies import read_plain_body
 from app.web.limits import MAX_FIELDS
+from app.web.quoting import cut
 
 FORM = "multipart/form-data"
-# It warns of every damaged form, which the client is told of.
+# It logs a warning for every damaged form; the client gets the error instead.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 @dataclass
 class Part:
-    """One field of a form. ``is_file`` as browsers mean it: it came with a file name, even an empty one."""
+    """One field of a form.
+
+    Attributes:
+        name: the name of the field.
+        filename: the file name, which may be empty; None: the field is text.
+        data: the content.
+    """
 
     name: str
     filename: str | None
@@ -29,15 +35,18 @@ class Part:
 
     @property
     def is_file(self) -> bool:
-        """Tell whether it is a file."""
+        """Whether the field is a file."""
         return self.filename is not None
 
 
 class PartCollector:
-    """Puts together what the parser calls back: headers in pieces, then data in pieces."""
+    """Collects parts from the callbacks of the parser, which passes headers and data in pieces.
+
+    Attributes:
+        parts: the parts so far.
+    """
 
     def __init__(self, most: int) -> None:
-        """Start with no part; there may be ``most``."""
         self._most = most
         self.parts: list[Part] = []
         self._header = [b"", b""]
@@ -45,27 +54,27 @@ class PartCollector:
         self._pieces: list[memoryview] = []
 
     def begin(self) -> None:
-        """Start a part."""
+        """Start a part. Raises MissingImage if there are too many."""
         if len(self.parts) >= self._most:
             raise MissingImage(f"the form has over {self._most:,} fields")
         self._disposition, self._pieces = b"", []
 
     def add_header_name(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of a header's name."""
+        """Append a piece of a header name."""
         self._header[0] += data[start:end]
 
     def add_header_value(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of a header's value."""
+        """Append a piece of a header value."""
         self._header[1] += data[start:end]
 
     def end_header(self) -> None:
-        """Keep the one header that matters."""
+        """Keep Content-Disposition, ignore all other headers."""
         if self._header[0].lower() == b"content-disposition":
             self._disposition = self._header[1]
         self._header = [b"", b""]
 
     def add_data(self, data: bytes, start: int, end: int) -> None:
-        """Take a piece of the part's data, without a copy."""
+        """Append a piece of data, without a copy."""
         self._pieces.append(memoryview(data)[start:end])
 
     def end(self) -> None:
@@ -73,40 +82,44 @@ class PartCollector:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         filename = options.get(b"filename")
-        told = None if filename is None else filename.decode("utf-8", "replace")
-        self.parts.append(Part(name, told, b"".join(self._pieces)))
+        decoded = None if filename is None else filename.decode("utf-8", "replace")
+        self.parts.append(Part(name, decoded, b"".join(self._pieces)))
 
 
 def read_form_body() -> bytes:
-    """Return the body of the current request, a form.
+    """Return the body of the current request, a multipart form.
 
     Raises:
-        UnsupportedType: it is no multipart form.
-        RequestEntityTooLarge: it is over the limit (Werkzeug's; answered as ``body_too_large``).
+        UnsupportedType: the body is not a multipart form.
+        RequestEntityTooLarge: the body is over the limit (Werkzeug's; answered as ``body_too_large``).
     """
     if request.mimetype != FORM:
-        found = repr(cut(request.mimetype)) if request.mimetype else "no content type"
-        raise UnsupportedType(f"expected {FORM} with a file in it, found {found}")
+        mimetype = repr(cut(request.mimetype)) if request.mimetype else "no content type"
+        raise UnsupportedType(f"expected {FORM} with a file in it, found {mimetype}")
     return read_plain_body()
 
 
-def has_more(body: bytes, sign: bytes, most: int) -> bool:
-    """Return whether a sign occurs more often than ``most`` times.
+def occurs_more(body: bytes, pattern: bytes, limit: int) -> bool:
+    """Return whether a pattern occurs more than ``limit`` times.
 
-    The parser looks at each boundary in Python, also where something follows that makes it none.
+    The parser handles each boundary in Python, even those that turn out to be data.
     """
     end = -1
-    return all((end := body.find(sign, end + 1)) >= 0 for _ in range(most + 1))
+    return all((end := body.find(pattern, end + 1)) >= 0 for _ in range(limit + 1))
 
 
 def parse_form(body: bytes, most: int = MAX_FIELDS) -> list[Part]:
-    """Return the parts of the current request's form; there may be ``most``.
+    """Return the parts of a form whose boundary is in the current request's content type.
+
+    Args:
+        body: the form.
+        most: the maximum number of parts.
 
     Raises:
-        MissingImage: the form breaks off, is damaged, or has more.
+        MissingImage: the form is damaged, truncated, or has too many parts.
     """
     boundary = request.mimetype_params.get("boundary", "").encode("latin-1", "replace")
-    if has_more(body, b"\r\n--" + boundary, most + 1):
+    if occurs_more(body, b"\r\n--" + boundary, most + 1):
         raise MissingImage(f"the form has over {most:,} fields, or its boundary within them")
     collector = PartCollector(most)
     callbacks = {

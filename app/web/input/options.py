@@ -1,20 +1,19 @@
-"""What a client may choose, in the query, as form fields or in JSON: one type for each route, checked in one place."""
+"""Options of a request, in the query, in form fields or in JSON: one type per route, validated in one place."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sized
+from collections.abc import Collection, Iterable, Sized
 from typing import Annotated, Any, Literal, TypeVar
 
 from flask import request
 from msgspec import Meta, Struct, ValidationError, convert
-from msgspec.structs import replace
 
 from app.errors import InvalidOption
 from app.serving.traffic import Target
-from app.web.echoes import abbreviate
 from app.web.input.client import routing_key
 from app.web.limits import MAX_OPTION
+from app.web.quoting import abbreviate
 
 
 class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -69,42 +68,54 @@ O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 
 
 def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool = False) -> O:
-    """Return the current request's options.
+    """Return the options of the current request.
 
     Args:
-        kind: which options there are.
-        given: those of the body; those of the query are read here.
-        is_json: they come from JSON, where a number is a number. Else from a form, where a number is text
-            and an empty field was left out.
+        kind: the type of the options.
+        given: options of the body; those of the query are read here.
+        is_json: the options of the body are JSON values. Otherwise they are form fields: numbers are text, and
+            empty fields are ignored.
 
     Raises:
-        InvalidOption: one is unknown, given twice, or of a value that it cannot have.
+        InvalidOption: unknown option, duplicate option, or a value out of range.
     """
-    query, known = [*request.args.items(multi=True)], kind.__struct_fields__
+    query, names = [*request.args.items(multi=True)], kind.__struct_fields__
     for name, value in query:
         check_length(name, value)
-    body = [pair for pair in given if is_json or pair[1] or pair[0] not in known]
-    values: dict[str, Any] = {}
-    for name, value in [*query, *body]:
-        if name not in known:
-            names = ", ".join(sorted(known))
-            raise InvalidOption(f"there is no option {abbreviate(name)}; there are {names}")
-        if name in values:
+    body = [pair for pair in given if is_json or pair[1] or pair[0] not in names]
+    check_names([name for name, _ in [*query, *body]], names)
+    members = convert_options(dict(query), kind, is_text=True)
+    members |= convert_options(dict(body), kind, is_text=not is_json)
+    return kind(**members)
+
+
+def check_names(found: Iterable[str], names: Collection[str]) -> None:
+    """Raise InvalidOption for unknown and duplicate options."""
+    seen: set[str] = set()
+    for name in found:
+        if name not in names:
+            expected = ", ".join(sorted(names))
+            raise InvalidOption(f"there is no option {abbreviate(name)}; there are {expected}")
+        if name in seen:
             raise InvalidOption(f"the option {name} is given twice")
-        values[name] = value
+        seen.add(name)
+
+
+def convert_options(values: dict[str, Any], kind: type[O], is_text: bool) -> dict[str, Any]:
+    """Return the converted values of those options that are given. Raises InvalidOption."""
     try:
-        options = convert(dict(query), kind, strict=False)
-        of_body = convert(dict(body), kind, strict=is_json)
+        options = convert(values, kind, strict=not is_text)
     except ValidationError as error:
         raise InvalidOption(describe(error, values)) from error
+    members = {name: getattr(options, name) for name in values}
     for name, value in values.items():
-        if value and getattr(options, name) is getattr(of_body, name) is None:
+        if value and members[name] is None:  # text that msgspec reads as null
             raise InvalidOption(f"{name} is {abbreviate(value)}: leave it out instead")
-    return replace(options, **{name: getattr(of_body, name) for name, _ in body})
+    return members
 
 
 def check_length(name: str | memoryview, value: Sized) -> None:
-    """Refuse with InvalidOption one that is too long to be meant, before anything is made of it."""
+    """Raise InvalidOption for an oversized option, before it is decoded."""
     if len(name) > MAX_OPTION or len(value) > MAX_OPTION:
         shown = (
             name if isinstance(name, str) else bytes(name[:MAX_OPTION]).decode("utf-8", "replace")
@@ -113,7 +124,7 @@ def check_length(name: str | memoryview, value: Sized) -> None:
 
 
 def describe(error: ValidationError, values: dict[str, Any]) -> str:
-    """Return msgspec's words with the value before them: "threshold is "2": Expected `float` <= 1.0"."""
+    """Return msgspec's message after the name and value, ``threshold is "2": expected `float` <= 1.0``."""
     text, _, place = str(error).partition(" - at ")
     name = re.sub(r"\W", "", place)
     return f"{name} is {abbreviate(values.get(name))}: {text[:1].lower()}{text[1:]}"

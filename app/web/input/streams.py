@@ -1,7 +1,6 @@
-"""Reading a request's body: other requests get their turn between its pieces.
+"""Reading of the body stream in pieces, with a switch to other greenlets between them.
 
-Gunicorn reads for as long as there is something to read. 32 MiB that nginx has already held the hub for
-50 ms in one stretch.
+Gunicorn reads as long as there is data: 32 MiB that nginx has buffered would block the hub for 50 ms.
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ from gunicorn.http.errors import ParseException
 
 from app.errors import MalformedRequest
 
-PIECE_BYTES = 1024 * 1024  # is read in 2 ms
+PIECE_BYTES = 1024 * 1024  # read in 2 ms
 
 
 def read_stream(stream: IO[bytes]) -> bytes:
-    """Return what a stream still has, read on the hub.
+    """Return the rest of a stream, read on the hub.
 
     Raises:
-        MalformedRequest: it breaks off, or its chunks are none; past nginx, which passes on whole bodies.
+        MalformedRequest: the stream is truncated or its chunks are invalid; possible only without nginx, which
+            forwards complete bodies.
     """
     body = io.BytesIO()
     try:
-        while len(piece := stream.read(PIECE_BYTES)) == PIECE_BYTES:  # a shorter one is the last
+        while len(piece := stream.read(PIECE_BYTES)) == PIECE_BYTES:  # a shorter piece is the last
             body.write(piece)
             gevent.sleep(0)
     except (ParseException, OSError) as error:
@@ -33,6 +33,6 @@ def read_stream(stream: IO[bytes]) -> bytes:
             f"the body is damaged or breaks off after {body.tell():,} bytes: {type(error).__name__}"
         ) from error
     if not body.tell():
-        return piece  # an ordinary photograph, not copied
+        return piece  # a single piece needs no copy
     body.write(piece)
     return body.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures as the JSON dialects carry them: base64 in a string, or pixels as numbers in nested lists."""
+"""Images in JSON: base64 strings, or pixels as nested lists of numbers."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ import numpy as np
 from msgspec import Meta, Raw
 
 from app.errors import MalformedRequest
-from app.web.echoes import abbreviate
 from app.web.input.documents import opened, parse
 from app.web.limits import MAX_DIMENSIONS, MAX_LISTED, SLICE_BYTES
+from app.web.quoting import abbreviate
 
 CHANNELS = 3
-NO_NUMBERS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}  # as JSON's readers know them
+NOT_FINITE = {
+    "nan": "NaN",
+    "inf": "Infinity",
+    "-inf": "-Infinity",
+}  # names that JSON parsers accept
 B64 = "b64"
-STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet for URLs
+STANDARD = bytes.maketrans(b"-_", b"+/")  # from the URL-safe alphabet
 BLANKS = b" \t\n\r\v\f"
 NESTED = re.compile(rb"\[\s*\[")
-NUMBERS = b"0123456789.eE+-"  # what numbers are written with in JSON
+NUMBERS = b"0123456789.eE+-"  # characters of numbers in JSON
 Base64 = Annotated[str, Meta(extra_json_schema={"contentEncoding": "base64"})]
 
 
 def find_binary(value: object) -> str | None:
-    """Return the base64 in TensorFlow Serving's form of binary data, ``{"b64": "…"}`` and nothing else; or None.
+    """Return the base64 of ``{"b64": "…"}``, TensorFlow Serving's form of binary data; None for other values.
 
     Args:
-        value: from JSON, opened by one level at least.
+        value: a JSON value, parsed by at least one level.
     """
     if not isinstance(value, dict) or value.keys() != {B64}:
         return None
@@ -42,12 +46,12 @@ def find_binary(value: object) -> str | None:
 
 
 def open_base64(text: str | bytes | memoryview) -> BinaryIO:
-    """Return what base64 stands for, of either alphabet, padded or not, as a file.
+    """Decode base64 (standard or URL-safe alphabet, with or without padding) to a file.
 
-    It is decoded slice by slice, so that other threads get their turn and no copy of it all is made.
+    Decoding in slices lets other threads run and avoids a copy of the whole text.
 
     Raises:
-        MalformedRequest: it is no base64; in TensorFlow Serving's words.
+        MalformedRequest: invalid base64; the message is TensorFlow Serving's.
     """
     file, rest, padded = io.BytesIO(), b"", False
     for begin in range(0, len(text), SLICE_BYTES):
@@ -68,7 +72,7 @@ def open_base64(text: str | bytes | memoryview) -> BinaryIO:
 
 
 def decode_digits(digits: bytes) -> bytes:
-    """Return what whole groups of four base64 digits stand for. Raises as ``open_base64``."""
+    """Decode complete groups of four base64 digits. Raises MalformedRequest."""
     try:
         return binascii.a2b_base64(digits, strict_mode=True)
     except binascii.Error as error:
@@ -76,10 +80,10 @@ def decode_digits(digits: bytes) -> bytes:
 
 
 def unnest(value: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
-    """Return nested lists as one flat list, row-major, and their shape.
+    """Flatten nested lists, row-major; return the list and the shape.
 
     Raises:
-        MalformedRequest: lists beside each other have different sizes.
+        MalformedRequest: lists of one level have different sizes.
     """
     flat, shape = value, [len(value)]
     while list in (kinds := set(map(type, flat))):
@@ -97,12 +101,12 @@ def unnest(value: list[Any]) -> tuple[list[Any], tuple[int, ...]]:
 
 
 def is_nested(value: object) -> bool:
-    """Return whether a value is the text of a list whose first element is a list: pixels."""
+    """Check whether a value is the text of a list whose first element is a list: pixels."""
     return isinstance(value, Raw) and NESTED.match(memoryview(value)) is not None
 
 
 def read_pixels(values: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return the pixels of some pictures as ``read_array`` does, all together or each by itself. Raises likewise."""
+    """Parse the pixels of images, given as one value or as a list with a value per image; see ``read_array``."""
     if not isinstance(values, list) or not any(isinstance(value, Raw) for value in values):
         return read_array(values)
     arrays = [read_array(value) for value in values]
@@ -116,10 +120,10 @@ def read_pixels(values: Any) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def read_array(value: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return nested lists of numbers as one flat array of float64, row-major, and their shape.
+    """Parse nested lists of numbers; return a flat float64 array, row-major, and the shape.
 
     Raises:
-        MalformedRequest: they are no such lists, or not all of one shape.
+        MalformedRequest: not nested lists of numbers, or lists of different shapes.
     """
     if isinstance(value, Raw):
         return read_array_text(bytes(value))
@@ -128,15 +132,15 @@ def read_array(value: Any) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def read_array_text(text: bytes) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Return the same of JSON that was found to be well formed: a slice of it at a time becomes an array."""
+    """Parse the text of nested lists, which is known to be valid JSON, slice by slice; see ``read_array``."""
     slices = [text[at : at + SLICE_BYTES] for at in range(0, len(text), SLICE_BYTES)]
-    signs = b"".join(each.translate(None, NUMBERS + BLANKS) for each in slices)
+    signs = b"".join(piece.translate(None, NUMBERS + BLANKS) for piece in slices)
     shape = find_shape(signs)
     if shape is None:
         raise MalformedRequest("pixels are no nested lists of numbers, all of one shape")
     arrays, rest, at = [], b"", 0
-    for each in slices:
-        numbers, comma, rest = (rest + each.translate(None, b"[]")).rpartition(b",")
+    for piece in slices:
+        numbers, comma, rest = (rest + piece.translate(None, b"[]")).rpartition(b",")
         if comma:
             arrays.append(parse_numbers(numbers, shape, at))
             at += len(arrays[-1])
@@ -150,12 +154,12 @@ def read_array_text(text: bytes) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def find_shape(signs: bytes) -> tuple[int, ...] | None:
-    """Return the shape of nested lists by their brackets and commas; None where they have no one shape."""
+    """Return the shape of nested lists from their brackets and commas; None if they are ragged."""
     depth = len(signs) - len(signs.lstrip(b"["))
     if depth > MAX_DIMENSIONS:
         return None
     shape: list[int] = []
-    unit = b""  # what every list of a level looks like if all are as the first one
+    unit = b""  # the brackets and commas of each list of a level, if all are like the first one
     for level in range(depth):  # the innermost first
         begin = depth - level
         end = signs.find(b"]" * (level + 1), begin) + level
@@ -166,12 +170,12 @@ def find_shape(signs: bytes) -> tuple[int, ...] | None:
 
 
 def parse_numbers(text: bytes, shape: Sequence[int], at: int) -> np.ndarray:
-    """Return numbers with commas between them as an array; ``at`` are before them in the whole."""
+    """Parse comma-separated numbers; ``at`` is the flat index of the first one."""
     return to_floats(parse(lambda: msgspec.json.decode(b"[" + text + b"]")), shape, at)
 
 
 def check_shape(shape: Sequence[int]) -> None:
-    """Refuse with MalformedRequest what is no batch of pixels: (n, height, width, 3), each at least 1."""
+    """Raise MalformedRequest unless the shape is (n, height, width, 3), each at least 1."""
     if len(shape) != 4 or shape[3] != CHANNELS or 0 in shape:
         raise MalformedRequest(
             f"pixels have the shape {list(shape[:MAX_LISTED])}; expected [n, height, width, {CHANNELS}]"
@@ -179,15 +183,15 @@ def check_shape(shape: Sequence[int]) -> None:
 
 
 def to_floats(flat: list[Any], shape: Sequence[int], at: int = 0) -> np.ndarray:
-    """Return JSON values as an array of float64.
+    """Return JSON values as a float64 array.
 
     Args:
-        flat: the values.
-        shape: of all of them.
-        at: how many are before these.
+        flat: the values, (n,).
+        shape: the shape of the whole tensor, for errors.
+        at: the flat index of the first value in the whole tensor.
 
     Raises:
-        MalformedRequest: something else than a number is among them.
+        MalformedRequest: a value is not a number.
     """
     if set(map(type, flat)) - {int, float}:
         index = next(i for i, value in enumerate(flat) if type(value) not in (int, float))
@@ -201,19 +205,19 @@ def to_floats(flat: list[Any], shape: Sequence[int], at: int = 0) -> np.ndarray:
 
 
 def to_pictures(pixels: np.ndarray) -> list[np.ndarray]:
-    """Return a batch as pictures, each (height, width, 3) uint8.
+    """Return the images of a batch, each (height, width, 3) uint8.
 
     Args:
-        pixels: (n, height, width, 3), of any type of numbers.
+        pixels: (n, height, width, 3), any numeric dtype.
 
     Raises:
-        MalformedRequest: a value is no whole number from 0 to 255.
+        MalformedRequest: a value is not an integer from 0 to 255.
     """
     if pixels.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
-            right = (pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))
-        if not right.all():
-            index = int(np.argmin(right))
+            valid = (pixels >= 0) & (pixels <= 255) & (pixels == np.floor(pixels))
+        if not valid.all():
+            index = int(np.argmin(valid))
             raise MalformedRequest(
                 f"{place(index, pixels.shape)} is {pixels.flat[index]:g};"
                 " expected a whole number from 0 to 255"
@@ -223,16 +227,16 @@ def to_pictures(pixels: np.ndarray) -> list[np.ndarray]:
 
 
 def place(index: int, shape: Sequence[int]) -> str:
-    """Name an element of pixels by its flat index: ``pixels[0][12][7][2]``."""
+    """Return the name of an element from its flat index, ``pixels[0][12][7][2]``."""
     return "pixels" + "".join(f"[{i}]" for i in np.unravel_index(index, tuple(shape)))
 
 
 def write_numbers(values: np.ndarray) -> list[str]:
-    """Return (n,) float32 values as JSON, each the shortest decimal that means the same, as 0.2 for 0.200000003.
+    """Return (n,) float32 values as JSON: the shortest decimals that round to them, 0.2 for 0.200000003.
 
-    What is no number goes as ``NaN`` or ``Infinity``.
+    Values that are not finite become ``NaN``, ``Infinity`` or ``-Infinity``.
     """
     texts: list[str] = values.astype(np.str_).tolist()
     if np.isfinite(values).all():
         return texts
-    return [NO_NUMBERS.get(text, text) for text in texts]
+    return [NOT_FINITE.get(text, text) for text in texts]

@@ -1,4 +1,4 @@
-"""The pictures of a request, however they come: as files in a form, as the body itself, as base64, or as URLs."""
+"""The images of a request: files in a form, the body itself, base64, or URLs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from app.errors import (
 )
 from app.serving.model import Servable
 from app.web.context import model_server
-from app.web.echoes import cut, list_names
 from app.web.input.bodies import aside, read_body, read_plain_body
 from app.web.input.client import find_model
 from app.web.input.documents import check_size, is_list, open_level
-from app.web.input.forms import FORM, Part, has_more, parse_form, read_form_body
+from app.web.input.forms import FORM, Part, occurs_more, parse_form, read_form_body
 from app.web.input.options import O, check_length, read_options
 from app.web.input.tensors import B64, Base64, open_base64
 from app.web.input.urls import Fetcher
 from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
+from app.web.quoting import cut, list_names
 
 FIELD = "image"
 JSON_FIELD = "images"
 URL_ENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
 RAW = "application/octet-stream"
-HEX_DIGITS = np.full(256, 255, np.uint8)  # what each sign stands for; 255: for nothing
+HEX_DIGITS = np.full(256, 255, np.uint8)  # value of each character; 255: not a digit
 HEX_DIGITS[list(b"0123456789abcdef")] = HEX_DIGITS[list(b"0123456789ABCDEF")] = range(16)
 
 
@@ -54,8 +54,16 @@ class Source(Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class Sent:
-    """One picture as it was sent: its file, or base64, or base64 as a URL quotes it, or its URL."""
+class EncodedImage:
+    """One image in its transfer form: a file, base64 or a URL.
+
+    Attributes:
+        name: the name in the response.
+        file: the file, or None.
+        text: base64.
+        is_quoted: the base64 is percent-encoded.
+        url: the URL, or None.
+    """
 
     name: str
     file: bytes | None = None
@@ -66,18 +74,18 @@ class Sent:
 
 @dataclass(frozen=True)
 class Upload:
-    """One picture of a request: its name, and its file, or why there is none."""
+    """One image of a request: its name, and its file or error."""
 
     name: str
     file: BinaryIO | ServingError
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file; 0 for an error."""
         return 0 if isinstance(self.file, ServingError) else self.file.seek(0, io.SEEK_END)
 
 
-Given = list[tuple[str, Any]]  # options by their names
+OptionPairs = list[tuple[str, Any]]  # options by their names
 
 
 def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
@@ -93,17 +101,17 @@ def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
     if early.model or early.version or not may_follow:
         servable = find_model(early.target())
         servable.check_capacity()
-    body, sent, given = read_pictures(mimetype)
-    options = read_options(kind, given, is_json=mimetype == JSON)
-    model_server().check_count(len(sent))
+    body, encoded, pairs = read_pictures(mimetype)
+    options = read_options(kind, pairs, is_json=mimetype == JSON)
+    model_server().check_count(len(encoded))
     if servable is None or options.target() != early.target():
         servable = find_model(options.target())
     servable.check_capacity()
-    return servable, open_pictures(body, sent), options
+    return servable, open_pictures(body, encoded), options
 
 
-def read_pictures(mimetype: str) -> tuple[bytes, list[Sent], Given]:
-    """Return the current request's body, the pictures in it as they were sent, and its options."""
+def read_pictures(mimetype: str) -> tuple[bytes, list[EncodedImage], OptionPairs]:
+    """Return the body of the current request, its encoded images and its options."""
     check_count, most = model_server().check_count, model_server().most_pictures + MAX_FIELDS
     if mimetype == JSON:
         body = read_body()
@@ -116,62 +124,64 @@ def read_pictures(mimetype: str) -> tuple[bytes, list[Sent], Given]:
         return body, *read_url_encoded(body, most)
     if mimetype == RAW or mimetype.startswith("image/"):
         body = read_body()
-        return body, [Sent(number([]), body)], []
+        return body, [EncodedImage(default_name([]), body)], []
     found = repr(cut(mimetype)) if mimetype else "no content type"
     raise UnsupportedType(
         f"expected {FORM}, {JSON}, {URL_ENCODED}, image/* or {RAW}, found {found}"
     )
 
 
-def sort_parts(parts: list[Part]) -> tuple[list[Sent], Given]:
-    """Sort a form: every file ``image``, every ``b64``; what else it has are options."""
-    sent: list[Sent] = []
-    given: Given = []
+def sort_parts(parts: list[Part]) -> tuple[list[EncodedImage], OptionPairs]:
+    """Split a form into images (files ``image``, fields ``b64``) and options (all other fields)."""
+    encoded: list[EncodedImage] = []
+    pairs: OptionPairs = []
     for part in parts:
         if part.name == FIELD and part.is_file:
-            sent.append(Sent((part.filename or number(sent))[:MAX_NAME], part.data))
+            encoded.append(
+                EncodedImage((part.filename or default_name(encoded))[:MAX_NAME], part.data)
+            )
         elif part.name == FIELD:
             raise MissingImage(
                 f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
             )
-        elif part.name == B64:  # text, or a file of it: some clients send base64 as binary data
-            sent.append(Sent(number(sent), text=part.data))
+        elif part.name == B64:  # text or a file: some clients send base64 as binary data
+            encoded.append(EncodedImage(default_name(encoded), text=part.data))
         elif part.is_file:
             raise MissingImage(
                 f"the form has a file {cut(part.name)!r}; files are called {FIELD!r} here"
             )
         else:
             check_length(part.name, part.data)
-            given.append((part.name, part.data.decode("utf-8", "replace")))
-    if not sent:
-        names = list_names(name for name, _ in given) or "no field at all"
+            pairs.append((part.name, part.data.decode("utf-8", "replace")))
+    if not encoded:
+        names = list_names(name for name, _ in pairs) or "no field at all"
         raise MissingImage(f"the form has no file {FIELD!r}; it has {names}")
-    return sent, given
+    return encoded, pairs
 
 
-def read_url_encoded(body: bytes, most: int) -> tuple[list[Sent], Given]:
-    """Read ``b64=…`` and options, ``most`` fields of them."""
-    if has_more(body, b"&", most - 1):
+def read_url_encoded(body: bytes, most: int) -> tuple[list[EncodedImage], OptionPairs]:
+    """Read ``b64=…`` and options from a URL-encoded form of at most ``most`` fields."""
+    if occurs_more(body, b"&", most - 1):
         raise MalformedRequest(f"the form has over {most:,} fields")
-    sent: list[Sent] = []
+    encoded: list[EncodedImage] = []
     quoted: list[tuple[memoryview, memoryview]] = []
     for name, value in split_fields(body):
         if name == B64.encode():
-            sent.append(Sent(number(sent), text=value, is_quoted=True))
+            encoded.append(EncodedImage(default_name(encoded), text=value, is_quoted=True))
         else:
             quoted.append((name, value))
-    if not sent:
+    if not encoded:
         raise MissingImage(
             f"the body is {URL_ENCODED} without a field {B64!r}; curl sends a picture as it is with"
             " -H 'Content-Type: image/jpeg' --data-binary @picture.jpg"
         )
     for name, value in quoted:
         check_length(name, value)
-    return sent, [(decode_field(name), decode_field(value)) for name, value in quoted]
+    return encoded, [(decode_field(name), decode_field(value)) for name, value in quoted]
 
 
 def split_fields(body: bytes) -> Iterator[tuple[memoryview, memoryview]]:
-    """Yield the names and values of a URL-encoded form, without a copy."""
+    """Yield the encoded names and values of a URL-encoded form, without copies."""
     view, begin = memoryview(body), 0
     while begin < len(body):
         end = body.find(b"&", begin)
@@ -182,7 +192,9 @@ def split_fields(body: bytes) -> Iterator[tuple[memoryview, memoryview]]:
         begin = end + 1
 
 
-def read_json(body: bytes, check_count: Callable[[int], None]) -> tuple[list[Sent], Given]:
+def read_json(
+    body: bytes, check_count: Callable[[int], None]
+) -> tuple[list[EncodedImage], OptionPairs]:
     """Read ``{"images": [{"b64": "…"}, {"url": "…"}], "top_k": 3}`` (on any thread)."""
     check_size(body)
     try:
@@ -194,7 +206,7 @@ def read_json(body: bytes, check_count: Callable[[int], None]) -> tuple[list[Sen
         sources = [read_source(raw, place) for place, raw in enumerate(raws)]
         for name, value in content.items():
             check_length(name, memoryview(value))
-        given = [(name, as_whole(json.decode(value))) for name, value in content.items()]
+        pairs = [(name, as_whole(json.decode(value))) for name, value in content.items()]
     except ValidationError as error:
         raise MalformedRequest(f"the JSON is not as it should be: {error}") from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -203,11 +215,11 @@ def read_json(body: bytes, check_count: Callable[[int], None]) -> tuple[list[Sen
         raise MissingImage(
             f'the JSON has no pictures: expected {{"{JSON_FIELD}": [{{"{B64}": "…"}}]}}'
         )
-    return sources, given
+    return sources, pairs
 
 
-def read_source(raw: Raw, place: int) -> Sent:
-    """Return the picture at a place of a JSON request."""
+def read_source(raw: Raw, place: int) -> EncodedImage:
+    """Return the image at an index of a JSON request. Raises MalformedRequest and ValidationError."""
     try:
         source = json.decode(raw, type=Source)
     except ValidationError as error:
@@ -217,23 +229,23 @@ def read_source(raw: Raw, place: int) -> Sent:
     if (source.b64 is UNSET) == (source.url is UNSET):
         raise MalformedRequest(f"{JSON_FIELD}[{place}] needs one of {B64!r} and 'url'")
     if source.url is not UNSET:
-        return Sent(source.url[:MAX_NAME], url=source.url)
-    return Sent(f"image {place + 1}", text=source.b64 or "")
+        return EncodedImage(source.url[:MAX_NAME], url=source.url)
+    return EncodedImage(f"image {place + 1}", text=source.b64 or "")
 
 
 def as_whole(value: Any) -> Any:
-    """Return a JSON value; 3.0 is a whole number there."""
+    """Return a JSON value with integral floats as int: JSON does not distinguish 3.0 from 3."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def open_pictures(body: bytes, sent: list[Sent]) -> list[Upload]:
-    """Open the pictures of a request; those of URLs are fetched side by side."""
+def open_pictures(body: bytes, encoded: list[EncodedImage]) -> list[Upload]:
+    """Open the images of a request; URLs are fetched concurrently."""
     fetcher: Fetcher = current_app.extensions["fetcher"]
-    urls = iter(fetcher.fetch_all([each.url for each in sent if each.url is not None]))
-    texts = [each for each in sent if each.file is None and each.url is None]
+    urls = iter(fetcher.fetch_all([each.url for each in encoded if each.url is not None]))
+    texts = [each for each in encoded if each.file is None and each.url is None]
     read = iter(aside(body, lambda: [open_text(each) for each in texts]))
     uploads: list[Upload] = []
-    for each in sent:
+    for each in encoded:
         if each.file is not None:
             uploads.append(Upload(each.name, io.BytesIO(each.file)))
         else:
@@ -241,13 +253,13 @@ def open_pictures(body: bytes, sent: list[Sent]) -> list[Upload]:
     return uploads
 
 
-def open_text(sent: Sent) -> BinaryIO | ServingError:
-    """Return a picture that was sent in base64; where it is none, that is its own error."""
-    text = sent.text
+def open_text(encoded: EncodedImage) -> BinaryIO | ServingError:
+    """Decode a base64 image; invalid base64 is returned as the error of this image."""
+    text = encoded.text
     if isinstance(text, str):
         text = text.partition(",")[2] if text.startswith("data:") else text
     else:
-        text = unquote(text) if sent.is_quoted else text
+        text = unquote(text) if encoded.is_quoted else text
         text = bytes(text).partition(b",")[2] if text[:5] == b"data:" else text
     try:
         return open_base64(text)
@@ -256,38 +268,38 @@ def open_text(sent: Sent) -> BinaryIO | ServingError:
 
 
 def unquote(value: bytes | memoryview) -> bytes:
-    """Return base64 of a URL-encoded form as text, slice by slice.
+    """Percent-decode base64 of a URL-encoded form, slice by slice.
 
-    Some clients forget to write "+" as "%2B", so that it comes as a space, or stays.
+    Some clients send "+" without encoding it as "%2B"; it arrives as "+" or as a space.
     """
     pieces, begin = [], 0
     while begin < len(value):
         end = begin + SLICE_BYTES
-        end += bytes(value[end - 2 : end]).rfind(b"%") + 1  # not through %2B
+        end += bytes(value[end - 2 : end]).rfind(b"%") + 1  # do not split %2B
         pieces.append(unquote_slice(bytes(value[begin:end])).replace(b" ", b"+"))
         begin = end
     return b"".join(pieces)
 
 
 def unquote_slice(text: bytes) -> bytes:
-    """Return a text with each %2B as the byte that it stands for, as ``unquote_to_bytes`` does, but in time."""
+    """Percent-decode a slice: ``unquote_to_bytes`` in bounded time."""
     if b"%" not in text:
         return text
-    signs = np.frombuffer(text, np.uint8)
-    (places,) = np.nonzero(signs[:-2] == ord("%"))
-    high, low = HEX_DIGITS[signs[places + 1]], HEX_DIGITS[signs[places + 2]]
+    codes = np.frombuffer(text, np.uint8)
+    (places,) = np.nonzero(codes[:-2] == ord("%"))
+    high, low = HEX_DIGITS[codes[places + 1]], HEX_DIGITS[codes[places + 2]]
     whole = (high < 16) & (low < 16)
     places = places[whole]
-    read = signs.copy()
-    read[places] = high[whole] * 16 + low[whole]
-    return np.delete(read, np.concatenate([places + 1, places + 2])).tobytes()
+    decoded = codes.copy()
+    decoded[places] = high[whole] * 16 + low[whole]
+    return np.delete(decoded, np.concatenate([places + 1, places + 2])).tobytes()
 
 
-def number(sent: list[Sent]) -> str:
-    """Return the name of the next picture, which has none of its own."""
-    return f"image {len(sent) + 1}"
+def default_name(encoded: list[EncodedImage]) -> str:
+    """Return the default name of the next image."""
+    return f"image {len(encoded) + 1}"
 
 
 def decode_field(text: memoryview) -> str:
-    """Return a field of a URL-encoded form as text."""
+    """Decode a name or a value of a URL-encoded form."""
     return unquote_to_bytes(bytes(text).replace(b"+", b" ")).decode("utf-8", "replace")

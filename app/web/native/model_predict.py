@@ -12,9 +12,9 @@ from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.answers import Labels
 from app.web.context import model_server
-from app.web.echoes import list_names
 from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.forms import parse_form, read_form_body
+from app.web.quoting import list_names
 
 FIELD = "image"
 

@@ -32,13 +32,13 @@ from app.web.answers import (
     write_json,
 )
 from app.web.context import model_server
-from app.web.echoes import abbreviate, cut
 from app.web.input.bodies import check_rows, write_rows
 from app.web.input.client import watch_client
 from app.web.input.options import PredictOptions
 from app.web.input.uploads import Upload, read_request
 from app.web.limits import MAX_FAULT, MAX_GUESSED, MAX_GUESSES, MAX_MAPS, MAX_NAMED
 from app.web.problems import answer_serving_error
+from app.web.quoting import abbreviate, cut
 
 ROWS_OF_A_MAP = 20  # a map is as much work as so many labels
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.web.access import HEADER, SAFE_ID
 from app.web.input.client import ROUTING_KEY
-from app.web.openinference.tensors import HEADER_LENGTH
+from app.web.openinference.outputs import HEADER_LENGTH
 
 LABEL = "X-Heatmap-Label"
 RETRY_AFTER = "Retry-After"

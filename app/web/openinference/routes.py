@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, version 2: KServe V2, Triton, MLServer. ``web/inference.py`` reads the requests.
+"""The Open Inference Protocol, version 2: KServe V2, Triton, MLServer. ``tensors.py`` reads the requests.
 
 Texts and statuses are those of KServe where it has them, else Triton's (http_server.cc), so that
 tritonclient and the servers' own probes find what they look for.
@@ -19,6 +19,7 @@ from app.web.context import model_server
 from app.web.input.bodies import aside, read_body
 from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.documents import parse_object, plain
+from app.web.openinference.outputs import HEADER_LENGTH, OUTPUT_VALUES, encode_response
 from app.web.openinference.schema import (
     IndexEntry,
     ModelNames,
@@ -29,7 +30,7 @@ from app.web.openinference.schema import (
     ServerReady,
     TensorMetadata,
 )
-from app.web.openinference.tensors import HEADER_LENGTH, INPUTS, OUTPUTS, encode, read_inference
+from app.web.openinference.tensors import INPUT_TENSORS, read_inference
 from app.web.problems import answer_serving_error
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
@@ -89,12 +90,12 @@ def model_metadata(name: str, version: int | None = None) -> Response:
     server = model_server()
     model = server.find(Target(name, version)).model
     live = [str(each.version) for each in server.statuses(name) if each.state == "AVAILABLE"]
-    outputs = [describe(output, "FP32", [-1, len(model.class_names)]) for output in OUTPUTS]
+    outputs = [describe(output, "FP32", [-1, len(model.class_names)]) for output in OUTPUT_VALUES]
     metadata = ModelTensors(
         name=model.name,
         versions=live,
         platform=f"pytorch_{model.engine}",
-        inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUTS.items()],
+        inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUT_TENSORS.items()],
         outputs=outputs,
     )
     return sign(jsonify(metadata), model)
@@ -127,7 +128,8 @@ def infer(name: str, version: int | None = None) -> Response:
     asked = aside(body, lambda: read_inference(body, header_length, server.check_count))
     g.log_fields["pictures"] = len(asked.pictures)
     predictions = server.predict(servable, asked.pictures, watch_client())
-    return sign(encode(predictions, asked), predictions[0].model, predictions)
+    response = encode_response(predictions, asked.outputs, asked.id)
+    return sign(response, predictions[0].model, predictions)
 
 
 @blueprint.post("/repository/index")

@@ -8,7 +8,7 @@
     POST  /v1/models/M[/versions/V|/labels/L]:classify  {"examples": […]}  → {"results": […]}
 
 Texts and statuses are those of its http_rest_api_util.cc, json_tensor.cc and server_core.cc where a
-client may look for them. ``web/signatures.py`` knows what a request holds.
+client may look for them. ``web/tfserving/signatures.py`` reads the requests.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from app.serving.status import VersionStatus
 from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.context import model_server
-from app.web.echoes import cut
 from app.web.input.bodies import aside, check_rows, read_body, write_rows
 from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.documents import parse_object
 from app.web.limits import MAX_DIGITS
+from app.web.quoting import cut
 from app.web.tfserving.schema import (
     ModelEntry,
     ModelList,
@@ -43,7 +43,7 @@ from app.web.tfserving.schema import (
     VersionState,
 )
 from app.web.tfserving.signatures import (
-    OUTPUTS,
+    SIGNATURE_OUTPUTS,
     Signature,
     describe_signatures,
     find_examples,
@@ -171,7 +171,8 @@ def answer_outputs(predictions: list[Prediction], asked: Asked) -> Response:
 
     def write() -> str:
         columns = {
-            name: [write_list(OUTPUTS[name].values(p)) for p in predictions] for name in names
+            name: [write_list(SIGNATURE_OUTPUTS[name].values(p)) for p in predictions]
+            for name in names
         }
         if asked.by_row:
             rows = [write_outputs(names, row) for row in zip(*columns.values(), strict=True)]
@@ -206,7 +207,7 @@ def answer_rankings(predictions: list[Prediction]) -> Response:
 
 def write_ranking(prediction: Prediction) -> str:
     """Return every [label, score] of a prediction as JSON, the highest first."""
-    names, scores = (OUTPUTS[name].values(prediction) for name in ("classes", "scores"))
+    names, scores = (SIGNATURE_OUTPUTS[name].values(prediction) for name in ("classes", "scores"))
     order = np.argsort(-prediction.scores(), kind="stable").tolist()
     return write_list(f"[{names[index]}, {scores[index]}]" for index in order)
 

@@ -1,7 +1,7 @@
-"""What TensorFlow Serving's requests and answers hold for a model of pictures: its signatures, inputs and outputs.
+"""Signatures, inputs and outputs of TensorFlow Serving's protocol for an image model.
 
-Every signature takes either input; its own is the one that the metadata show. An answer has the
-signature's outputs: bare values where it is one, by name where they are several.
+Every signature accepts every input; the metadata show one of them. A response has the outputs of the signature:
+bare values for a single output, an object by name for several.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from app.errors import MalformedRequest
 from app.serving.image_pool import Picture
 from app.serving.model import Model
 from app.serving.prediction import Prediction
-from app.web.echoes import abbreviate, cut
 from app.web.input.documents import opened, plain
 from app.web.input.tensors import (
     B64,
@@ -30,17 +29,19 @@ from app.web.input.tensors import (
     to_pictures,
     write_numbers,
 )
+from app.web.quoting import abbreviate, cut
 from app.web.tfserving.schema import SignatureDef, TensorInfo
 
-INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
+# TensorFlow dtype and shape of each input.
+SIGNATURE_INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {
     "image_bytes": ("DT_STRING", (-1,)),
     "pixels": ("DT_UINT8", (-1, -1, -1, 3)),
 }
 
 
 @dataclass(frozen=True)
-class Output:
-    """An output tensor: its type, and its values for a prediction as JSON, one for every class."""
+class SignatureOutput:
+    """An output: its TensorFlow dtype, and a function that returns its value for each class as JSON."""
 
     dtype: str
     values: Callable[[Prediction], Sequence[str]]
@@ -48,20 +49,22 @@ class Output:
 
 @lru_cache(maxsize=8)
 def write_names(names: tuple[str, ...]) -> list[str]:
-    """Return the names of a model's classes as JSON."""
+    """Return the class names of a model as JSON."""
     return [json.dumps(name) for name in names]
 
 
-OUTPUTS = {
-    "scores": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.scores())),
-    "logits": Output("DT_FLOAT", lambda prediction: write_numbers(prediction.logits)),
-    "classes": Output("DT_STRING", lambda prediction: write_names(prediction.model.class_names)),
+SIGNATURE_OUTPUTS = {
+    "scores": SignatureOutput("DT_FLOAT", lambda prediction: write_numbers(prediction.scores())),
+    "logits": SignatureOutput("DT_FLOAT", lambda prediction: write_numbers(prediction.logits)),
+    "classes": SignatureOutput(
+        "DT_STRING", lambda prediction: write_names(prediction.model.class_names)
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A way to call the model."""
+    """A signature: input in the metadata, outputs, and method name."""
 
     input: str
     outputs: tuple[str, ...]
@@ -79,7 +82,7 @@ DEFAULT_INPUT = SIGNATURES[DEFAULT].input
 
 
 def describe_signatures(model: Model) -> dict[str, SignatureDef]:
-    """Return the signatures as a SignatureDefMap in JSON."""
+    """Return the signatures of a model by name."""
 
     def tensor(name: str, dtype: str, shape: Sequence[int]) -> TensorInfo:
         return {
@@ -94,9 +97,11 @@ def describe_signatures(model: Model) -> dict[str, SignatureDef]:
     classes = len(model.class_names)
     return {
         name: {
-            "inputs": {signature.input: tensor(signature.input, *INPUTS[signature.input])},
+            "inputs": {
+                signature.input: tensor(signature.input, *SIGNATURE_INPUTS[signature.input])
+            },
             "outputs": {
-                output: tensor(output, OUTPUTS[output].dtype, (-1, classes))
+                output: tensor(output, SIGNATURE_OUTPUTS[output].dtype, (-1, classes))
                 for output in signature.outputs
             },
             "method_name": signature.method,
@@ -106,7 +111,7 @@ def describe_signatures(model: Model) -> dict[str, SignatureDef]:
 
 
 def find_signature(content: dict[str, Any]) -> Signature:
-    """Return the signature that a request names, or the default one. Raises MalformedRequest for any other."""
+    """Return the signature that a request names, or the default one. Raises MalformedRequest."""
     name = plain(content.get("signature_name", ""))
     if not isinstance(name, str):
         raise MalformedRequest(
@@ -120,13 +125,17 @@ def find_signature(content: dict[str, Any]) -> Signature:
 
 
 def unpack_rows(content: dict[str, Any], check_count: Callable[[int], None]) -> tuple[str, Any]:
-    """Return the name of the input and its values, of a request with ``instances``.
+    """Return the input name and the values of a request in row format (``instances``).
 
-    The values are a list with one for each picture, or the text of nested lists: all pixels together.
-    ``check_count`` refuses a number of pictures, before anything is made of them.
+    Args:
+        content: the request.
+        check_count: raises an error for a number of images over the limit; called before any is opened.
+
+    Returns:
+        The name, and a list with a value for each image or the text (``Raw``) of nested lists: all pixels together.
 
     Raises:
-        MalformedRequest: it is not formed as it should be.
+        MalformedRequest: the request does not follow the protocol.
     """
     if "inputs" in content:
         raise MalformedRequest(
@@ -150,7 +159,7 @@ def unpack_rows(content: dict[str, Any], check_count: Callable[[int], None]) -> 
             )
     if not named:
         return guess_input(rows[0]), rows
-    tensor = next((name for name in INPUTS if name in rows[0]), DEFAULT_INPUT)
+    tensor = next((name for name in SIGNATURE_INPUTS if name in rows[0]), DEFAULT_INPUT)
     for index, row in enumerate(rows):
         if row.keys() != {tensor}:
             raise MalformedRequest(
@@ -161,12 +170,12 @@ def unpack_rows(content: dict[str, Any], check_count: Callable[[int], None]) -> 
 
 
 def unpack_columns(content: dict[str, Any], check_count: Callable[[int], None]) -> tuple[str, Any]:
-    """Return the same of a request with ``inputs``. Raises as ``unpack_rows``."""
+    """Return the same for a request in columnar format (``inputs``). Raises MalformedRequest."""
     if "inputs" not in content:
         raise MalformedRequest("Missing 'inputs' or 'instances' key")
     value = open_list(content["inputs"], check_count)
     if is_named(value):
-        tensor = next((name for name in INPUTS if name in value), "")
+        tensor = next((name for name in SIGNATURE_INPUTS if name in value), "")
         if not tensor:
             raise MalformedRequest(f"Missing named input: {DEFAULT_INPUT} in 'inputs' object.")
         value = open_list(value[tensor], check_count)
@@ -176,36 +185,36 @@ def unpack_columns(content: dict[str, Any], check_count: Callable[[int], None]) 
 
 
 def open_list(value: Any, check_count: Callable[[int], None]) -> Any:
-    """Return a list, and each of its elements, opened by one level; the text of nested lists is left as it is."""
+    """Parse a list and each of its elements by one level; nested lists stay text."""
     if is_nested(value):
         return value
-    found = opened(value)
-    if not isinstance(value, Raw) or not isinstance(found, list):
-        return found
-    if found:
-        check_count(len(found))
-    return [each if is_nested(each) else opened(each) for each in found]
+    items = opened(value)
+    if not isinstance(value, Raw) or not isinstance(items, list):
+        return items
+    if items:
+        check_count(len(items))
+    return [item if is_nested(item) else opened(item) for item in items]
 
 
 def is_named(value: object) -> bool:
-    """Tell whether a JSON value is an object of named tensors."""
+    """Check whether a JSON value is an object of named tensors."""
     return isinstance(value, dict) and find_binary(value) is None
 
 
 def guess_input(value: object) -> str:
-    """Return which input is meant where the request names none: nested lists are pixels."""
+    """Return the input of values without a name: nested lists are pixels."""
     return "pixels" if isinstance(value, list) or is_nested(value) else DEFAULT_INPUT
 
 
 def find_examples(content: dict[str, Any], check_count: Callable[[int], None]) -> list[Any]:
-    """Return the picture of each of a request's ``examples``; other features are let be, as a parsed Example's are.
+    """Return the image of each of a request's ``examples``; other features are ignored.
 
     Args:
         content: the request.
-        check_count: as ``unpack_rows`` takes it.
+        check_count: raises an error for a number of images over the limit; called before any is opened.
 
     Raises:
-        MalformedRequest: they are not formed as they should be.
+        MalformedRequest: the request does not follow the protocol.
     """
     if "examples" not in content:
         raise MalformedRequest(
@@ -225,28 +234,27 @@ def find_examples(content: dict[str, Any], check_count: Callable[[int], None]) -
 
 
 def find_picture(example: dict[str, Any], context: dict[str, Any]) -> Any:
-    """Return the picture of an example; what the context holds is every example's. Raises as ``find_examples``."""
+    """Return the image of an example; features of the context apply to all examples. Raises MalformedRequest."""
     if both := context.keys() & example.keys():
         raise MalformedRequest(f"Feature: {cut(min(both))} is in the context and in an example")
     value = opened(example.get(DEFAULT_INPUT, context.get(DEFAULT_INPUT)))
     if value is None:
         raise MalformedRequest(f"Feature: {DEFAULT_INPUT} (data type: string) is required")
-    if isinstance(value, list) and len(value) == 1:  # a feature is a list; one value may go bare
+    if isinstance(value, list) and len(value) == 1:  # a feature is a list, or a single bare value
         return value[0]
     return value
 
 
 def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) -> list[Picture]:
-    """Return the pictures of a request.
+    """Return the images of a request.
 
     Args:
         tensor: the name of the input.
-        values: as ``unpack_rows`` returns them: ``{"b64": "…"}`` for each picture, or pixels as
-            [height][width][3] whole numbers 0..255.
-        check_count: likewise.
+        values: from ``unpack_rows``: ``{"b64": "…"}`` for each image, or pixels [height][width][3] of integers 0..255.
+        check_count: raises an error for a number of images over the limit.
 
     Raises:
-        MalformedRequest: a value is something else.
+        MalformedRequest: a value has another form.
     """
     if isinstance(values, list):
         check_count(len(values))
@@ -256,8 +264,8 @@ def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) 
         check_count(shape[0])
         return [*to_pictures(flat.reshape(shape))]
     texts = []
-    for given in values:
-        value = opened(given)
+    for element in values:
+        value = opened(element)
         text = find_binary(value)
         if text is None:
             raise MalformedRequest(

@@ -1,4 +1,4 @@
-"""What an answer repeats of a request: enough to know it by, never all of it (``web/limits.py`` says how much)."""
+"""Quoting of client text in errors and answers, abbreviated to the limits in ``web/limits.py``."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from app.web.limits import MAX_DEPTH, MAX_ECHO, MAX_LISTED, MAX_NAMED, MAX_SHOWN
 
 
 def cut(text: str, most: int = MAX_ECHO) -> str:
-    """Return a text, or its beginning where it is longer than ``most`` characters."""
+    """Truncate a text to ``most`` characters; "…" marks the cut."""
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def cut_json(text: str, most: int) -> str:
-    """Return a text, or the beginning of it that takes at most ``most`` bytes in JSON.
+    """Truncate a text to ``most`` bytes of JSON.
 
-    Lone surrogates, which no UTF-8 has, become "?".
+    Lone surrogates, which UTF-8 cannot encode, become "?".
     """
     text = text.encode("utf-8", "replace").decode()
     while (size := len(msgspec.json.encode(text))) > most:
@@ -28,19 +28,18 @@ def cut_json(text: str, most: int) -> str:
 
 
 def list_names(names: Iterable[str]) -> str:
-    """Return names in words, sorted, at most ``MAX_NAMED`` of them; empty where there are none."""
+    """Return a sorted, comma-separated list of at most ``MAX_NAMED`` names; empty if there are none."""
     found = sorted(set(names))
     more = f" … of {len(found):,}" if len(found) > MAX_NAMED else ""
     return ", ".join(cut(name) for name in found[:MAX_NAMED]) + more
 
 
 def abbreviate(value: object) -> str:
-    """Return a value as JSON, or its beginning: an error shows what it is about, but no whole picture."""
+    """Return a value as JSON, abbreviated: lists, objects and strings of any size are safe to quote."""
     return cut(_write(value, MAX_DEPTH))
 
 
 def _write(value: object, depth: int) -> str:
-    """Write a value as JSON with little of what is large in it, and so many levels."""
     if isinstance(value, list):
         return _write_list(value, depth)
     if isinstance(value, dict):
