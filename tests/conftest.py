@@ -15,7 +15,7 @@ from app.web.app import create_app
 from scripts.training.voc import read_voc
 from tests import reference
 from tests.drawn_voc import draw_devkit
-from tests.helpers import ROOT, make_entry, make_light, make_manifest, wait_until
+from tests.helpers import ROOT, StubLoader, make_entry, make_light, make_manifest, wait_until
 from tests.server import Server
 
 DEMO = ROOT / "models" / "demo" / "1"
@@ -69,7 +69,9 @@ def client_of(settings):
         manifest = manifest or make_manifest(make_entry("light", 4))
         read_manifest = manifest if callable(manifest) else lambda: manifest
         load = load or (lambda _settings, _slot, entry: make_light(entry))
-        server = ModelServer(chosen, scoreboard, read_manifest, load)
+        server = ModelServer(
+            chosen, scoreboard, StubLoader(chosen, scoreboard, load), read_manifest
+        )
         servers.append(server)
         server.start()
         wait_until(lambda: server.state is not State.LOADING)
