@@ -14,8 +14,9 @@ from app.serving.model import Model
 from app.serving.server import ModelServer
 from app.settings import ROOT, Settings
 from app.web.app import create_app
+from scripts.bench import CONSTANT
 
-NOTHING = Footprint("constant", "fp32", "cpu", "", 0)
+NOTHING = Footprint(CONSTANT, "fp32", "cpu", "", 0)
 NAMES = find_bundle(ROOT / "models").class_names
 
 
@@ -25,7 +26,7 @@ def forward(images: Sequence[np.ndarray], _with_features: bool) -> Outputs:
 
 
 settings = Settings.from_env(os.environ)
-model = Model("constant", 1, NAMES, "", "cpu", "constant", "fp32", 8, forward)
+model = Model(CONSTANT, 1, NAMES, "", "cpu", CONSTANT, "fp32", 8, forward)
 manifest = Manifest(model.name, (Entry(model.name, model.version, "", "", NOTHING),))
 server = ModelServer(settings, scoreboard, lambda: manifest, lambda *_: model)
 app = create_app(settings, server)
