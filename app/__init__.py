@@ -27,3 +27,5 @@ This file imports nothing: Gunicorn's master imports ``app.settings`` and must n
 forward, because a fork after CUDA was touched breaks every worker, and a fork after an OpenMP forward hangs
 the child.
 """
+
+__version__ = "0.1.0"
