@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from gunicorn.config import Config
 
+from app import __version__
 from app.settings import Settings
 from tests.helpers import ROOT
 
@@ -232,6 +233,11 @@ def test_the_documents_and_the_image_name_the_default_port_and_runtime_folder(su
     assert f"ENV SERVING_RUN={run}\n" in (ROOT / "Dockerfile").read_text()
     socket = supervisor.get("supervisorctl", "serverurl")
     assert socket == f"unix://%(here)s/../{run}/supervisor.sock", "the one that people type"
+
+
+def test_the_label_of_the_image_is_the_version_of_the_server():
+    label = f"LABEL org.opencontainers.image.version={__version__}\n"
+    assert label in (ROOT / "Dockerfile").read_text()
 
 
 def test_no_configuration_file_and_no_script_of_the_server_names_a_port():

@@ -18,8 +18,9 @@ from app.serving.model import Model
 from app.serving.server import ModelServer
 from app.settings import ROOT, Settings
 from app.web.app import create_app
+from scripts.bench import CONSTANT
 
-NOTHING = Footprint("constant", "fp32", "cpu", "", 0)
+NOTHING = Footprint(CONSTANT, "fp32", "cpu", "", 0)
 BUNDLE = find_bundle(ROOT / "models")
 NAMES = BUNDLE.class_names
 
@@ -54,7 +55,7 @@ class ConstantLoader(Loader):
 
 
 settings = Settings.from_env(os.environ)
-manifest = Manifest("constant", (Entry("constant", 1, "", "", NOTHING),))
+manifest = Manifest(CONSTANT, (Entry(CONSTANT, 1, "", "", NOTHING),))
 plan = planner.plan or make_plan(settings, manifest)
 server = ModelServer(
     settings, scoreboard, ConstantLoader(settings, scoreboard, plan), lambda: manifest

@@ -17,11 +17,11 @@ from typing import Any
 
 import requests
 
+from app.settings import ROOT
 from scripts.gpu.trial import Trial
-from tests.helpers import SAMPLES
-from tests.server import Server
+from scripts.local_server import LocalServer
 
-PICTURE = SAMPLES / "street.jpg"
+PICTURE = ROOT / "samples" / "street.jpg"
 
 
 class GpuServer:
@@ -38,8 +38,7 @@ class GpuServer:
 
     def __init__(self, trial: Trial, **settings: str) -> None:
         folder = trial.folder / f"server-{time.monotonic_ns()}"
-        folder.mkdir()
-        self.server = Server(folder, **{"device": trial.device} | settings)
+        self.server = LocalServer(folder / "run", **{"device": trial.device} | settings)
         self.has_gateway = bool(shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"))
         self.has_gateway &= bool(shutil.which("supervisord", path=self.server.environment["PATH"]))
         self.url = self.server.url if self.has_gateway else self.server.direct_url
@@ -53,7 +52,7 @@ class GpuServer:
         self.server.start(["scripts/run-gunicorn"])
         self._watcher = subprocess.Popen(
             [sys.executable, "-m", "app.commands.watch"],
-            cwd=self.server.folder,
+            cwd=ROOT,
             env=self.server.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
