@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,12 +22,17 @@ STARTS_SERVERS = {"server", "tiny_server", "start_server", "new_server"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests by the fixtures that they use."""
+    """Mark the tests by the fixtures that they use; spread them over processes by their files, long ones first."""
+    weights = Counter()
     for item in items:
         if STARTS_SERVERS & set(item.fixturenames):
             item.add_marker("live")
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        weights[item.path] += any(map(item.get_closest_marker, ("live", "browser", "slow")))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture
