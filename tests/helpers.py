@@ -32,6 +32,7 @@ LIGHT_GRADIENTS = np.eye(2, dtype=np.float32) * 4
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 STREET = SAMPLES / "street.jpg"
+DEMO = ROOT / "models" / "demo" / "1"
 
 
 def make_entry(name: str = "insects", version: int = 2, weights: str = "a") -> Entry:

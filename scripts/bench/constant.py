@@ -51,7 +51,7 @@ class ConstantLoader(Loader):
     def load(self, entry: Entry) -> Model:
         """Return the model."""
         bundle = replace(BUNDLE, name=entry.name, version=entry.version)
-        return Model(bundle, Choice("constant", "fp32", "cpu", 1, 8), ConstantEngine(), "cpu")
+        return Model(bundle, Choice(CONSTANT, "fp32", "cpu", 1, 8), ConstantEngine(), "cpu")
 
 
 settings = Settings.from_env(os.environ)
