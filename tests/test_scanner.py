@@ -10,15 +10,8 @@ import pytest
 
 from app.control import scanner as scanner_module
 from app.control.footprint import Footprint
-from app.control.manifest import (
-    WATCHED,
-    Entry,
-    Manifest,
-    ManifestFile,
-    RejectedVersion,
-    last_default,
-)
-from app.control.scanner import RepositoryScanner
+from app.control.manifest import Entry, Manifest, ManifestFile, RejectedVersion, last_default
+from app.control.scanner import WATCHED, RepositoryScanner
 from app.errors import BundleError, PassingFailure
 from app.models.bundle import write_sums
 from app.system import files
