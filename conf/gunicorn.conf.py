@@ -136,7 +136,7 @@ def post_fork(server, worker):
 def child_exit(server, worker):
     """Free a dead worker's slot, and take its gauges out of the metrics (in the master); its counts stay.
 
-    What ended two workers is convicted: app/quarantine.py.
+    An input that crashed two workers is blocked: app/quarantine.py.
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # scripts/run-gunicorn
         mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py

@@ -71,7 +71,7 @@ def test_a_peak_stays_when_its_memory_is_given_back():
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
-def test_a_process_can_offer_to_end_first_when_memory_runs_out():
+def test_a_process_can_be_the_first_oom_victim():
     code = (
         "from app.system.machine import prefer_as_oom_victim; from pathlib import Path; "
         "prefer_as_oom_victim(); "

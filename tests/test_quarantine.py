@@ -1,4 +1,4 @@
-"""The shared record of inputs that end workers: who is charged, who is cleared, who is convicted."""
+"""The shared record of inputs that crash workers: suspects, trials, blocked inputs."""
 
 import os
 import signal
@@ -29,13 +29,13 @@ def die(ward, *digests, slot=0, tried=b"", is_external=False):
     return ward.record_crash(slot, is_external=is_external)
 
 
-def convict(ward, digest):
+def block(ward, digest):
     """Have an input end two workers."""
     assert die(ward, digest) == []
     assert die(ward, digest, slot=1, tried=digest) == [digest]
 
 
-def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_convicted(ward):
+def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_blocked(ward):
     poison, other = ward.digest(b"poison"), ward.digest(b"other")
     assert die(ward, poison, other) == []
     assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.SUSPECT, Verdict.SUSPECT)
@@ -44,7 +44,7 @@ def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_convicted(
     assert ward.verdict(ward.digest(b"anything else")) is Verdict.CLEAR
 
 
-def test_an_input_that_is_in_hand_wherever_workers_die_is_never_convicted_without_a_trial(ward):
+def test_an_input_in_progress_wherever_workers_crash_is_never_blocked_without_a_trial(ward):
     popular = ward.digest(b"the image that everybody sends")
     for number in range(20):
         poison = ward.digest(b"%d" % number)
@@ -66,17 +66,17 @@ def test_a_suspect_that_comes_through_starts_anew(ward):
     die(ward, innocent)
     ward.clear_suspect(innocent)
     assert ward.verdict(innocent) is Verdict.CLEAR
-    convict(ward, innocent)
+    block(ward, innocent)
 
 
-def test_no_acquittal_undoes_a_conviction(ward):
+def test_clearing_does_not_unblock_an_input(ward):
     poison = ward.digest(b"poison")
-    convict(ward, poison)
+    block(ward, poison)
     ward.clear_suspect(poison)
     assert ward.verdict(poison) is Verdict.BLOCKED
 
 
-def test_what_was_released_is_not_charged(ward):
+def test_a_released_input_gets_no_points(ward):
     digest = ward.digest(b"done")
     records = ward.active_inputs(0)
     records.release(records.hold([digest]))
@@ -101,7 +101,7 @@ def test_eight_copies_of_an_image_are_not_alone(ward):
     assert die(ward, image, tried=image, is_external=False) == []
 
 
-def test_a_worker_that_ends_itself_charges_only_the_culprit(ward):
+def test_a_worker_that_ends_itself_blames_only_the_culprit(ward):
     culprit, neighbor = ward.digest(b"1"), ward.digest(b"2")
     records = ward.active_inputs(2)
     records.hold([neighbor, culprit])
@@ -119,7 +119,7 @@ def test_more_inputs_than_there_are_places_do_no_harm(ward):
     assert len(records.hold(digests)) == MAX_ACTIVE_INPUTS
 
 
-def test_the_oldest_charge_is_forgotten_first(ward):
+def test_the_oldest_crash_is_forgotten_first(ward):
     first = ward.digest(b"first")
     die(ward, first)
     for number in range(MAX_RECORDED):
@@ -172,7 +172,7 @@ def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(ward, mon
     assert ward.is_external_kill(None), "nothing is known against the inputs"
 
 
-def test_only_a_worker_that_has_died_is_charged():
+def test_only_the_inputs_of_a_crashed_worker_get_points():
     scoreboard = Scoreboard()
     digest = scoreboard.quarantine.digest(b"in hand")
     for state, verdict in ((State.DRAINING, Verdict.CLEAR), (State.READY, Verdict.SUSPECT)):
