@@ -18,7 +18,7 @@ import-linter holds that (``[tool.importlinter]`` in pyproject.toml), and who ma
     system/       the machine: processes, control groups, GPUs, files
     settings.py errors.py names.py logs.py metrics.py scoreboard.py quarantine.py     used by all of them
 
-The way of a request, which is ``ModelServer.predict``:
+The path of a request, which is ``ModelServer.predict``:
 
     route → image pool (native threads) → batcher.submit (bounded queue, deadline)
           → engine.forward (the model thread: one forward for many requests) → labels → JSON
