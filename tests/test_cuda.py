@@ -134,7 +134,7 @@ def test_a_capture_without_room_is_known_whoever_tells_it(bundle, stand_in, monk
 
 def test_a_gpu_without_room_for_one_picture_is_told_as_that(bundle, stand_in):
     stand_in.room = 0
-    with pytest.raises(NoDeviceMemory, match=r"not enough GPU memory: .*single picture") as caught:
+    with pytest.raises(NoDeviceMemory, match=r"not enough GPU memory: .*single image") as caught:
         CudaEngine(bundle, "cpu", "fp32", 4)
     assert caught.value.__context__ is None, "a traceback would hold what was allocated"
 
