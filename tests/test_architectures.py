@@ -22,17 +22,17 @@ from tests import reference
 from tests.helpers import SAMPLES
 from tests.random_models import CLASSES, load, sample_images, write_model
 
-CARDS = {
+CONFIGS = {
     "resnet18": {"crop": {"resize": 256}, "activation": "softmax", "top_k": 3},
     "mobilenet_v3_small": {"input_size": 96, "mean": [0.5] * 3, "deviation": [0.5] * 3},
     "efficientnet_b0": {"input_size": 64, "crop": {"resize": 70}, "threshold": [-1, 0, 1, 0, 0]},
 }
 
 
-@pytest.fixture(scope="module", params=CARDS)
+@pytest.fixture(scope="module", params=CONFIGS)
 def classifier(request, tmp_path_factory):
     """Return a bundle of an architecture, its reference, and what prepares pictures for that."""
-    config = {"architecture": request.param, **CARDS[request.param]}
+    config = {"architecture": request.param, **CONFIGS[request.param]}
     prepare = reference.make_prepare(
         config.get("input_size", 224),
         config.get("crop", {}).get("resize"),
@@ -62,7 +62,7 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
 def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
     prepare = reference.make_prepare(resize=256)
     expected = reference.make_random("resnet18", CLASSES, sample_images(prepare))
-    config = {"architecture": "resnet18", **CARDS["resnet18"]}
+    config = {"architecture": "resnet18", **CONFIGS["resnet18"]}
     bundle = write_model(tmp_path / "own", expected.state_dict(), config)
     data = (SAMPLES / "farm.jpg").read_bytes()
     logits = torch.from_numpy(reference.logits(expected, data, prepare))
@@ -134,7 +134,7 @@ def test_a_wrong_class_count_is_told_whatever_the_last_layer_is_called(tmp_path,
         load(bundle, tmp_path, "eager")
 
 
-def test_weights_of_another_architecture_than_the_cards_are_told(tmp_path):
+def test_weights_of_another_architecture_than_the_configs_are_refused(tmp_path):
     weights = get_model("resnet34", num_classes=CLASSES).state_dict()
     bundle = write_model(tmp_path / "own", weights, {"architecture": "resnet18"})
     with pytest.raises(

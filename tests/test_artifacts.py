@@ -232,7 +232,7 @@ def test_where_the_cache_cannot_be_entered_the_report_beside_the_model_counts(
     assert artifacts.report_path() == bundle.folder / "precision.json"
 
 
-def test_a_folder_in_a_hints_place_is_told_once_and_keeps_no_handle(bundle, tmp_path, caplog):
+def test_a_folder_in_place_of_a_hint_is_logged_once_and_keeps_no_handle(bundle, tmp_path, caplog):
     artifacts = Artifacts(bundle, tmp_path / "cache")
     (artifacts.homes[0] / "footprints.json").mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd"))

@@ -87,13 +87,13 @@ def test_several_models_want_a_choice(tmp_path):
     assert find_bundle(tmp_path, "birds").name == "birds"
 
 
-def test_a_model_that_is_not_there_is_told_with_what_is(tmp_path):
+def test_a_missing_model_is_reported_with_the_existing_ones(tmp_path):
     make_bundle(tmp_path / "leaves" / "1")
     with pytest.raises(BundleError, match="no model 'voc'; it holds leaves"):
         find_bundle(tmp_path, "voc")
 
 
-def test_an_empty_or_absent_folder_is_told(tmp_path):
+def test_an_empty_or_missing_folder_is_refused(tmp_path):
     with pytest.raises(BundleError, match="holds no model"):
         find_bundle(tmp_path)
     with pytest.raises(BundleError, match="cannot be read"):
@@ -111,13 +111,13 @@ def test_an_empty_or_absent_folder_is_told(tmp_path):
         (["a", "b"], "expected a JSON object, found list"),
     ],
 )
-def test_wrong_class_names_are_told(tmp_path, names, told):
+def test_wrong_class_names_are_refused(tmp_path, names, told):
     make_bundle(tmp_path, names)
     with pytest.raises(BundleError, match=told):
         open_bundle(tmp_path, "leaves", 1)
 
 
-def test_missing_or_broken_class_names_are_told(tmp_path):
+def test_missing_or_broken_class_names_are_refused(tmp_path):
     make_bundle(tmp_path)
     (tmp_path / "class_name.json").write_text("{")
     with pytest.raises(BundleError, match=r"class_name\.json"):
@@ -127,7 +127,7 @@ def test_missing_or_broken_class_names_are_told(tmp_path):
         open_bundle(tmp_path, "leaves", 1)
 
 
-def test_the_card_gives_a_description_and_unknown_keys_are_told(tmp_path):
+def test_the_config_holds_a_description_and_unknown_keys_are_refused(tmp_path):
     make_bundle(tmp_path)
     config = tmp_path / "model.json"
     config.write_text('{"description": "Leaves of apple trees."}')

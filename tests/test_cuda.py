@@ -121,7 +121,9 @@ def instantiating_finds_no_room():
 
 
 @pytest.mark.parametrize("fail", [cut_short, cublas_finds_no_room, instantiating_finds_no_room])
-def test_a_capture_without_room_is_known_whoever_tells_it(bundle, stand_in, monkeypatch, fail):
+def test_a_capture_without_room_is_recognized_by_each_of_its_errors(
+    bundle, stand_in, monkeypatch, fail
+):
     record = stand_in.record
     monkeypatch.setattr(
         cuda, "record", lambda run, *how: record(run, *how) if run.args[0] < 3 else fail()
@@ -132,9 +134,9 @@ def test_a_capture_without_room_is_known_whoever_tells_it(bundle, stand_in, monk
         CudaEngine(bundle, "cpu", "fp32", 1)
 
 
-def test_a_gpu_without_room_for_one_picture_is_told_as_that(bundle, stand_in):
+def test_a_gpu_without_room_for_one_image_is_reported_as_such(bundle, stand_in):
     stand_in.room = 0
-    with pytest.raises(NoDeviceMemory, match=r"not enough GPU memory: .*single picture") as caught:
+    with pytest.raises(NoDeviceMemory, match=r"not enough GPU memory: .*single image") as caught:
         CudaEngine(bundle, "cpu", "fp32", 4)
     assert caught.value.__context__ is None, "a traceback would hold what was allocated"
 
@@ -287,14 +289,14 @@ def accelerator_error(code):
         (RuntimeError("the sizes do not fit"), RuntimeError),
     ],
 )
-def test_a_shortage_of_a_moment_is_told_from_a_lost_device(monkeypatch, raised, told):
+def test_a_transient_shortage_is_distinguished_from_a_lost_device(monkeypatch, raised, told):
     monkeypatch.setattr(torch.cuda, "current_stream", Nothing)
     with pytest.raises(told) as caught, translate_cuda_errors():
         raise raised
     assert type(caught.value) is told
 
 
-def test_a_failure_of_cudnn_on_a_lost_device_is_told_as_that(monkeypatch):
+def test_a_failure_of_cudnn_on_a_lost_device_is_reported_as_such(monkeypatch):
     class Lost(Nothing):
         def synchronize(self):
             raise accelerator_error(719)

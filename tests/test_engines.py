@@ -126,20 +126,20 @@ def test_bf16_gives_nearly_the_same(tmp_path, demo_network):
 
 
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
-def test_a_wrong_class_count_is_told_with_both_numbers(tmp_path, own_weights, engine):
+def test_a_wrong_class_count_is_refused_with_both_numbers(tmp_path, own_weights, engine):
     write_model(tmp_path / "own", own_weights, 4)
     with pytest.raises(BundleError, match=r"3 outputs, but class_name.json names 4 classes"):
         load(tmp_path, tmp_path / "cache", engine)
 
 
-def test_weights_of_another_network_are_told(tmp_path):
+def test_weights_of_another_network_are_refused(tmp_path):
     write_model(tmp_path / "own", {"conv.weight": torch.zeros(1)}, 3)
     with pytest.raises(BundleError, match=r'resnet50: .*"architecture".*missing \(conv1\.weight'):
         load(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
-def test_weights_that_answer_nan_are_told(tmp_path, own_weights, engine):
+def test_weights_that_answer_nan_are_refused(tmp_path, own_weights, engine):
     broken = {name: tensor.clone() for name, tensor in own_weights.items()}
     broken["fc.bias"][1] = float("nan")
     write_model(tmp_path / "own", broken, 3)
@@ -157,7 +157,7 @@ def test_a_bundle_is_converted_once_and_again_for_other_weights(tmp_path, own_we
     assert convert_bundle(Artifacts(bundle, tmp_path / "cache")) != first
 
 
-def test_a_network_that_answers_otherwise_once_converted_is_told(
+def test_a_network_that_answers_differently_once_converted_is_refused(
     tmp_path, own_weights, monkeypatch
 ):
     real = openvino.convert_model
@@ -174,7 +174,9 @@ def test_a_network_that_answers_otherwise_once_converted_is_told(
     assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") is None
 
 
-def test_a_network_that_openvino_cannot_convert_is_told_as_that(tmp_path, own_weights, monkeypatch):
+def test_a_network_that_openvino_cannot_convert_is_reported_as_such(
+    tmp_path, own_weights, monkeypatch
+):
     def refuse(*_, **__):
         raise RuntimeError("No translator found for aten::unheard_of\nand more")
 
@@ -184,7 +186,7 @@ def test_a_network_that_openvino_cannot_convert_is_told_as_that(tmp_path, own_we
         convert_bundle(Artifacts(bundle, tmp_path / "cache"))
 
 
-def test_a_damaged_network_is_told(tmp_path, own_weights):
+def test_a_damaged_network_is_refused(tmp_path, own_weights):
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
     artifacts = Artifacts(bundle, tmp_path / "cache")
 
@@ -198,13 +200,13 @@ def test_a_damaged_network_is_told(tmp_path, own_weights):
         load_engine(Choice("openvino", "fp32", "cpu", 1, 1), artifacts)
 
 
-def test_a_missing_network_is_told(tmp_path, own_weights):
+def test_a_missing_network_is_refused(tmp_path, own_weights):
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
     with pytest.raises(BundleError, match="there is no int8 network"):
         load_engine(Choice("openvino", "int8", "cpu", 1, 1), Artifacts(bundle, tmp_path / "cache"))
 
 
-def test_what_the_processor_lacks_is_told(tmp_path, own_weights, monkeypatch):
+def test_missing_processor_instructions_are_named(tmp_path, own_weights, monkeypatch):
     monkeypatch.setattr(vino, "INSTRUCTIONS", {"fp32": (), "bf16": ("amx_x",), "int8": ()})
     bundle = find_bundle(write_model(tmp_path / "own", own_weights, 3))
     usable = vino.cpu_precisions(Artifacts(bundle, tmp_path / "cache"))

@@ -141,7 +141,7 @@ def test_on_a_full_gpu_the_first_version_or_another_precision_is_refused(full_gp
             measure_footprint(settings(), bundle, sibling, is_last_try=False)
 
 
-def test_a_gpu_that_runs_out_of_memory_is_told_in_a_sentence(monkeypatch, capsys):
+def test_a_gpu_that_runs_out_of_memory_is_reported_in_a_sentence(monkeypatch, capsys):
     def run_out(*_, **__):
         raise OutOfMemory("the GPU is out of memory: tried to allocate 2 GiB")
 

@@ -15,8 +15,8 @@ NAMES = {"0": "Rust", "1": "Scab", "2": "Mildew"}
 
 
 @pytest.fixture
-def card_of(tmp_path):
-    """Return a reader of the card that a model of three classes has with this text in its model.json."""
+def config_of(tmp_path):
+    """Return a reader of the config of a model of three classes with this text as its model.json."""
     (tmp_path / "model.pth").write_bytes(b"weights")
     (tmp_path / "class_name.json").write_text(json.dumps(NAMES))
 
@@ -28,8 +28,8 @@ def card_of(tmp_path):
     return read
 
 
-def test_a_model_without_a_card_is_a_resnet50_with_many_labels(card_of):
-    assert card_of({}) == card_of({"description": "Leaves.", "scores": {"f1": 0.9}}) == DEFAULT
+def test_a_model_without_a_config_is_a_resnet50_with_many_labels(config_of):
+    assert config_of({}) == config_of({"description": "Leaves.", "scores": {"f1": 0.9}}) == DEFAULT
     assert DEFAULT.architecture == "resnet50"
     assert DEFAULT.transform == InputTransform(224, None)
     assert DEFAULT.mean == (0.485, 0.456, 0.406)
@@ -37,7 +37,7 @@ def test_a_model_without_a_card_is_a_resnet50_with_many_labels(card_of):
     assert DEFAULT.decision == Decision("sigmoid", 0.5, "logit", None)
 
 
-def test_the_defaults_may_be_written_down(card_of):
+def test_the_defaults_may_be_written_down(config_of):
     written = {
         "architecture": "resnet50",
         "input_size": 224,
@@ -48,11 +48,11 @@ def test_the_defaults_may_be_written_down(card_of):
         "threshold": 0.5,
         "threshold_on": "logit",
     }
-    assert card_of(written) == DEFAULT
+    assert config_of(written) == DEFAULT
 
 
-def test_every_key_is_taken_over(card_of):
-    config = card_of(
+def test_every_key_is_taken_over(config_of):
+    config = config_of(
         {
             "architecture": "vit_b_16",
             "input_size": 384,
@@ -83,8 +83,8 @@ def test_every_key_is_taken_over(card_of):
         ({"threshold": [0, 1, 2.5]}, Decision(threshold=(0.0, 1.0, 2.5))),
     ],
 )
-def test_the_rule_follows_from_what_is_given(card_of, content, decision):
-    assert card_of(content).decision == decision
+def test_the_rule_follows_from_what_is_given(config_of, content, decision):
+    assert config_of(content).decision == decision
 
 
 SIDES = "a whole number of px from 1 to 2048"
@@ -134,11 +134,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("content", "told"), WRONG)
-def test_what_cannot_be_meant_is_told_with_file_key_value_and_what_was_expected(
-    card_of, tmp_path, content, told
+def test_an_invalid_value_is_refused_with_file_key_value_and_expected_form(
+    config_of, tmp_path, content, told
 ):
     with pytest.raises(BundleError, match=rf"^{tmp_path}/model\.json: .*{told}"):
-        card_of(content)
+        config_of(content)
 
 
 def test_any_change_changes_the_config_digest_but_crop_and_decision_keep_the_network():

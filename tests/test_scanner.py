@@ -134,7 +134,7 @@ def test_weights_that_change_in_place_are_another_thing_to_serve(scanner, models
     assert before.key != after.key
 
 
-def test_a_card_that_changes_in_place_is_another_thing_to_serve(scanner, models, tmp_path):
+def test_a_config_that_changes_in_place_is_another_thing_to_serve(scanner, models, tmp_path):
     folder = add_version(models, 1)
     here = scanner()
     (before,) = here.look().entries

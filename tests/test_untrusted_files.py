@@ -164,7 +164,7 @@ def test_a_name_that_cannot_be_carried_is_skipped_with_a_line(tmp_path, name):
     assert line.isascii() and line.isprintable() and "rename the folder" in line
 
 
-def test_folders_that_start_with_a_dot_are_nobodys_models(tmp_path):
+def test_folders_that_start_with_a_dot_are_ignored(tmp_path):
     make_bundle(tmp_path / ".hidden" / "1")
     make_bundle(tmp_path / "good" / "1")
     assert find_models(tmp_path).folders == {"good": tmp_path / "good"}
@@ -201,7 +201,7 @@ def test_only_ascii_digits_are_versions(tmp_path):
     ],
     ids=lambda value: ascii(value)[:30],
 )
-def test_class_names_that_are_no_text_are_told(tmp_path, names, told):
+def test_class_names_that_are_no_text_are_refused(tmp_path, names, told):
     make_bundle(tmp_path, names)
     with pytest.raises(BundleError, match=rf"class_name\.json.*{told}") as error:
         open_bundle(tmp_path, "leaves", 1)
@@ -216,7 +216,7 @@ def test_a_byte_order_mark_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_another_encoding_is_told(tmp_path, encoding):
+def test_another_encoding_is_refused(tmp_path, encoding):
     make_bundle(tmp_path)
     (tmp_path / "class_name.json").write_bytes('{"0": "Blätter"}'.encode(encoding))
     with pytest.raises(BundleError, match=r"class_name\.json is not in UTF-8"):
@@ -229,7 +229,7 @@ def test_another_encoding_is_told(tmp_path, encoding):
     + [{"architecture": "a\nb"}, {"scores": [[[[[]]]]] * 3, "x\n" * 9999: 1}, {"top_k": 10**400}],
     ids=lambda config: ascii(config)[:20],
 )
-def test_a_card_that_is_no_text_is_told(tmp_path, config):
+def test_a_config_that_is_no_text_is_refused(tmp_path, config):
     make_bundle(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(config))
     with pytest.raises(BundleError, match=r"model\.json: ") as error:
@@ -274,7 +274,7 @@ SPECIAL = ["FIFO", "folder", "socket", "device", "link out", "loop"]
     "name",
     ["class_name.json", "model.json", "SHA256SUMS", "model.pth", "model.npz"],
 )
-def test_what_is_no_regular_file_is_refused_and_holds_nobody_up(tmp_path, name, kind, settings):
+def test_an_irregular_file_is_refused_and_blocks_no_reader(tmp_path, name, kind, settings):
     folder = make_bundle(tmp_path / "models" / "leaves" / "1")
     if name == "model.npz":
         (folder / "model.pth").unlink()
@@ -346,7 +346,7 @@ def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path):
 # Weights
 
 
-def resnet_card(folder, config=None):
+def write_resnet(folder, config=None):
     make_bundle(folder)
     (folder / "model.pth").unlink()
     (folder / "model.json").write_text(json.dumps(config or {"architecture": "resnet18"}))
@@ -433,7 +433,7 @@ BOMBS = ["expanded .pth", "unknown arrays", "a claim of terabytes", "giant outpu
 def test_weights_that_would_unpack_to_gigabytes_are_refused_before_they_do(tmp_path):
     folders = []
     for kind in (*BOMBS, "packed .pth"):
-        folders.append(resnet_card(tmp_path / kind))
+        folders.append(write_resnet(tmp_path / kind))
         write_bomb(folders[-1], kind)
     code = (
         "for folder in sys.argv[1:]:\n"
@@ -445,8 +445,8 @@ def test_weights_that_would_unpack_to_gigabytes_are_refused_before_they_do(tmp_p
     assert rose < 250 << 20
 
 
-def test_extra_keys_and_wrong_shapes_are_told_with_both(tmp_path, resnet18):
-    folder = resnet_card(tmp_path)
+def test_extra_keys_and_wrong_shapes_are_refused_and_listed(tmp_path, resnet18):
+    folder = write_resnet(tmp_path)
     weights = dict(resnet18) | {"conv1.weight": torch.zeros(1), "fc.1.weight": torch.zeros(2)}
     del weights["fc.weight"]
     torch.save(weights, folder / "model.pth")
@@ -458,7 +458,7 @@ def test_extra_keys_and_wrong_shapes_are_told_with_both(tmp_path, resnet18):
     assert "'conv1.weight' is (1,), expected (64, 3, 7, 7)" in told
 
 
-def test_a_network_of_another_kind_is_told_with_its_architecture(tmp_path, resnet18):
+def test_weights_of_another_network_are_refused_with_its_architecture(tmp_path, resnet18):
     torch.save(resnet18, make_bundle(tmp_path) / "model.pth")
     with pytest.raises(BundleError) as error:
         build(tmp_path)
@@ -473,7 +473,7 @@ def test_a_network_of_another_kind_is_told_with_its_architecture(tmp_path, resne
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
 def test_prefixes_that_all_names_have_are_left_out(tmp_path, resnet18, prefix):
-    folder = resnet_card(tmp_path)
+    folder = write_resnet(tmp_path)
     named = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
     torch.save({"state_dict": named, "epoch": 3}, folder / "model.pth")
     assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
@@ -510,7 +510,7 @@ def write_torchscript(path):
     ],
     ids=lambda value: "" if callable(value) else value[:20],
 )
-def test_files_of_another_kind_are_told_with_the_cure(tmp_path, write, told):
+def test_files_of_another_kind_are_refused_with_the_remedy(tmp_path, write, told):
     path = tmp_path / "model.pth"
     write(path)
     with pytest.raises(BundleError, match=told) as error:
@@ -579,14 +579,14 @@ JSON = st.recursive(
 )
 KEYS = ["architecture", "input_size", "crop", "mean", "deviation", "activation", "threshold"]
 KEYS += ["threshold_on", "top_k", "description", "scores"]
-CARDS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4) | JSON
+CONFIGS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4) | JSON
 CLASSES = st.dictionaries(st.sampled_from(["0", "1", "2", "x"]), JSON, max_size=3) | JSON
 
 
 @hypothesis_settings(max_examples=200, deadline=None)
 @given(
     CLASSES | st.just(NAMES),
-    CARDS,
+    CONFIGS,
     st.binary(max_size=80) | st.text(max_size=80),
     EDITS,
     st.booleans(),

@@ -40,7 +40,7 @@ from app.settings import Settings
 from tests.random_models import write_model
 
 SIDE = 32
-CARD = {"architecture": "squeezenet1_1", "input_size": SIDE}
+CONFIG = {"architecture": "squeezenet1_1", "input_size": SIDE}
 STEPS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.utime"}
 
 
@@ -87,11 +87,11 @@ class Walk:
     def prebuild(self) -> None:
         """Make and convert the model (in a fork: a process that has computed must not be forked)."""
         torch.manual_seed(3)
-        weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
+        weights = torchvision.models.get_model(CONFIG["architecture"], num_classes=5).state_dict()
         weights = {
             name: 3 * tensor for name, tensor in weights.items()
         }  # answers that are not near 0
-        write_model(self.source, weights, CARD)
+        write_model(self.source, weights, CONFIG)
         path = convert_bundle(Artifacts(find_bundle(self.source), self.source / "cache"))
         shutil.copytree(path.parent, self.prebuilt)
         shutil.rmtree(self.source / "optimized")

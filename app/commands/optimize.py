@@ -22,7 +22,7 @@ from app.control.footprint import default_batch
 from app.engines.conversion import convert_bundle
 from app.engines.engine import Choice, Engine
 from app.engines.loader import load_engine
-from app.engines.quantisation import quantise
+from app.engines.quantization import quantize
 from app.errors import BundleError, ServingError, SettingsError
 from app.logs import say
 from app.models.agreement import CONFIDENCE, compare, images_needed
@@ -79,8 +79,8 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     )
     say(f"{bundle.name}, version {bundle.version}: converting")
     convert_bundle(artifacts)
-    say(f"quantising to int8: calibrating on {len(images.calibrating):,} images")
-    quantise(artifacts, images.calibrating)
+    say(f"quantizing to int8: calibrating on {len(images.calibrating):,} images")
+    quantize(artifacts, images.calibrating)
     say(f"fp32 reference (eager torch) on {len(images.exact):,} other images")
     reference = run_engine(load(artifacts, "eager", FP32), images.exact)
 
@@ -238,7 +238,7 @@ def main() -> None:
     """Optimize the bundle chosen by the environment's settings, and print the report."""
     parser = argparse.ArgumentParser(prog="scripts/optimize", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--pictures", type=Path, help="folder of pictures; default: the model's calibration/"
+        "--pictures", type=Path, help="folder of images; default: the model's calibration/"
     )
     options = parser.parse_args()
     try:

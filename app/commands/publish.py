@@ -110,7 +110,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
 def copy_images(source: Path, folder: Path) -> None:
     """Copy a folder of images, recursively. Raises BundleError on anything but folders and regular files."""
     if not stat.S_ISDIR(source.lstat().st_mode):
-        raise BundleError(f"{source} is no folder; expected one of pictures, and no link")
+        raise BundleError(f"{source} is no folder; expected one of images, and no link")
     make_folder(folder)
     for child in sorted(source.iterdir()):
         if stat.S_ISDIR(child.lstat().st_mode):

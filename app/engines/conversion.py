@@ -45,7 +45,7 @@ def answer_noise(network: nn.Module, side: int) -> list[np.ndarray]:
         answer = network(torch.from_numpy(make_noise(side)))
     answers = [part.numpy() for part in (answer if isinstance(answer, tuple) else [answer])]
     if not all(np.isfinite(part).all() for part in answers):
-        raise BundleError("the network answers NaN or infinity to a picture of noise")
+        raise BundleError("the network answers NaN or infinity to an image of noise")
     return answers
 
 

@@ -188,7 +188,7 @@ class CudaEngine:
         pool = torch.cuda.graph_pool_handle()
         for size in sorted(batch_sizes(max_batch), reverse=True):
             if not self._capture_one(size, pool) and size == 1:
-                raise torch.OutOfMemoryError("there is no room for a single picture")
+                raise torch.OutOfMemoryError("there is no room for a single image")
         torch.cuda.synchronize()  # other streams replay these graphs
 
     def _capture_one(self, size: int, pool: Any) -> bool:

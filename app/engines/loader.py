@@ -65,7 +65,7 @@ def warm_up(engine: Engine, bundle: Bundle) -> None:
         for logits, features in (engine.forward(black, True), *lanes):
             check_class_count(bundle, logits.shape[1])
             if not np.isfinite(logits).all():
-                raise BundleError("the network answers NaN or infinity to a black picture")
+                raise BundleError("the network answers NaN or infinity to a black image")
             if callable(engine.gradients) and features is not None:
                 engine.gradients(features[0], 0)
 

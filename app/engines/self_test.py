@@ -61,6 +61,6 @@ def check_answers(
     limit = max(MAX_DEVIATION * size, NEGLIGIBLE)
     if not deviation <= limit:
         raise BundleError(
-            f"{weights} answers pictures of noise otherwise than when it was made: "
+            f"{weights} answers images of noise otherwise than when it was made: "
             f"by {deviation:.2g}, the limit is {limit:.2g}"
         )

@@ -8,7 +8,7 @@ import numpy as np
 
 SIGMOID, SOFTMAX = "sigmoid", "softmax"
 LOGIT, SCORE = "logit", "score"
-LOGIT_THRESHOLD = 0.5  # where a model does not say otherwise
+LOGIT_THRESHOLD = 0.5  # the default
 
 
 @dataclass(frozen=True)

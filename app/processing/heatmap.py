@@ -147,21 +147,21 @@ def fit(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def enlarge(values: np.ndarray, size: tuple[int, int], transform: InputTransform) -> np.ndarray:
-    """Spread a map over a picture.
+    """Return a map resized to its image.
 
     Args:
-        values: (height, width) float32 in 0..1.
-        size: width and height of the picture.
-        transform: what of it the network saw; outside of that the map is 0.
+        values: (rows, columns) float32 in 0..1.
+        size: width and height of the image.
+        transform: defines the network's view; the rest of the result is 0.
 
     Returns:
-        (height, width) float32 in 0..1, of the picture's size.
+        (height, width) float32 in 0..1, of the image's size.
     """
     left, top, right, bottom = locate(size, transform)
     smooth = Image.fromarray(values).resize((right - left, bottom - top), SMOOTH)
-    spread = np.zeros((size[1], size[0]), np.float32)
-    spread[top:bottom, left:right] = np.asarray(smooth).clip(0, 1)
-    return spread
+    enlarged = np.zeros((size[1], size[0]), np.float32)
+    enlarged[top:bottom, left:right] = np.asarray(smooth).clip(0, 1)
+    return enlarged
 
 
 def locate(size: tuple[int, int], transform: InputTransform) -> tuple[int, int, int, int]:
@@ -183,12 +183,12 @@ def lay_over(
         opacity: 0..1; 0 leaves the image unchanged, from 0.5 on none of its own colors is left.
     """
     seen = locate(canvas.size, transform)
-    greys = Image.blend(canvas, ImageOps.grayscale(canvas).convert("RGB"), min(1.0, 2 * opacity))
-    drawn = Image.blend(greys, Image.new("RGB", canvas.size, "white"), opacity)
+    grays = Image.blend(canvas, ImageOps.grayscale(canvas).convert("RGB"), min(1.0, 2 * opacity))
+    drawn = Image.blend(grays, Image.new("RGB", canvas.size, "white"), opacity)
     levels = Image.fromarray((values * 255).round().astype(np.uint8)).crop(seen)
     cover = levels.point((COVER * opacity * 255).round().astype(int).tolist())
     levels.putpalette(PALETTE.round().astype(np.uint8).tobytes())
-    drawn.paste(Image.composite(levels.convert("RGB"), greys.crop(seen), cover), seen)
+    drawn.paste(Image.composite(levels.convert("RGB"), grays.crop(seen), cover), seen)
     return drawn
 
 

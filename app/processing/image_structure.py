@@ -39,7 +39,7 @@ TABLE_BITS = 20
 TABLE_BYTES = 5_900
 
 PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 WEBP_IMAGE = {b"VP8 ", b"VP8L", b"ANMF"}
 WEBP_BEFORE = {b"ALPH", b"ANIM"}  # needed by the image after them
 WEBP_FLAGS = 0b10010  # alpha and animation, which the kept chunks need
@@ -74,9 +74,9 @@ def walk_png(data: bytes) -> Structure:
         if kind in PNG_KEPT or not kind.isalpha():  # the decoder refuses the latter
             kept.add(position, end)
         if kind == b"IHDR" and end - position >= 25:
-            width, depth, colours = struct.unpack_from(">I4xBB", data, position + 8)
+            width, depth, color = struct.unpack_from(">I4xBB", data, position + 8)
             # The decoder works on two rows, which can be as long as the image is large.
-            rows = 2 * (width * depth * PNG_CHANNELS.get(colours, 4) // 8 + 2)
+            rows = 2 * (width * depth * PNG_CHANNELS.get(color, 4) // 8 + 2)
         elif kind == b"eXIf":
             orientation = read_orientation(data[position + 8 : min(end, position + MAX_EXIF)])
         if kind == b"IEND" or not kind.isalpha():

@@ -33,7 +33,7 @@ TABLES = {
     0xDB,
     0xDC,
     0xDD,
-}  # Huffman, arithmetic, quantisation, lines, restart interval
+}  # Huffman, arithmetic, quantization, lines, restart interval
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 # JFIF's and Adobe's segments define the color space; all other APPn are metadata.

@@ -34,7 +34,7 @@ LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 FIRST_SHARE = 0.2  # of the layers, left in fp32
 
 
-def quantise(artifacts: Artifacts, images: np.ndarray) -> Path:
+def quantize(artifacts: Artifacts, images: np.ndarray) -> Path:
     """Make the int8 network of a converted bundle; return its path. Takes some 20 s on two cores.
 
     Args:
@@ -44,7 +44,7 @@ def quantise(artifacts: Artifacts, images: np.ndarray) -> Path:
     nncf.set_log_level(logging.ERROR)
     network = openvino.Core().read_model(artifacts.find_network(FP32))
     features = remove_features(network)
-    quantised = nncf.quantize(
+    quantized = nncf.quantize(
         network,
         nncf.Dataset([image[None] for image in images]),
         subset_size=len(images),
@@ -53,9 +53,9 @@ def quantise(artifacts: Artifacts, images: np.ndarray) -> Path:
         advanced_parameters=PARAMETERS,
     )
     if features:
-        restore_features(quantised, features)
+        restore_features(quantized, features)
     side = artifacts.bundle.config.transform.side
-    return artifacts.add_network(INT8, lambda path: save_network(quantised, path, side)[0])
+    return artifacts.add_network(INT8, lambda path: save_network(quantized, path, side)[0])
 
 
 def find_sensitive(network: openvino.Model) -> nncf.IgnoredScope:
@@ -73,13 +73,13 @@ def remove_features(network: openvino.Model) -> str:
     return str(rest[0].input_value(0).get_node().get_friendly_name()) if rest else ""
 
 
-def restore_features(quantised: openvino.Model, name: str) -> None:
+def restore_features(quantized: openvino.Model, name: str) -> None:
     """Add the features that the pooling takes to a quantized network's outputs.
 
     They are quantized: this halves their cost and leaves the logits bit-identical (unquantized, OpenVINO
     would no longer fuse the operations before them).
     """
-    node = next(op for op in quantised.get_ops() if op.get_friendly_name() == name)
+    node = next(op for op in quantized.get_ops() if op.get_friendly_name() == name)
     users = [user.get_node() for user in node.output(0).get_target_inputs()]
     source = next((user for user in users if user.get_type_name() == "FakeQuantize"), node)
-    quantised.add_outputs([source.output(0)])
+    quantized.add_outputs([source.output(0)])
