@@ -19,7 +19,7 @@ from app.web.input.client import ROUTING_KEY
 from app.web.input.forms import FORM
 from app.web.input.options import HeatMapOptions, ModelOptions, PredictOptions
 from app.web.input.uploads import JSON
-from app.web.native.about import About
+from app.web.native.about import ServiceInfo
 from app.web.openapi.errors import FINDING_A_MODEL, PREDICTING, READING_A_PICTURE, TAKING_PICTURES
 from app.web.openapi.headers import LABEL, MODEL, TIMING
 from app.web.openapi.operations import File, Group, Operation
@@ -111,7 +111,7 @@ SERVER = Group(
             "/",
             "index",
             "Get server and model information",
-            {JSON: About, HTML: str},
+            {JSON: ServiceInfo, HTML: str},
             {*FINDING_A_MODEL, InvalidOption},
             options=ModelOptions,
             has_etag=True,
