@@ -98,7 +98,7 @@ class ImageResult(Struct, omit_defaults=True):
         scores: All classes in model order, with ``scores=all``.
         timings_ms: Time per stage.
         batch: Number of images in the same forward pass, including this one.
-        error: Error; only ``name`` and ``bytes`` stand beside it.
+        error: Error; all other members but ``name`` and ``bytes`` are omitted then.
     """
 
     name: str

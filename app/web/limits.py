@@ -41,7 +41,7 @@ MAX_DEPTH = 3  # levels of a list or object that an error shows
 # of a number that an error shows; Python refuses to print more than 4,300 digits
 MAX_SHOWN_BITS = 200
 MAX_DETAIL = 1000  # characters of an error's sentence
-MAX_DETAIL_BYTES = 2000  # of the same in JSON, where a character may take six bytes
+MAX_DETAIL_BYTES = 2000  # bytes of the sentence in JSON, where a character may take six
 MAX_FAULT = 300  # characters of the error of one picture among many
 MAX_INSTANCE_BYTES = 500  # of the path that an error repeats, in JSON
 MAX_ERROR_BYTES = 4000  # of an error's whole answer

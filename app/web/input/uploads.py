@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
-from urllib.parse import unquote_to_bytes
 
-import numpy as np
 from flask import current_app, request
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
@@ -27,8 +25,9 @@ from app.web.input.documents import check_size, is_list, open_level
 from app.web.input.forms import FORM, Part, occurs_more, parse_form, read_form_body
 from app.web.input.options import O, check_length, read_options
 from app.web.input.tensors import B64, Base64, open_base64
+from app.web.input.url_encoded import decode_field, split_fields, unquote
 from app.web.input.urls import Fetcher
-from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
+from app.web.limits import MAX_FIELDS, MAX_NAME
 from app.web.quoting import cut, list_names
 
 FIELD = "image"
@@ -36,8 +35,6 @@ JSON_FIELD = "images"
 URL_ENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
 RAW = "application/octet-stream"
-HEX_DIGITS = np.full(256, 255, np.uint8)  # value of each character; 255: not a digit
-HEX_DIGITS[list(b"0123456789abcdef")] = HEX_DIGITS[list(b"0123456789ABCDEF")] = range(16)
 
 
 class Source(Struct, forbid_unknown_fields=True):
@@ -180,18 +177,6 @@ def read_url_encoded(body: bytes, most: int) -> tuple[list[EncodedImage], Option
     return encoded, [(decode_field(name), decode_field(value)) for name, value in quoted]
 
 
-def split_fields(body: bytes) -> Iterator[tuple[memoryview, memoryview]]:
-    """Yield the encoded names and values of a URL-encoded form, without copies."""
-    view, begin = memoryview(body), 0
-    while begin < len(body):
-        end = body.find(b"&", begin)
-        end = len(body) if end < 0 else end
-        middle = body.find(b"=", begin, end)
-        middle = end if middle < 0 else middle
-        yield view[begin:middle], view[middle + 1 : end]
-        begin = end + 1
-
-
 def read_json(
     body: bytes, check_count: Callable[[int], None]
 ) -> tuple[list[EncodedImage], OptionPairs]:
@@ -267,39 +252,6 @@ def open_text(encoded: EncodedImage) -> BinaryIO | ServingError:
         return UnreadableImage(error.message)
 
 
-def unquote(value: bytes | memoryview) -> bytes:
-    """Percent-decode base64 of a URL-encoded form, slice by slice.
-
-    Some clients send "+" without encoding it as "%2B"; it arrives as "+" or as a space.
-    """
-    pieces, begin = [], 0
-    while begin < len(value):
-        end = begin + SLICE_BYTES
-        end += bytes(value[end - 2 : end]).rfind(b"%") + 1  # do not split %2B
-        pieces.append(unquote_slice(bytes(value[begin:end])).replace(b" ", b"+"))
-        begin = end
-    return b"".join(pieces)
-
-
-def unquote_slice(text: bytes) -> bytes:
-    """Percent-decode a slice: ``unquote_to_bytes`` in bounded time."""
-    if b"%" not in text:
-        return text
-    codes = np.frombuffer(text, np.uint8)
-    (places,) = np.nonzero(codes[:-2] == ord("%"))
-    high, low = HEX_DIGITS[codes[places + 1]], HEX_DIGITS[codes[places + 2]]
-    whole = (high < 16) & (low < 16)
-    places = places[whole]
-    decoded = codes.copy()
-    decoded[places] = high[whole] * 16 + low[whole]
-    return np.delete(decoded, np.concatenate([places + 1, places + 2])).tobytes()
-
-
 def default_name(encoded: list[EncodedImage]) -> str:
     """Return the default name of the next image."""
     return f"image {len(encoded) + 1}"
-
-
-def decode_field(text: memoryview) -> str:
-    """Decode a name or a value of a URL-encoded form."""
-    return unquote_to_bytes(bytes(text).replace(b"+", b" ")).decode("utf-8", "replace")
