@@ -48,6 +48,9 @@ RUN scripts/sbom >sbom.json
 COPY conf conf
 COPY app app
 
+# The version of app/__init__.py; tests/test_conf.py compares them.
+LABEL org.opencontainers.image.version=0.1.0
+
 # Where supervisord and its programs write.
 ENV SERVING_RUN=run
 

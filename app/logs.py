@@ -76,7 +76,7 @@ def read_message(record: logging.LogRecord) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Truncate a text to ``limit`` characters and escape what is not ASCII if it cannot be encoded."""
+    """Truncate a text to ``limit`` characters and escape lone surrogates, which UTF-8 cannot encode."""
     if len(text) > limit:
         text = f"{text[:limit]}..."
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

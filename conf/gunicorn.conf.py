@@ -14,7 +14,7 @@ import warnings
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from app.control.plan import adopt_plan
+from app.control.planner import planner
 from app.errors import SettingsError
 from app.gunicorn import exits
 from app.gunicorn.arbiter import STOPS, Master
@@ -37,7 +37,7 @@ if is_free(direct):
 worker_class = "app.gunicorn.worker.ServingWorker"
 wsgi_app = "app.wsgi:app"
 try:
-    plan = adopt_plan(settings)
+    plan = planner.make(settings)
 except Exception as error:  # noqa: BLE001  (at the start a sentence; on a reload app/gunicorn/arbiter.py goes on)
     sys.exit(f"the workers cannot be planned: {type(error).__name__}: {error}")
 workers = len(plan.placements)

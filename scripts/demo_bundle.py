@@ -1,4 +1,4 @@
-"""Write the trained demo network as a bundle, measure it, and draw the sample pictures and the training curve."""
+"""Write and score the demo's bundle, and draw the sample images and the training curve."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from scripts.demo_scenes import CLASS_NAMES, Scene, draw_scene
 from scripts.scores import exact_share, mean_average_precision
 
 DESCRIPTION = (
-    "Demo: knows drawn pictograms of the twenty Pascal VOC classes, not photographs. "
+    "Demo: recognizes emoji drawings of the twenty Pascal VOC classes, not photographs. "
     "Mount your own model.pth and class_name.json for real work."
 )
-# The samples are for trying out, not for measuring: with this seed the demo reads all eight.
+# The samples are for trying out, not for evaluation: with this seed the demo labels all eight correctly.
 SAMPLE_SEED = 6
-# Name → what is on it, and on which backdrop.
+# Name → classes and backdrop.
 SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
     "street": (("Bus", "Car", "Bicycle", "Person"), "horizon"),
     "farm": (("Cow", "Horse", "Sheep"), "horizon"),
@@ -39,8 +39,8 @@ SAMPLES: dict[str, tuple[tuple[str, ...], str]] = {
 def write_bundle(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """Write ``model.npz`` and ``class_name.json``.
 
-    Matrices and kernels are stored in half precision, where the pruned zeros compress well; the
-    few numbers of the batch norms stay as they are.
+    Matrices and kernels are stored in half precision, in which the pruned zeros compress well; the
+    small batch norm tensors stay fp32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {
@@ -52,15 +52,15 @@ def write_bundle(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Score the bundle as it is served: fp32, in batches.
+    """Score the demo's bundle in fp32, as it is served.
 
     Args:
-        models: the folder of models; the demo in it is measured.
+        models: the models folder, with the demo in it.
         images: (n, 3, 224, 224) uint8 held-out scenes.
         targets: (n, 20) 0 or 1.
 
     Returns:
-        What ``model.json`` tells under ``scores``.
+        The ``scores`` of ``model.json``.
     """
     bundle = find_bundle(models, "demo")
     network = EagerEngine(bundle, torch.get_num_threads())
@@ -77,13 +77,13 @@ def measure_bundle(models: Path, images: np.ndarray, targets: np.ndarray) -> dic
     }
 
 
-def write_card(folder: Path, scores: dict[str, float]) -> None:
+def write_config(folder: Path, scores: dict[str, float]) -> None:
     """Write ``model.json``."""
     write_json(folder / CONFIG_FILE, {"description": DESCRIPTION, "scores": scores})
 
 
 def draw_sample(name: str) -> Scene:
-    """Draw a sample that shows all of its classes: the first such scene of its own row of seeds."""
+    """Draw a sample: the first of its seeds whose scene has room for all its classes."""
     classes, backdrop = SAMPLES[name]
     labels = tuple(CLASS_NAMES.index(label) for label in classes)
     row = list(SAMPLES).index(name)
@@ -135,5 +135,5 @@ def plot_curve(history: list[dict[str, float]], path: Path) -> None:
 
 
 def running_mean(values: list[float], window: int) -> list[float]:
-    """Return each value's mean with up to ``window - 1`` values before it."""
+    """Return the trailing mean over up to ``window`` values."""
     return [float(np.mean(values[max(0, i - window + 1) : i + 1])) for i in range(len(values))]

@@ -1,9 +1,8 @@
-"""Draw labelled scenes for the demo model: pictograms of the twenty classes on busy backgrounds.
+"""Synthetic labeled scenes for the demo model: pictograms of the twenty classes on cluttered backgrounds.
 
-Nothing here is downloaded. The pictograms are glyphs of Debian's ``fonts-noto-color-emoji`` (SIL
-OFL 1.1); the backgrounds are gradients, noise, stripes, blobs and street-like bands. A scene is a
-plain JPEG of the sort that a client uploads, so the demo model meets JPEG artefacts and every
-aspect ratio in training already.
+Nothing is downloaded. The pictograms are glyphs of Debian's ``fonts-noto-color-emoji`` (SIL OFL 1.1);
+the backgrounds are gradients, noise, stripes, shapes and horizons. Scenes have JPEG artifacts and
+varying aspect ratios, as clients' uploads do.
 
     .venv/bin/python -m scripts.demo_scenes FOLDER --count 2000     scenes for scripts/optimize --pictures
 """
@@ -22,9 +21,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 FONT_PATH = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_PACKAGE = "fonts-noto-color-emoji"
-STRIKE_PX = 109  # the one bitmap size that the font holds; any other is refused by FreeType
+STRIKE_PX = 109  # the font's only bitmap size; FreeType rejects any other
 
-# One glyph a class, in the order of the network's outputs (Pascal VOC's twenty).
+# One glyph per class, in the order of the network's outputs (Pascal VOC's twenty).
 GLYPHS: dict[str, str] = {
     "Aeroplane": "\u2708",
     "Bicycle": "\U0001f6b2",
@@ -53,18 +52,18 @@ MOST_PICTOGRAMS = 4
 SIZE_RANGE = (0.24, 0.52)  # a pictogram's side, as a share of the scene's shorter side
 MOST_TURN_DEG = 25.0
 MOST_COVERED = (
-    0.35  # share of a pictogram that later ones may hide; beyond it the label would be a guess
+    0.35  # share of a pictogram that later ones may cover; more would make the label ambiguous
 )
 PLACING_TRIES = 30
 JPEG_QUALITY = (45, 95)
-# Scenes to calibrate and to measure precisions on: of a seed that nothing was trained on. The first
-# ones lie in git with the demo.
+# Scenes for calibrating and comparing precisions, from a seed not used in training. The first ones are
+# in git with the demo.
 CALIBRATION_SEED, CALIBRATION_SCENES = 3, 500
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn picture. ``image``: RGB, 200 to 480 px a side; ``labels``: class indices, rising."""
+    """A drawn image. ``image``: RGB, 200 to 480 px a side; ``labels``: class indices, ascending."""
 
     image: Image.Image
     labels: tuple[int, ...]
@@ -78,7 +77,7 @@ class Scene:
 
 @functools.cache
 def load_pictogram(name: str) -> Image.Image:
-    """Return the class's glyph, cropped to its ink, as RGBA.
+    """Return a class's glyph, cropped to its bounding box, as RGBA.
 
     Raises:
         FileNotFoundError: the font is not installed; the text names the Debian package.
@@ -100,9 +99,9 @@ def draw_scene(
     """Draw one scene of 1 to 4 pictograms.
 
     Args:
-        rng: every choice is drawn from it, so a seed names a scene.
-        labels: class indices to draw; by default one to four are chosen.
-        backdrop: a key of BACKDROPS; by default one is chosen.
+        rng: source of all random choices: a seed determines the scene.
+        labels: class indices to draw; by default one to four at random.
+        backdrop: a key of BACKDROPS; by default a random one.
     """
     width, height = (int(side) for side in rng.integers(200, 481, 2))
     if labels is None:
@@ -115,7 +114,7 @@ def draw_scene(
     for label in labels:
         pictogram = vary_pictogram(rng, CLASS_NAMES[label], min(width, height))
         spot = find_place(rng, pictogram, placed, width, height)
-        if spot is None:  # no room left: with fewer pictograms it is still a true scene
+        if spot is None:  # no room left: the scene is valid with fewer pictograms
             continue
         scene.paste(pictogram, spot, pictogram)
         shown.append(label)
@@ -124,7 +123,7 @@ def draw_scene(
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    """Return the picture as it looks after a JPEG file of that quality."""
+    """Return the image after a JPEG round trip."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     with Image.open(file) as decoded:
@@ -132,7 +131,7 @@ def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 def vary_pictogram(rng: np.random.Generator, name: str, shorter_side: int) -> Image.Image:
-    """Return the class's glyph at a random size, stretch, mirroring, turn and brightness (RGBA)."""
+    """Return a class's glyph (RGBA) with random size, aspect ratio, mirroring, rotation and brightness."""
     glyph = load_pictogram(name)
     scale = rng.uniform(*SIZE_RANGE) * shorter_side / max(glyph.size)
     stretch = rng.uniform(0.85, 1.18)
@@ -150,7 +149,7 @@ def vary_pictogram(rng: np.random.Generator, name: str, shorter_side: int) -> Im
 
 @dataclass
 class Placed:
-    """A pictogram on the scene: how much ink it has (px) and where it is still seen, (height, width) bool."""
+    """A pictogram in the scene: its opaque area in px and the mask of what is still visible, (height, width) bool."""
 
     ink_px: int
     seen: np.ndarray
@@ -159,7 +158,7 @@ class Placed:
 def find_place(
     rng: np.random.Generator, pictogram: Image.Image, placed: list[Placed], width: int, height: int
 ) -> tuple[int, int] | None:
-    """Choose a (left, top) that hides no earlier pictogram by more than MOST_COVERED, and note it in ``placed``."""
+    """Choose a (left, top) that covers no earlier pictogram by more than MOST_COVERED, and append to ``placed``."""
     free_x, free_y = width - pictogram.width, height - pictogram.height
     if free_x < 0 or free_y < 0:
         return None
@@ -176,27 +175,27 @@ def find_place(
     return None
 
 
-# Backdrops: (height, width, 3) uint8. Colours are drawn freely, so that none goes with a class.
+# Backdrops: (height, width, 3) uint8. Colors are random, so that none correlates with a class.
 
 
-def random_colour(rng: np.random.Generator) -> np.ndarray:
-    """Return an RGB colour as (3,) float32 in 0..255."""
+def random_color(rng: np.random.Generator) -> np.ndarray:
+    """Return a random RGB color as (3,) float32 in 0..255."""
     return rng.uniform(10, 245, 3).astype(np.float32)
 
 
 def paint_gradient(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint one colour fading into another along a random direction."""
+    """Paint a linear gradient in a random direction."""
     across, down = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
     angle = rng.uniform(0, 2 * np.pi)
     share = ((across * np.cos(angle) + down * np.sin(angle)) / 2.83 + 0.5)[..., None]
-    faded: np.ndarray = random_colour(rng) * share + random_colour(rng) * (1 - share)
+    faded: np.ndarray = random_color(rng) * share + random_color(rng) * (1 - share)
     return faded.astype(np.uint8)
 
 
 def paint_clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint smooth noise of a random coarseness."""
+    """Paint smooth noise of random scale."""
     cells = int(rng.integers(2, 24))
-    coarse = np.clip(random_colour(rng) + rng.normal(0, 50, (cells, cells, 3)), 0, 255)
+    coarse = np.clip(random_color(rng) + rng.normal(0, 50, (cells, cells, 3)), 0, 255)
     cloud = Image.fromarray(coarse.astype(np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
     )
@@ -204,33 +203,33 @@ def paint_clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarra
 
 
 def paint_stripes(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint stripes of two colours, of a random width and direction."""
+    """Paint two-color stripes of random width and direction."""
     across, down = np.meshgrid(np.arange(width), np.arange(height))
     angle, period_px = rng.uniform(0, np.pi), rng.uniform(12, 90)
     phase = (across * np.cos(angle) + down * np.sin(angle)) / period_px
     odd = (np.floor(phase) % 2 == 1)[..., None]
-    return np.where(odd, random_colour(rng), random_colour(rng)).astype(np.uint8)
+    return np.where(odd, random_color(rng), random_color(rng)).astype(np.uint8)
 
 
 def paint_shapes(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint ellipses and boxes of many colours: clutter that is no pictogram."""
-    canvas = Image.new("RGB", (width, height), tuple(int(c) for c in random_colour(rng)))
+    """Paint random ellipses and boxes as clutter."""
+    canvas = Image.new("RGB", (width, height), tuple(int(c) for c in random_color(rng)))
     pen = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(4, 18))):
         left, top = float(rng.uniform(-20, width)), float(rng.uniform(-20, height))
         box = (left, top, left + float(rng.uniform(10, 160)), top + float(rng.uniform(10, 160)))
-        colour = tuple(int(c) for c in random_colour(rng))
-        (pen.ellipse if rng.random() < 0.5 else pen.rectangle)(box, fill=colour)
+        color = tuple(int(c) for c in random_color(rng))
+        (pen.ellipse if rng.random() < 0.5 else pen.rectangle)(box, fill=color)
     return np.asarray(canvas)
 
 
 def paint_horizon(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint a sky above a ground, both fading, with a grain."""
+    """Paint sky and ground as noisy gradients."""
     horizon = int(height * rng.uniform(0.3, 0.75))
     rows = np.empty((height, 1, 3), np.float32)
     for part in (slice(0, horizon), slice(horizon, height)):
         share = np.linspace(0, 1, len(range(*part.indices(height))))[:, None, None]
-        start = random_colour(rng)
+        start = random_color(rng)
         rows[part] = start + share * rng.uniform(-60, 60, 3)
     grain = rng.normal(0, rng.uniform(1, 10), (height, width, 1))
     return np.clip(rows + grain, 0, 255).astype(np.uint8)
@@ -246,7 +245,7 @@ BACKDROPS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
 
 
 def soften(rng: np.random.Generator, backdrop: Image.Image) -> Image.Image:
-    """Blur every second backdrop a little, as a camera would."""
+    """Blur half of the backdrops slightly, as a camera would."""
     if rng.random() < 0.5:
         return backdrop
     return backdrop.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 3))))
@@ -261,7 +260,7 @@ def write_scenes(folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    """Write as many scenes as the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="scripts.demo_scenes", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=CALIBRATION_SCENES)

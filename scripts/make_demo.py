@@ -1,11 +1,11 @@
 """Train the demo model from scratch on scenes of pictograms.
 
     .venv/bin/python -m scripts.make_demo            about an hour on two cores
-    .venv/bin/python -m scripts.make_demo --resume   goes on from the last checkpoint in build/demo
+    .venv/bin/python -m scripts.make_demo --resume   resumes from the last checkpoint in build/demo
 
-It answers one need: a checkout without internet has something to serve that visibly works. The
-network is the same ResNet-50 that a user's own weights run on. It is pruned while it trains (19 of
-20 convolution weights become zero), so that its file is small enough to live in git.
+The demo gives a checkout without internet a working model. The network is the same ResNet-50 that
+serves a user's own weights. It is pruned during training (19 of 20 convolution weights become zero),
+so that its file is small enough for git.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from torch import nn
 from tqdm import tqdm
 
 from app.models.config import DEVIATION, MEAN
-from app.processing.images import SIDE  # scenes are kept at the side at which the model serves
+from app.processing.images import SIDE  # scenes are stored at the serving size
 from scripts.bundle_files import save_checkpoint
 from scripts.demo_bundle import (
     measure_bundle,
     plot_curve,
     write_bundle,
-    write_card,
+    write_config,
     write_samples,
 )
 from scripts.demo_scenes import CALIBRATION_SCENES, CLASS_NAMES, draw_scene, write_scenes
@@ -46,12 +46,11 @@ TRAINING_SEED, HELD_OUT_SEED = 1, 2  # scene i is drawn from the generator seede
 
 BATCH = 32
 PEAK_RATE, WEIGHT_DECAY = 1e-3, 0.05
-# (px a side, steps): most of the learning is done small, where a step is cheap, the last part at
-# the serving size.
+# (px a side, steps): mostly at small sizes, where a step is cheap, the last stage at the serving size.
 STAGES = ((96, 1700), (128, 1400), (SIDE, 450))
 STEPS = sum(steps for _, steps in STAGES)
 PRUNE_FROM, PRUNE_UNTIL, PRUNE_EVERY = 1500, 2600, 50  # steps
-SPARSITY = 0.95  # share of the convolutions' weights that end as zero
+SPARSITY = 0.95  # final share of zeros among convolution weights
 CHECKPOINT_EVERY = 200  # steps
 
 
@@ -63,7 +62,7 @@ def draw_prepared(seed_and_index: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
 
 
 def draw_set(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw a set in parallel: images (count, 3, 224, 224) uint8, targets (count, 20) float32."""
+    """Draw a data set in parallel: images (count, 3, 224, 224) uint8, targets (count, 20) float32."""
     images = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
     targets = torch.empty(count, len(CLASS_NAMES))
     jobs = [(seed, index) for index in range(count)]
@@ -78,7 +77,7 @@ def draw_set(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def normalise(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Turn (n, 3, 224, 224) uint8 into the network's (n, 3, side, side) float32 input."""
+    """Convert (n, 3, 224, 224) uint8 to the network's (n, 3, side, side) float32 input."""
     pixels = images.float().div_(255)
     if side != SIDE:
         pixels = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
@@ -88,7 +87,7 @@ def normalise(images: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def stage_side(step: int) -> int:
-    """Return the side (px) at which this step trains."""
+    """Return the image size of a step, px."""
     for side, steps in STAGES:
         if step < steps:
             return side
@@ -98,22 +97,25 @@ def stage_side(step: int) -> int:
 
 @dataclass
 class Pruning:
-    """Gradual pruning by magnitude: which weights stay zero. ``masks``: parameter name → bool tensor of its shape.
+    """Gradual magnitude pruning.
 
-    The share of zeros follows Zhu and Gupta's cubic schedule (arXiv:1710.01878); layers are made
-    comparable by the LAMP score (Lee et al., arXiv:2010.07611): a weight's square over the sum of
-    the squares not smaller than it.
+    The share of zeros follows Zhu and Gupta's cubic schedule (arXiv:1710.01878). Layers are compared by
+    the LAMP score (Lee et al., arXiv:2010.07611): a weight's square divided by the sum of the squares
+    not smaller than it.
+
+    Attributes:
+        masks: by parameter name, a bool tensor of its shape: the weights that are kept.
     """
 
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def target(self, step: int) -> float:
-        """Return the share of zeros due at that step."""
+        """Return the scheduled share of zeros at a step."""
         progress = min(1.0, max(0.0, (step - PRUNE_FROM) / (PRUNE_UNTIL - PRUNE_FROM)))
         return SPARSITY * (1 - (1 - progress) ** 3)
 
     def update(self, network: nn.Module, step: int) -> None:
-        """Choose anew which weights stay."""
+        """Recompute the masks."""
         prunable = {n: p for n, p in network.named_parameters() if p.ndim == 4 and p.shape[1] > 3}
         scores = {name: lamp_scores(parameter.detach()) for name, parameter in prunable.items()}
         every = torch.cat([score.flatten() for score in scores.values()])
@@ -123,7 +125,7 @@ class Pruning:
 
     @torch.no_grad()
     def apply(self, network: nn.Module) -> None:
-        """Set the pruned weights to zero again, after the optimiser moved them."""
+        """Zero the pruned weights after an optimizer step."""
         for name, mask in self.masks.items():
             network.get_parameter(name).mul_(mask)
 
@@ -151,7 +153,7 @@ def predict(network: nn.Module, images: torch.Tensor, side: int, device: str) ->
 
 @dataclass
 class Run:
-    """Everything that a checkpoint keeps."""
+    """Training state, as saved in a checkpoint."""
 
     network: nn.Module
     optimiser: torch.optim.Optimizer
@@ -173,7 +175,7 @@ class Run:
         save_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
-        """Go back to a checkpoint."""
+        """Restore a checkpoint."""
         state = torch.load(path, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -183,7 +185,7 @@ class Run:
 
 
 def start_run(device: str) -> Run:
-    """Return a run at step 0."""
+    """Create a run at step 0."""
     torch.manual_seed(0)
     network = torchvision.models.resnet50(num_classes=len(CLASS_NAMES), zero_init_residual=True)
     network = network.to(device, memory_format=torch.channels_last)
@@ -197,7 +199,7 @@ def start_run(device: str) -> Run:
 def draw_batches(
     images: torch.Tensor, targets: torch.Tensor, run: Run, device: str
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield (images uint8, targets) from the run's step on; each step's choice depends on its number alone."""
+    """Yield (images uint8, targets) from the run's step on; a batch depends only on its step number."""
     for step in range(run.step, STEPS):
         rng = np.random.default_rng([TRAINING_SEED, step])
         chosen = torch.from_numpy(rng.integers(0, len(images), BATCH))
@@ -207,7 +209,7 @@ def draw_batches(
 
 
 def train(run: Run, device: str, checkpoint: Path) -> None:
-    """Train to the last step; every CHECKPOINT_EVERY steps score 500 held-out scenes and write a checkpoint."""
+    """Train to the last step; every CHECKPOINT_EVERY steps, score 500 held-out scenes and write a checkpoint."""
     if run.step >= STEPS:
         return
     images, targets = draw_set(TRAINING_SEED, TRAINING_SCENES)
@@ -248,9 +250,11 @@ def train(run: Run, device: str, checkpoint: Path) -> None:
 
 
 def main() -> None:
-    """Train, write the bundle, measure it on scenes it has not seen, draw samples and curve."""
-    parser = argparse.ArgumentParser(description="Train the demo model on scenes of pictograms.")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    """Train, write the bundle, score it on held-out scenes, draw samples and training curve."""
+    parser = argparse.ArgumentParser(
+        prog="scripts.make_demo", description="Train the demo model on scenes of pictograms."
+    )
+    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -264,7 +268,7 @@ def main() -> None:
     write_bundle(models / "demo" / "1", run.network.state_dict())
     images, targets = draw_set(HELD_OUT_SEED, HELD_OUT_SCENES)
     scores = measure_bundle(models, images.numpy(), targets.numpy())
-    write_card(models / "demo" / "1", scores)
+    write_config(models / "demo" / "1", scores)
     write_samples(ROOT / "samples")
     write_scenes(models / "demo" / "1" / "calibration", CALIBRATION_SCENES)
     plot_curve(run.history, ROOT / "docs" / "demo-training.png")

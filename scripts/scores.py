@@ -1,4 +1,4 @@
-"""Score a multi-label classifier: average precision and F1 per class, and label sets that are exactly right."""
+"""Scores of multi-label classifiers: average precision and F1 per class, and the share of exact label sets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
     """Return the area under the precision-recall curve of one class.
 
-    The precision at each recall is the best one at that recall or any higher, as Pascal VOC has
-    counted it since 2010 (Everingham et al., "The Pascal VOC Challenge: A Retrospective", section
+    The precision at each recall is the maximum at that or any higher recall, as in Pascal VOC since
+    2010 (Everingham et al., "The Pascal VOC Challenge: A Retrospective", section
     4.1).
 
     Args:
@@ -17,7 +17,7 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
         targets: (n,) 0 or 1.
 
     Returns:
-        0..1, or NaN where the class does not occur.
+        0..1, or NaN if the class does not occur.
     """
     positives = targets.sum()
     if positives == 0:
@@ -30,14 +30,14 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
 
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Return the mean of the classes' average precisions; (n, classes) each; absent classes are left out."""
+    """Return the mean average precision over classes that occur; arguments are (n, classes)."""
     return mean_of_present(
         [average_precision(scores[:, c], targets[:, c]) for c in range(targets.shape[1])]
     )
 
 
 def mean_of_present(values: list[float]) -> float:
-    """Return the mean of what is not NaN; NaN where nothing is."""
+    """Return the mean of the values that are not NaN, or NaN if there are none."""
     present = [value for value in values if not np.isnan(value)]
     return float(np.mean(present)) if present else float("nan")
 
@@ -48,20 +48,20 @@ def exact_share(
     threshold: float | np.ndarray = 0.5,
     known: np.ndarray | bool = True,
 ) -> float:
-    """Return the share of pictures whose set of classes with ``logit > threshold`` is exactly the true one.
+    """Return the share of images whose set of classes with ``logit > threshold`` equals the true set.
 
     Args:
         logits: (n, classes) float.
         targets: (n, classes) 0 or 1.
         threshold: one for all classes, or (classes,) one for each.
-        known: (n, classes) bool, where the truth is known; anything is right elsewhere.
+        known: (n, classes) bool; unknown targets match any prediction.
     """
     right = (logits > threshold) == (targets > 0.5)
     return float((right | ~np.asarray(known)).all(axis=1).mean())
 
 
 def f1_score(logits: np.ndarray, targets: np.ndarray, threshold: float) -> float:
-    """Return the harmonic mean of one class's precision and recall where ``logit > threshold`` passes.
+    """Return the F1 score of one class for ``logit > threshold``.
 
     Args:
         logits: (n,) float.
@@ -69,7 +69,7 @@ def f1_score(logits: np.ndarray, targets: np.ndarray, threshold: float) -> float
         threshold: in the unit of the logits.
 
     Returns:
-        0..1, or NaN where the class does not occur.
+        0..1, or NaN if the class does not occur.
     """
     positives, passing = targets.sum(), logits > threshold
     if positives == 0:
@@ -78,15 +78,15 @@ def f1_score(logits: np.ndarray, targets: np.ndarray, threshold: float) -> float
 
 
 def tune_threshold(logits: np.ndarray, targets: np.ndarray, fallback: float) -> float:
-    """Return the threshold with the best F1 for one class; of equally good ones the highest.
+    """Return the threshold with the best F1 for one class; among equals the highest.
 
-    It lies in the middle between the lowest logit that passes and the next one below, so that
-    neither is decided by rounding; half a logit below the lowest where all pass.
+    It is the midpoint between the lowest logit that passes and the next lower one, so that rounding
+    affects neither; half a logit below the lowest if all pass.
 
     Args:
         logits: (n,) float.
         targets: (n,) 0 or 1.
-        fallback: what to return where the class does not occur.
+        fallback: returned if the class does not occur.
     """
     positives = targets.sum()
     if positives == 0:

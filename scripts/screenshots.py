@@ -1,8 +1,8 @@
-"""Take screenshots of the page of a running server, to be looked at.
+"""Take screenshots of a running server's page, for review.
 
     python -m scripts.screenshots build/screenshots --url http://localhost:8999
 
-It needs Debian's chromium (``scripts/setup test``). With ``--readme`` it takes the README's picture alone.
+Needs Debian's chromium (``scripts/setup test``). ``--readme`` takes only the README's image.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ SMALL: dict[str, Any] = {**PHONE, "viewport": {"width": 320, "height": 568}}
 
 
 def show_home(page: Page) -> None:
-    """Nothing was given yet."""
+    """The start page."""
 
 
 def show_answer(page: Page) -> None:
-    """One picture with its labels."""
+    """One image with its labels."""
     page.get_by_role("button", name="Street", exact=True).click()
     expect(page.locator("#results")).to_be_visible()
 
 
 def show_heat(page: Page) -> None:
-    """One label's heat map over the picture."""
+    """One label's heat map over the image."""
     show_answer(page)
     page.get_by_role("button", name="Bus,").click()
     expect(page.locator("#heat")).to_be_visible()
@@ -49,14 +49,14 @@ def show_heat(page: Page) -> None:
 
 
 def show_threshold(page: Page) -> None:
-    """The threshold moved, and every label shown."""
+    """A changed threshold, with all labels shown."""
     show_answer(page)
     page.locator("#detail-threshold-slider").fill("0.005")
     page.locator("#more").click()
 
 
 def show_grid(page: Page) -> None:
-    """Several pictures, one of them broken."""
+    """Several images, one of them corrupt."""
     page.set_input_files("#choose-input", SAMPLES)
     page.set_input_files("#choose-input", BROKEN)
     page.locator("#back").click()
@@ -66,13 +66,13 @@ def show_grid(page: Page) -> None:
 
 
 def show_error(page: Page) -> None:
-    """A file that is no picture."""
+    """A file that is not an image."""
     page.set_input_files("#choose-input", BROKEN)
     expect(page.locator("#problem")).to_be_visible()
 
 
 def show_busy(page: Page) -> None:
-    """A server that asks to come again."""
+    """A busy server (429)."""
     page.route(
         "**/predict",
         lambda route: route.fulfill(
@@ -96,7 +96,7 @@ SCREENS = {"desktop": DESKTOP, "tablet": TABLET, "phone": PHONE, "small": SMALL}
 
 
 def open_page(browser: Browser, url: str, **options: Any) -> Page:
-    """Open the page as a new visitor; ``options`` are those of Playwright's contexts."""
+    """Open the page in a new browser context; ``options`` are Playwright's."""
     page = browser.new_context(reduced_motion="reduce", **options).new_page()
     page.goto(url)
     expect(page.locator(".sample")).to_have_count(len(SAMPLES))
@@ -105,19 +105,19 @@ def open_page(browser: Browser, url: str, **options: Any) -> Page:
 
 
 def take_all(browser: Browser, url: str, folder: Path) -> None:
-    """Take every view on every screen, in light and dark."""
+    """Take every view on every screen, in light and dark mode."""
     for screen, options in SCREENS.items():
-        for colours in ("light", "dark"):
+        for colors in ("light", "dark"):
             for view in VIEWS:
-                page = open_page(browser, url, color_scheme=colours, **options)
+                page = open_page(browser, url, color_scheme=colors, **options)
                 view(page)
-                name = f"{screen}-{view.__name__.removeprefix('show_')}-{colours}.png"
+                name = f"{screen}-{view.__name__.removeprefix('show_')}-{colors}.png"
                 page.screenshot(path=folder / name)
                 page.context.close()
 
 
 def take_readmes(browser: Browser, url: str, path: Path) -> None:
-    """Take the README's picture."""
+    """Take the README's image."""
     page = open_page(browser, url, **DESKTOP)
     show_heat(page)
     page.screenshot(path=path)
@@ -128,11 +128,11 @@ def take_readmes(browser: Browser, url: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Take what is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="scripts.screenshots", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "build" / "screenshots")
     parser.add_argument("--url", default="http://localhost:8999")
-    parser.add_argument("--readme", action="store_true", help="docs/page.png alone")
+    parser.add_argument("--readme", action="store_true", help="only docs/page.png")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:

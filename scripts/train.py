@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Set up what is missing, then fine-tune ResNet-50 on one's own pictures and write it as a bundle.
+"""Set up what is missing, then fine-tune ResNet-50 on a labeled data set and write it as a bundle.
 
 scripts/train.py --data VOCdevkit --out models/voc     Pascal VOC's folders
 scripts/train.py --data pictures.csv --out models/own  a table: image,labels
 scripts/train.py --help
 
-Interrupted, the same command goes on. docs/training.md has the rest; scripts/training is the program.
+After an interruption the same command resumes. See docs/training.md; scripts/training is the program.
 """
 
 import os
@@ -17,13 +17,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Become the program, in the environment that has torch; paths stay relative to where one stands."""
+    """Run the setup, then exec the program in .venv; relative paths keep the caller's folder."""
     setup = subprocess.run([ROOT / "scripts" / "setup", "dev"], check=False)
     if setup.returncode:
         sys.exit(setup.returncode)
     python = str(ROOT / ".venv" / "bin" / "python")
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # -P: what lies where one stands is not imported. No shell is wanted.
+    # -P: never import from the current folder.
     words = [python, "-P", "-m", "scripts.training", *sys.argv[1:]]
     os.execve(python, words, {**os.environ, "PYTHONPATH": path})  # noqa: S606 (no shell is meant)
 

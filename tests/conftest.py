@@ -1,8 +1,11 @@
 """Fixtures: settings, photographs, the demo network, and the whole server as an operator runs it."""
 
+import fcntl
 import json
 import os
 import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,32 @@ from app.scoreboard import Scoreboard, State
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web.app import create_app
-from scripts.training.voc import read_voc
-from tests import reference
-from tests.drawn_voc import draw_devkit
-from tests.helpers import ROOT, make_entry, make_light, make_manifest, wait_until
+from tests.helpers import (
+    DEMO,
+    ROOT,
+    StubLoader,
+    make_entry,
+    make_light,
+    make_manifest,
+    wait_until,
+)
 from tests.server import Server
 
-DEMO = ROOT / "models" / "demo" / "1"
+STARTS_SERVERS = {"server", "tiny_server", "start_server", "new_server"}
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests by the fixtures that they use; spread them over processes by their files, long ones first."""
+    weights = Counter()
+    for item in items:
+        if STARTS_SERVERS & set(item.fixturenames):
+            item.add_marker("live")
+        if "chromium" in item.fixturenames:
+            item.add_marker("browser")
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        weights[item.path] += any(map(item.get_closest_marker, ("live", "browser", "slow")))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture
@@ -34,6 +56,8 @@ def settings(tmp_path):
 @pytest.fixture(scope="session")
 def demo_network():
     """Return the demo model as the independent reference has it."""
+    from tests import reference
+
     return reference.load_npz(DEMO / "model.npz")
 
 
@@ -69,7 +93,9 @@ def client_of(settings):
         manifest = manifest or make_manifest(make_entry("light", 4))
         read_manifest = manifest if callable(manifest) else lambda: manifest
         load = load or (lambda _settings, _slot, entry: make_light(entry))
-        server = ModelServer(chosen, scoreboard, read_manifest, load)
+        server = ModelServer(
+            chosen, scoreboard, StubLoader(chosen, scoreboard, load), read_manifest
+        )
         servers.append(server)
         server.start()
         wait_until(lambda: server.state is not State.LOADING)
@@ -87,22 +113,71 @@ def client(client_of):
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def run_folder(tmp_path_factory) -> Path:
+    """Return a folder that all processes of this run of pytest have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Make a folder, unless another process of the run has made it; return it."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            draft = folder.with_suffix(".draft")
+            make(draft)
+            draft.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_models(run_folder) -> Path:
+    """Return a folder of models with the tiny one as "demo", converted; tests that change it take a copy."""
+
+    def make(folder: Path) -> None:
+        from tests.tiny import make_tiny
+
+        make_tiny(folder / "demo" / "1")
+
+    return make_once(run_folder / "tiny", make)
+
+
+@pytest.fixture(scope="session")
+def new_server(tmp_path_factory, tiny_models):
+    """Return a maker of servers, with the tiny model unless other models are given; they are not started yet."""
+    made = []
+
+    def make(wsgi_app: str = "", **rows: str) -> Server:
+        if not {"models", "models_file"} & rows.keys():
+            rows["models"] = str(tiny_models)
+        made.append(Server(tmp_path_factory.mktemp("server"), wsgi_app, **rows))
+        return made[-1]
+
+    yield make
+    for live in made:
+        live.remove()
+
+
+@pytest.fixture(scope="session")
+def server(new_server):
     """Return the whole server with the demo model in fp32, ready; tests that disturb it start their own."""
-    live = Server(tmp_path_factory.mktemp("server"), precision="fp32").start().wait_ready()
-    yield live
-    live.remove()
+    return new_server(models=str(ROOT / "models"), precision="fp32").start().wait_ready()
+
+
+@pytest.fixture(scope="session")
+def tiny_server(new_server):
+    """Return the whole server with the tiny model, ready; tests that disturb it start their own."""
+    return new_server().start().wait_ready()
 
 
 @pytest.fixture
-def start_server(tmp_path_factory):
+def start_server(new_server):
     """Return a maker of servers with settings of their own; all are stopped afterwards."""
     started = []
 
     def start(**rows: str) -> Server:
-        live = Server(tmp_path_factory.mktemp("server"), **rows)
-        started.append(live)
-        return live.start()
+        started.append(new_server(**rows))
+        return started[-1].start()
 
     yield start
     for live in started:
@@ -143,6 +218,8 @@ def visit(chromium, server):
 @pytest.fixture
 def devkit(tmp_path):
     """Return a drawn VOCdevkit of its own."""
+    from tests.drawn_voc import draw_devkit
+
     draw_devkit(tmp_path / "VOCdevkit")
     return tmp_path / "VOCdevkit"
 
@@ -150,6 +227,9 @@ def devkit(tmp_path):
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory):
     """Return the examples of a drawn VOCdevkit."""
+    from scripts.training.voc import read_voc
+    from tests.drawn_voc import draw_devkit
+
     devkit = tmp_path_factory.mktemp("shared") / "VOCdevkit"
     draw_devkit(devkit)
     return read_voc(devkit)

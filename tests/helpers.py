@@ -6,6 +6,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
@@ -14,16 +15,24 @@ from PIL import Image
 
 from app.control.footprint import Footprint
 from app.control.manifest import Entry, Manifest
-from app.engines.engine import Forward, Gradients, Outputs
+from app.control.placement import Placement
+from app.control.plan import Plan
+from app.engines.engine import Choice, Forward, Gradients, Outputs
+from app.models.bundle import Bundle
+from app.models.config import DEFAULT, ModelConfig
+from app.scoreboard import Scoreboard
+from app.serving.loader import Loader
 from app.serving.model import Model
 from app.serving.prediction import HeatMapRequest, Prediction
 from app.serving.server import ModelServer
 from app.serving.traffic import Target
+from app.settings import Settings
 
 LIGHT_GRADIENTS = np.eye(2, dtype=np.float32) * 4
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
 STREET = SAMPLES / "street.jpg"
+DEMO = ROOT / "models" / "demo" / "1"
 
 
 def make_entry(name: str = "insects", version: int = 2, weights: str = "a") -> Entry:
@@ -98,20 +107,86 @@ def see_light(images: list[np.ndarray], _with_features: bool = False) -> Outputs
     return Outputs(features.sum(axis=(2, 3)), features)
 
 
-def make_seeing(entry: Entry, gradients: Gradients = LIGHT_GRADIENTS) -> Model:
+@dataclass
+class StubEngine:
+    """An engine around a function."""
+
+    forward: Forward
+    max_batch: int = 16
+    gradients: Gradients = None
+    device: str = "cpu"
+    precision: str = "fp32"
+    lanes: int = 1
+
+    def forward_in_lane(
+        self, _lane: int, images: list[np.ndarray], with_features: bool = False
+    ) -> Outputs:
+        """Answer one batch."""
+        return self.forward(images, with_features)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def make_model(
+    entry: Entry,
+    class_names: tuple[str, ...],
+    forward: Forward,
+    *,
+    config: ModelConfig = DEFAULT,
+    engine: str = "eager",
+    precision: str = "fp32",
+    **own: object,
+) -> Model:
+    """Return a model around a function.
+
+    Args:
+        entry: its name and version.
+        class_names: one for each output.
+        forward: what it computes.
+        config: how images are prepared and classes chosen.
+        engine: which engine it says that it is.
+        precision: which precision it says that it has.
+        own: as ``StubEngine`` takes it.
+    """
+    told = "Tells bright from dark."
+    bundle = Bundle(entry.name, entry.version, Path("nowhere"), class_names, told, config)
+    stub = StubEngine(forward, precision=precision, **own)
+    return Model(bundle, Choice(engine, precision, "cpu", 1, stub.max_batch), stub, "cpu")
+
+
+def make_seeing(
+    entry: Entry,
+    gradients: Gradients = LIGHT_GRADIENTS,
+    class_names: tuple[str, ...] = ("Bright", "Dark"),
+    forward: Forward = see_light,
+) -> Model:
     """Return a model with heat maps and two classes, Bright and Dark."""
-    how = ("cpu", "eager", "fp32", 16, see_light)
-    return Model(entry.name, entry.version, ("Bright", "Dark"), "", *how, gradients=gradients)
+    return make_model(entry, class_names, forward, gradients=gradients)
 
 
 def make_light(
-    entry: Entry, answer: Callable[[list[np.ndarray]], np.ndarray] = bright_or_not
+    entry: Entry,
+    answer: Callable[[list[np.ndarray]], np.ndarray] = bright_or_not,
+    class_names: tuple[str, ...] = ("Bright", "Dark"),
+    **own: object,
 ) -> Model:
     """Return a model with two classes, Bright and Dark."""
-    told = "Tells bright from dark."
-    names = ("Bright", "Dark")
-    how = ("cpu", "eager", "fp32", 16, as_forward(answer))
-    return Model(entry.name, entry.version, names, told, *how)
+    return make_model(entry, class_names, as_forward(answer), **own)
+
+
+class StubLoader(Loader):
+    """A loader that loads by a function of settings, slot and entry, onto one worker's CPU."""
+
+    def __init__(
+        self, settings: Settings, scoreboard: Scoreboard, load: Callable[..., Model], **plan: object
+    ) -> None:
+        super().__init__(settings, scoreboard, Plan((Placement("cpu", 1),), Manifest(), **plan))
+        self._by = load
+
+    def load(self, entry: Entry) -> Model:
+        """Load a version."""
+        return self._by(self._settings, self._scoreboard.slot, entry)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

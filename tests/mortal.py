@@ -14,12 +14,11 @@ from PIL import Image
 from app.gunicorn import worker
 from app.scoreboard import scoreboard
 from app.serving import image_pool
-from app.serving.model import Model
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web.app import create_app
 from tests.faults import FAULTS, MARK
-from tests.helpers import as_forward, make_entry, make_manifest
+from tests.helpers import StubLoader, as_forward, make_entry, make_manifest, make_model
 
 HANG_S = 3600
 NATIVE_SLEEP = get_original("time", "sleep")  # gevent's own would let other greenlets run
@@ -52,8 +51,10 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
 really_prepare_image, image_pool.prepare_image = image_pool.prepare_image, prepare_image
 worker.BODY_S = 2  # a test of half a minute would be all waiting
 settings = Settings.from_env(os.environ)
-model = Model("mortal", 1, ("Alive",), "", "cpu", "eager", "fp32", 16, as_forward(forward))
-manifest = make_manifest(make_entry("mortal", 1))
-server = ModelServer(settings, scoreboard, lambda: manifest, lambda *_: model, lambda: os._exit(1))
+entry = make_entry("mortal", 1)
+model = make_model(entry, ("Alive",), as_forward(forward))
+manifest = make_manifest(entry)
+loader = StubLoader(settings, scoreboard, lambda *_: model)
+server = ModelServer(settings, scoreboard, loader, lambda: manifest, lambda: os._exit(1))
 app = create_app(settings, server)
 server.start()

@@ -14,11 +14,11 @@ import numpy as np
 from app.control.manifest import Manifest
 from app.errors import BundleError
 from app.scoreboard import scoreboard
-from app.serving import server
+from app.serving import loader
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web.app import create_app
-from tests.helpers import make_entry, make_light, make_manifest
+from tests.helpers import StubLoader, make_entry, make_light, make_manifest
 
 LOAD_S = 0.3
 NO_ROOM = "host: 0.0 GiB free"
@@ -56,10 +56,11 @@ def read_manifest():
         return manifest
 
 
-server.lacking_room = lambda *_: NO_ROOM if behavior() == "has no room" else ""
+loader.lacking_memory = lambda *_: NO_ROOM if behavior() == "has no room" else ""
 if behavior() == "raises":
     raise RuntimeError("this release is broken")
 manifest = make_manifest(make_entry("light", 4))
-server = ModelServer(Settings.from_env(os.environ), scoreboard, read_manifest, load)
-app = create_app(server._settings, server)
+settings = Settings.from_env(os.environ)
+server = ModelServer(settings, scoreboard, StubLoader(settings, scoreboard, load), read_manifest)
+app = create_app(settings, server)
 server.start()

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.helpers import ROOT
@@ -66,3 +67,15 @@ class Scrape:
             for sample in family.samples:
                 key = (sample.name, tuple(sorted(sample.labels.items())))
                 assert self.samples.get(key, -1) >= sample.value, key
+
+
+def scrape(server, path: str = "/metrics") -> Scrape:
+    """Ask a server."""
+    response = requests.get(f"{server.url}{path}", timeout=30)
+    assert response.status_code == 200, response.text
+    return Scrape(response.text)
+
+
+def answered(found: Scrape) -> float:
+    """Return how many requests to /model_predict were answered 200."""
+    return found.total("serving_requests_total", route="/model_predict", status=200)

@@ -11,6 +11,7 @@ from torchvision.transforms.functional import normalize
 
 from app.engines import cuda as gpu
 from app.engines import network
+from app.engines.engine import Choice
 from app.engines.network import build_network
 from app.errors import BundleError
 from app.processing.images import decode_image
@@ -69,10 +70,7 @@ def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
     engine = load(bundle, tmp_path, "eager")
     image = decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform)
     (ours,) = engine.forward([image]).logits
-    model = Model(
-        *("own", 1, bundle.class_names, "", "cpu", "eager", "fp32", 1, engine.forward),
-        config=bundle.config,
-    )
+    model = Model(bundle, Choice("eager", "fp32", "cpu", 1, 1), engine, "cpu")
     prediction = Prediction(ours, model, Timing(0.0, 0.0, 1, True), 0.0, (1, 1))
     assert prediction.labels() == [f"class {index}" for index in reversed(best.tolist())]
     assert np.allclose(np.sort(prediction.scores())[-3:], scores.numpy()[::-1], atol=1e-4)

@@ -5,11 +5,12 @@ import subprocess
 
 import psutil
 import pytest
+import requests
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from scripts.bench.answers import labels_in
-from scripts.bench.contenders import CONTENDERS, end
+from scripts.bench.contenders import CONTENDERS, WrongModelError, check_model, end, ours
 from scripts.bench.form import TRITON, multipart
 from scripts.bench.load import family
 from scripts.bench.overload import build_request, send
@@ -105,6 +106,19 @@ def test_nothing_of_a_server_that_was_ended_stays():
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
+def test_the_contender_without_a_model_runs_no_network():
+    with ours(STREET, constant=True, decode="exact") as running:
+        served = requests.get(running.url.removesuffix("/model_predict"), timeout=30).json()
+        assert served["model"] == "constant"
+        assert len(labels_in(running.answer)) == 20, "constant logits pass every threshold"
+
+
+def test_a_server_with_another_model_than_the_one_to_be_measured_is_refused(server):
+    check_model(server.url, constant=False)
+    with pytest.raises(WrongModelError, match="instead of the constant model"):
+        check_model(server.url, constant=True)
+
+
 def test_a_plot_is_drawn(report, tmp_path):
     plot_report(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
@@ -121,8 +135,8 @@ def test_every_ratio_is_between_contenders_that_exist():
 
 def test_the_open_loop_sends_at_its_rate_whatever_the_answers_do(server):
     url = f"{server.url}/model_predict"
-    requests = [build_request(url, STREET.read_bytes()), build_request(url, b"no picture")]
-    answers = asyncio.run(send(url, requests, rate_per_s=10, seconds=3))
+    bodies = [build_request(url, STREET.read_bytes()), build_request(url, b"no picture")]
+    answers = asyncio.run(send(url, bodies, rate_per_s=10, seconds=3))
     assert 15 <= len(answers) <= 50
     assert {answer.status for answer in answers[::2]} == {200}
     assert {answer.status for answer in answers[1::2]} == {400}

@@ -1,6 +1,5 @@
 """What requests hold: the memory that their bodies may take together, and their time."""
 
-import dataclasses
 import gc
 import gzip
 import io
@@ -81,7 +80,7 @@ def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of
                 gate.get()
             return bright_or_not(images)
 
-        return dataclasses.replace(make_light(entry, answer), max_batch=1)
+        return make_light(entry, answer, max_batch=1)
 
     client = client_of(load, deadline_s="1", decode_threads="1")  # so the first one is first
     files = [(io.BytesIO(grey(level)), f"{level}.png") for level in (100, 200)]

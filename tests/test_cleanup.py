@@ -7,13 +7,13 @@ import time
 import numpy as np
 import pytest
 
-from app.control.cleanup import MARK, tidy
+from app.control.cleanup import MARK, clean_up
 from app.control.footprint import Footprint
 from app.control.manifest import Entry, Manifest
 from app.models.artifacts import FORMAT, Artifacts
 from app.models.bundle import open_bundle
 from app.system.files import DAY_S
-from tests.test_untrusted_files import as_nobody
+from tests.test_untrusted_files import without_root
 
 NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
@@ -47,11 +47,20 @@ class Place:
         return self.open(**how).add_network(kind, save).parent
 
     def serve(self, network):
-        entry = Entry("leaves", 1, str(self.folder), self.open().weights_hash, NEEDS, str(network))
+        artifacts = self.open()
+        entry = Entry(
+            "leaves",
+            1,
+            str(self.folder),
+            artifacts.weights_digest,
+            NEEDS,
+            str(network),
+            artifacts.bundle.config.digest(),
+        )
         return Manifest("leaves", (entry,))
 
     def tidy(self):
-        tidy(self.settings, self.manifest)
+        clean_up(self.settings, self.manifest)
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def test_in_the_cache_what_belongs_to_no_served_version_goes_after_a_day(place):
 
 
 def test_beside_the_model_what_other_weights_left_goes_after_a_day(place):
-    old = place.derive(b"numbers", weights_hash="c" * 16).parent
+    old = place.derive(b"numbers", weights_digest="c" * 16).parent
     place.tidy()
     assert old.exists()
     make_old(old)
@@ -119,7 +128,7 @@ def test_a_network_that_a_worker_has_loaded_stays(place):
 
 def test_what_another_release_left_has_a_day_from_when_it_is_seen(place):
     """It may be serving still, and marks nothing."""
-    old = place.folder / "optimized" / f"{place.open().weights_hash}-{FORMAT - 1}"
+    old = place.folder / "optimized" / f"{'b' * 16}-{FORMAT - 1}"
     old.mkdir()
     make_old(old)
     place.tidy()
@@ -161,7 +170,7 @@ def test_a_folder_that_another_user_closed_stays_and_ends_nothing(place, tmp_pat
             folder.chmod(folder.stat().st_mode | 0o055)
         if folder.name.startswith("pytest-of-"):
             break
-    assert as_nobody(lambda: place.tidy() or "done") == "done"
+    assert without_root(lambda: place.tidy() or "done") == "done"
     assert closed.exists()
     assert not old.exists()
 

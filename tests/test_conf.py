@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from gunicorn.config import Config
 
+from app import __version__
 from app.settings import Settings
 from tests.helpers import ROOT
 
@@ -52,7 +53,7 @@ def seconds(nginx_text: str, name: str) -> float:
 def test_every_name_in_gunicorns_file_is_one_that_gunicorn_knows(gunicorn):
     known = set(Config().settings)
     modules_and_classes = {n for n, v in gunicorn.items() if isinstance(v, type | type(os))}
-    imported = {"scoreboard", "logging_config", "adopt_plan", "mark_process_dead", "is_free"}
+    imported = {"scoreboard", "logging_config", "planner", "mark_process_dead", "is_free"}
     imported |= modules_and_classes
     assert set(gunicorn) - imported - OWN_NAMES <= known
     assert set(gunicorn) >= HOOKS
@@ -232,6 +233,11 @@ def test_the_documents_and_the_image_name_the_default_port_and_runtime_folder(su
     assert f"ENV SERVING_RUN={run}\n" in (ROOT / "Dockerfile").read_text()
     socket = supervisor.get("supervisorctl", "serverurl")
     assert socket == f"unix://%(here)s/../{run}/supervisor.sock", "the one that people type"
+
+
+def test_the_label_of_the_image_is_the_version_of_the_server():
+    label = f"LABEL org.opencontainers.image.version={__version__}\n"
+    assert label in (ROOT / "Dockerfile").read_text()
 
 
 def test_no_configuration_file_and_no_script_of_the_server_names_a_port():

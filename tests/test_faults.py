@@ -13,43 +13,75 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import DEMO
-from tests.helpers import STREET, check_problem, wait_until
+from tests.helpers import ROOT, STREET, check_problem, wait_until
 from tests.load import Load
+from tests.scrape import answered, scrape
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_killing_a_worker_under_load_loses_no_request(start_server, workers):
-    server = start_server(workers=workers).wait_ready(int(workers))
+@pytest.fixture(scope="module", params=[1, 2], ids="{} workers".format)
+def crew(request, new_server):
+    """Return a server with one worker or two, and the number; each test leaves all of them ready."""
+    live = new_server(workers=str(request.param)).start().wait_ready(request.param)
+    yield live, request.param
+    live.remove()
+
+
+def wait_for_others_than(server, pids, workers):
+    """Wait until that many workers are ready, none of which is one of those."""
+    wait_until(lambda: not set(pids) & set(server.worker_pids()), 60, "new workers")
+    server.wait_ready(workers)
+    wait_until(lambda: len(server.worker_pids()) == workers, 60)
+
+
+def test_killing_a_worker_under_load_loses_no_request_and_no_count(crew):
+    server, workers = crew
+    before = scrape(server)
     load = Load(server)
     with load.running():
         for _ in range(3):
             load.wait_for_more()
             victim = server.worker_pids()[0]
             server.kill_worker(victim)
-            wait_until(lambda gone=victim: gone not in server.worker_pids(), 30)
-            server.wait_ready(int(workers))
+            wait_for_others_than(server, [victim], workers)
         load.wait_for_more()
+        wait_until(lambda: scrape(server).total("serving_queue_depth") > 0)
     load.check_nothing_lost()
+    found = scrape(server)
+    found.never_counts_back(before)
+    counted = found.since(before)
+    assert answered(counted) >= len(load.answers)
+    assert counted.total("serving_worker_deaths_total") == 3
+    assert found.total("serving_queue_depth") == 0, "images that died with their worker"
+    assert found.total("serving_workers", state="ready") == workers
+    assert found.total("serving_workers_planned") == workers
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_reload_under_load_loses_no_request(start_server, workers):
-    server = start_server(workers=workers).wait_ready(int(workers))
+def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behind(crew):
+    server, workers = crew
+    before = scrape(server)
     load = Load(server)
     with load.running():
-        for _ in range(2):
+        for _ in range(3):
             load.wait_for_more()
-            before = set(server.worker_pids())
+            pids = server.worker_pids()
             assert server.control("signal", "HUP", "gunicorn").returncode == 0
-            wait_until(lambda old=before: not old & set(server.worker_pids()), 60, "new workers")
-            server.wait_ready(int(workers))
+            wait_for_others_than(server, pids, workers)
+            found = scrape(server)
+            found.never_counts_back(before)
         load.wait_for_more()
+    counted = scrape(server).since(before)
+    assert answered(counted) == len(load.answers)
+    assert counted.total("serving_worker_deaths_total") == 0, "a reload is no death"
     load.check_nothing_lost()
+    files = {path.name for path in (server.folder / "run" / "metrics").iterdir()}
+    kinds = ("counter", "gauge_livesum", "histogram")
+    slots = range(2 * workers)  # two for each worker, however many came and went
+    assert files <= {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
 
 
 def test_stopping_answers_what_is_in_flight(start_server):
-    server = start_server(max_batch="1").wait_ready()
+    demo = str(ROOT / "models")  # it takes its time
+    server = start_server(max_batch="1", models=demo).wait_ready()
     data = STREET.read_bytes()
     server.predict(data)
     with ThreadPoolExecutor(12) as pool:
@@ -60,14 +92,14 @@ def test_stopping_answers_what_is_in_flight(start_server):
     assert statuses == [200] * 12
 
 
-def copy_demo(folder):
-    """Return a folder of models with a copy of the demo in it, to be damaged."""
-    shutil.copytree(DEMO, folder / "pictograms" / "1")
-    return folder
+@pytest.fixture
+def models(tiny_models, tmp_path):
+    """Return a folder of models with one in it, to be damaged."""
+    shutil.copytree(tiny_models / "demo", tmp_path / "pictograms")
+    return tmp_path
 
 
-def test_a_failed_load_does_not_take_the_other_workers_down(start_server, tmp_path):
-    models = copy_demo(tmp_path)
+def test_a_failed_load_does_not_take_the_other_workers_down(start_server, models):
     server = start_server(workers="2", precision="fp32", models=str(models)).wait_ready(2)
     shutil.rmtree(models / "pictograms" / "1" / "optimized")  # what the workers load
 
@@ -86,8 +118,7 @@ def test_a_failed_load_does_not_take_the_other_workers_down(start_server, tmp_pa
 
 
 @pytest.mark.parametrize("mended", ["by a reload", "by itself"])
-def test_a_server_that_cannot_load_says_so_and_recovers(start_server, tmp_path, mended):
-    models = copy_demo(tmp_path)
+def test_a_server_that_cannot_load_says_so_and_recovers(start_server, models, mended):
     names = models / "pictograms" / "1" / "class_name.json"
     right = names.read_text()
     names.write_text(json.dumps({"0": "Only one"}))

@@ -1,7 +1,6 @@
 """POST /predict/heatmap, and the heat maps of POST /predict."""
 
 import base64
-import dataclasses
 import io
 import json
 
@@ -122,7 +121,7 @@ def test_of_many_labels_an_error_shows_those_that_are_close_or_some(client_of):
     names = ("Bright", *(f"label {number}" for number in range(300)))
 
     def load(_settings, _slot, entry):
-        return dataclasses.replace(make_seeing(entry), class_names=names)
+        return make_seeing(entry, class_names=names)
 
     client = client_of(load)
     close = check_problem(post(client, query="?label=bright"), 422, "invalid_option")
@@ -134,7 +133,7 @@ def test_of_many_labels_an_error_shows_those_that_are_close_or_some(client_of):
 
 def test_a_label_of_any_script_comes_in_the_header(client_of):
     def load(_settings, _slot, entry):
-        return dataclasses.replace(make_seeing(entry), class_names=("яркий", "тёмный"))
+        return make_seeing(entry, class_names=("яркий", "тёмный"))
 
     response = post(client_of(load), query="?label=яркий")
     assert response.headers["X-Heatmap-Label"] == "%D1%8F%D1%80%D0%BA%D0%B8%D0%B9"
@@ -226,8 +225,7 @@ def test_a_request_has_a_limit_of_heat_maps(client_of):
             return Outputs(np.zeros((len(images), 300), np.float32), seen.features)
 
         names = tuple(f"label {number}" for number in range(300))
-        model = make_seeing(entry, gradients)
-        return dataclasses.replace(model, class_names=names, forward=see)
+        return make_seeing(entry, gradients, names, see)
 
     client = client_of(load)
     assert len(heat_maps(send(client, PICTURE, heatmap="all", threshold="0"))) == 300

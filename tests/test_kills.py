@@ -11,17 +11,16 @@ import requests
 
 from app.gunicorn.listeners import is_free
 from tests.helpers import STREET, wait_until
-from tests.server import Server
 from tests.test_faults import processes_of
 
 LISTEN = "0A"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(new_server):
     """Return a whole server of its own; each test leaves it ready."""
-    live = Server(tmp_path_factory.mktemp("server"), precision="fp32", workers="1").start()
-    yield live.wait_ready()
+    live = new_server(workers="1")
+    yield live.start().wait_ready()
     live.remove()
 
 

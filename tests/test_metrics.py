@@ -2,7 +2,6 @@
 
 import io
 from contextlib import contextmanager
-from dataclasses import replace
 from threading import get_ident
 
 import numpy as np
@@ -188,7 +187,7 @@ def test_labels_beyond_the_limit_are_one():
     logits = np.zeros(MAX_LABELS + 2, np.float32)
     logits[[0, MAX_LABELS - 1, MAX_LABELS, MAX_LABELS + 1]] = 1, 2, 3, 4
     names = tuple(map(str, range(len(logits))))
-    model = replace(make_light(make_entry()), class_names=names)
+    model = make_light(make_entry(), class_names=names)
     prediction = Prediction(logits, model, Timing(0, 0, 1, True), 0, (60, 40))
     assert label_values(prediction) == ["0", str(MAX_LABELS - 1), "(other)", "(other)"]
 

@@ -141,8 +141,7 @@ def test_what_cannot_be_meant_is_told_with_file_key_value_and_what_was_expected(
         card_of(content)
 
 
-def test_the_suffixes_tell_cards_apart_and_leave_the_default_as_it_was():
-    assert DEFAULT.network_suffix() == DEFAULT.rule_suffix() == DEFAULT.suffix() == ""
+def test_any_change_changes_the_config_digest_but_crop_and_decision_keep_the_network():
     networks = [
         dataclasses.replace(DEFAULT, **change)
         for change in (
@@ -152,9 +151,7 @@ def test_the_suffixes_tell_cards_apart_and_leave_the_default_as_it_was():
             {"deviation": (0.5, 0.5, 0.5)},
         )
     ]
-    assert len({config.network_suffix() for config in networks} | {""}) == 5
-    assert {config.rule_suffix() for config in networks} == {""}
-    answers = [
+    same_network = [
         dataclasses.replace(DEFAULT, **change)
         for change in (
             {"transform": InputTransform(224, 256)},
@@ -164,6 +161,6 @@ def test_the_suffixes_tell_cards_apart_and_leave_the_default_as_it_was():
             {"decision": Decision(top_k=1)},
         )
     ]
-    assert len({config.rule_suffix() for config in answers} | {""}) == 6
-    assert {config.network_suffix() for config in answers} == {""}
-    assert len({config.suffix() for config in [DEFAULT, *networks, *answers]}) == 10
+    assert len({config.digest() for config in [DEFAULT, *networks, *same_network]}) == 10
+    assert len({config.network_digest("a") for config in [DEFAULT, *networks, *same_network]}) == 5
+    assert DEFAULT.network_digest("a") != DEFAULT.network_digest("b")

@@ -16,9 +16,7 @@ import pytest
 import requests
 
 from tests.helpers import ROOT, STREET, check_problem, wait_until
-from tests.load import Load
-from tests.scrape import DOCUMENTED, Scrape
-from tests.server import Server
+from tests.scrape import DOCUMENTED, answered, scrape
 
 FOLDER = ROOT / "docs" / "monitoring"
 DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
@@ -28,12 +26,6 @@ NGINX = (ROOT / "conf" / "nginx.conf").read_text()
 PATHS = ("/metrics", "/monitoring/prometheus/metrics")
 
 
-def scrape(server, path="/metrics") -> Scrape:
-    response = requests.get(f"{server.url}{path}", timeout=30)
-    assert response.status_code == 200, response.text
-    return Scrape(response.text)
-
-
 def predict_many(server, count, clients=16):
     data = STREET.read_bytes()
     with ThreadPoolExecutor(clients) as pool:
@@ -41,26 +33,15 @@ def predict_many(server, count, clients=16):
     assert set(statuses) == {200}
 
 
-def answered(found: Scrape) -> float:
-    return found.total("serving_requests_total", route="/model_predict", status=200)
-
-
 # Two workers
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def pair(new_server):
     """Return a server with two workers; each test leaves both ready."""
-    live = Server(tmp_path_factory.mktemp("server"), workers="2", precision="fp32")
+    live = new_server(workers="2")
     yield live.start().wait_ready(2)
     live.remove()
-
-
-def wait_for_others_than(server, pids):
-    """Wait until two workers are ready, none of which is one of those."""
-    wait_until(lambda: not set(pids) & set(server.worker_pids()), 60)
-    server.wait_ready(2)
-    wait_until(lambda: len(server.worker_pids()) == 2, 60)
 
 
 def test_what_was_sent_is_what_is_counted_whoever_answered(pair):
@@ -82,50 +63,14 @@ def test_a_killed_worker_takes_no_count_away(pair):
     predict_many(pair, 20)
     victim = pair.worker_pids()[0]
     pair.kill_worker(victim)
-    wait_for_others_than(pair, [victim])
+    wait_until(lambda: victim not in pair.worker_pids(), 60)
+    pair.wait_ready(2)
     predict_many(pair, 20)
     found = scrape(pair)
     found.never_counts_back(before)
     counted = found.since(before)
     assert answered(counted) == 40
     assert counted.total("serving_worker_deaths_total") == 1
-
-
-def test_a_reload_takes_no_count_away_and_leaves_no_files_behind(pair):
-    before = scrape(pair)
-    for _ in range(3):
-        predict_many(pair, 10)
-        pids = pair.worker_pids()
-        pair.control("signal", "HUP", "gunicorn")
-        wait_for_others_than(pair, pids)
-        found = scrape(pair)
-        found.never_counts_back(before)
-    counted = found.since(before)
-    assert answered(counted) == 30
-    assert counted.total("serving_worker_deaths_total") == 0, "a reload is no death"
-    files = {path.name for path in (pair.folder / "run" / "metrics").iterdir()}
-    kinds = ("counter", "gauge_livesum", "histogram")
-    slots = range(4)  # two for each worker, however many came and went
-    assert files <= {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
-
-
-def test_pictures_that_died_with_their_worker_are_inside_no_more(pair):
-    before = scrape(pair)
-    load = Load(pair)
-    with load.running():
-        load.wait_for_more()
-        victim = pair.worker_pids()[0]
-        pair.kill_worker(victim)
-        wait_for_others_than(pair, [victim])
-        load.wait_for_more()
-        wait_until(lambda: scrape(pair).total("serving_queue_depth") > 0)
-    load.check_nothing_lost()
-    found = scrape(pair)
-    found.never_counts_back(before)
-    assert answered(found.since(before)) >= len(load.answers)
-    assert found.total("serving_queue_depth") == 0
-    assert found.total("serving_workers", state="ready") == 2
-    assert found.total("serving_workers_planned") == 2
 
 
 def test_a_start_counts_from_0(pair):

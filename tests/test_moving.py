@@ -7,27 +7,34 @@ from _queue import SimpleQueue
 import gevent
 import pytest
 
-from app.control.plan import Placement, Plan
 from app.errors import BundleError, NotReady, ServingError, UnknownModel
 from app.scoreboard import Scoreboard, State
 from app.serving.server import ModelServer
 from app.serving.traffic import Target
-from tests.helpers import grey, make_entry, make_light, make_manifest, predict_one, wait_until
+from tests.helpers import (
+    StubLoader,
+    grey,
+    make_entry,
+    make_light,
+    make_manifest,
+    predict_one,
+    wait_until,
+)
 
 
 class Stage:
     """A server that follows a manifest, whose loads wait until the test lets them through."""
 
-    def __init__(self, settings, manifest):
+    def __init__(self, settings, manifest, **plan):
         """Serve a manifest; from now on loads wait."""
         self.manifest, self.gate, self.broken = manifest, SimpleQueue(), set()
         self.answers = []
         self.scoreboard = Scoreboard()
         self.scoreboard.enter(self.scoreboard.claim())
         self.slow = False
-        self.server = ModelServer(
-            settings(poll_s="0.01"), self.scoreboard, lambda: self.manifest, self.load
-        )
+        chosen = settings(poll_s="0.01")
+        loader = StubLoader(chosen, self.scoreboard, self.load, **plan)
+        self.server = ModelServer(chosen, self.scoreboard, loader, lambda: self.manifest)
         self.server.start()
         wait_until(lambda: self.server.state is State.READY)
         self.slow = True
@@ -61,8 +68,8 @@ class Stage:
 def stage(settings):
     stages = []
 
-    def make(manifest):
-        stages.append(Stage(settings, manifest))
+    def make(manifest, **plan):
+        stages.append(Stage(settings, manifest, **plan))
         return stages[-1]
 
     yield make
@@ -181,7 +188,7 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
     neighbour.__dict__.update(here.scoreboard.__dict__)
     neighbour.enter(here.scoreboard.claim())
     neighbour.mark(State.READY)
-    monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 GiB free")
+    monkeypatch.setattr("app.serving.loader.lacking_memory", lambda *_: "host: 0.1 GiB free")
     here.manifest = make_manifest(make_entry("voc", 4))
     wait_until(lambda: here.scoreboard.state(0) is State.LOADING)
     assert here.scoreboard.has_substitute()
@@ -193,13 +200,11 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
 
 @pytest.mark.parametrize("is_tight", [False, True])
 def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them(
-    settings, stage, monkeypatch, is_tight
+    stage, monkeypatch, is_tight
 ):
-    plan = Plan((Placement("cpu", 1),), make_manifest(), is_tight=is_tight)
-    monkeypatch.setattr("app.serving.server.current_plan", lambda _settings: plan)
-    monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
+    monkeypatch.setattr("app.serving.loader.lacking_memory", lambda *_: "host: 0.1 of 2.0 GiB free")
     manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
-    here = stage(dataclasses.replace(manifest, default="leaves"))
+    here = stage(dataclasses.replace(manifest, default="leaves"), is_tight=is_tight)
     assert here.ask() == ("leaves", 1)
     assert here.ask(name="voc") == ("not_ready" if is_tight else ("voc", 3))
 
@@ -209,7 +214,7 @@ def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
     other = here.scoreboard.claim()
     here.scoreboard._states[other] = State.DRAINING
     monkeypatch.setattr(
-        "app.serving.server.lacking_room",
+        "app.serving.loader.lacking_memory",
         lambda *_: "" if here.scoreboard.state(other) is State.ABSENT else "host: 0.1 GiB free",
     )
     here.slow = False
@@ -224,7 +229,7 @@ def test_a_grown_manifest_that_memory_does_not_hold_is_refused_with_the_sum(
     stage, monkeypatch, caplog
 ):
     here = stage(make_manifest(make_entry("voc", 3)))
-    monkeypatch.setattr("app.serving.server.lacking_room", lambda *_: "host: 0.1 of 2.0 GiB free")
+    monkeypatch.setattr("app.serving.loader.lacking_memory", lambda *_: "host: 0.1 of 2.0 GiB free")
     here.manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
     wait_until(lambda: here.states().get(("leaves", 1)) == "END")
     told = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"

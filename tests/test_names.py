@@ -7,11 +7,11 @@ from urllib.parse import quote
 import pytest
 import requests
 import torch
-from torchvision.models import resnet18
+from torchvision.models import shufflenet_v2_x0_5
 
 from tests.helpers import STREET, check_problem, grey, make_entry, make_manifest
 from tests.random_models import CLASSES, write_model
-from tests.server import Server
+from tests.tiny import CONFIG as TINY
 
 NAMES = ["叶子", "листья", "Blätter 2", "100 % | a,b; c=\"d\" 'e'"]
 LEAVES = NAMES[0]
@@ -34,18 +34,17 @@ def test_headers_hold_any_name_as_ascii(client_of, name):
 
 
 @pytest.fixture(scope="module")
-def leaves(tmp_path_factory):
+def leaves(new_server, tmp_path_factory):
     """Return a whole server with a small network in a folder named 叶子."""
     torch.manual_seed(7)
-    network = resnet18(num_classes=CLASSES)
+    network = shufflenet_v2_x0_5(num_classes=CLASSES)
     models = tmp_path_factory.mktemp("models")
-    write_model(models / LEAVES, network.state_dict(), {"architecture": "resnet18"})
+    write_model(models / LEAVES, network.state_dict(), TINY)
     (models / LEAVES / "class_name.json").write_text(
         json.dumps({str(index): f"叶 {index}" for index in range(CLASSES)})
     )
-    settings = {"precision": "fp32", "workers": "1", "models": str(models)}
-    live = Server(tmp_path_factory.mktemp("server"), **settings).start().wait_ready()
-    yield live
+    live = new_server(precision="fp32", workers="1", models=str(models))
+    yield live.start().wait_ready()
     live.remove()
 
 

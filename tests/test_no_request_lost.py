@@ -10,7 +10,6 @@ import requests
 
 from tests.helpers import grey, make_entry, make_manifest, wait_until
 from tests.load import Load
-from tests.server import Server
 
 
 class ByLabel:
@@ -27,7 +26,7 @@ class ByLabel:
         return requests.post(url, json=body, timeout=60)
 
 
-def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(tmp_path):
+def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(new_server, tmp_path):
     file = tmp_path / "manifest.json"
     (tmp_path / "says").write_text("loads")
 
@@ -38,9 +37,8 @@ def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(tmp_path):
 
     old, new = make_entry("voc", 1), make_entry("voc", 2)
     show(old, stable=1)
-    folder = tmp_path / "server"
-    folder.mkdir()
-    server = Server(folder, "tests.reloadable:app", workers="2", precision="fp32", poll_s="0.2")
+    rows = {"workers": "2", "precision": "fp32", "poll_s": "0.2"}
+    server = new_server("tests.reloadable:app", **rows)
     server.environment["RELOADABLE"] = str(tmp_path / "says")
 
     def hang_up():

@@ -257,11 +257,11 @@ def test_the_document_costs_a_worker_less_than_a_megabyte():
 
 
 @pytest.mark.timeout(500)
-def test_schemathesis_finds_no_answer_that_is_not_documented(server):
+def test_schemathesis_finds_no_answer_that_is_not_documented(tiny_server):
     """It asks every operation in some hundred ways, right ones and wrong ones; the file has its settings."""
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/schemathesis.toml"]
     result = subprocess.run(
-        [*command, "run", f"{server.url}/openapi.json"],
+        [*command, "run", f"{tiny_server.url}/openapi.json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -269,4 +269,4 @@ def test_schemathesis_finds_no_answer_that_is_not_documented(server):
         check=False,
     )
     assert result.returncode == 0, result.stdout[-20_000:] + result.stderr
-    assert server.predict(grey(0)).status_code == 200
+    assert tiny_server.predict(grey(0)).status_code == 200

@@ -95,7 +95,9 @@ def test_reduced_precisions_are_made_measured_and_then_served(
     assert path == models / "demo" / "1" / "precision.json"
     artifacts = Artifacts(find_bundle(models), chosen.cache)
     network = artifacts.find_network("int8")
-    assert read_report(path, artifacts.weights_hash, network) == report
+    assert report.weights == artifacts.weights_digest
+    assert report.config == artifacts.bundle.config.digest()
+    assert read_report(path, report.weights, report.config, network) == report
     rows = {row.precision: row for row in report.measurements}
     usable = vino.cpu_precisions(artifacts)
     assert set(rows) == {name for name, reason in usable.items() if not reason}
@@ -131,8 +133,10 @@ def check_heat_maps(artifacts, network):
 
 def test_the_report_that_comes_with_the_demo_is_about_its_weights_and_true_by_its_own_counts():
     path = DEMO / "precision.json"
-    weights = find_bundle(ROOT / "models").content_hash()
-    report = read_report(path, weights, None)  # int8's network is not in git: its row is left out
+    bundle = find_bundle(ROOT / "models")
+    report = read_report(
+        path, bundle.weights_digest(), bundle.config.digest(), None
+    )  # int8's network is not in git: its row is left out
     assert {row.precision for row in report.measurements} == {"fp32", "bf16"}
     assert all(not row.objection for row in report.measurements)
     assert path.read_text() == parse_report(path.read_bytes()).as_text()

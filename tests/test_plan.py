@@ -11,10 +11,13 @@ import time
 import pytest
 
 from app.control import footprint
+from app.control import placement as placement_module
 from app.control import plan as planning
 from app.control.footprint import Footprint, MeasureResult
 from app.control.manifest import Entry, Manifest, ManifestFile, instance_id, manifest_path
-from app.control.plan import Placement, choose_how, current_plan, deal_out, fit_workers
+from app.control.placement import Placement, choose_engine
+from app.control.plan import deal_out, fit_workers, scan_and_plan
+from app.control.planner import Planner, manifest_reader
 from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError, PassingFailure
@@ -39,12 +42,6 @@ def gpu(free_gib, index=0, total_gib=12.0):
     return Gpu(index, "RTX", "580", int(free_gib * GIB), int(total_gib * GIB))
 
 
-@pytest.fixture(autouse=True)
-def no_adopted_plan(monkeypatch):
-    """Forget the plan of another test that read gunicorn.conf.py."""
-    monkeypatch.setattr(planning, "_adopted", None)
-
-
 @pytest.fixture
 def machine(monkeypatch):
     """Return a maker of machines: cores and free host memory."""
@@ -53,7 +50,8 @@ def machine(monkeypatch):
         for module in (planning, footprint):
             monkeypatch.setattr(module, "count_cores", lambda: cores)
         memory = Memory(int(free_gib * GIB), 64 * GIB)
-        monkeypatch.setattr(planning, "read_host_memory", lambda: memory)
+        for module in (planning, placement_module):
+            monkeypatch.setattr(module, "read_host_memory", lambda: memory)
 
     make()
     return make
@@ -112,7 +110,7 @@ def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, wor
     machine(cores=cores)
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert plan.placements == (Placement("cpu", threads),) * workers
-    choice = choose_how(settings(), plan.placement(0), ON_CPU)
+    choice = choose_engine(settings(), plan.placement(0), ON_CPU)
     assert choice == Choice("openvino", "bf16", "cpu", threads, 4)
 
 
@@ -147,7 +145,7 @@ def test_what_is_set_is_taken(machine, settings):
     chosen = settings(workers="2", threads="3", max_batch="5", memory_reserve_percent="50")
     plan = fit_workers(chosen, serving(ON_GPU), [gpu(12)])
     assert plan.placements == (Placement("cuda:0", 3),) * 2
-    choice = choose_how(chosen, plan.placement(0), ON_GPU)
+    choice = choose_engine(chosen, plan.placement(0), ON_GPU)
     assert choice == Choice("cuda", "fp16", "cuda:0", 3, 5)
 
 
@@ -159,26 +157,26 @@ def test_several_versions_need_room_together(machine, settings):
 
 def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
     with pytest.raises(BundleError, match="reload Gunicorn"):
-        choose_how(settings(), Placement("cpu", 2), ON_GPU)
+        choose_engine(settings(), Placement("cpu", 2), ON_GPU)
 
 
 def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
-    monkeypatch.setattr(planning, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
-    monkeypatch.setattr(planning, "_has_context", False)
-    assert not planning.lacking_room(settings(), Placement("cuda:0", 1), ON_GPU)
-    assert planning.lacking_room(
+    monkeypatch.setattr(placement_module, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
+    monkeypatch.setattr(placement_module, "_has_context", False)
+    assert not placement_module.lacking_memory(settings(), Placement("cuda:0", 1), ON_GPU)
+    assert placement_module.lacking_memory(
         settings(), Placement("cuda:1", 1), ON_GPU
     )  # the reserve is 1.2 GiB
-    monkeypatch.setattr(planning, "_has_context", True)
+    monkeypatch.setattr(placement_module, "_has_context", True)
     with_context = dataclasses.replace(ON_GPU, context_bytes=GIB // 2)
-    assert not planning.lacking_room(settings(), Placement("cuda:1", 1), with_context), (
+    assert not placement_module.lacking_memory(settings(), Placement("cuda:1", 1), with_context), (
         "the context is there"
     )
     chosen = settings(decode_threads="4")
     machine(free_gib=6.4 + 0.5 + 0.9)  # the version, and 0.84 for requests
-    assert not planning.lacking_room(chosen, Placement("cpu", 1), ON_CPU)
+    assert not placement_module.lacking_memory(chosen, Placement("cpu", 1), ON_CPU)
     machine(free_gib=6.4 + 0.5 + 0.8)
-    assert planning.lacking_room(chosen, Placement("cpu", 1), ON_CPU)
+    assert placement_module.lacking_memory(chosen, Placement("cpu", 1), ON_CPU)
 
 
 def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
@@ -202,13 +200,13 @@ def loader(settings, monkeypatch):
             seen.append(left.pop(0) if len(left) > 1 else left[0])
             return seen[-1]
 
-        monkeypatch.setattr(planning, "free_on", free_on)
-        monkeypatch.setattr(planning, "MEMORY_POLL_S", 0.001)
+        monkeypatch.setattr(placement_module, "free_on", free_on)
+        monkeypatch.setattr(placement_module, "MEMORY_POLL_S", 0.001)
         placement = Placement("cuda:0", 1, "GPU-1")
-        with planning.room_on_device(settings(**rows), placement, WITH_CONTEXT):
+        with placement_module.hold_device(settings(**rows), placement, WITH_CONTEXT):
             return seen
 
-    monkeypatch.setattr(planning, "_has_context", False)
+    monkeypatch.setattr(placement_module, "_has_context", False)
     return load
 
 
@@ -223,7 +221,7 @@ def test_a_further_version_needs_no_second_context_and_waits_seconds_only(loader
     """Before, a swap that could not hold both waited SERVING_LOAD_TIMEOUT_S for its own memory."""
     loader(3 * GIB)
     assert loader(int(2.5 * GIB)) == [int(2.5 * GIB)]
-    monkeypatch.setattr(planning, "OWN_MEMORY_WAIT_S", 0.05)
+    monkeypatch.setattr(placement_module, "OWN_MEMORY_WAIT_S", 0.05)
     began = time.monotonic()
     assert loader(2 * GIB)[-1] == 2 * GIB
     assert time.monotonic() - began < 5
@@ -277,8 +275,8 @@ def test_a_worker_sees_its_own_gpu_alone(machine, settings):
         ("cuda:0", "GPU-0"),
         ("cuda:1", "GPU-1"),
     ]
-    assert choose_how(settings(), plan.placement(1), ON_GPU).device == "cuda:0"
-    assert choose_how(settings(), plan.placement(1), ON_CPU).device == "cpu"
+    assert choose_engine(settings(), plan.placement(1), ON_GPU).device == "cuda:0"
+    assert choose_engine(settings(), plan.placement(1), ON_CPU).device == "cpu"
 
 
 def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings):
@@ -299,7 +297,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     for name in ("model.npz", "class_name.json"):
         shutil.copy(ROOT / "models" / "demo" / "1" / name, models / name)
     chosen = settings(models=str(models), device="cpu")
-    plan = current_plan(chosen)
+    plan = scan_and_plan(chosen)
     measured = plan.manifest.entries[0].footprint
     assert (measured.engine, measured.precision) == ("openvino", "fp32")
     assert "no reduced precision was measured" in row(plan, "engine")
@@ -309,14 +307,14 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
         raise AssertionError("measured again")
 
     monkeypatch.setattr(footprint, "run_measure", fail)
-    again = current_plan(chosen)
+    again = scan_and_plan(chosen)
     assert (again.placements, again.manifest) == (plan.placements, plan.manifest)
 
 
 def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings, tmp_path):
     (tmp_path / "model.pth").write_bytes(b"no weights")
     (tmp_path / "class_name.json").write_text('{"0": "Ant"}')
-    plan = current_plan(settings(models=str(tmp_path), workers="2", device="cpu"))
+    plan = scan_and_plan(settings(models=str(tmp_path), workers="2", device="cpu"))
     assert len(plan.placements) == 2
     assert "model.pth cannot be read as weights" in plan.manifest.failure
 
@@ -325,20 +323,19 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     (tmp_path / "cache").write_text("in the way")
     (tmp_path / "run").write_text("in the way")
-    plan = planning.adopt_plan(
-        settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache"))
-    )
+    plan = Planner().make(settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache")))
     assert [entry.name for entry in plan.manifest.entries] == ["demo"]
     assert "manifest.json cannot be written" in plan.warning
 
 
 @pytest.fixture
 def followed(settings, tmp_path, monkeypatch):
-    """Return settings after a start that served version 1, and a follower that has gone on to version 2."""
+    """Return settings and planner after a start with version 1; the watcher has gone on to version 2."""
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
-    monkeypatch.setattr(planning, "_adopted", fit_workers(settings(), serving(ON_CPU), []))
+    planner = Planner()
+    planner.plan = fit_workers(settings(), serving(ON_CPU), [])
     ManifestFile(instance_id()).write(Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),)))
-    return settings(device="cpu", cache=str(tmp_path / "cache"))
+    return settings(device="cpu", cache=str(tmp_path / "cache")), planner
 
 
 def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
@@ -347,7 +344,8 @@ def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
     """Not from what was served at the start."""
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: real_look(self, 0.1))
     with lock_file(tmp_path / "cache" / "scanner.lock", 5):
-        plan = planning.adopt_plan(followed)
+        chosen, planner = followed
+        plan = planner.make(chosen)
     assert [entry.version for entry in plan.manifest.entries] == [2]
     assert [entry.version for entry in ManifestFile(instance_id()).read().entries] == [2]
 
@@ -355,7 +353,7 @@ def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 def test_a_worker_whose_manifest_is_gone_stays_with_the_last_one(followed, how):
     """Not with that of the start."""
-    read = planning.follow_manifest(followed)
+    read = manifest_reader(followed[1].plan.manifest)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
         manifest_path().unlink()
@@ -372,9 +370,10 @@ def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
     found = [serving(ON_CPU), Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))]
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: found.pop(0))
     chosen = settings(device="cpu", poll_s=poll_s)
-    before = planning.adopt_plan(chosen)
-    planning.adopt_plan(chosen)
-    planning.restore_plan(before)
+    planner = followed[1]
+    before = planner.make(chosen)
+    planner.make(chosen)
+    planner.restore(before)
     (entry,) = ManifestFile(instance_id()).read().entries
     assert entry.version == version
 
@@ -389,7 +388,7 @@ def test_new_workers_start_beside_the_old_ones_though_the_manifest_cannot_be_wri
 
 
 def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
-    plan = current_plan(settings(device="cuda:7"))
+    plan = scan_and_plan(settings(device="cuda:7"))
     assert "SERVING_DEVICE=cuda:7: there are " in plan.manifest.failure
 
 
@@ -408,7 +407,7 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settin
     monkeypatch.setattr(footprint, "run_measure", run_measure)
     monkeypatch.setattr(footprint.Artifacts, "read_footprints", lambda self: {})
     monkeypatch.setattr(footprint.Artifacts, "add_footprint", lambda *_: None)
-    plan = current_plan(settings(device="cpu"))
+    plan = scan_and_plan(settings(device="cpu"))
     assert asked == [("measure", "auto"), ("convert", "auto"), ("measure", "eager")]
     assert plan.manifest.entries[0].footprint.engine == "eager"
     assert row(plan, "engine").startswith("eager, fp32: OpenVINO cannot convert it; ")
@@ -418,7 +417,7 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settin
 def make_plan_failure(settings, monkeypatch, asked):
     """Return what a plan says where OpenVINO was asked for by name."""
     asked.clear()
-    return current_plan(settings(device="cpu", engine="openvino")).manifest.failure
+    return scan_and_plan(settings(device="cpu", engine="openvino")).manifest.failure
 
 
 def test_a_measure_process_that_dies_is_reported_with_its_last_words(settings, monkeypatch):

@@ -3,12 +3,11 @@
 import time
 
 import pytest
-import requests
 
 from tests.faults import draw_fault
 from tests.helpers import check_problem, encode, photo_like, wait_until
 from tests.load import Load
-from tests.scrape import Scrape
+from tests.scrape import scrape
 from tests.server import Server
 
 GOOD = encode(photo_like(), "PNG")
@@ -16,15 +15,14 @@ DEADLINE_S = 4
 
 
 @pytest.fixture(scope="module")
-def start_mortal(tmp_path_factory):
+def start_mortal(new_server):
     """Return a maker of servers whose decoders and forwards can be made to crash or hang."""
     started = []
 
     def start(workers: int) -> Server:
         rows = {"workers": str(workers), "deadline_s": str(DEADLINE_S)}
-        server = Server(tmp_path_factory.mktemp("server"), wsgi_app="tests.mortal:app", **rows)
-        started.append(server)
-        return server.start().wait_ready(workers)
+        started.append(new_server("tests.mortal:app", **rows))
+        return started[-1].start().wait_ready(workers)
 
     yield start
     for server in started:
@@ -39,8 +37,7 @@ def mortal(start_mortal):
 
 def deaths(server) -> int:
     """Return how many workers have died since the start."""
-    text = requests.get(f"{server.url}/metrics", timeout=30).text
-    return int(Scrape(text).total("serving_worker_deaths_total"))
+    return int(scrape(server).total("serving_worker_deaths_total"))
 
 
 @pytest.mark.parametrize("fault", ["crash in decoding", "kill in decoding", "exit in the forward"])

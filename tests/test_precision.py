@@ -33,7 +33,7 @@ def row(precision, differing, images_per_s, device="cpu", images=1000, **others)
 
 
 def report(*rows):
-    return Report("abc", 500, 1000, rows)
+    return Report("abc", "def", 500, 1000, rows)
 
 
 MEASURED = report(row("fp32", 0, 25), row("bf16", 4, 50), row("int8", 5, 95))
@@ -166,17 +166,18 @@ def test_insisting_does_not_help_where_it_cannot_run():
 
 def test_a_report_comes_back_as_it_was_and_is_about_its_own_weights(tmp_path):
     path = tmp_path / "precision.json"
-    assert read_report(path, "abc", None) is None
+    assert read_report(path, "abc", "def", None) is None
     broken = dataclasses.replace(row("fp16", 1000, 1), max_deviation=None, mean_deviation=None)
     wanted = dataclasses.replace(MEASURED, measurements=(*MEASURED.measurements, broken))
     path.write_text(wanted.as_text())
-    assert read_report(path, "abc", None) == wanted
-    assert read_report(path, "other weights", None) is None
+    assert read_report(path, "abc", "def", None) == wanted
+    assert read_report(path, "other weights", "def", None) is None
+    assert read_report(path, "abc", "other config", None) is None
 
 
 def test_a_report_says_images_shares_and_bounds():
     content = json.loads(MEASURED.as_text())
-    assert content["format"] == 2
+    assert content["format"] == 3
     assert content["confidence"] == 0.95
     assert (content["calibrated"], content["measured"]) == (500, 1000)
     count = {"images": 1000, "differing": 4, "share": 0.996, "bound": 0.99087}
@@ -216,10 +217,10 @@ def spoil(**changes):
         ("", "Expecting value"),
         ("[]", "no JSON object"),
         ("[" * 100_000, "recursion"),
-        (json.dumps(OLD), "its format is None, this release reads 2"),
-        ('{"format": 2}', "measurements"),
-        ('{"format": 2, "measurements": [{"a": 1}]}', "agreement"),
-        ('{"format": 2, "measurements": 3}', "not iterable"),
+        (json.dumps(OLD), "its format is None, this release reads 3"),
+        ('{"format": 3}', "measurements"),
+        ('{"format": 3, "measurements": [{"a": 1}]}', "agreement"),
+        ('{"format": 3, "measurements": 3}', "not iterable"),
         (spoil(images=3, differing=4), "4 of 3 images differ"),
         (spoil(differing=-1), "differing is -1"),
         (" " * (MAX_REPORT_BYTES + 1), "at most 1000000 are read"),
@@ -240,8 +241,8 @@ def test_a_file_that_is_no_report_of_this_release_is_left_out_with_one_warning(
 ):
     path = tmp_path / "precision.json"
     path.write_text(text)
-    assert read_report(path, "abc", None) is None
-    assert read_report(path, "abc", None) is None
+    assert read_report(path, "abc", "def", None) is None
+    assert read_report(path, "abc", "def", None) is None
     (warning,) = caplog.messages
     assert warning.startswith(f"{path} is left out, so fp32 is served")
     assert reason in warning
@@ -250,7 +251,7 @@ def test_a_file_that_is_no_report_of_this_release_is_left_out_with_one_warning(
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_what_is_no_regular_file_is_no_report_and_holds_nobody_up(tmp_path, caplog, kind):
     make_special(tmp_path / "precision.json", kind)
-    assert read_report(tmp_path / "precision.json", "abc", None) is None
+    assert read_report(tmp_path / "precision.json", "abc", "def", None) is None
     assert "precision.json is left out, so fp32 is served" in caplog.text
 
 
@@ -263,9 +264,9 @@ def test_a_report_says_nothing_about_another_int8_network_than_the_one_it_measur
     path = tmp_path / "precision.json"
     quantised = row("int8", 0, 95, network=digest_network(network))
     path.write_text(report(row("bf16", 0, 50), quantised).as_text())
-    assert choose(read_report(path, "abc", network))[0] == "int8"
-    assert choose(read_report(path, "abc", None))[0] == "bf16"
+    assert choose(read_report(path, "abc", "def", network))[0] == "int8"
+    assert choose(read_report(path, "abc", "def", None))[0] == "bf16"
     assert not caplog.messages
     network.with_suffix(".bin").write_bytes(b"other weights")
-    assert choose(read_report(path, "abc", network))[0] == "bf16"
+    assert choose(read_report(path, "abc", "def", network))[0] == "bf16"
     assert "measured another int8 network" in caplog.text

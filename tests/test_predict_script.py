@@ -207,8 +207,8 @@ def test_ctrl_c_leaves_a_whole_file_and_says_how_to_go_on(server, tmp_path):
 
 
 def test_a_full_queue_and_a_restart_lose_no_picture(start_server, tmp_path):
-    live = start_server(precision="fp32", max_queue="1").wait_ready()
-    copy_street(tmp_path / "pictures", 40)
+    live = start_server(max_queue="1").wait_ready()
+    copy_street(tmp_path / "pictures", 400)
     out = tmp_path / "out.csv"
     words = command(live.url, "pictures", "--csv", "out.csv", "--jobs", "4")
     process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
@@ -217,7 +217,7 @@ def test_a_full_queue_and_a_restart_lose_no_picture(start_server, tmp_path):
     live.control("restart", "nginx")
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
-    assert [row["status"] for row in read(out)] == ["ok"] * 40
+    assert [row["status"] for row in read(out)] == ["ok"] * 400
     statuses = {
         line.get("status") for name in ("gunicorn", "nginx") for line in live.log_lines(name)
     }

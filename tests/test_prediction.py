@@ -6,17 +6,15 @@ import pytest
 from app.models.config import DEFAULT, ModelConfig
 from app.processing.decision import Decision
 from app.serving.batcher import Timing
-from app.serving.model import Model
 from app.serving.prediction import Prediction
+from tests.helpers import make_entry, make_model
 
 NAMES = ("Ant", "Bee", "Cat")
 
 
 def predict(logits: np.ndarray, config: ModelConfig = DEFAULT) -> Prediction:
     """Return the answer of a model with such a card."""
-    model = Model(
-        "insects", 2, NAMES, "", "cpu", "eager", "fp32", 16, lambda _: logits, config=config
-    )
+    model = make_model(make_entry(), NAMES, lambda *_: logits, config=config)
     return Prediction(logits, model, Timing(0.0, 0.0, 1, True), 0.0, (60, 40))
 
 

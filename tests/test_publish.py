@@ -11,33 +11,35 @@ import pytest
 import requests
 import torch
 
-from tests.conftest import DEMO
+from app.commands.publish import publish
+from app.errors import BundleError
 from tests.disks import on_small_disk
 from tests.helpers import ROOT, STREET, wait_until
 from tests.load import Load
 
-
-def copy_demo(folder):
-    """Copy the demo without what was measured or derived, as anybody's own model would come."""
-    folder.mkdir(parents=True)
-    for name in ("model.npz", "class_name.json"):
-        shutil.copy(DEMO / name, folder / name)
-    return folder
+BUNDLE = ("model.npz", "class_name.json", "model.json")
 
 
-def make_successor(folder):
-    """Return a folder with other weights and other names, so that each answer tells who gave it."""
-    copy_demo(folder)
-    arrays = dict(np.load(DEMO / "model.npz"))
-    arrays["fc.weight"] = arrays["fc.weight"] * np.float16(1.25)
-    np.savez_compressed(folder / "model.npz", **arrays)
-    names = json.loads((DEMO / "class_name.json").read_text())
+@pytest.fixture
+def source(tiny_models, tmp_path):
+    """Return a folder with the tiny model without what was derived from it, as anybody's own would come."""
+    (tmp_path / "new").mkdir()
+    for name in BUNDLE:
+        shutil.copy(tiny_models / "demo" / "1" / name, tmp_path / "new" / name)
+    return tmp_path / "new"
+
+
+def change(folder):
+    """Give a bundle other weights and other names, so that each answer tells who gave it."""
+    arrays = dict(np.load(folder / "model.npz"))
+    arrays["fc.weight"] = arrays["fc.weight"] * np.float32(1.25)
+    np.savez(folder / "model.npz", **arrays)
+    names = json.loads((folder / "class_name.json").read_text())
     renamed = {index: f"{name} II" for index, name in names.items()}
     (folder / "class_name.json").write_text(json.dumps(renamed))
-    return folder
 
 
-def publish(source, model, **settings):
+def run_publish(source, model, **settings):
     """Run scripts/publish."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
     environment |= {f"SERVING_{name.upper()}": text for name, text in settings.items()}
@@ -51,15 +53,15 @@ def publish(source, model, **settings):
     )
 
 
-def copy_converted(folder):
-    """Copy the demo with what was derived from it: it is ready in a moment."""
-    left_out = shutil.ignore_patterns("calibration", "precision.json")
-    shutil.copytree(DEMO, folder, ignore=left_out)
+@pytest.fixture
+def copy_converted(tiny_models):
+    """Return what copies the tiny model with what was derived from it: it is ready in a moment."""
+    return lambda folder: shutil.copytree(tiny_models / "demo" / "1", folder)
 
 
 @pytest.fixture
-def models(tmp_path):
-    """Return a models folder with the demo as version 1 of "pictograms"."""
+def models(copy_converted, tmp_path):
+    """Return a models folder with the tiny model as version 1 of "pictograms"."""
     copy_converted(tmp_path / "models" / "pictograms" / "1")
     return tmp_path / "models"
 
@@ -69,15 +71,14 @@ def live(server):
     return [set(live["pictograms"]) for live in server.readiness().get("live", {}).values()]
 
 
-def test_publishing_under_load_loses_no_request_and_mixes_no_versions(
-    start_server, models, tmp_path
-):
-    server = start_server(models=str(models), precision="fp32", workers="2").wait_ready(2)
+def test_publishing_under_load_loses_no_request_and_mixes_no_versions(start_server, models, source):
+    change(source)
+    server = start_server(models=str(models), workers="2").wait_ready(2)
     before = server.predict(STREET.read_bytes()).json()
     load = Load(server, clients=32)
     with load.running():
         load.wait_for_more(64)
-        done = publish(make_successor(tmp_path / "new"), models / "pictograms", precision="fp32")
+        done = run_publish(source, models / "pictograms")
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip() == str(models / "pictograms" / "2")
         wait_until(lambda: live(server) == [{2}, {2}], 60)
@@ -117,7 +118,7 @@ def drop_a_class(folder):
 def spoil_a_weight(folder):
     arrays = dict(np.load(folder / "model.npz"))
     arrays["fc.bias"][3] = np.nan
-    np.savez_compressed(folder / "model.npz", **arrays)
+    np.savez(folder / "model.npz", **arrays)
 
 
 def take_another_network(folder):
@@ -130,28 +131,36 @@ WRONG = {
     plant_bomb: "model.pth cannot be read as weights",
     drop_a_class: "has 20 outputs, but class_name.json names 19 classes",
     spoil_a_weight: "answers NaN or infinity",
-    take_another_network: "does not fit resnet50",
+    take_another_network: "does not fit shufflenet_v2_x0_5",
     lambda folder: (folder / "class_name.json").unlink(): "class_name.json",
 }
 
 
 @pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__)
-def test_what_cannot_be_served_is_not_published(spoil, models, tmp_path):
-    source = copy_demo(tmp_path / "new")
+def test_what_cannot_be_served_is_not_published(spoil, models, source, settings):
     spoil(source)
-    done = publish(source, models / "pictograms", device="cpu")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("not published: ")
-    assert WRONG[spoil] in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(BundleError) as refused:
+        publish(source, models / "pictograms", settings(device="cpu"))
+    assert WRONG[spoil] in str(refused.value)
     assert sorted(path.name for path in (models / "pictograms").iterdir()) == ["1"]
     assert not os.path.exists("/tmp/bomb-went-off")
 
 
+def test_a_refusal_is_one_line_and_a_status(models, source):
+    truncate(source)
+    done = run_publish(source, models / "pictograms", device="cpu")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("not published: ")
+    assert "model.npz cannot be read as weights" in last
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (models / "pictograms").iterdir()) == ["1"]
+
+
 def test_a_version_copied_by_hand_that_is_no_good_is_refused_and_the_old_one_serves(
-    start_server, models, tmp_path
+    start_server, models, copy_converted, tiny_models
 ):
-    server = start_server(models=str(models), precision="fp32").wait_ready()
+    server = start_server(models=str(models)).wait_ready()
     before = server.predict(STREET.read_bytes()).json()
     copy_converted(models / "pictograms" / "2")
     truncate(models / "pictograms" / "2")
@@ -161,14 +170,15 @@ def test_a_version_copied_by_hand_that_is_no_good_is_refused_and_the_old_one_ser
     assert server.predict(STREET.read_bytes()).json() == before
     assert live(server) == [{1}]
 
-    shutil.copy(DEMO / "model.npz", models / "pictograms" / "2" / "model.npz")  # all of it
+    whole = tiny_models / "demo" / "1" / "model.npz"
+    shutil.copy(whole, models / "pictograms" / "2" / "model.npz")
     wait_until(lambda: live(server) == [{2}], 90)
     assert server.predict(STREET.read_bytes()).headers["X-Model-Version"] == "2"
 
 
-def test_versions_can_be_named_and_follow_the_folder(start_server, models):
+def test_versions_can_be_named_and_follow_the_folder(start_server, models, copy_converted):
     copy_converted(models / "pictograms" / "2")
-    server = start_server(models=str(models), precision="fp32", versions="all").wait_ready()
+    server = start_server(models=str(models), versions="all").wait_ready()
     assert live(server) == [{1, 2}]
     shutil.rmtree(models / "pictograms" / "2")
     wait_until(lambda: live(server) == [{1}], 30)
@@ -177,7 +187,9 @@ def test_versions_can_be_named_and_follow_the_folder(start_server, models):
     assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200
 
 
-def test_several_models_with_labels_and_shares_follow_their_file(start_server, tmp_path):
+def test_several_models_with_labels_and_shares_follow_their_file(
+    start_server, copy_converted, tmp_path
+):
     """One network under two names, so that all is ready in a moment."""
     for version in ("pictograms/1", "pictograms/2", "signs/5"):
         copy_converted(tmp_path / version)
@@ -187,7 +199,7 @@ def test_several_models_with_labels_and_shares_follow_their_file(start_server, t
       version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 2 }
       traffic { key: "stable" value: 1 } traffic { key: "canary" value: 1 } }"""
     file.write_text("model_config_list {" + first + "}")
-    server = start_server(models_file=str(file), precision="fp32").wait_ready()
+    server = start_server(models_file=str(file)).wait_ready()
     data = STREET.read_bytes()
 
     def answering(user):
@@ -216,9 +228,9 @@ def test_several_models_with_labels_and_shares_follow_their_file(start_server, t
     wait_until(lambda: answering("0") == ("signs", "5"), 30)
 
 
-def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, tmp_path):
+def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, source):
     disk = models / "pictograms"
-    source = make_successor(tmp_path / "new")
+    change(source)
     program = (
         "import os, sys; from app.commands.publish import main\n"
         f"sys.argv = ['publish', {str(source)!r}, sys.argv[1]]\n"

@@ -1,6 +1,5 @@
 """Versions come and go while requests wait: with models that the test holds in its hands."""
 
-import dataclasses
 import gc
 import logging
 import time
@@ -14,11 +13,15 @@ import pytest
 from gevent.hub import get_hub
 
 from app.errors import BundleError
+from app.scoreboard import Scoreboard
 from app.serving import registry as versions_module
 from app.serving.handoff import Handoff
-from app.serving.model import Model, Servable
+from app.serving.in_flight import InFlight
+from app.serving.model import Servable
 from app.serving.registry import ModelRegistry
-from tests.helpers import as_forward, make_entry, make_manifest, wait_until
+from app.settings import Settings
+from tests import helpers
+from tests.helpers import StubLoader, as_forward, make_entry, make_manifest, wait_until
 
 PIXELS = np.zeros((3, 224, 224), np.uint8)
 
@@ -29,21 +32,22 @@ def make_model(entry, forward=None):
     def answer(images):
         return np.full((len(images), 1), entry.version, np.float32)
 
-    how = ("cpu", "eager", "fp32", 4, as_forward(forward or answer))
-    return Model(entry.name, entry.version, ("N",), "", *how)
+    return helpers.make_model(entry, ("N",), as_forward(forward or answer), max_batch=4)
 
 
 class Stage:
     """Versions with a manifest that the test changes."""
 
-    def __init__(self, load=make_model, lacking_room=lambda entry: ""):
+    def __init__(self, cache, load=make_model, lacking_memory=""):
         """Start following it."""
         self.handoff = Handoff()
         self.manifest = make_manifest(make_entry("a", 1))
         self.changes = 0
-        self.versions = ModelRegistry(
-            self.handoff, load=load, serve=self.serve, lacking_room=lacking_room
-        )
+        scoreboard = Scoreboard()
+        settings = Settings.from_env({"SERVING_CACHE": str(cache)})
+        loader = StubLoader(settings, scoreboard, lambda _settings, _slot, entry: load(entry))
+        loader.lacking_memory = lambda entry, is_start: lacking_memory
+        self.versions = ModelRegistry(self.handoff, loader, InFlight(scoreboard), self.serve)
         self.versions.start(lambda: self.manifest, 0.01, self.count)
 
     def count(self):
@@ -72,12 +76,12 @@ class Stage:
 
 
 @pytest.fixture
-def stage():
+def stage(tmp_path):
     """Return a maker of stages, ready with version 1 of model a; all are stopped afterwards."""
     made = []
 
     def make(**how):
-        made.append(Stage(**how))
+        made.append(Stage(tmp_path, **how))
         wait_until(lambda: made[-1].changes)
         return made[-1]
 
@@ -194,7 +198,7 @@ def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
         seen.append((entry.version, here.live() if entry.version > 1 else []))
         return make_model(entry)
 
-    here = stage(load=load, lacking_room=lambda entry: "host: 0 bytes free")
+    here = stage(load=load, lacking_memory="host: 0 bytes free")
     with caplog.at_level(logging.WARNING, "app.serving.registry"):
         here.show(make_entry("a", 2))
     assert seen == [(1, []), (2, [])]
@@ -207,11 +211,11 @@ def test_the_memory_of_the_old_one_is_given_back_before_the_new_one_is_loaded(st
 
     def load(entry):
         seen.append(f"load {entry.version}")
-        return dataclasses.replace(
-            make_model(entry), close=lambda: seen.append(f"close {entry.version}")
-        )
+        model = make_model(entry)
+        model.engine.close = lambda: seen.append(f"close {entry.version}")
+        return model
 
-    here = stage(load=load, lacking_room=lambda entry: "host: no room")
+    here = stage(load=load, lacking_memory="host: no room")
     here.show(make_entry("a", 2))
     assert seen == ["load 1", "close 1", "load 2"]
 

@@ -105,14 +105,14 @@ BREAKS = {
     "an unknown module": ("import warnings\n", "import warnings, nowhere\n", "nowhere"),
     "an exit": ("import warnings\n", "import warnings\nsys.exit('enough')\n", "enough"),
     "a wrong value": ("timeout = 60", "timeout = 'soon'", "soon"),
-    "recursion": ("adopt_plan(settings)", "(f := lambda: f())()", "RecursionError"),
-    "no memory": ("adopt_plan(settings)", "bytes(1 << 62)", "MemoryError"),
+    "recursion": ("planner.make(settings)", "(f := lambda: f())()", "RecursionError"),
+    "no memory": ("planner.make(settings)", "bytes(1 << 62)", "MemoryError"),
     "a wrong setting": (
         "settings = Settings.from_env(os.environ)",
         "settings = Settings.from_env({'SERVING_DEVICE': 'tpu'})",
         "SERVING_DEVICE='tpu'",
     ),
-    "an unreadable folder": ("adopt_plan(settings)", "os.listdir('/root/nowhere')", "nowhere"),
+    "an unreadable folder": ("planner.make(settings)", "os.listdir('/root/nowhere')", "nowhere"),
     "a hook": (
         "    tell_plan()\n\n\ndef tell_plan",
         "    1 / 0\n\n\ndef tell_plan",
@@ -240,7 +240,7 @@ def test_a_stop_while_the_configuration_is_read_is_not_kept_waiting(tmp_path):
     """As while a new model is measured, which takes minutes."""
     running = Gunicorn(tmp_path)
     sleep = "__import__('subprocess').run(['sleep', '100'])"
-    running.conf.write_text(running.right.replace("adopt_plan(settings)", sleep))
+    running.conf.write_text(running.right.replace("planner.make(settings)", sleep))
     running.hang_up()
     wait_until(lambda: len(running.pids()) == 3)
     running.process.terminate()

@@ -459,7 +459,7 @@ def test_a_second_own_model_beside_the_first_is_served_and_the_default_stays(sca
     manifest = here.look()
     assert sorted(names(manifest)) == ["acorns", "shapes"]
     assert manifest.default == "shapes"
-    assert "answered by shapes (SERVING_MODEL" in manifest.default_told
+    assert "answered by shapes (SERVING_MODEL" in manifest.default_note
     write_sums(add_version(models, 2, name="shapes"))
     assert sorted(entry.key[:2] for entry in here.look().entries) == [("acorns", 1), ("shapes", 2)]
 
@@ -493,7 +493,7 @@ def test_a_removed_default_falls_to_the_next(scanner, models):
     here.look()
     shutil.rmtree(models / "shapes")
     manifest = here.look()
-    assert (names(manifest), manifest.default, manifest.default_told) == (["acorns"], "acorns", "")
+    assert (names(manifest), manifest.default, manifest.default_note) == (["acorns"], "acorns", "")
 
 
 def test_a_model_that_cannot_be_served_is_no_default_while_another_can(scanner, models):

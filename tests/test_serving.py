@@ -34,11 +34,13 @@ from app.serving.traffic import Target
 from tests.helpers import (
     LIGHT_GRADIENTS,
     STREET,
+    StubLoader,
     as_forward,
     encode,
     grey,
     make_entry,
     make_manifest,
+    make_model,
     make_seeing,
     photo_like,
     predict_one,
@@ -53,8 +55,8 @@ def forward(images: list[np.ndarray]) -> np.ndarray:
     return np.tile(np.float32([0.5, 3.0, 1.0]), (len(images), 1))
 
 
-def model(forward=forward) -> Model:
-    return Model("insects", 2, NAMES, "", "cpu", "eager", "fp32", 16, as_forward(forward))
+def model(forward=forward, name="insects", version=2, **rest) -> Model:
+    return make_model(make_entry(name, version), NAMES, as_forward(forward), **rest)
 
 
 @pytest.fixture
@@ -66,9 +68,9 @@ def serve(settings):
         scoreboard = Scoreboard()
         scoreboard.enter(scoreboard.claim())
         manifest = make_manifest(make_entry())
-        server = ModelServer(
-            settings(**rows), scoreboard, read_manifest or (lambda: manifest), load
-        )
+        chosen = settings(**rows)
+        loader = StubLoader(chosen, scoreboard, load)
+        server = ModelServer(chosen, scoreboard, loader, read_manifest or (lambda: manifest))
         server.start()
         started.append(server)
         return server
@@ -94,7 +96,7 @@ def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
         return forward(images)
 
     config = ModelConfig(transform=InputTransform(64, 80), decision=Decision("softmax", top_k=1))
-    server = serve(lambda *_: dataclasses.replace(model(forward_and_see), config=config))
+    server = serve(lambda *_: model(forward_and_see, config=config))
     wait_until(lambda: is_ready(server))
     assert predict_one(server, street()).labels() == ["Bee"]
     assert (seen[0] == decode_image(street(), 10**9, transform=InputTransform(64, 80))).all()
@@ -125,9 +127,7 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
         seen.extend(images)
         return forward(images)
 
-    server = serve(
-        lambda *_: dataclasses.replace(model(forward_and_see), precision=precision), decode=setting
-    )
+    server = serve(lambda *_: model(forward_and_see, precision=precision), decode=setting)
     wait_until(lambda: is_ready(server))
     data = encode(photo_like(1800, 1000), "JPEG")
     predict_one(server, io.BytesIO(data))
@@ -188,7 +188,7 @@ def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serv
                 gate.get()
             return np.zeros((len(images), 3), np.float32)
 
-        return dataclasses.replace(model(answer), version=entry.version, max_batch=1)
+        return model(answer, version=entry.version, max_batch=1)
 
     server = serve(load, read_manifest=lambda: manifest[0], poll_s="0.01")
     wait_until(lambda: is_ready(server))
@@ -211,7 +211,7 @@ def test_the_first_error_of_many_pictures_lets_the_others_go(serve):
         return forward(images)
 
     gate = SimpleQueue()
-    server = serve(lambda *_: dataclasses.replace(model(slow), max_batch=1), max_queue="8")
+    server = serve(lambda *_: model(slow, max_batch=1), max_queue="8")
     wait_until(lambda: is_ready(server))
     pictures = [np.zeros((2, 2, 3), np.uint8) for _ in range(7)]
     with pytest.raises(UnreadableImage):
@@ -280,12 +280,10 @@ def test_a_load_that_hangs_for_good_ends_the_worker(settings):
     gate, scoreboard, deaths = SimpleQueue(), Scoreboard(), []
     scoreboard.enter(scoreboard.claim())
     manifest = make_manifest(make_entry())
+    chosen = settings(load_timeout_s="1")
+    loader = StubLoader(chosen, scoreboard, lambda *_: gate.get())
     server = ModelServer(
-        settings(load_timeout_s="1"),
-        scoreboard,
-        lambda: manifest,
-        lambda *_: gate.get(),
-        lambda: deaths.append(server.state),
+        chosen, scoreboard, loader, lambda: manifest, lambda: deaths.append(server.state)
     )
     server.start()
     wait_until(lambda: deaths, 5)
@@ -299,7 +297,7 @@ def test_a_model_that_failed_is_not_said_to_be_loading(serve):
     def load(_settings, _slot, entry):
         if entry.name == "broken":
             raise BundleError("it is broken")
-        return dataclasses.replace(model(), name=entry.name)
+        return model(name=entry.name)
 
     manifest = make_manifest(make_entry("insects"), make_entry("broken"))
     server = serve(load, lambda: manifest)
@@ -410,9 +408,10 @@ def canary(settings):
     )
 
     def load(settings, slot, entry):
-        return dataclasses.replace(model(), name=entry.name, version=entry.version)
+        return model(name=entry.name, version=entry.version)
 
-    server = ModelServer(settings(), scoreboard, lambda: manifest, load)
+    loader = StubLoader(settings(), scoreboard, load)
+    server = ModelServer(settings(), scoreboard, loader, lambda: manifest)
     server.start()
     wait_until(lambda: is_ready(server))
     yield server
@@ -507,7 +506,7 @@ def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serv
     ],
 )
 def test_a_model_without_heat_maps_says_so_before_it_decodes(serve, engine, told):
-    server = serve(lambda *_: dataclasses.replace(model(), engine=engine))
+    server = serve(lambda *_: model(engine=engine))
     wait_until(lambda: is_ready(server))
     with pytest.raises(NoHeatMap, match=told):
         predict_one(server, io.BytesIO(b"no picture"), heat_maps=STRONGEST)

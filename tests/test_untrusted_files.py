@@ -43,7 +43,7 @@ def make_bundle(folder, names=NAMES, weights=b"weights"):
     return folder
 
 
-def as_nobody(function, *arguments):
+def without_root(function, *arguments):
     """Call a function as a user whom files' modes hold off, which root is not; return its text."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -85,7 +85,7 @@ def look(models, name=""):
 
 
 def test_lost_and_found_is_skipped_with_a_line(closed):
-    served, skipped = as_nobody(look, closed).splitlines()
+    served, skipped = without_root(look, closed).splitlines()
     assert served == "leaves"
     assert "lost+found" in skipped
     assert skipped.endswith("is skipped: Permission denied")
@@ -93,7 +93,7 @@ def test_lost_and_found_is_skipped_with_a_line(closed):
 
 def test_where_one_model_is_named_no_other_folder_is_looked_at(closed):
     make_bundle(closed / "odd\nname")
-    assert as_nobody(look, closed, "leaves") == "leaves"
+    assert without_root(look, closed, "leaves") == "leaves"
 
 
 def test_a_version_that_cannot_be_read_is_refused_with_the_cure(closed):
@@ -104,7 +104,7 @@ def test_a_version_that_cannot_be_read_is_refused_with_the_cure(closed):
             return str(error)
 
     make_bundle(closed / "leaves" / "2").chmod(0)
-    assert "chmod -R a+rX" in as_nobody(refuse, closed / "leaves")
+    assert "chmod -R a+rX" in without_root(refuse, closed / "leaves")
     (closed / "leaves" / "2").chmod(0o700)
 
 
@@ -333,7 +333,7 @@ def test_a_file_that_claims_terabytes_is_not_read(tmp_path):
     os.truncate(folder / "model.pth", 1 << 42)
     bundle = open_bundle(folder, "leaves", 1)
     with pytest.raises(BundleError, match="has 4398046511104 bytes; at most"):
-        bundle.content_hash()
+        bundle.weights_digest()
 
 
 def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path):

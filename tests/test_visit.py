@@ -49,7 +49,7 @@ def test_the_files_are_compressed_on_the_way_and_still_recognised(server):
 
 def test_the_page_says_that_the_demo_knows_pictograms_only(visit):
     guest = visit()
-    expect(guest.find("#knows")).to_contain_text("drawn pictograms")
+    expect(guest.find("#knows")).to_contain_text("emoji drawings")
     expect(guest.find("#knows")).to_contain_text("not photographs")
     guest.find("#classes summary").click()
     expect(guest.find("#classes li")).to_have_count(20)
@@ -65,7 +65,7 @@ def test_the_threshold_starts_at_the_models_own_and_moves_without_another_reques
     expect(guest.find("#answer")).to_have_text("Car, Person, Bus, Bicycle, Motorbike and 15 more")
     guest.move("#detail-threshold-slider", 1)
     expect(guest.find("#answer")).to_have_text("Nothing recognized")
-    guest.page.get_by_role("button", name="Use model default").click()
+    guest.page.get_by_role("button", name="Use default").click()
     assert guest.passing() == answer(server)
     assert guest.predictions() == 1
 

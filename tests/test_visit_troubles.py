@@ -7,33 +7,27 @@ import requests
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.conftest import DEMO
 from tests.helpers import ROOT, STREET, encode, photo_like, png_bomb, wait_until
-from tests.server import Server
 
 MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory):
+def strict(new_server, tiny_models, tmp_path_factory):
     """Return a server with low limits that turns photographs upright, and has two models."""
-    folder, models = tmp_path_factory.mktemp("strict"), tmp_path_factory.mktemp("models")
-    shutil.copytree(DEMO, models / "twin" / "1")
-    folders = {"demo": DEMO.parent, "twin": models / "twin"}
+    models = tmp_path_factory.mktemp("models")
+    shutil.copytree(tiny_models / "demo", models / "twin")
+    folders = {"demo": tiny_models / "demo", "twin": models / "twin"}
     configs = [f"config {{ name: '{name}' base_path: '{path}' }}" for name, path in folders.items()]
     models_file = models / "models.config"
     models_file.write_text(f"model_config_list {{ {' '.join(configs)} }}")
     rows = {"max_body_mb": "1", "max_pixels": "200000", "exif_rotate": "on"}
     # A cache of its own: servers with one cache in common have one manifest.
     rows |= {"models_file": str(models_file), "cache": str(models / "cache")}
-    live = Server(folder, precision="fp32", **rows)
-    live.start()
-    try:
-        live.wait_ready()
-        wait_until(lambda: requests.get(f"{live.url}/v2/models/twin/ready", timeout=60).ok, 90)
-        yield live
-    finally:
-        live.remove()
+    live = new_server(**rows).start().wait_ready()
+    wait_until(lambda: requests.get(f"{live.url}/v2/models/twin/ready", timeout=60).ok, 90)
+    yield live
+    live.remove()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +100,7 @@ def test_among_several_models_one_is_chosen_and_asked_about_every_picture(visit,
     guest = visit(strict.url)
     guest.try_sample("Street")
     expect(guest.find("#by")).to_contain_text("demo, version 1")
-    guest.page.get_by_label("Model", exact=True).select_option("twin")
+    guest.page.get_by_label("Choose a model", exact=True).select_option("twin")
     expect(guest.find("#by")).to_contain_text("twin, version 1")
     line = guest.find("#curl").text_content()
     assert "-F model=twin" in line

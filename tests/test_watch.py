@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from app.commands import watch as program
-from app.commands.watch import MAX_PAUSE_S, follow
+from app.commands.watch import MAX_PAUSE_S, watch
 from app.control.manifest import Manifest, ManifestFile, instance_id, manifest_path
 from app.control.scanner import RepositoryScanner
 from tests.helpers import make_entry, make_manifest
@@ -37,7 +37,7 @@ def run(settings, tmp_path, monkeypatch):
         monkeypatch.setattr(RepositoryScanner, "look", look)
         monkeypatch.setattr(program.time, "sleep", sleep or pauses.append)
         with pytest.raises(Over):
-            follow(chosen)
+            watch(chosen)
         return pauses, ManifestFile().read()
 
     return start

@@ -25,7 +25,7 @@ import torchvision
 from app.commands import measure
 from app.commands.publish import publish
 from app.control import footprint
-from app.control.cleanup import tidy
+from app.control.cleanup import clean_up
 from app.control.footprint import Footprint, MeasureResult
 from app.control.scanner import RepositoryScanner
 from app.engines import conversion
@@ -121,7 +121,7 @@ class Walk:
             assert "holds no" in manifest.failure, manifest.failure
             publish(self.source, models / "leaves", self.settings)
             manifest = RepositoryScanner(self.settings).look()
-        tidy(self.settings, manifest)
+        clean_up(self.settings, manifest)
         (entry,) = manifest.entries
         assert entry.version == 1
         assert find_damage(Path(entry.network)) == ""

@@ -1,6 +1,6 @@
 """Make the reduced precisions of a bundle and measure each against fp32: ``scripts/optimize``.
 
-The report (``precision.json``) lies in the bundle afterwards; the server reads it
+The report (``precision.json``) is written into the bundle, where the server reads it
 (``SERVING_PRECISION``). Takes some minutes on two cores.
 """
 
@@ -43,17 +43,17 @@ from app.settings import Settings, count_cores
 from app.system.gpus import list_gpus
 from app.system.machine import processor
 
-CALIBRATING = 4  # one image in so many calibrates, the others measure
+CALIBRATING = 4  # one image in four is for calibration, the others for measurement
 SPEED_ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Images:
-    """A folder's images, each once and for one purpose: (n, 3, side, side) uint8.
+    """The distinct images of a folder, divided by purpose: (n, 3, side, side) uint8.
 
     Attributes:
-        calibrating: what int8 is calibrated on; decoded as it will be served.
-        exact: what is measured on, decoded as fp32 is served.
+        calibrating: int8's calibration images, decoded as reduced precisions are served.
+        exact: the measured images, decoded as fp32 is served.
         fast: the same images, decoded as reduced precisions are served.
     """
 
@@ -63,14 +63,14 @@ class Images:
 
 
 def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
-    """Convert, quantise, measure; return the report and where it lies.
+    """Convert, quantize and measure; return the report and its path.
 
     Args:
-        settings: which bundle.
-        pictures: folder of pictures of the kind that will come; None takes the bundle's own.
+        settings: name the bundle.
+        pictures: a folder of representative images; None uses the bundle's ``calibration``.
 
     Raises:
-        BundleError: the bundle cannot be served, or there are too few pictures.
+        BundleError: the bundle cannot be served, or there are too few images.
     """
     bundle = find_bundle(settings.models, settings.model)
     artifacts = Artifacts(bundle, settings.cache)
@@ -88,10 +88,16 @@ def optimize(settings: Settings, pictures: Path | None) -> tuple[Report, Path]:
     for engine, precision, device in candidates(artifacts):
         say(f"measuring {precision} on {device}")
         served = images.exact if precision == FP32 else images.fast
-        row = measure(artifacts, (engine, precision, device), served, reference)
+        row = measure_precision(artifacts, (engine, precision, device), served, reference)
         say(f"  {row.objection or 'it agrees'}; {row.images_per_s:.0f} images/s")
         rows.append(row)
-    report = Report(artifacts.weights_hash, len(images.calibrating), len(images.exact), tuple(rows))
+    report = Report(
+        artifacts.weights_digest,
+        bundle.config.digest(),
+        len(images.calibrating),
+        len(images.exact),
+        tuple(rows),
+    )
     return report, artifacts.add_report(report.as_text())
 
 
@@ -99,30 +105,32 @@ def candidates(artifacts: Artifacts) -> list[tuple[str, str, str]]:
     """Return (engine, precision, device) of everything that this machine can run."""
     from app.engines import openvino  # noqa: PLC0415
 
-    usable = openvino.cpu_precisions(artifacts)
-    found = [("openvino", precision, "cpu") for precision, reason in usable.items() if not reason]
+    supported = openvino.cpu_precisions(artifacts)
+    runnable = [
+        ("openvino", precision, "cpu") for precision, reason in supported.items() if not reason
+    ]
     if torch.cuda.is_available():
-        found += [("cuda", precision, "cuda:0") for precision in (FP32, TF32, "fp16")]
+        runnable += [("cuda", precision, "cuda:0") for precision in (FP32, TF32, "fp16")]
     elif list_gpus():
         say(
             "there is a GPU, but torch cannot use it: is its driver too old? only the CPU is measured"
         )
-    return found
+    return runnable
 
 
 def load(artifacts: Artifacts, engine: str, precision: str, device: str = "cpu") -> Engine:
-    """Load an engine with all the cores."""
+    """Load an engine on all cores."""
     batch = default_batch(device)
     return load_engine(Choice(engine, precision, device, count_cores(), batch), artifacts)
 
 
-def measure(
+def measure_precision(
     artifacts: Artifacts,
     candidate: tuple[str, str, str],
     images: np.ndarray,
     reference: np.ndarray,
 ) -> Measurement:
-    """Measure one candidate against the reference's logits."""
+    """Measure one (engine, precision, device) against the reference's logits."""
     engine_name, precision, device = candidate
     engine = load(artifacts, engine_name, precision, device)
     logits = run_engine(engine, images)
@@ -147,7 +155,7 @@ def measure(
 
 
 def measure_speed(engine: Engine, images: np.ndarray) -> float:
-    """Return images per second: the best batch size's median of some rounds."""
+    """Return images per second at the best batch size; the median of several rounds."""
     speeds = []
     for size in (1, 2, 4, default_batch(engine.device)):
         engine.forward(list(images[:size]))
@@ -161,7 +169,7 @@ def measure_speed(engine: Engine, images: np.ndarray) -> float:
 
 
 def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
-    """Return (n, classes) logits, in batches."""
+    """Return (n, classes) logits, computed in batches."""
     batch = default_batch(engine.device)
     starts = range(0, len(images), batch)
     parts = [engine.forward(list(images[start : start + batch])).logits for start in starts]
@@ -169,13 +177,13 @@ def run_engine(engine: Engine, images: np.ndarray) -> np.ndarray:
 
 
 def read_images(folder: Path, settings: Settings, transform: InputTransform) -> Images:
-    """Return a folder's images: some to calibrate on, the others to measure on.
+    """Return a folder's images, divided into calibration and measurement.
 
-    An image's own pixels say what it is for, so it never changes sides, whatever else lies there.
-    Files of the same pixels count once.
+    An image's purpose is chosen by its pixels, so it never changes with the folder's other content. Duplicates
+    count once.
 
     Raises:
-        BundleError: there are too few to measure on; the text says how many are needed.
+        BundleError: there are too few to measure on; the message says how many are needed.
     """
     calibrating, exact, fast = [], [], []
     for pixels, as_served, digest in decode_distinct(folder, settings, transform):
@@ -198,7 +206,7 @@ def read_images(folder: Path, settings: Settings, transform: InputTransform) -> 
 def decode_distinct(
     folder: Path, settings: Settings, transform: InputTransform
 ) -> Iterator[tuple[np.ndarray, np.ndarray, bytes]]:
-    """Yield each image of a folder once: decoded exactly, decoded fast, and a digest of its pixels."""
+    """Yield each distinct image of a folder: decoded exactly, decoded fast, and a digest of its pixels."""
     first: dict[bytes, Path] = {}
     for path in sorted(folder.glob("**/*")) if folder.is_dir() else []:
         if not path.is_file():
@@ -221,13 +229,13 @@ def decode_distinct(
 def decode_file(
     path: Path, settings: Settings, transform: InputTransform, fast: bool
 ) -> np.ndarray:
-    """Return one image as the network takes it. Raises ServingError or OSError."""
+    """Return one image as the network's input. Raises ServingError or OSError."""
     with path.open("rb") as file:
         return decode_image(file, settings.max_pixels, settings.exif_rotate, fast, transform)
 
 
 def main() -> None:
-    """Optimize the bundle that the environment's settings choose, and print the report."""
+    """Optimize the bundle chosen by the environment's settings, and print the report."""
     parser = argparse.ArgumentParser(prog="scripts/optimize", description=__doc__.split("\n")[0])
     parser.add_argument(
         "--pictures", type=Path, help="folder of pictures; default: the model's calibration/"
@@ -242,7 +250,7 @@ def main() -> None:
 
 
 def print_report(report: Report) -> None:
-    """Print a line for each measurement, and what they come to on this machine."""
+    """Print a line for each measurement, and the conclusion."""
     print(
         f"{report.measured:,} images measured, {report.calibrated:,} others calibrated on; shares of the label "
         f"sets that are fp32's, and what is shown of them with {CONFIDENCE * 100:.0f} % confidence"
@@ -266,7 +274,7 @@ def format_row(row: Measurement) -> str:
     shares = (everywhere.share, everywhere.bound, labelled.share, labelled.bound)
     share, shown, of_labelled, shown_of_labelled = map(floor_percent, shares)
     deviations = (row.max_deviation, row.mean_deviation)
-    largest, mean = ("NaN" if each is None else f"{each:.4f}" for each in deviations)
+    largest, mean = ("NaN" if value is None else f"{value:.4f}" for value in deviations)
     worst = row.agreement.worst_class
     return (
         f"{row.device:7}{row.precision:>10}{everywhere.differing:>8,}{share:>9}{shown:>9}{of_labelled:>10}"

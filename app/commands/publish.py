@@ -1,10 +1,10 @@
-"""scripts/publish: check a model and put it in place as the next version, whole or not at all.
+"""scripts/publish: check a model and publish it as the next version, atomically.
 
     scripts/publish SOURCE models/NAME     SOURCE: a folder with weights, class_name.json, perhaps model.json
 
-The version appears under its number by one rename, so a server that follows the folder never sees
-half of it. By then it has been converted, run once, and measured. Only what people make is copied:
-converted networks and precision reports are made anew, because nothing binds theirs to these weights.
+The version appears by one rename, so a server that watches the folder never sees a part of it. By then it has been
+converted, run once, and measured. Only files made by people are copied: converted networks and precision reports
+are made anew, because nothing ties theirs to these weights.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from app.settings import Settings
 from app.system.files import PUBLISHING, draft_folder, remove_leftovers, sync, sync_tree
 
 CALIBRATION = "calibration"
-MAX_IMAGE_BYTES = 1 << 28  # of a picture in calibration/
+MAX_IMAGE_BYTES = 1 << 28  # of an image in calibration/
 FILE_MODE, FOLDER_MODE = 0o644, 0o755  # the server may be another user: in the container it is
 
 
 def publish(source: Path, model: Path, settings: Settings) -> Path:
-    """Check ``source`` and make it the next version of ``model``; return the version's folder.
+    """Check ``source`` and publish it as the next version of ``model``; return the version's folder.
 
     Raises:
         BundleError: it cannot be served; nothing was changed.
@@ -71,28 +71,28 @@ def publish(source: Path, model: Path, settings: Settings) -> Path:
             return version
     except BaseException:
         if is_new:
-            with suppress(OSError):  # somebody else published meanwhile
+            with suppress(OSError):  # another process has published into it
                 model.rmdir()
         raise
 
 
 def check(folder: Path, source: Path, name: str, settings: Settings) -> None:
-    """Serve a copy once. Raises BundleError with the paths of the ``source``."""
+    """Convert and measure a copy. Raises BundleError with the ``source``'s paths."""
     try:
         check_sums(folder)  # the source's own, if it has any
         artifacts = Artifacts(open_bundle(folder, name, 1), settings.cache)
         footprint = find_footprint(settings, artifacts)
     except BundleError as error:
-        told = str(error).replace(str(folder.resolve()), str(source))
-        raise type(error)(told.replace(str(folder), str(source))) from error
+        message = str(error).replace(str(folder.resolve()), str(source))
+        raise type(error)(message.replace(str(folder), str(source))) from error
     say(f"it runs in {footprint.engine}, {footprint.precision}: {footprint.reason}")
 
 
 def copy_bundle(source: Path, folder: Path) -> None:
-    """Copy what a version is made of.
+    """Copy a bundle's own files.
 
     Raises:
-        BundleError: there is no model in the source, or something in it is no regular file.
+        BundleError: the source holds no model, or something else than regular files.
     """
     weights = find_weights(source) if source.is_dir() else None
     if weights is None:
@@ -108,7 +108,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
 
 
 def copy_images(source: Path, folder: Path) -> None:
-    """Copy a folder of pictures, with folders in it. Raises BundleError where there is anything else."""
+    """Copy a folder of images, recursively. Raises BundleError on anything but folders and regular files."""
     if not stat.S_ISDIR(source.lstat().st_mode):
         raise BundleError(f"{source} is no folder; expected one of pictures, and no link")
     make_folder(folder)
@@ -120,12 +120,12 @@ def copy_images(source: Path, folder: Path) -> None:
 
 
 def copy_file(source: Path, target: Path, most_bytes: int) -> None:
-    """Copy one regular file. Raises BundleError where it is a link or anything else."""
+    """Copy one regular file. Raises BundleError on a link or anything else."""
     if source.is_symlink():
         raise BundleError(
             f"{source} is a link, which is not followed: publish a copy made with cp -rL"
         )
-    # Its own folder is its home: a link that takes the file's place meanwhile leads nowhere.
+    # Confined to its own folder: a link that replaces the file meanwhile is refused.
     home = Path(os.path.realpath(source.parent))
     with open_regular(source, most_bytes, home) as file, target.open("xb") as copy:
         shutil.copyfileobj(file, copy)
@@ -139,7 +139,7 @@ def make_folder(folder: Path) -> None:
 
 
 def describe_answer(version: Path, settings: Settings) -> str:
-    """Return which requests a server with these settings answers by a new version, in a sentence."""
+    """Return a sentence about the requests that a server with these settings answers by a new version."""
     model = version.parent.resolve()
     if settings.models_file is None:
         is_bare = model == settings.models.resolve()
@@ -168,7 +168,7 @@ def describe_answer(version: Path, settings: Settings) -> str:
 
 
 def main() -> None:
-    """Publish, as the arguments and the environment say."""
+    """Publish by the arguments and the environment."""
     parser = argparse.ArgumentParser(prog="scripts/publish", description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="folder with weights and class_name.json")
     parser.add_argument("model", type=Path, help="the model's folder, such as models/voc")

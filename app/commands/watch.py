@@ -1,7 +1,7 @@
-"""The program that follows the models folder, beside Gunicorn: ``python -m app.commands.watch``.
+"""The watcher of the models folder, a program beside Gunicorn: ``python -m app.commands.watch``.
 
-It checks, converts and measures what is new, in processes of its own and at low priority, and writes
-the manifest that the workers follow. Without it the server goes on with what it has.
+It checks, converts and measures new versions, in processes of its own and at low priority, and writes
+the manifest that the workers follow. Without it the server continues with its current versions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging.config
 import os
 import time
 
-from app.control.cleanup import tidy
+from app.control.cleanup import clean_up
 from app.control.manifest import Entry, Manifest, ManifestFile
 from app.control.scanner import RepositoryScanner
 from app.logs import logging_config
@@ -20,29 +20,31 @@ NICENESS = (
     10  # a conversion must not take the cores from the workers, nor starve while they are busy
 )
 
-TIDY_S = 3600  # between two looks for derived files that nobody uses
+CLEANUP_S = 3600  # between two removals of unused derived files
 MAX_PAUSE_S = 300
 TROUBLE = "new versions cannot be taken over, what is served goes on; tried again at pauses of up to %d s: %s"
 
 logger = logging.getLogger("follow")
 
 
-def follow(settings: Settings) -> None:
-    """Look again and again, for ever. What goes wrong is logged once; then it is tried at growing pauses."""
+def watch(settings: Settings) -> None:
+    """Scan periodically, for ever. An error is logged once and retried at growing pauses."""
     file = ManifestFile()
-    # Gunicorn's master writes the first one. Here only what comes later is new. What an earlier start left is not
-    # what is served now: its models folder may have been another.
+    # Gunicorn's master writes the first manifest. One that an earlier start left is ignored: its models folder may
+    # have been another.
     while (manifest := file.read_current()) is None:
         time.sleep(settings.poll_s)
     scanner = RepositoryScanner(settings, manifest)
-    tidied, pause, trouble = 0.0, settings.poll_s, ""
+    cleaned_at, pause, trouble = 0.0, settings.poll_s, ""
     while True:
         try:
             manifest = file.read_current() or manifest  # the master may have written another
             manifest = look_once(scanner, file, manifest)
-            if not tidied or time.monotonic() - tidied > TIDY_S:
-                tidied = time.monotonic()  # what it meets must not delay the next looks
-                tidy(settings, manifest)
+            if not cleaned_at or time.monotonic() - cleaned_at > CLEANUP_S:
+                cleaned_at = (
+                    time.monotonic()
+                )  # before: an error in it must not repeat it at every scan
+                clean_up(settings, manifest)
             if trouble:
                 logger.info("new versions are looked for again")
             pause, trouble = settings.poll_s, ""
@@ -55,22 +57,22 @@ def follow(settings: Settings) -> None:
 
 
 def look_once(scanner: RepositoryScanner, file: ManifestFile, before: Manifest) -> Manifest:
-    """Return the manifest as the folders are now, once the workers can know it. Raises OSError."""
-    found = scanner.look()
-    if found != before or file.read() is None:  # somebody has removed it
-        file.write(found)
-        tell_changes(before, found)
-    return found
+    """Return the new manifest, after it was written for the workers. Raises OSError."""
+    manifest = scanner.look()
+    if manifest != before or file.read() is None:  # the file was removed
+        file.write(manifest)
+        log_changes(before, manifest)
+    return manifest
 
 
-def tell_changes(before: Manifest, after: Manifest) -> None:
-    """Log what is new."""
+def log_changes(before: Manifest, after: Manifest) -> None:
+    """Log the differences of two manifests."""
     for entry in after.entries:
         if entry not in before.entries:
-            logger.info("to be served: %s", describe(entry))
+            logger.info("to be served: %s", format_entry(entry))
     for entry in before.entries:
         if entry not in after.entries:
-            logger.info("no longer wanted: %s", describe(entry))
+            logger.info("no longer wanted: %s", format_entry(entry))
     for rejected in after.rejected:
         if rejected not in before.rejected:
             logger.error(
@@ -79,28 +81,28 @@ def tell_changes(before: Manifest, after: Manifest) -> None:
     for sentence in after.skipped:
         if sentence not in before.skipped:
             logger.warning("%s", sentence)
-    if after.default_told != before.default_told:
-        logger.info("%s", after.default_told or f"only {after.default} is served")
+    if after.default_note != before.default_note:
+        logger.info("%s", after.default_note or f"only {after.default} is served")
     if after.problem and after.problem != before.problem:
         logger.error("%s; what is served goes on", after.problem)
 
 
-def describe(entry: Entry) -> str:
-    """Return an entry in words."""
-    how = f"{entry.footprint.engine}, {entry.footprint.precision}"
-    return f"{entry.name}, version {entry.version} ({how}, weights {entry.weights_hash})"
+def format_entry(entry: Entry) -> str:
+    """Return an entry as text."""
+    engine = f"{entry.footprint.engine}, {entry.footprint.precision}"
+    return f"{entry.name}, version {entry.version} ({engine}, weights {entry.weights_digest})"
 
 
 def main() -> None:
-    """Follow, as the environment says."""
+    """Watch by the environment's settings."""
     settings = Settings.from_env(os.environ)
     logging.config.dictConfig(logging_config(settings.log_level))
     if not settings.poll_s:
-        tidy(settings, ManifestFile().read() or Manifest())
+        clean_up(settings, ManifestFile().read() or Manifest())
         logger.info("SERVING_POLL_S=0: new versions are taken over on a reload only")
         return
     os.nice(NICENESS)
-    follow(settings)
+    watch(settings)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The control plane: what is to be served, and where."""
+"""The control plane: the repository of models, the manifest of versions to serve, and the plan of workers."""

@@ -1,13 +1,13 @@
-"""Derived files that nobody uses any more are removed: ``app/commands/watch.py`` looks every hour.
+"""Removal of unused derived files, every hour by ``app/commands/watch.py``.
 
-A server marks what it uses by touching it each time, and its workers hold a lock on the networks that
-they have loaded. What was not used for a day, by any server on the same folders, goes:
+A server touches the files that it uses at each cleanup, and its workers hold a lock on their loaded networks.
+Files unused for a day, by any server on the same folders, are removed:
 
-* in the cache, what belongs to no version that is served;
-* beside a version that is served, what other weights left, and networks that newer ones replaced;
+* in the cache, those of versions that are not served;
+* beside a served version, those of other weights, and networks that newer ones replaced;
 * drafts of killed processes.
 
-What lies beside a version that is not served stays: it is part of that version, and a way back.
+Files beside a version that is not served stay: they are needed for a rollback.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from app.models.artifacts import FORMAT, NETWORK_FOLDER, NETWORKS, Artifacts
 from app.settings import Settings
 from app.system.files import DAY_S, age_s, lock_folder, remove_leftovers
 
-HOME = re.compile(r"[0-9a-f]{16}(-[0-9a-f]{8})?-(\d+)")  # Optimized.homes: weights, card, format
-# In the folders of other releases: since when this one has known them and no longer uses them.
+HOME = re.compile(r"[0-9a-f]{16}-(\d+)")  # Artifacts.homes: network digest, format
+# In the folders of other releases: its mtime is the time of this release's first cleanup.
 MARK = ".unused"
 
 logger = logging.getLogger(__name__)
 
 
-def tidy(settings: Settings, manifest: Manifest) -> None:
-    """Remove derived files that neither this manifest nor anybody else has used for a day."""
+def clean_up(settings: Settings, manifest: Manifest) -> None:
+    """Remove derived files unused for a day, by this manifest or any other server."""
     try:
         in_use = [(entry, entry.open(settings.cache)) for entry in manifest.entries]
     except BundleError as error:
         logger.info("derived files are left as they are until the next manifest: %s", error)
         return
     for entry, artifacts in in_use:
-        tidy_version(entry, artifacts)
+        clean_version(entry, artifacts)
     remove_leftovers(settings.cache)
     used = {home.name for _, artifacts in in_use for home in artifacts.homes}
-    if manifest.entries:  # else it is not known what is in use
+    if manifest.entries:  # else the folders in use are unknown
         remove_unused(folders(settings.cache, HOME), used)
     for entry, artifacts in in_use:
         folder = Path(entry.folder)
@@ -55,35 +55,37 @@ def tidy(settings: Settings, manifest: Manifest) -> None:
             remove_unused(folders(home, NETWORK_FOLDER), names_in_use(artifacts, entry))
 
 
-def tidy_version(entry: Entry, artifacts: Artifacts) -> None:
-    """Mark what a version uses, and remove the drafts beside it."""
+def clean_version(entry: Entry, artifacts: Artifacts) -> None:
+    """Touch the files that a version uses, and remove the drafts beside it."""
     for home in artifacts.homes:
         for path in (home, *(home / name for name in names_in_use(artifacts, entry))):
-            with suppress(OSError):  # it is not there, or cannot be written and so not be removed
+            with suppress(
+                OSError
+            ):  # it does not exist, or is read-only and cannot be removed either
                 os.utime(path)
         remove_leftovers(home)
 
 
 def names_in_use(artifacts: Artifacts, entry: Entry) -> set[str]:
-    """Return the names of the networks that a version uses, or would use after a restart."""
+    """Return the folder names of the networks that a version uses, or would use after a restart."""
     latest = {artifacts.latest_name(kind) for kind in set(NETWORKS.values())}
     return {Path(entry.network).name, *latest} - {""}
 
 
 def folders(home: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """Return the folders in a folder that have such names."""
+    """Return the folders in a folder with matching names."""
     with suppress(OSError):
-        return [each for each in home.iterdir() if pattern.fullmatch(each.name) and is_folder(each)]
+        return [path for path in home.iterdir() if pattern.fullmatch(path.name) and is_folder(path)]
     return []
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether a path is a folder and no link to one."""
+    """Return whether a path is a folder and not a link to one."""
     return path.is_dir() and not path.is_symlink()
 
 
 def remove_unused(candidates: Iterable[Path], used: set[str]) -> None:
-    """Remove the folders that nobody has used for a day."""
+    """Remove the folders that are unused for a day."""
     for folder in candidates:
         if folder.name not in used and is_unused(folder):
             logger.info("removed, not used for a day: %s", folder)
@@ -91,13 +93,15 @@ def remove_unused(candidates: Iterable[Path], used: set[str]) -> None:
 
 
 def is_unused(folder: Path) -> bool:
-    """Tell whether nobody has used a folder for a day; no worker has a network of it loaded."""
+    """Return whether a folder is unused for a day and no worker has loaded a network of it."""
     home = HOME.fullmatch(folder.name)
-    if home and int(home[2]) != FORMAT:
-        mark = folder / MARK  # another release touches nothing: its day begins with the first look
+    if home and int(home[1]) != FORMAT:
+        mark = (
+            folder / MARK
+        )  # another release may touch nothing: its day begins with the first cleanup
         with suppress(OSError):
             mark.touch(exist_ok=False)
-        if not os.path.exists(mark) or age_s(mark) < DAY_S:  # False too where it cannot be told
+        if not os.path.exists(mark) or age_s(mark) < DAY_S:  # a mark that cannot be made keeps it
             return False
     elif age_s(folder) < DAY_S:
         return False

@@ -1,8 +1,8 @@
-"""The file through which workers and follower learn what to serve.
+"""The manifest: the versions that all workers serve, each checked, converted and measured, and its file.
 
-It belongs to one running instance: it lies in the runtime folder beside Gunicorn's socket, not in the
-cache, which several servers may share, and it carries the id of the master that wrote it. So a worker
-never follows another server's manifest, nor one that an earlier start left there.
+The file belongs to one running instance: it lies in the runtime folder beside Gunicorn's socket, not in the
+cache, which several servers may share, and holds the id of the master that wrote it. So a worker never
+follows another server's manifest, nor one of an earlier start.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def manifest_path() -> Path:
     return Settings.from_env(os.environ).run / "manifest.json"
 
 
-FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # before a file's name; not in "and/or"
+FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # of a file's path; not in "and/or"
 
-Key = tuple[str, int, str, str, str, str]  # name, version, weights, engine, precision, network
+# name, version, weights, config, engine, precision, network
+Key = tuple[str, int, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -45,43 +46,51 @@ class Entry:
     Attributes:
         name: the model's name.
         version: its number.
-        folder: where it lies.
-        weights_hash: ``Bundle.content_hash`` of what was checked.
-        footprint: how it runs, and what that needs.
-        network: the folder of the converted network that was checked; empty where it needs none.
+        folder: the version's folder.
+        weights_digest: of the checked weights.
+        footprint: engine, precision and memory of a worker.
+        network: the folder of the checked converted network; empty if the engine needs none.
+        config_digest: of the checked model config.
     """
 
     name: str
     version: int
     folder: str
-    weights_hash: str
+    weights_digest: str
     footprint: Footprint
     network: str = ""
+    config_digest: str = ""
 
     @property
     def key(self) -> Key:
-        """What makes it another thing to serve: a changed file in the same folder does, another network too."""
-        engine, precision = self.footprint.engine, self.footprint.precision
-        network = Path(self.network).name
-        return self.name, self.version, self.weights_hash, engine, precision, network
+        """The identity of a loaded version: changed weights, config, network or precision make another one."""
+        return (
+            self.name,
+            self.version,
+            self.weights_digest,
+            self.config_digest,
+            self.footprint.engine,
+            self.footprint.precision,
+            Path(self.network).name,
+        )
 
     def open(self, cache: Path) -> Artifacts:
-        """Open its files. Raises BundleError, also where its card is another by now."""
+        """Open its files. Raises BundleError, also if the config has changed since the check."""
         bundle = open_bundle(Path(self.folder), self.name, self.version)
-        if not bundle.is_content(self.weights_hash):
+        if bundle.config.digest() != self.config_digest:
             raise BundleError(
                 f"{bundle.folder / CONFIG_FILE} has changed since the version was checked"
             )
-        return Artifacts(bundle, cache, self.weights_hash, Path(self.network).name)
+        return Artifacts(bundle, cache, self.weights_digest, Path(self.network).name)
 
     def is_whole(self) -> bool:
-        """Tell whether its network is still there: a worker that finds it damaged removes it."""
+        """Return whether its network still exists: a worker that finds it damaged removes it."""
         return not self.network or Path(self.network).is_dir()
 
 
 @dataclass(frozen=True)
 class RejectedVersion:
-    """A version that was found and is not served, and why; ``folder`` is where it lies."""
+    """A version that cannot be served, with the reason; ``folder`` is its folder."""
 
     name: str
     version: int
@@ -89,28 +98,28 @@ class RejectedVersion:
     folder: str = ""
 
     def is_whole(self) -> bool:
-        """Tell that it stays as it is: it has no network that could go."""
+        """Return True: it has no network that could be removed."""
         return True
 
     @property
-    def told(self) -> str:
-        """The reason in short and for clients: it names files, but not the folders that they lie in."""
+    def short_reason(self) -> str:
+        """The reason in short, for clients: with the names of files, but without their folders."""
         reason = self.reason.replace(f"{self.folder}/", "") if self.folder else self.reason
         return f"it was refused: {first_line(FOLDERS.sub('', reason))}"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is to be served.
+    """The versions to serve.
 
     Attributes:
-        default: the model that a request means which names none.
+        default: the model of requests that name none.
         entries: the versions.
-        rejected: those that cannot be served.
+        rejected: the versions that cannot be served.
         labels: model → label → version.
         traffic: model → label or version → share of the requests.
-        problem: empty, or what is wrong with the models folder as a whole.
-        skipped: for each folder that was left out, a sentence that says why.
+        problem: a problem of the whole repository, or "".
+        skipped: a message for each folder that was left out.
     """
 
     default: str = ""
@@ -122,8 +131,8 @@ class Manifest:
     skipped: tuple[str, ...] = ()
 
     @property
-    def default_told(self) -> str:
-        """Empty, or where there are several models which is the default, and how to choose another."""
+    def default_note(self) -> str:
+        """If there are several models, a sentence about the default and how to choose another; else ""."""
         names = sorted({entry.name for entry in self.entries})
         if len(names) < 2:
             return ""
@@ -134,18 +143,18 @@ class Manifest:
 
     @property
     def failure(self) -> str:
-        """Empty, or why nothing at all can be served."""
+        """The reason why nothing can be served, or ""."""
         if self.entries:
             return ""
         return self.problem or "; ".join(rejected.reason for rejected in self.rejected)
 
     def as_text(self) -> str:
-        """Return it as JSON."""
+        """Return the manifest as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
     @classmethod
     def from_text(cls, text: str) -> Manifest:
-        """Read ``as_text``. Raises ValueError, TypeError or LookupError on anything else."""
+        """Parse ``as_text``. Raises ValueError, TypeError or LookupError on anything else."""
         content: dict[str, Any] = json.loads(text)
         content["entries"] = tuple(
             Entry(**{**entry, "footprint": Footprint(**entry["footprint"])})
@@ -158,27 +167,26 @@ class Manifest:
 
 @cache
 def instance_id() -> str:
-    """Return this master's id, which begins with its process's; its workers inherit it."""
+    """Return this master's id, with its process's mark as prefix; its workers inherit it."""
     return f"{process_mark(os.getpid())}-{secrets.token_hex(8)}"
 
 
 def process_mark(pid: int) -> str:
-    """Return what tells a process from every other that had or will have its number; empty where it has ended."""
+    """Return an id of a process that is unique across reuse of its PID; "" if it has ended."""
     try:
-        return f"{pid}-{read_stat(pid)[19]}"  # when it started: proc(5) counts it as the 22nd
+        return f"{pid}-{read_stat(pid)[19]}"  # the start time, proc(5)'s field 22
     except (OSError, ValueError, IndexError):
         return ""
 
 
 class ManifestFile:
-    """The manifest's file, as the master, a worker or the follower sees it.
+    """The manifest's file, for the master, a worker or the watcher.
 
     Attributes:
-        instance: whose manifest it is; the follower takes over the id that it finds.
+        instance: the id of the manifest's master; the watcher takes over the id in the file.
     """
 
     def __init__(self, instance: str = "") -> None:
-        """Find it; it need not be there yet. Without an ``instance`` any master's is read."""
         self._path = manifest_path()
         self._own = instance
         self._stat: tuple[int, int] | None = None
@@ -186,15 +194,15 @@ class ManifestFile:
         self.instance = instance
 
     def write(self, manifest: Manifest) -> None:
-        """Replace it, whole or not at all, also when the power fails. Raises OSError."""
+        """Replace the file, atomically, also on a power failure. Raises OSError."""
         if not self._own:
-            self.read()  # a master that started meanwhile has another id
+            self.read()  # another master may have started since
         remove_leftovers(self._path.parent)
         content = {"instance": self.instance, "manifest": manifest.as_text()}
         write_file(self._path, json.dumps(content))
 
     def try_write(self, manifest: Manifest) -> str:
-        """Replace it; return empty, or why that cannot be done. What an earlier start left is removed then."""
+        """Replace the file; on failure remove it, since an earlier start's would be wrong, and return the reason."""
         try:
             self.write(manifest)
         except OSError as error:
@@ -207,7 +215,7 @@ class ManifestFile:
         return ""
 
     def read(self) -> Manifest | None:
-        """Return the manifest; None where there is none that can be read, or it is another instance's.
+        """Return the manifest; None if the file is missing, unreadable or another instance's.
 
         Costs one system call while nothing changes.
         """
@@ -225,7 +233,7 @@ class ManifestFile:
         return self._manifest
 
     def read_current(self) -> Manifest | None:
-        """Return the manifest as ``read``, but only that of a master which runs now, not what an earlier start left."""
+        """Return the manifest like ``read``, but only of a running master, not of an earlier start."""
         manifest = self.read()
         pid = self.instance.partition("-")[0]
         mark = process_mark(int(pid)) if pid.isdecimal() else ""
@@ -233,6 +241,6 @@ class ManifestFile:
 
 
 def last_default() -> str:
-    """Return the default model of the last start in this folder; empty where there was none."""
+    """Return the default model of the last start in this folder, or ""."""
     manifest = ManifestFile().read()
     return manifest.default if manifest else ""

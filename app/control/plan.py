@@ -11,47 +11,20 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from app.control.budgets import decode_budget_bytes, request_budget_bytes
-from app.control.footprint import (
-    CORES_PER_CPU_WORKER,
-    Footprint,
-    default_batch,
-    share_cores,
-)
-from app.control.manifest import Manifest, ManifestFile, instance_id, last_default
+from app.control.footprint import CORES_PER_CPU_WORKER, default_batch, share_cores
+from app.control.manifest import Manifest, last_default
+from app.control.placement import Placement, count_room, count_workers
 from app.control.scanner import RepositoryScanner
-from app.engines.engine import Choice
 from app.errors import BundleError
 from app.settings import Settings, count_cores
-from app.system.files import lock_host
-from app.system.gpus import Gpu, free_on, list_gpus
+from app.system.gpus import Gpu, list_gpus
 from app.system.machine import GIB, read_host_memory
 
 CORES_PER_GPU_WORKER = 2  # one for a worker's Python, one for its decode threads
-MEMORY_POLL_S = 0.2
-# How long a process that has a version on the GPU already waits for memory: what it gave back itself is free at
-# once, and no worker before it is about to leave.
-OWN_MEMORY_WAIT_S = 5
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where one worker runs.
-
-    Attributes:
-        device: ``cpu``, or ``cuda:N`` as the master counts the GPUs.
-        threads: its CPU threads for one forward.
-        gpu: the GPU's UUID, where it has one: the worker's process sees that GPU alone, as ``cuda:0``.
-    """
-
-    device: str
-    threads: int
-    gpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,40 +77,6 @@ def make_plan(settings: Settings, manifest: Manifest, before: Plan | None = None
     return fit_workers(settings, manifest, gpus, before)
 
 
-# The master adopts a plan before it forks; its workers find it here.
-_adopted: Plan | None = None
-
-
-def adopt_plan(settings: Settings) -> Plan:
-    """Look at the models folder, write the manifest, and make the plan that this process and its children follow."""
-    global _adopted  # noqa: PLW0603
-    file, before = ManifestFile(instance_id()), _adopted
-    if before:  # the workers have followed the file since
-        before = replace(before, manifest=file.read() or before.manifest)
-    manifest = RepositoryScanner(
-        settings, before.manifest if before else None, last_default()
-    ).look()
-    trouble = file.try_write(manifest)
-    plan = make_plan(settings, manifest, before)
-    if trouble:
-        plan = replace(plan, warning="; ".join(filter(None, (plan.warning, trouble))))
-    _adopted = replace(plan, is_followed=settings.poll_s > 0)
-    return _adopted
-
-
-def adopted_plan() -> Plan | None:
-    """Return the adopted plan; None where no master made one."""
-    return _adopted
-
-
-def restore_plan(plan: Plan | None) -> None:
-    """Adopt an earlier plan again: its workers go on, and those that replace them serve the same."""
-    global _adopted  # noqa: PLW0603
-    _adopted = plan
-    if plan and not plan.is_followed:
-        ManifestFile(instance_id()).try_write(plan.manifest)
-
-
 def fits_beside(settings: Settings, plan: Plan) -> bool:
     """Return whether memory holds the workers of a plan beside those that run now."""
     beside = make_plan(settings, plan.manifest)
@@ -145,42 +84,10 @@ def fits_beside(settings: Settings, plan: Plan) -> bool:
     return len(beside.placements) == len(plan.placements) and beside.warning in plan.warning
 
 
-def current_plan(settings: Settings) -> Plan:
-    """Return the adopted plan, or make one where no master did."""
-    return _adopted or make_plan(
-        settings, RepositoryScanner(settings, default=last_default()).look()
-    )
-
-
-def planned_workers() -> int:
-    """Return how many workers there are to be; where no master planned them, there is one."""
-    return len(_adopted.placements) if _adopted else 1
-
-
-def follow_manifest(settings: Settings) -> Callable[[], Manifest]:
-    """Return what reads the manifest as it is now: from its file, or as it was last where that cannot be read."""
-    file, last = ManifestFile(instance_id()), None
-
-    def read() -> Manifest:
-        nonlocal last
-        last = file.read() or last or current_plan(settings).manifest
-        return last
-
-    return read
-
-
-def choose_how(settings: Settings, placement: Placement, footprint: Footprint) -> Choice:
-    """Return how a version runs in a seat.
-
-    Raises:
-        BundleError: it was measured on a GPU and the seat is none: Gunicorn has to be reloaded.
-    """
-    if footprint.device == "cuda" and placement.device == "cpu":
-        raise BundleError("it needs a GPU and this worker was started without: reload Gunicorn")
-    on_gpu = "cuda:0" if placement.gpu else placement.device
-    device = on_gpu if footprint.device == "cuda" else "cpu"
-    max_batch = settings.max_batch or default_batch(footprint.device)
-    return Choice(footprint.engine, footprint.precision, device, placement.threads, max_batch)
+def scan_and_plan(settings: Settings) -> Plan:
+    """Scan the models folder and plan the workers; nothing is written but derived files."""
+    manifest = RepositoryScanner(settings, default=last_default()).look()
+    return make_plan(settings, manifest)
 
 
 def usable_gpus(wanted: str) -> list[Gpu]:
@@ -203,8 +110,8 @@ def fit_workers(
         measured = entry.footprint
         lines.append(("model", f"{entry.name}, version {entry.version}"))
         lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
-    if manifest.default_told:
-        lines.append(("default", manifest.default_told))
+    if manifest.default_note:
+        lines.append(("default", manifest.default_note))
     lines += [("skipped", sentence) for sentence in manifest.skipped]
     each, text = worker_need(settings, manifest)
     lines.append(("worker", text))
@@ -223,7 +130,9 @@ def fit_workers(
         rooms.append(room)
         lines.append((f"GPU {gpu.index}", f"{gpu.name}: {text}"))
     by_cores = count_cores() // (CORES_PER_GPU_WORKER if gpus else CORES_PER_CPU_WORKER)
-    lines.append(("cores", f"{count_cores()} cores → {count(max(1, by_cores))} would use them"))
+    lines.append(
+        ("cores", f"{count_cores()} cores → {count_workers(max(1, by_cores))} would use them")
+    )
 
     room = min(host_room, sum(rooms)) if gpus else host_room
     wanted = settings.workers or max(1, len(gpus), by_cores)
@@ -234,9 +143,7 @@ def fit_workers(
     is_tight = room < 1 and not (fits_bare and (any(fitting) or not gpus))
     warning = ""
     if settings.workers and workers < settings.workers:
-        warning = (
-            f"SERVING_WORKERS={settings.workers} does not fit into memory: {count(workers)} started"
-        )
+        warning = f"SERVING_WORKERS={settings.workers} does not fit into memory: {count_workers(workers)} started"
     elif room < 1 and not is_tight:
         warning = "memory holds one worker only with the reserve of SERVING_MEMORY_RESERVE_PERCENT"
     elif is_tight:
@@ -249,9 +156,11 @@ def fit_workers(
         f"{len(list(group))} on {name}" for name, group in itertools.groupby(sorted(devices))
     )
     max_batch = settings.max_batch or default_batch("cuda" if gpus else "cpu")
-    lines.append(("plan", f"{count(workers)}: {on}; {threads} threads, batches up to {max_batch}"))
+    lines.append(
+        ("plan", f"{count_workers(workers)}: {on}; {threads} threads, batches up to {max_batch}")
+    )
     if not manifest.entries:  # nothing was measured: the sums above say nothing
-        lines = [("plan", f"{count(workers)}: {on}; nothing can be served yet")]
+        lines = [("plan", f"{count_workers(workers)}: {on}; nothing can be served yet")]
     uuids = {f"cuda:{gpu.index}": gpu.uuid for gpu in gpus}
     placements = tuple(Placement(device, threads, uuids.get(device, "")) for device in devices)
     return Plan(placements, manifest, tuple(lines), warning, is_tight=is_tight)
@@ -277,72 +186,6 @@ def device_need(manifest: Manifest) -> int:
     return sum(entry.footprint.device_bytes for entry in manifest.entries)
 
 
-def lacking_room(settings: Settings, placement: Placement, footprint: Footprint) -> str:
-    """Return the sum of the first memory that one more version does not fit into, or empty.
-
-    The reserve and the requests' memory stay free.
-    """
-    host = read_host_memory()
-    need = footprint.host_bytes + request_budget_bytes(settings)
-    sums = [("host", count_room(host.free, host.total, need, settings))]
-    if footprint.device != "cpu":
-        on_device = further_need(footprint)
-        sums += [
-            (f"GPU {gpu.index}", count_room(gpu.free, gpu.total, on_device, settings))
-            for gpu in list_gpus()
-            if placement.device == f"cuda:{gpu.index}"
-        ]
-    return next((f"{where}: {text}" for where, (room, text) in sums if not room), "")
-
-
-# Whether this process has loaded onto its GPU: CUDA's context is there then, and stays until the process ends.
-_has_context = False
-
-
-def further_need(footprint: Footprint) -> int:
-    """Return the GPU memory in bytes that one more version takes in this process."""
-    return footprint.device_bytes - (footprint.context_bytes if _has_context else 0)
-
-
-@contextmanager
-def room_on_device(
-    settings: Settings, placement: Placement, footprint: Footprint
-) -> Iterator[None]:
-    """Hold a GPU while a worker loads onto it, once there is room for the version; on the CPU do nothing.
-
-    On a reload the old workers still hold their memory when the new ones start. One process loads at a
-    time, also of another server on this host, or several would count the same free bytes. Waits as long as a
-    load may take, then lets the load try.
-    """
-    global _has_context  # noqa: PLW0603
-    if footprint.device == "cpu":
-        yield
-        return
-    needed = further_need(footprint)
-    wait_s = OWN_MEMORY_WAIT_S if _has_context else settings.load_timeout_s
-    with lock_host(placement.gpu or placement.device, settings.load_timeout_s):
-        until = time.monotonic() + wait_s
-        while placement.gpu and time.monotonic() < until:
-            free = free_on(placement.gpu)
-            if free is None or free >= needed:
-                break
-            time.sleep(MEMORY_POLL_S)
-        _has_context = True
-        yield
-
-
-def count_room(free: int, total: int, each: int, settings: Settings) -> tuple[int, str]:
-    """Return how many workers fit into a memory, and the sum in words. Sizes are bytes."""
-    free = min(free, total)
-    reserve = total * settings.memory_reserve_percent // 100
-    room = max(0, free - reserve) // max(1, each)
-    text = (
-        f"{free / GIB:.1f} of {total / GIB:.1f} GiB free, {each / GIB:.2f} GiB a worker, "
-        f"reserve {settings.memory_reserve_percent} % → {count(room)}"
-    )
-    return room, text
-
-
 def held_on(device: str, before: Plan | None) -> int:
     """Return the bytes that the workers of an earlier plan hold on a GPU."""
     if before is None:
@@ -364,15 +207,10 @@ def deal_out(workers: int, devices: Sequence[str], rooms: Sequence[int]) -> list
     return dealt
 
 
-def count(workers: int) -> str:
-    """Return the number with its noun."""
-    return f"{workers} worker{'' if workers == 1 else 's'}"
-
-
 def main() -> None:
     """Print the plan for the environment's settings, with its reasons."""
     settings = Settings.from_env(os.environ)
-    plan = make_plan(settings, RepositoryScanner(settings, default=last_default()).look())
+    plan = scan_and_plan(settings)
     for what, text in plan.lines:
         print(f"{what:8}{text}")
     if plan.warning:

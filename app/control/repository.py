@@ -161,10 +161,12 @@ def read_repository(settings: Settings) -> Repository:
         BundleError: there is no model, or the models file is invalid.
     """
     if settings.models_file is None:
-        found = find_models(settings.models, settings.model)
+        model_folders = find_models(settings.models, settings.model)
         policy = Policy.from_text(settings.versions)
-        models = [ServedModel(name, folder, policy) for name, folder in found.folders.items()]
-        return Repository(models, bool(settings.model), found.skipped)
+        models = [
+            ServedModel(name, folder, policy) for name, folder in model_folders.folders.items()
+        ]
+        return Repository(models, bool(settings.model), model_folders.skipped)
     models = read_models_file(settings.models_file)
     names = [model.name for model in models]
     if settings.model and settings.model not in names:

@@ -237,7 +237,15 @@ def check_version(
     artifacts = Artifacts(open_bundle(folder, name, version), settings.cache)
     footprint = find_footprint(settings, artifacts, sibling)
     network = serving_network(artifacts, footprint)
-    return Entry(name, version, str(folder.resolve()), artifacts.weights_hash, footprint, network)
+    return Entry(
+        name,
+        version,
+        str(folder.resolve()),
+        artifacts.weights_digest,
+        footprint,
+        network,
+        artifacts.bundle.config.digest(),
+    )
 
 
 def has_sums(folder: Path) -> bool:

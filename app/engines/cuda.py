@@ -1,11 +1,11 @@
 """torch on an NVIDIA GPU: one CUDA graph for each batch size, so that a forward is one native call.
 
-A graph holds everything from the pinned pictures to the pinned logits: both copies, the
-normalisation, the network. Batches are padded up to the next size that has a graph. The features stay
-on the GPU and are copied from there where they are wanted: 100 times as much as the logits.
+A graph covers everything from pinned input to pinned logits: both copies, the normalization, the network.
+Batches are padded to the next captured size. The features stay on the GPU and are copied only on request:
+they are 100 times as large as the logits.
 
-A new version is captured while the one before computes, in the same process on another thread. What the
-process has once (captures, the allocator's cache, torch's switches) is therefore held by one lock.
+A new version is captured while the current one computes, in the same process on another thread. Process-wide
+state (captures, the allocator's cache, torch's switches) is therefore guarded by one lock.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from app.models.bundle import Bundle
 from app.models.precision import FP32, TF32
 
 TYPES = {FP32: torch.float32, TF32: torch.float32, "fp16": torch.float16}
-# The largest deviation of a logit from fp32 on the CPU, for pictures of noise, in parts of the largest logit:
-# the contract in fp32; else what tells a fault (a missing wait, an overflow) from rounding.
+# The largest deviation of a logit from fp32 on the CPU, for images of noise, relative to the largest logit: the
+# contract in fp32; otherwise between rounding and a fault (a missing synchronization, an overflow).
 MAX_DEVIATION = {FP32: 1e-3, TF32: 0.05, "fp16": 0.1}
-NOISE_PICTURES = 4
+NOISE_IMAGES = 4
 TF32_CAPABILITY = (8, 0)  # GPUs before Ampere have none
 WARM_UP_RUNS = (
     3  # before a capture, as torch.cuda.graphs advises: cuDNN chooses its kernels in them
@@ -42,14 +42,14 @@ WARM_UP_RUNS = (
 
 _captures = allocate_lock()  # held while graphs are captured or cached memory is given back
 _open: WeakSet[CudaEngine] = WeakSet()  # the engines of this process that can answer
-_timed: set[tuple[str, int, str, int]] = set()  # networks whose kernels cuDNN has timed here
+_timed: set[tuple[str, int, str, int]] = set()  # networks with kernels timed by cuDNN
 
 
 class CudaEngine:
     """The network on one GPU; batch norms folded into convolutions, channels last.
 
     Attributes:
-        max_batch: the largest batch that has a graph: less than what was asked for where memory is short.
+        max_batch: the largest batch with a graph; smaller than requested if memory is short.
     """
 
     lanes = 1
@@ -58,9 +58,9 @@ class CudaEngine:
         """Build the network and capture its graphs, the largest first: they share its memory.
 
         Raises:
-            BundleError: the weights do not fit, the GPU is not there, or the network answers
-                otherwise there than on the CPU.
-            NoDeviceMemory: a single picture does not fit into the GPU's memory.
+            BundleError: the weights do not fit, there is no such GPU, or the network answers
+                differently than on the CPU.
+            NoDeviceMemory: a single image does not fit into the GPU's memory.
         """
         self.device = device
         self.precision = precision
@@ -73,14 +73,14 @@ class CudaEngine:
         self._network = prepare_network(network, TYPES[precision])
         shape = bundle.config.architecture, bundle.config.transform.side, precision, max_batch
         failure = self._set_up(shape) or self._compare(noise, expected)
-        if failure is not None:  # raised here, where no traceback holds what was allocated
+        if failure is not None:  # raised outside of except: a traceback would hold the memory
             self.close()
             raise failure
         self.max_batch = max(self._graphs)
         _open.add(self)
 
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
-        """Answer one batch; see ``Engine.forward``."""
+        """Run one batch; see ``Engine.forward``."""
         count = len(images)
         with self._lock, translate_cuda_errors(), torch.inference_mode():
             size = next((size for size in sorted(self._graphs) if size >= count), None)
@@ -88,7 +88,7 @@ class CudaEngine:
                 raise OutOfMemory(
                     f"the GPU has no room for a batch of {count}; it has for {self.max_batch}"
                 )
-            torch.cuda.set_device(self.device)  # of this thread, which may be new
+            torch.cuda.set_device(self.device)  # per thread, and this one may be new
             np.stack(images, out=self._pixels_view[:count])
             on_gpu = self._features if with_features else None
             with torch.cuda.stream(self._stream):
@@ -103,11 +103,11 @@ class CudaEngine:
     def forward_in_lane(
         self, lane: int, images: Sequence[np.ndarray], with_features: bool = False
     ) -> Outputs:
-        """Answer one batch; a GPU is one lane."""
+        """Run one batch; a GPU has one lane."""
         return self.forward(images, with_features)
 
     def close(self) -> None:
-        """Give the GPU's memory back; see ``Engine.close``."""
+        """Release the GPU's memory; see ``Engine.close``."""
         with self._lock, _captures:
             _open.discard(self)
             with suppress(RuntimeError):  # a lost GPU has nothing to wait for
@@ -124,10 +124,10 @@ class CudaEngine:
                 torch.cuda.empty_cache()
 
     def _set_up(self, shape: tuple[str, int, str, int]) -> BundleError | None:
-        """Bring the network to the GPU and capture its graphs; return why that failed."""
+        """Move the network to the GPU and capture its graphs; return the failure, if any."""
         try:
-            # cuDNN times its kernels for what is loaded first. Later the version before computes meanwhile, which
-            # would decide by chance: then only what this thread remembers is used.
+            # cuDNN times kernels for the first network only. Later the current version computes meanwhile and
+            # would distort the timing: then only kernels that were timed before are used.
             timing = not _open or shape in _timed
             with _captures, switches(self.precision, timing):
                 torch.cuda.set_device(self.device)
@@ -145,16 +145,16 @@ class CudaEngine:
         return None
 
     def _compare(self, noise: np.ndarray, expected: np.ndarray) -> BundleError | None:
-        """Hold every captured size against the CPU; return what is wrong."""
+        """Compare every captured size with the CPU; return the failure, if any."""
         scale = max(1.0, float(np.abs(expected).max()))
         limit = MAX_DEVIATION[self.precision] * scale
         for size in self._graphs:
-            places = np.arange(size) % len(noise)
+            chosen = np.arange(size) % len(noise)
             try:
-                logits = self.forward(list(noise[places])).logits
+                logits = self.forward(list(noise[chosen])).logits
             except (OutOfMemory, DeviceLost) as error:
                 return BundleError(f"{self.device} cannot be used: {error}")
-            deviation = float(np.abs(logits - expected[places]).max())
+            deviation = float(np.abs(logits - expected[chosen]).max())
             if np.isfinite(expected).all() and not deviation <= limit:  # NaN is too much
                 return BundleError(
                     f"on {self.device} in {self.precision} a batch of {size} answers otherwise than the CPU: "
@@ -163,7 +163,7 @@ class CudaEngine:
         return None
 
     def _gradient(self, features: np.ndarray, label: int) -> np.ndarray:
-        """Return one class's gradient, as ``HeadGradients`` does."""
+        """Return one class's gradient; see ``HeadGradients``."""
         with translate_cuda_errors():
             torch.cuda.set_device(self.device)
             gradient: np.ndarray = self._head(features, label)
@@ -171,7 +171,7 @@ class CudaEngine:
 
     @torch.inference_mode()
     def _capture(self, max_batch: int, side: int) -> None:
-        """Capture a graph for each size; leave out the sizes that memory does not allow, but the smallest."""
+        """Capture a graph for each size that memory allows; raise without room for the smallest."""
         self._warming, self._capturing, self._stream = make_streams(self.device)
         # Blocking: the thread sleeps while it waits. The default spins, a core for each worker.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -181,7 +181,7 @@ class CudaEngine:
         self._features: torch.Tensor | None = None
         with torch.cuda.stream(self._warming):
             _, features = self._network.run(self._pixels[:1].to(self.device))
-            if features is not None:  # the last forward's; it stays on the GPU
+            if features is not None:  # of the last forward; it stays on the GPU
                 shape = max_batch, *features.shape[1:]
                 self._features = features.new_zeros(shape)
                 self._seen = pinned(shape, torch.float32)
@@ -189,10 +189,10 @@ class CudaEngine:
         for size in sorted(batch_sizes(max_batch), reverse=True):
             if not self._capture_one(size, pool) and size == 1:
                 raise torch.OutOfMemoryError("there is no room for a single picture")
-        torch.cuda.synchronize()  # other streams replay what was prepared on this one
+        torch.cuda.synchronize()  # other streams replay these graphs
 
     def _capture_one(self, size: int, pool: Any) -> bool:
-        """Capture the graph of one size; return False where memory does not allow it."""
+        """Capture the graph of one size; return False if memory does not allow it."""
         try:
             with torch.cuda.stream(self._warming):
                 for _ in range(WARM_UP_RUNS):
@@ -204,11 +204,11 @@ class CudaEngine:
                 raise
         else:
             return True
-        torch.cuda.empty_cache()  # here, where no traceback holds what was allocated
+        torch.cuda.empty_cache()  # outside of except: a traceback would hold the memory
         return False
 
     def _run(self, size: int) -> None:
-        """Do what a graph records: pixels to the GPU, logits back, all on the current stream."""
+        """Run the captured operations on the current stream: pixels to the GPU, forward, logits back."""
         pixels = self._pixels[:size].to(self.device, non_blocking=True)
         logits, features = self._network.run(pixels.contiguous(memory_format=torch.channels_last))
         self._logits[:size].copy_(logits, non_blocking=True)
@@ -217,10 +217,10 @@ class CudaEngine:
 
 
 def record(run: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph:
-    """Return a graph of what ``run`` does.
+    """Return a graph of the operations of ``run``.
 
-    An error in another thread's calls to CUDA must not end the capture, nor the capture end those calls: the
-    version that is live goes on computing.
+    The live version keeps computing on another thread: an error in its CUDA calls must not end the capture, nor
+    the capture end those calls.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
@@ -229,17 +229,17 @@ def record(run: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> tor
 
 
 def pinned(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Return zeros in host memory that the GPU can reach by itself."""
+    """Return zeros in page-locked host memory."""
     return torch.zeros(shape, dtype=dtype, pin_memory=True)
 
 
 @cache
 def make_streams(device: str) -> tuple[torch.cuda.Stream, torch.cuda.Stream, torch.cuda.Stream]:
-    """Return a device's three streams: to warm up on, to capture on, and to answer on.
+    """Return a device's three streams: for warm-up, for capture, and for answering.
 
-    All engines of the process share them: cuBLAS keeps a workspace of up to 32 MiB for each stream that it
-    has seen, which no footprint would know. A graph goes on using the workspace of the stream that it was
-    captured on, so nothing may compute there while the version before answers.
+    All engines of the process share them: cuBLAS keeps a workspace of up to 32 MiB for each stream, which would be
+    missing in the footprint. A graph keeps using the workspace of its capture stream, so nothing else may compute
+    there while the current version answers.
     """
     warming, capturing, answering = (torch.cuda.Stream(device) for _ in range(3))  # type: ignore[no-untyped-call]
     return warming, capturing, answering
@@ -247,13 +247,13 @@ def make_streams(device: str) -> tuple[torch.cuda.Stream, torch.cuda.Stream, tor
 
 @contextmanager
 def switches(precision: str, timing: bool) -> Iterator[None]:
-    """Set torch's switches, which the whole process shares, while kernels are chosen: captured graphs keep theirs.
+    """Set torch's process-wide switches while kernels are chosen; captured graphs keep them.
 
     By default torch computes fp32 convolutions in TF32, which has ten bits of fp32's mantissa.
 
     Args:
-        precision: of the network that is captured.
-        timing: cuDNN may choose by timing.
+        precision: of the captured network.
+        timing: whether cuDNN may choose by timing.
     """
     kind = "tf32" if precision == TF32 else "ieee"
     set_fp32(kind)
@@ -266,20 +266,20 @@ def switches(precision: str, timing: bool) -> Iterator[None]:
 
 
 def set_fp32(kind: str) -> None:
-    """Have fp32 computed as ``ieee`` or as ``tf32``."""
+    """Set the computation of fp32 to ``ieee`` or ``tf32``."""
     torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = kind
 
 
 def make_noise(side: int) -> np.ndarray:
-    """Return a few pictures of noise, (n, 3, side, side) uint8."""
-    return np.random.default_rng(0).integers(0, 256, (NOISE_PICTURES, 3, side, side), np.uint8)
+    """Return images of noise, (n, 3, side, side) uint8."""
+    return np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, 3, side, side), np.uint8)
 
 
 def prepare_network(network: PixelNetwork, dtype: torch.dtype) -> PixelNetwork:
-    """Fold the batch norms into the convolutions in fp32, then take the type and the memory format.
+    """Fold the batch norms into the convolutions in fp32, then set the type and the memory format.
 
-    An architecture that torch.fx cannot trace keeps its batch norms: it is slower, and as right.
+    An architecture that torch.fx cannot trace keeps its batch norms: it is slower, and as accurate.
     """
     with suppress(*UNTRACEABLE):
         network.classifier = fuse(network.classifier)
@@ -289,7 +289,7 @@ def prepare_network(network: PixelNetwork, dtype: torch.dtype) -> PixelNetwork:
 
 
 def batch_sizes(max_batch: int) -> list[int]:
-    """Return the sizes that get a graph: powers of two, and three quarters between from 8 on, up to ``max_batch``.
+    """Return the sizes to capture: powers of two, three quarters between from 8 on, and ``max_batch``.
 
     So a batch is padded by at most a half (a third from 8 on), and 64 takes ten graphs.
     """
@@ -299,7 +299,7 @@ def batch_sizes(max_batch: int) -> list[int]:
 
 
 def gpu_precisions() -> dict[str, str]:
-    """Return every precision → empty, or why this GPU cannot compute in it."""
+    """Return every precision → "", or the reason why this GPU cannot compute in it."""
     usable = dict.fromkeys(TYPES, "")
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < TF32_CAPABILITY:
         usable[TF32] = "the GPU has no TF32"

@@ -1,4 +1,4 @@
-"""CUDA's errors, told apart: a smaller batch mends one, only a new process another, and some are nobody's."""
+"""Translation of CUDA's errors: a retry with a smaller batch, a new process, or neither can help."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ALLOC_FAILED = "ALLOC_FAILED"  # CUDNN_STATUS_… and CUBLAS_STATUS_…: plain R
 
 @contextmanager
 def translate_cuda_errors() -> Iterator[None]:
-    """Turn CUDA's errors into ours.
+    """Translate CUDA's errors into the application's.
 
     Raises:
-        OutOfMemory: the GPU has no room at this moment.
+        OutOfMemory: the GPU has no room at this moment; a smaller batch may fit.
         DeviceLost: the GPU cannot be used by this process any more.
-        RuntimeError: what the code within raised, where the GPU is well.
+        RuntimeError: any other error of the block, if the GPU is well.
     """
     try:
         yield
@@ -35,9 +35,9 @@ def translate_cuda_errors() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether the GPU had no room, also where that is what an error came after.
+    """Return whether an error, or one in its context, is a lack of GPU memory.
 
-    A capture that ends early for lack of memory fails once more where it is closed.
+    A capture that runs out of memory raises a second error when it is closed.
     """
     if isinstance(error, torch.OutOfMemoryError):
         return True
@@ -50,10 +50,10 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def find_problem() -> str:
-    """Return what is wrong with the GPU for this process; empty where nothing is.
+    """Return the GPU's problem for this process, or "".
 
-    A failed kernel may have been reported as an error of cuDNN's; CUDA repeats its own for every call. The
-    stream is asked, not the device: that would end a capture under way on another thread.
+    A failed kernel may be reported as an error of cuDNN's; CUDA repeats its own at every call. The
+    stream is synchronized, not the device: that would end a capture under way on another thread.
     """
     try:
         torch.cuda.current_stream().synchronize()

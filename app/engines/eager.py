@@ -1,4 +1,4 @@
-"""torch on the CPU, as it is: the fall-back, and the reference that reduced precisions are measured against."""
+"""torch on the CPU without preparation: the fallback, and the reference for reduced precisions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from app.models.precision import FP32
 
 
 class EagerEngine:
-    """The network as torch runs it without any preparation, in fp32."""
+    """The network in eager torch, in fp32."""
 
     device = "cpu"
     precision = FP32
     lanes = 1
 
     def __init__(self, bundle: Bundle, threads: int, max_batch: int = 4) -> None:
-        """Build the network. Raises BundleError as ``build_network`` does."""
+        """Build the network. Raises BundleError like ``build_network``."""
         torch.set_num_threads(threads)
         self.max_batch = max_batch
         self._network = build_network(bundle)
@@ -30,7 +30,7 @@ class EagerEngine:
 
     @torch.inference_mode()
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
-        """Answer one batch; see ``Engine.forward``. Not one native call: the layers' Python runs in between."""
+        """Run one batch; see ``Engine.forward``. Not one native call: Python runs between the layers."""
         logits, features = self._network.run(torch.from_numpy(np.stack(images)))
         if features is None or not with_features:
             return Outputs(logits.numpy())
@@ -39,11 +39,11 @@ class EagerEngine:
     def forward_in_lane(
         self, lane: int, images: Sequence[np.ndarray], with_features: bool = False
     ) -> Outputs:
-        """Answer one batch; there is one lane only."""
+        """Run one batch; there is one lane only."""
         return self.forward(images, with_features)
 
     def close(self) -> None:
-        """Give the weights back; see ``Engine.close``."""
+        """Release the weights; see ``Engine.close``."""
         self.__dict__.pop("_network", None)
         self.__dict__.pop("gradients", None)
         gc.collect()  # torch.fx's networks are reference cycles

@@ -1,12 +1,12 @@
-"""Where a classifier's last feature map is, and how its logits change with it: what heat maps are made of.
+"""The last feature map of a classifier and the gradients of its logits: the inputs of heat maps.
 
 Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) weighs the channels of the last
-feature map by a logit's gradient. Where the map is averaged over its area and one linear layer makes
-the logits of that, the gradient is the layer's weight whatever the picture shows (Zhou et al. 2016,
-https://arxiv.org/abs/1512.04150): every engine can then give heat maps, and none computes a gradient.
-Elsewhere torch computes it, through the few layers behind the map alone.
+feature map by a logit's gradient. If the map is averaged over its area and followed by one linear layer,
+the gradient is the layer's weight for every image (Zhou et al. 2016,
+https://arxiv.org/abs/1512.04150): every engine can then make heat maps without computing a gradient.
+Otherwise torch computes it, through the few layers after the map only.
 
-The map is found in the network's graph (torch.fx): it is what is pooled last.
+The map is found in the network's graph (torch.fx): it is the input of the last pooling.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch.fx.proxy import TraceError
 
 from app.engines.engine import Gradients
 
-# What torch.fx raises where the network's Python asks for a tensor's values, count or length.
+# torch.fx's errors if the network's Python depends on a tensor's values, count or length.
 UNTRACEABLE = (TraceError, TypeError, RuntimeError)
 
 POOLINGS = {nn.AdaptiveAvgPool2d, nn.functional.adaptive_avg_pool2d, "mean"}
-# Behind the pooling these change no number, in evaluation.
+# After the pooling these change no number, in evaluation mode.
 NEUTRAL = {nn.Dropout, nn.Flatten, nn.Identity, torch.flatten, "flatten"}
 SPATIAL = [2, 3]  # axes of (n, channels, height, width)
 
@@ -37,7 +37,7 @@ class Ending:
     Attributes:
         traced: the whole classifier.
         features: its last feature map.
-        behind: what follows: the map's pooling comes first, the logits come last.
+        behind: the nodes after it, from the pooling to the logits.
     """
 
     traced: GraphModule
@@ -45,14 +45,14 @@ class Ending:
     behind: tuple[Node, ...]
 
     def give_features(self) -> GraphModule:
-        """Return the classifier with two outputs, logits and features; its layers are the same."""
+        """Return the classifier with two outputs, logits and features, and the same layers."""
         (output,) = self.traced.graph.find_nodes(op="output")
         output.args = ((self.behind[-1], self.features),)
         self.traced.recompile()
         return self.traced
 
     def find_weight(self, classes: int) -> torch.Tensor | None:
-        """Return the gradient of every class, (classes, channels), where it is the same for every picture."""
+        """Return the gradient of every class, (classes, channels), or None if it depends on the image."""
         pooling, *layers = self.behind
         if not averages_all(self.traced, pooling):
             return None
@@ -66,7 +66,7 @@ class Ending:
         return self.traced.get_parameter(f"{linear[0].target}.weight").detach()
 
     def cut_head(self) -> GraphModule:
-        """Return what makes logits of features; its layers are the same."""
+        """Return a module from features to logits, with the same layers."""
         graph = Graph()
         copies = {self.features: graph.placeholder("features")}
         for node in self.behind:
@@ -78,7 +78,7 @@ class Ending:
 
 
 def find_ending(classifier: nn.Module) -> Ending | None:
-    """Return how a classifier ends; None where its logits are not made of one pooled feature map alone."""
+    """Return the end of a classifier; None if its logits do not come from one pooled feature map alone."""
     try:
         traced = symbolic_trace(classifier)
     except UNTRACEABLE:
@@ -88,29 +88,29 @@ def find_ending(classifier: nn.Module) -> Ending | None:
     behind: list[Node] = []
     while True:
         behind.insert(0, node)
-        inputs = [each for each in node.all_input_nodes if each.op != "get_attr"]
+        inputs = [source for source in node.all_input_nodes if source.op != "get_attr"]
         if len(inputs) != 1:
             return None
         if is_pooling(traced, node):
-            # Nobody else may use the map: it might be changed in place.
+            # Another user of the map might change it in place.
             is_alone = set(inputs[0].users) <= {node, output}
             return Ending(traced, inputs[0], tuple(behind)) if is_alone else None
         node = inputs[0]
 
 
 def kind(traced: GraphModule, node: Node) -> object:
-    """Return what a node calls: a module's class, a function, or a method's name."""
+    """Return the target of a node's call: a module's class, a function, or a method's name."""
     return type(traced.get_submodule(str(node.target))) if node.op == "call_module" else node.target
 
 
 def is_pooling(traced: GraphModule, node: Node) -> bool:
-    """Tell whether a node averages over areas of a feature map."""
+    """Return whether a node averages over areas of a feature map."""
     called = kind(traced, node)
     return called in POOLINGS and (called != "mean" or bool(node.args[1] == SPATIAL))
 
 
 def averages_all(traced: GraphModule, pooling: Node) -> bool:
-    """Tell whether a pooling averages over the whole area."""
+    """Return whether a pooling averages over the whole area."""
     if pooling.op == "call_method":
         return True
     is_module = pooling.op == "call_module"
@@ -119,15 +119,15 @@ def averages_all(traced: GraphModule, pooling: Node) -> bool:
 
 
 def give_features(classifier: nn.Module) -> nn.Module:
-    """Return a classifier that answers (logits, features); itself where it has no features to give."""
+    """Return a classifier with outputs (logits, features); unchanged if it has no feature map."""
     ending = find_ending(classifier)
     return classifier if ending is None else ending.give_features()
 
 
 def find_gradients(classifier: nn.Module, classes: int) -> Gradients:
-    """Return the gradients of a classifier that gives features; None for another.
+    """Return the gradients of a classifier with a feature map; None for another.
 
-    Those that are computed take the classifier's device and type as they are then.
+    Computed ones use the classifier's current device and type.
     """
     ending = find_ending(classifier)
     if ending is None:
@@ -137,26 +137,25 @@ def find_gradients(classifier: nn.Module, classes: int) -> Gradients:
 
 
 class HeadGradients:
-    """The gradients of a head's logits, computed."""
+    """Gradients computed by torch."""
 
     def __init__(self, head: GraphModule) -> None:
-        """Take the layers behind the last feature map."""
         self._head = head
 
     def __call__(self, features: np.ndarray, label: int) -> np.ndarray:
-        """Return one class's gradient, summed over the map's area; it leaves nothing on the layers.
+        """Return one class's gradient, summed over the map's area; the layers keep no gradient.
 
         Args:
-            features: (channels, height, width) float32, of one picture.
+            features: (channels, height, width) float32, of one image.
             label: the class.
 
         Returns:
             (channels,) float32.
         """
         like = next(self._head.parameters())
-        given = torch.from_numpy(features).to(like.device, like.dtype).unsqueeze(0)
+        leaf = torch.from_numpy(features).to(like.device, like.dtype).unsqueeze(0)
         with torch.enable_grad():
-            logit = self._head(given.requires_grad_())[0, label]
-            (gradient,) = torch.autograd.grad(logit, given)
+            logit = self._head(leaf.requires_grad_())[0, label]
+            (gradient,) = torch.autograd.grad(logit, leaf)
         total: np.ndarray = gradient.float().sum(dim=(0, 2, 3)).cpu().numpy()
         return total

@@ -1,7 +1,7 @@
-"""The network as a torch module, built from a bundle: what every engine starts from.
+"""The network as a torch module built from a bundle: the source of every engine.
 
-It takes pixels as they come from ``images`` and answers logits, so the normalisation is decided in
-this one place and every engine carries it on the device.
+It takes pixels as ``app/processing/images.py`` makes them and returns logits, so the normalization is defined
+in one place and runs on the device.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from app.models.config import DEFAULT, ModelConfig
 
 SPARE_BYTES = 64 << 20  # that a weights file may have beyond its numbers
 
-# These have further outputs for training, whose weights are left out. torchvision's own weights of
-# both want ImageNet's normalisation turned into a mean and deviation of 0.5 (transform_input), which
-# no weights file tells: a card says so instead.
+# These have auxiliary outputs for training, whose weights are skipped. torchvision's own weights of both
+# need a mean and deviation of 0.5 instead of ImageNet's (transform_input), which no weights file
+# records: model.json has to set them.
 AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 
-# First part of tensors' names → which networks have such. RegNets are left out: see find_shapes.
+# First part of tensor names → the architectures with such names. RegNets are left out: see find_shapes.
 FAMILIES = {"layer1": ("resnet", "resnext", "wide_resnet"), "encoder": ("vit_",)}
 OTHERS = (
     "alex",
@@ -52,17 +52,16 @@ OTHERS = (
 
 
 class PixelNetwork(nn.Module):
-    """A classifier that takes pixels: (n, 3, side, side) in 0..255 → (n, classes) logits.
+    """A classifier with pixels as input: (n, 3, side, side) in 0..255 → (n, classes) logits.
 
-    One whose classifier gives it (``gradcam.give_features``) has a second output: the features, (n,
-    channels, height, width).
+    If the classifier has a feature map (``gradcam.give_features``), ``run`` returns it too, (n, channels,
+    height, width).
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
     def __init__(self, classifier: nn.Module, outputs: int, config: ModelConfig = DEFAULT) -> None:
-        """Put the normalisation in front: x / 255, less the mean, over the deviation, as one scale and one shift."""
         super().__init__()
         mean, deviation = torch.tensor(config.mean), torch.tensor(config.deviation)
         self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
@@ -71,17 +70,17 @@ class PixelNetwork(nn.Module):
         self.outputs = outputs
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Answer a batch with logits."""
+        """Return a batch's logits."""
         return self.run(pixels)[0]
 
     def run(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Answer a batch with logits, and features or None; integers are brought to the weights' own type."""
+        """Return a batch's logits, and features or None; integers are converted to the weights' type."""
         images = pixels.to(self.scale.dtype) * self.scale + self.shift
         answer = self.classifier(images)
         return answer if isinstance(answer, tuple) else (answer, None)
 
     def gradients(self) -> Gradients:
-        """Return how its logits change with its features, as it stands now on its device."""
+        """Return the gradients of its logits, on its current device."""
         return find_gradients(self.classifier, self.outputs)
 
 
@@ -89,26 +88,26 @@ def build_network(bundle: Bundle) -> PixelNetwork:
     """Build the network on the CPU in fp32, in evaluation mode, with the bundle's weights.
 
     Raises:
-        BundleError: the weights cannot be read, or do not fit the architecture; or torchvision does
+        BundleError: the weights are unreadable or do not fit the architecture; or torchvision does
             not have it, or not for this input size.
     """
     config = bundle.config
     auxiliary = AUXILIARY.get(config.architecture, ())
     outputs = len(bundle.class_names)
     needed = find_shapes(bundle, outputs)
-    # Room for numbers of 64 bits and for what an optimizer keeps beside them.
+    # Room for 64-bit numbers and an optimizer's state.
     most_bytes = 32 * sum(map(math.prod, needed.values())) + SPARE_BYTES
     with open_weights(bundle.weights, min(most_bytes, MAX_WEIGHTS_BYTES)) as file:
         shapes = {n: shape for n, shape in file.shapes.items() if not n.startswith(auxiliary)}
-        # As many outputs as the weights have: that they fit the class names is checked for every engine
-        # alike (app/engines). Every torchvision classifier ends with the layer that counts the classes.
+        # As many outputs as the weights have: app/engines/loader.py compares them with the class names for
+        # every engine. Every torchvision classifier ends with its class layer.
         last = shapes.get(list(needed)[-1])
         if last and last[0] != outputs and 0 < last[0] <= MAX_CLASSES:
             outputs = last[0]
             needed = find_shapes(bundle, outputs)
         if misfit := describe_misfit(shapes, needed):
             raise BundleError(
-                f"{bundle.weights} does not fit {config.architecture}: {find_cure(bundle, shapes)} ({misfit})"
+                f"{bundle.weights} does not fit {config.architecture}: {find_remedy(bundle, shapes)} ({misfit})"
             )
         weights = file.read(shapes)
     classifier = build_classifier(bundle, outputs)
@@ -120,17 +119,17 @@ def build_network(bundle: Bundle) -> PixelNetwork:
 
 
 def find_shapes(bundle: Bundle, outputs: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that the architecture needs; hardly a tensor takes memory. Raises BundleError."""
+    """Return the shapes of the architecture's tensors, mostly without allocating them. Raises BundleError."""
     try:
         with torch.device("meta"):
             classifier = build_classifier(bundle, outputs)
-    except NotImplementedError:  # RegNets reckon their widths with tensors
+    except NotImplementedError:  # RegNets compute their widths with tensors
         classifier = build_classifier(bundle, outputs)
     return {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
 
 
-def find_cure(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return what to do with weights that are of another network than the card says."""
+def find_remedy(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the remedy for weights of another network than the config's."""
     for architecture in list_similar(shapes):
         other = replace(bundle, config=replace(bundle.config, architecture=architecture))
         with suppress(BundleError):  # it cannot take this input size
@@ -148,7 +147,7 @@ def find_cure(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def list_similar(names: Iterable[str]) -> list[str]:
-    """Return the architectures that a file with these tensors may be of; each takes some 50 ms to compare."""
+    """Return architectures with such tensor names; each takes some 50 ms to compare."""
     firsts = {name.partition(".")[0] for name in names}
     if len(firsts) < 2:
         return []  # no network's
@@ -162,7 +161,7 @@ def list_architectures() -> list[str]:
 
 
 def build_classifier(bundle: Bundle, outputs: int) -> nn.Module:
-    """Build the architecture without its weights. Raises BundleError as ``build_network`` does."""
+    """Build the architecture without its weights. Raises BundleError like ``build_network``."""
     config = bundle.config
     known = list_architectures()
     if config.architecture not in known:
@@ -192,7 +191,7 @@ def versioned(
 ) -> OrderedDict[str, torch.Tensor]:
     """Mark weights as saved by this version of the classifier's class: MNASNet refuses others.
 
-    Its layers are not marked: batch norms of files without a count of batches then load as well.
+    Its layers are not marked: so batch norms from files without batch counts load too.
     """
     marked = OrderedDict(weights)
     marked._metadata = {"": {"version": classifier._version}}  # type: ignore[attr-defined]
@@ -201,18 +200,18 @@ def versioned(
 
 @torch.inference_mode()
 def check_input_size(network: PixelNetwork, bundle: Bundle) -> None:
-    """Run the network's shapes without its numbers, which takes milliseconds. Raises BundleError."""
+    """Run the network's shapes without its numbers, in milliseconds. Raises BundleError."""
     side = bundle.config.transform.side
-    hollow = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+    shapes_only = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
     pixels = torch.empty((1, 3, side, side), dtype=torch.uint8, device="meta")
     try:
-        functional_call(network, hollow, (pixels,))
+        functional_call(network, shapes_only, (pixels,))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise BundleError(describe_size(bundle, error)) from error
 
 
 def describe_size(bundle: Bundle, error: Exception) -> str:
-    """Return why a network cannot take pictures of its card's size."""
+    """Return the reason why a network does not accept its config's input size."""
     return (
         f"{bundle.folder / CONFIG_FILE}: input_size is {bundle.config.transform.side}; "
         f"{bundle.config.architecture} cannot take that: {first_line(error)}"

@@ -1,6 +1,6 @@
-"""OpenVINO on the CPU: twice to five times what eager torch does, in a third of the memory.
+"""OpenVINO on the CPU: two to five times the throughput of eager torch, in a third of the memory.
 
-The network was converted before (``app/engines/conversion.py``); reading and compiling it takes a quarter of
+The network was converted by ``app/engines/conversion.py``; reading and compiling it takes a quarter of
 a second and needs no torch.
 """
 
@@ -11,9 +11,8 @@ from _queue import SimpleQueue  # native: gevent does not patch it
 from collections.abc import Sequence
 from pathlib import Path
 
-# On import OpenVINO reports to its makers by forking a process from whichever thread imports it.
-# Under gevent that child lives on as a copy of the worker, with its listening socket. With None
-# here the import takes its own stub instead.
+# OpenVINO's import sends telemetry by forking a process from the importing thread. Under gevent that child
+# lives on as a copy of the worker, with its listening socket. None here makes the import use its own stub.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import numpy as np  # noqa: E402
@@ -40,24 +39,24 @@ class OpenVinoEngine:
         kind = NETWORKS[precision]
         path = artifacts.find_network(kind)
         if path is None:
-            how = "the next look at the folder" if kind == FP32 else "scripts/optimize"
-            raise BundleError(f"there is no {kind} network for OpenVINO; {how} makes it")
-        self._optimized = artifacts  # holds the network as in use
+            maker = "the next look at the folder" if kind == FP32 else "scripts/optimize"
+            raise BundleError(f"there is no {kind} network for OpenVINO; {maker} makes it")
+        self._artifacts = artifacts  # keeps the network locked
         self.precision = precision
         self.max_batch = max_batch
         self.lanes = threads
-        # Compiled twice: one forward on all the threads, and one on each. The weights are held twice
-        # then, 25 MB in int8 and 100 MB in fp32.
+        # Compiled twice: one forward on all the threads, and one on each. This holds the weights twice,
+        # 25 MB in int8 and 100 MB in fp32.
         together = compile_network(path, precision, streams=1, threads=threads)
         self._together: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         self._together.put(together.create_infer_request())
         apart = compile_network(path, precision, streams=threads, threads=threads)
         self._in_lane = [apart.create_infer_request() for _ in range(threads)]
-        gives_features = len(together.outputs) > 1
-        self.gradients: Gradients = artifacts.read_gradients(kind) if gives_features else None
+        has_features = len(together.outputs) > 1
+        self.gradients: Gradients = artifacts.read_gradients(kind) if has_features else None
 
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
-        """Answer one batch on all the threads; see ``Engine.forward``."""
+        """Run one batch on all the threads; see ``Engine.forward``."""
         request = self._together.get()
         try:
             return run_request(request, images, with_features)
@@ -67,11 +66,11 @@ class OpenVinoEngine:
     def forward_in_lane(
         self, lane: int, images: Sequence[np.ndarray], with_features: bool = False
     ) -> Outputs:
-        """Answer one batch on one thread; see ``Engine.forward_in_lane``."""
+        """Run one batch on one thread; see ``Engine.forward_in_lane``."""
         return run_request(self._in_lane[lane], images, with_features)
 
     def close(self) -> None:
-        """Let go of both compiled networks; see ``Engine.close``."""
+        """Release both compiled networks; see ``Engine.close``."""
         self._in_lane.clear()
         while not self._together.empty():
             self._together.get()
@@ -80,18 +79,18 @@ class OpenVinoEngine:
 def run_request(
     request: openvino.InferRequest, images: Sequence[np.ndarray], with_features: bool
 ) -> Outputs:
-    """Answer one batch; the request is used by one thread at a time."""
-    batch = np.stack(images)  # its own, so that OpenVINO may read it in place
-    # The outputs are OpenVINO's own memory; only what is wanted is copied out of it.
+    """Run one batch; a request is used by one thread at a time."""
+    batch = np.stack(images)  # a copy, so that OpenVINO may read it in place
+    # The outputs are OpenVINO's own memory; only requested ones are copied.
     logits, *features = request.infer({0: batch}, share_inputs=True, share_outputs=True).values()
-    wanted = features if with_features else []
-    return Outputs(logits.copy(), *(each.copy() for each in wanted))
+    requested = features if with_features else []
+    return Outputs(logits.copy(), *(array.copy() for array in requested))
 
 
 def compile_network(
     path: Path, precision: str, streams: int, threads: int
 ) -> openvino.CompiledModel:
-    """Compile a converted network for ``streams`` forwards at once that share ``threads`` threads.
+    """Compile a converted network for ``streams`` concurrent forwards that share ``threads`` threads.
 
     Raises:
         BundleError: OpenVINO cannot read or compile it.
@@ -112,11 +111,11 @@ def compile_network(
 
 
 def save_network(network: openvino.Model, path: Path, side: int) -> list[np.ndarray]:
-    """Write a network, and read back what it answers to noise: logits, and features where it gives them.
+    """Write a network, and return the answers of the written file to ``make_noise``: logits, and features if any.
 
     Raises:
         OSError: it cannot be written; OpenVINO does not say why.
-        BundleError: what was written cannot be read.
+        BundleError: the written file cannot be read.
     """
     try:
         openvino.save_model(network, path, compress_to_fp16=False)
@@ -127,12 +126,12 @@ def save_network(network: openvino.Model, path: Path, side: int) -> list[np.ndar
 
 
 def computing_type() -> str:
-    """Return what a reduced precision computes the rest in: bf16 where the processor has it."""
+    """Return the type of layers that are not quantized: bf16 if the CPU supports it."""
     return "f32" if lacks("bf16") else "bf16"
 
 
-# What a precision needs of an x86 processor to be worth its loss: /proc/cpuinfo has one of these.
-# OpenVINO would run it without, by emulation: bf16 slower than fp32, int8 with sums that saturate.
+# Precision → the x86 instructions of which it needs one (/proc/cpuinfo). Without them OpenVINO emulates it:
+# bf16 slower than fp32, int8 with sums that saturate.
 INSTRUCTIONS = {
     FP32: (),
     "bf16": ("avx512_bf16", "amx_bf16"),
@@ -141,7 +140,7 @@ INSTRUCTIONS = {
 
 
 def lacks(precision: str) -> str:
-    """Return empty where this processor has what a precision needs, else what it lacks."""
+    """Return the instructions that a precision needs and this processor lacks, as text, or ""."""
     needed = INSTRUCTIONS[precision]
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     if not needed or any(flag in flags for flag in needed):
@@ -150,7 +149,7 @@ def lacks(precision: str) -> str:
 
 
 def cpu_precisions(artifacts: Artifacts) -> dict[str, str]:
-    """Return every precision → empty, or why this machine cannot serve it."""
+    """Return every precision → "", or the reason why this machine cannot serve it."""
     usable = {precision: lacks(precision) for precision in NETWORKS}
     if not usable[INT8] and artifacts.find_network(INT8) is None:
         usable[INT8] = "there is no int8 network for these weights; scripts/optimize makes it"

@@ -1,4 +1,4 @@
-"""Why weights cannot be served, in a sentence that names the cure: the mistakes that people make most."""
+"""Messages about weights that cannot be served, each with a remedy for the most frequent mistakes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from app.names import shorten
 
 SAVE = "torch.save(model.state_dict(), 'model.pth')"
 HEAD_BYTES = 256
-TOLD = 3  # names of tensors of each kind
+MAX_NAMES = 3  # of tensors of each kind in a message
 
-TERMINAL = re.compile(r"\x1b\[[0-9;]*m")  # torch's words are bold
+TERMINAL = re.compile(r"\x1b\[[0-9;]*m")  # torch prints in bold
 CLASS = re.compile(r"GLOBAL ([A-Za-z_]\w*\.[\w.]+)")
 
 
 def describe_unreadable(path: Path, error: Exception) -> str:
-    """Return why a file cannot be read as weights, and what to do."""
-    words = TERMINAL.sub("", str(error))
-    told = f"{type(error).__name__}: {first_line(words)}"
-    return f"{path} cannot be read as weights ({find_cause(path, words) or told}); it must hold a state_dict: {SAVE}"
+    """Return the reason why a file cannot be read as weights, and the remedy."""
+    message = TERMINAL.sub("", str(error))
+    original = f"{type(error).__name__}: {first_line(message)}"
+    cause = find_cause(path, message) or original
+    return f"{path} cannot be read as weights ({cause}); it must hold a state_dict: {SAVE}"
 
 
-def find_cause(path: Path, words: str) -> str:
-    """Return what a file is that holds no weights, and how to get them out of it; empty where that is not known."""
+def find_cause(path: Path, message: str) -> str:
+    """Return the kind of a file that holds no weights, and the remedy; "" if it is unknown."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
@@ -34,7 +35,7 @@ def find_cause(path: Path, words: str) -> str:
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return ""
     is_pth = path.suffix == ".pth"
-    pickled = CLASS.search(words) if is_pth and "eights" in words else None
+    pickled = CLASS.search(message) if is_pth and "eights" in message else None
     onnx = head[:1] == b"\x08" and (b"onnx" in head or b"pytorch" in head)
     causes = (
         (not head, "it is empty"),
@@ -51,23 +52,23 @@ def find_cause(path: Path, words: str) -> str:
             f"could run code; where you made it: model = torch.load('{path.name}', weights_only=False)",
         ),
     )
-    return next((cause for is_so, cause in causes if is_so), "")
+    return next((cause for applies, cause in causes if applies), "")
 
 
 def describe_misfit(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+    actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> str:
-    """Return how the shapes of a file differ from those that a network needs; empty where they do not."""
-    missing = [name for name in expected if name not in found and not is_optional(name)]
-    unknown = [name for name in found if name not in expected]
+    """Return the differences between a file's shapes and a network's, or ""."""
+    missing = [name for name in expected if name not in actual and not is_optional(name)]
+    unknown = [name for name in actual if name not in expected]
     other = [
-        f"{shorten(name)} is {found[name]}, expected {expected[name]}"
+        f"{shorten(name)} is {actual[name]}, expected {expected[name]}"
         for name in expected
-        if name in found and not fits(found[name], expected[name])
+        if name in actual and not fits(actual[name], expected[name])
     ]
     parts = [
-        f"{len(names)} {what} ({', '.join(names[:TOLD])}{', …' if len(names) > TOLD else ''})"
-        for names, what in (
+        f"{len(names)} {problem} ({', '.join(names[:MAX_NAMES])}{', …' if len(names) > MAX_NAMES else ''})"
+        for names, problem in (
             (missing, "tensors are missing"),
             ([shorten(name) for name in unknown], "are not known to it"),
             (other, "have another shape"),
@@ -78,22 +79,22 @@ def describe_misfit(
 
 
 def is_optional(name: str) -> bool:
-    """Tell whether a tensor may be missing: older files have no counts of batches, which serving does not need."""
+    """Return whether a tensor may be missing: older files have no batch counts, and serving does not need them."""
     return name.endswith("num_batches_tracked")
 
 
-def fits(found: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Tell whether torch takes one shape for another: the same, or one number for a scalar."""
-    return found == expected or (expected == () and found == (1,))
+def fits(actual: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Return whether torch accepts one shape for another: an equal one, or one number for a scalar."""
+    return actual == expected or (expected == () and actual == (1,))
 
 
 def is_same_network(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+    actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
 ) -> bool:
-    """Tell whether a file's tensors are a network's, whatever the size of its last layer is."""
+    """Return whether a file's tensors are a network's, for any size of the last layer."""
     last = list(expected)[-1].rpartition(".")[0]
 
     def body(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         return {name: () if name.startswith(last) else shape for name, shape in shapes.items()}
 
-    return not describe_misfit(body(found), body(expected))
+    return not describe_misfit(body(actual), body(expected))

@@ -1,7 +1,7 @@
-"""A bundle's weights, read into tensors. Weights never run code, and never take more memory than their network.
+"""A bundle's weights, read into tensors; without running code, and without more memory than the network needs.
 
 ``.pth`` is read with ``weights_only=True``, ``.npz`` with ``allow_pickle=False``; ``.safetensors``
-cannot hold code. Whoever knows the network compares ``shapes`` first: a small file may claim, or unpack
+cannot hold code. Callers compare ``shapes`` with the network first: a small file may claim, or unpack
 to, terabytes.
 """
 
@@ -39,8 +39,10 @@ class Weights:
     """An open weights file.
 
     Attributes:
-        shapes: parameter name → shape, known without having read the numbers of an ``.npz`` or ``.safetensors``.
+        shapes: parameter name → shape, known without reading the numbers of an ``.npz`` or ``.safetensors``.
         originals: parameter name → its name in the file.
+        path: the file.
+        fetch: reads a tensor by its name in the file.
     """
 
     shapes: Mapping[str, Shape]
@@ -49,29 +51,28 @@ class Weights:
     fetch: Callable[[str], torch.Tensor]
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Return these parameters as CPU tensors; floating ones as float32 whatever they were stored as.
+        """Return these parameters as CPU tensors; floating-point ones as float32.
 
         Raises:
             BundleError: the file is damaged.
         """
-        found = {}
-        with faults_told(self.path):
+        tensors = {}
+        with translate_parser_errors(self.path):
             for name in names:
                 tensor = self.fetch(self.originals[name])
-                found[name] = tensor.float() if tensor.is_floating_point() else tensor
-        return found
+                tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
+        return tensors
 
 
 @contextmanager
 def open_weights(path: Path, most_bytes: int, home: Path | None = None) -> Iterator[Weights]:
-    """Open a weights file of any kind, of at most so many bytes; ``home`` as ``open_regular`` has it.
+    """Open a weights file of any kind, of at most ``most_bytes``; ``home`` is ``open_regular``'s.
 
     Raises:
-        BundleError: the file is damaged or holds something else than tensors; the text says how to
-            mend it.
+        BundleError: the file is damaged or holds no plain tensors; the message has the remedy.
     """
     with ExitStack() as stack:
-        with faults_told(path):
+        with translate_parser_errors(path):
             file = stack.enter_context(open_regular(path, most_bytes, home))
             shapes, fetch = READERS[path.suffix](file, stack)
         originals = strip_prefixes(shapes)
@@ -79,14 +80,14 @@ def open_weights(path: Path, most_bytes: int, home: Path | None = None) -> Itera
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a whole weights file of one's own, wherever it lies; raises as ``open_weights`` does."""
+    """Read a whole trusted weights file at any path; raises like ``open_weights``."""
     with open_weights(path, MAX_WEIGHTS_BYTES, Path("/")) as weights:
         return weights.read(weights.shapes)
 
 
 @contextmanager
-def faults_told(path: Path) -> Iterator[None]:
-    """Turn whatever a parser raises on a foreign file into BundleError."""
+def translate_parser_errors(path: Path) -> Iterator[None]:
+    """Translate all errors of a parser into BundleError."""
     try:
         yield
     except BundleError:
@@ -100,15 +101,15 @@ def faults_told(path: Path) -> Iterator[None]:
 
 
 def strip_prefixes(names: Iterable[str]) -> dict[str, str]:
-    """Return name → name in the file, without the prefixes that all of them have."""
-    found = {name: name for name in names}
-    while found and (prefix := next((p for p in PREFIXES if all_start(found, p)), "")):
-        found = {name.removeprefix(prefix): original for name, original in found.items()}
-    return found
+    """Return name → name in the file, without the prefixes common to all names."""
+    originals = {name: name for name in names}
+    while originals and (prefix := next((p for p in PREFIXES if all_start(originals, p)), "")):
+        originals = {name.removeprefix(prefix): old for name, old in originals.items()}
+    return originals
 
 
 def all_start(names: Iterable[str], prefix: str) -> bool:
-    """Tell whether all names start with a prefix and go on after it."""
+    """Return whether all names start with a prefix and continue after it."""
     return all(name.startswith(prefix) and name != prefix for name in names)
 
 
@@ -116,7 +117,7 @@ Opened = tuple[dict[str, Shape], Callable[[str], torch.Tensor]]
 
 
 def open_pth(file: BufferedReader, _stack: ExitStack) -> Opened:
-    """Read torch's own format; takes ``{"state_dict": …}`` too. It holds in memory what the file has in bytes."""
+    """Read torch's format, also ``{"state_dict": …}``. Takes as much memory as the file has bytes."""
     if zipfile.is_zipfile(file):
         check_stored(file)
     file.seek(0)
@@ -130,7 +131,7 @@ def open_pth(file: BufferedReader, _stack: ExitStack) -> Opened:
 
 
 def is_plain(value: object) -> bool:
-    """Tell whether something is an ordinary tensor, in memory."""
+    """Return whether a value is a dense CPU tensor of real numbers."""
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
@@ -141,7 +142,7 @@ def is_plain(value: object) -> bool:
 
 
 def check_stored(file: BufferedReader) -> None:
-    """Raise ValueError where a zip unpacks to more than it has: torch.save never compresses."""
+    """Raise ValueError if a zip is compressed, as torch.save never writes one: it could unpack to any size."""
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
         packed = any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist())
@@ -154,7 +155,7 @@ def open_safetensors(file: BufferedReader, stack: ExitStack) -> Opened:
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     if length > MAX_INDEX_BYTES:
         raise ValueError(f"its index has {length} bytes; at most {MAX_INDEX_BYTES} are read")
-    # The very file that was opened, whatever has its name by now.
+    # By its handle: another file may have its name by now.
     opened = stack.enter_context(safe_open(f"/proc/self/fd/{file.fileno()}", framework="pt"))
     shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     return shapes, opened.get_tensor
@@ -179,7 +180,7 @@ def open_npz(file: BufferedReader, stack: ExitStack) -> Opened:
 
 
 def read_shape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Shape:
-    """Return the shape that an array's header tells. Raises ValueError where it is none of numbers."""
+    """Return the shape in an array's header. Raises ValueError unless it holds plain numbers."""
     with archive.open(member) as content:
         head = io.BytesIO(content.read(MAX_HEADER_BYTES))
     version = np.lib.format.read_magic(head)

@@ -20,7 +20,8 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
-from app.control.plan import Plan, adopted_plan, fits_beside, restore_plan
+from app.control.plan import Plan, fits_beside
+from app.control.planner import planner
 from app.scoreboard import State, scoreboard
 from app.settings import Settings
 
@@ -86,10 +87,10 @@ class Master(Arbiter):
             self._reload_again = True
             self.log.info("the workers of a reload are still loading: the next reload follows")
             return
-        before, self._age = Before(self.app.cfg, adopted_plan()), self.worker_age
+        before, self._age = Before(self.app.cfg, planner.plan), self.worker_age
         try:
             self._read_configuration()
-            settings, plan = Settings.from_env(os.environ), adopted_plan()
+            settings, plan = Settings.from_env(os.environ), planner.plan
             is_room = plan is not None and fits_beside(settings, plan)
         except (Exception, SystemExit, Interrupted) as error:  # noqa: BLE001  (the old workers go on)
             self._go_back_to(before)
@@ -174,17 +175,17 @@ class Master(Arbiter):
 
     def _go_back_to(self, before: Before) -> None:
         """Take over an earlier configuration, whose workers still run."""
-        restore_plan(before.plan)
+        planner.restore(before.plan)
         self.app.cfg = before.config
         self.setup(self.app)
 
     def _current(self) -> list[Any]:
         """Return the workers of this configuration."""
-        return [worker for worker in self.WORKERS.values() if worker.plan is adopted_plan()]
+        return [worker for worker in self.WORKERS.values() if worker.plan is planner.plan]
 
     def _others(self) -> list[Any]:
         """Return the workers of other configurations."""
-        return [worker for worker in self.WORKERS.values() if worker.plan is not adopted_plan()]
+        return [worker for worker in self.WORKERS.values() if worker.plan is not planner.plan]
 
 
 def in_one_line(error: BaseException) -> str:

@@ -1,9 +1,8 @@
-"""How far a network's answers agree with those of another: counted on images, with what follows from the counts.
+"""The agreement of a network's labels with a reference's: counts of images, with confidence bounds.
 
-A share that was counted on some images says little without their number. So each has a one-sided lower
-bound, Clopper and Pearson's ("The use of confidence or fiducial limits illustrated in the case of the
-binomial", Biometrika 26, 1934): the smallest true share under which so good a count would still
-be seen in one of twenty tries.
+A share without its number of images says little. So each share has a one-sided lower bound, Clopper and
+Pearson's ("The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika 26,
+1934): the smallest true share under which so good a count would occur in one of twenty trials.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NEGLIGIBLE = 1e-17  # the share of a sum that a float cannot hold
 
 @dataclass(frozen=True)
 class Count:
-    """On how many images one answer was held against another, and on how many the two differ."""
+    """A number of compared images, and the number of those that differ."""
 
     images: int
     differing: int
@@ -36,7 +35,7 @@ class Count:
 
     @cached_property
     def bound(self) -> float:
-        """The least true share that this count allows, with ``CONFIDENCE``; 0 without images."""
+        """The lower bound of the true share with ``CONFIDENCE``; 0 without images."""
         if self.differing >= self.images:
             return 0.0
         agreeing = self.images - self.differing
@@ -50,13 +49,13 @@ class Count:
         return low
 
     def probability(self, share: float) -> float:
-        """Return how probable so many differing images, or more, are where the true ``share`` agrees."""
+        """Return the probability of at least so many differing images if the true ``share`` agrees."""
         return at_least(self.differing, self.images, 1 - share)
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """The same for one class, on the images where either side names it."""
+    """The count of one class, over the images with its label on either side."""
 
     name: str
     count: Count
@@ -64,14 +63,14 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a network's label sets agree with another's.
+    """The agreement of a network's label sets with the reference's.
 
     Attributes:
-        everywhere: on all images; an image agrees where the two sets of labels are the same.
-        labelled: on the images to which either side gives a label.
-        classes: how many classes there are.
-        classes_seen: those that either side names on any image.
-        worst_class: the one whose count speaks most against it; None where no class was seen.
+        everywhere: over all images; an image agrees if the two label sets are equal.
+        labelled: over the images with a label on either side.
+        classes: the number of classes.
+        classes_seen: the number of classes with a label on any image.
+        worst_class: the class with the least probable count; None if no class was seen.
     """
 
     everywhere: Count
@@ -82,7 +81,7 @@ class Agreement:
 
 
 def at_least(successes: int, trials: int, share: float) -> float:
-    """Return the binomial distribution's probability of so many successes or more; 0 < share < 1.
+    """Return the binomial probability of at least so many successes; 0 < share < 1.
 
     Above the mean each further term is smaller than the one before, so the sum needs few of them.
     """
@@ -103,14 +102,14 @@ def at_least(successes: int, trials: int, share: float) -> float:
     return min(1.0, total)
 
 
-def images_needed(differing: int, wanted: float) -> int:
-    """Return the fewest images that show the ``wanted`` share where so many of them differ."""
+def images_needed(differing: int, required: float) -> int:
+    """Return the fewest images that prove the ``required`` share if so many of them differ."""
     low, high = differing, differing + 1
-    while Count(high, differing).bound < wanted:
+    while Count(high, differing).bound < required:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if Count(middle, differing).bound < wanted:
+        if Count(middle, differing).bound < required:
             low = middle
         else:
             high = middle
@@ -122,18 +121,18 @@ def compare(
     logits: np.ndarray,
     reference: np.ndarray,
     names: Sequence[str],
-    wanted: float,
+    required: float,
 ) -> Agreement:
-    """Hold (n, classes) logits against the reference's, by the label sets that ``decision`` makes of them.
+    """Compare (n, classes) logits with the reference's, by the label sets of ``decision``.
 
-    A logit that is no finite number agrees with nothing: its whole image differs, whichever side has it.
+    An image with a non-finite logit on either side differs.
 
     Args:
-        decision: the model's rule.
-        logits: of the network in question.
-        reference: of the network to agree with.
+        decision: the model's decision.
+        logits: of the network under test.
+        reference: of the reference network.
         names: of the classes, in order.
-        wanted: the share of agreeing images that each class is asked for.
+        required: the share of agreeing images required of each class.
     """
     ours, theirs = decision.passes(logits), decision.passes(reference)
     broken = ~(np.isfinite(logits).all(axis=1) & np.isfinite(reference).all(axis=1))
@@ -145,9 +144,9 @@ def compare(
         ClassCount(name, Count(int(named[:, c].sum()), int(differs[:, c].sum())))
         for c, name in enumerate(names)
     ]
-    seen = [each for each in counts if each.count.images]
+    seen = [row for row in counts if row.count.images]
     worst = min(
-        seen, key=lambda each: (each.count.probability(wanted), each.count.images), default=None
+        seen, key=lambda row: (row.count.probability(required), row.count.images), default=None
     )
     return Agreement(
         Count(len(logits), int(wrong.sum())),

@@ -1,19 +1,18 @@
-"""What was derived from a bundle's weights, kept so that it is made once.
+"""The artifacts of a bundle: files derived from its weights and config, kept so that they are made once.
 
-    models/NAME/VERSION/optimized/HASH/     HASH is the network's: other weights, another folder
-        fp32.json, int8.json                which of the folders beside it is that network now; int8 only
+    models/NAME/VERSION/optimized/DIGEST/   the network digest: of the weights and the config's network part
+        fp32.json, int8.json                pointers to the current networks; int8's is valid only
                                             together with the report that was measured with it
-        fp32-DIGEST/                        the network as OpenVINO reads it
+        fp32-DIGEST/                        a network in OpenVINO's format
             network.xml, network.bin
-            gradients.npy                   how its logits change with its features, where it gives them
-            answers.npy                     what it answers to a few pictures of noise
-            sums.json                       size and SHA-256 of each of these, written last; DIGEST is its own
-        int8-DIGEST/                        the same, quantised by ``scripts/optimize``
-        footprints.json                     what one worker was found to need (``app/control/footprint.py``)
+            gradients.npy                   the constant gradients of its logits, if it has them
+            answers.npy                     its answers to the self-test's images
+            sums.json                       size and SHA-256 of each file, written last; DIGEST is its own
+        int8-DIGEST/                        the same, quantized by ``scripts/optimize``
+        footprints.json                     measured footprints of a worker (``app/control/footprint.py``)
 
-Where the models folder cannot be written (a read-only mount), the same lies under the cache folder.
-All of it may be deleted; what is missing is made again. A network whose parts are not what its
-sums say is removed when it is looked for, so it is missing too.
+If the models folder is read-only, they are kept in the cache folder. All of them may be deleted; missing ones
+are made again. A network that fails its checksums is removed when it is looked up, so it counts as missing.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ from app.models.checksums import (
 from app.models.precision import FP32, INT8, REPORT_FILE, Report, read_report
 from app.system.files import draft_folder, move_folder, try_lock, write_file
 
-FORMAT = 3  # part of the folder's name; raised when the files of an older version no longer fit
-# Which network a precision reads. The ones that are not here read fp32's.
+FORMAT = 3  # part of the folder's name; raised when older files become incompatible
+# Precision → network; the others read the weights themselves and are checked against fp32.
 NETWORKS = {FP32: FP32, "bf16": FP32, INT8: INT8}
 NETWORK_FOLDER = re.compile(r"(fp32|int8)-[0-9a-f]{16}")
 FOOTPRINTS_FILE = "footprints.json"
@@ -57,60 +56,60 @@ logger = logging.getLogger(__name__)
 
 
 class Artifacts:
-    """The derived files of one bundle. Files appear whole or not at all, whoever writes at the same time.
+    """The artifacts of one bundle. Files appear whole or not at all, with any number of concurrent writers.
 
     Attributes:
-        bundle: whose files they are.
-        weights_hash: the bundle's content hash.
-        homes: the folder beside the model and, where that cannot be written, the one in the cache.
+        bundle: the bundle.
+        weights_digest: the bundle's weights digest.
+        homes: the folder beside the model, and the fallback in the cache.
     """
 
     def __init__(
-        self, bundle: Bundle, cache: Path, weights_hash: str = "", network: str = ""
+        self, bundle: Bundle, cache: Path, weights_digest: str = "", network: str = ""
     ) -> None:
-        """Find the folders; ``cache`` is the second choice.
+        """Locate the folders.
 
         Args:
-            bundle: whose files they are.
-            cache: the folder to use where the bundle's cannot be written.
-            weights_hash: the bundle's content hash where it is known; it takes reading the weights.
-            network: the name of the network's folder that must be used; empty takes the latest.
+            bundle: the bundle.
+            cache: the fallback if the bundle's folder is read-only.
+            weights_digest: the bundle's, if known; computing it reads the weights.
+            network: the folder name of the network to use; empty uses the latest.
 
         Raises:
             BundleError: the weights cannot be read.
         """
         self.bundle = bundle
-        self.weights_hash = weights_hash or bundle.content_hash()
-        # Another crop or decision is another thing to serve and to measure, but the same network.
-        key = f"{self.weights_hash.removesuffix(bundle.config.rule_suffix())}-{FORMAT}"
+        self.weights_digest = weights_digest or bundle.weights_digest()
+        key = f"{bundle.config.network_digest(self.weights_digest)}-{FORMAT}"
         self.homes = (bundle.folder / "optimized" / key, cache / key)
         self._chosen = {network.partition("-")[0]: network} if network else {}
-        self._sound: dict[
-            Path, int
-        ] = {}  # networks that were checked, each with the folder held open
+        self._sound: dict[Path, int] = {}  # verified networks → handle of the locked folder
 
     def __del__(self) -> None:
-        """Release the folders."""
+        """Release the lock on the networks."""
         for handle in getattr(self, "_sound", {}).values():
             os.close(handle)
 
     def check_weights(self) -> None:
-        """Compare the weights with what was checked, for an engine that has just read them.
+        """Verify the weights after an engine has read them.
 
         Raises:
-            BundleError: they are others by now: another worker's answers would not be this one's.
+            BundleError: they have changed since the check: workers would answer differently.
         """
-        if self.bundle.content_hash() != self.weights_hash:
+        if self.bundle.weights_digest() != self.weights_digest:
             raise BundleError(
                 f"{self.bundle.weights} has changed since the version was checked; "
                 "it is loaded once the changed file was checked"
             )
 
     def find_network(self, kind: str) -> Path | None:
-        """Return the OpenVINO network (its .xml) ``fp32`` or ``int8``, or None.
+        """Return the path of an OpenVINO network's .xml, or None.
 
-        Its parts are read once and compared with their sums; one that is damaged is removed. It is
-        held as in use (``app/control/cleanup.py``) as long as this object lives.
+        Its files are verified once; a damaged network is removed. It stays locked against removal
+        (``app/control/cleanup.py``) during the lifetime of this object.
+
+        Args:
+            kind: ``fp32`` or ``int8``.
         """
         for home in self.homes:
             name = self._read_name(home, kind)
@@ -119,12 +118,12 @@ class Artifacts:
         return None
 
     def latest_name(self, kind: str) -> str:
-        """Return the name of the network that whoever starts now would use; nothing is checked."""
+        """Return the folder name of the network that a new process would use, unverified; or ""."""
         names = (str(read_pointer(home, kind).get("network", "")) for home in self.homes)
         return next(filter(None, names), "")
 
     def name_network(self, kind: str) -> str:
-        """Return the name of a network's folder, which tells it from every other; empty where there is none."""
+        """Return the folder name of a verified network, which holds its digest; or ""."""
         network = self.find_network(kind)
         return network.parent.name if network else ""
 
@@ -134,16 +133,16 @@ class Artifacts:
         save: Callable[[Path], np.ndarray],
         gradients: np.ndarray | None = None,
     ) -> Path:
-        """Keep a network. This object uses it at once, others use int8 only once ``add_report`` has told of it.
+        """Write a network. This object uses it at once; others use int8 only after ``add_report``.
 
         Args:
             kind: ``fp32`` or ``int8``.
-            save: writes NAME.xml and NAME.bin to the path that it is given, and returns what the
-                network answers to ``noise.make_noise``.
-            gradients: its constant gradients, (classes, channels) float32; None takes those of fp32.
+            save: writes NAME.xml and NAME.bin at the given path and returns the network's answers to
+                ``self_test.make_noise``.
+            gradients: its constant gradients, (classes, channels) float32; None copies fp32's.
 
         Raises:
-            BundleError: there is nowhere to write it.
+            BundleError: no folder is writable.
         """
         if gradients is None:
             gradients = self.read_gradients()
@@ -167,27 +166,27 @@ class Artifacts:
         return path
 
     def read_gradients(self, kind: str = FP32) -> np.ndarray | None:
-        """Return a network's constant gradients, or None."""
+        """Return a network's constant gradients, (classes, channels) float32, or None."""
         return self._read_array(kind, GRADIENTS_FILE)
 
     def read_answers(self, kind: str = FP32) -> np.ndarray | None:
-        """Return what a network answered to pictures of noise when it was made, or None."""
+        """Return a network's recorded self-test answers, (n, classes) float32, or None."""
         return self._read_array(kind, ANSWERS_FILE)
 
     def report_path(self) -> Path:
-        """Return where the precision report lies, or would lie: in the bundle, or in the cache."""
+        """Return the path of the precision report, existing or not: in the bundle or in the cache."""
         cached = self.homes[1] / REPORT_FILE
         return cached if os.path.exists(cached) else self.bundle.folder / REPORT_FILE
 
     def read_report(self) -> Report | None:
         """Return the precision report; see ``precision.read_report``."""
-        return read_report(self.report_path(), self.weights_hash, self.find_network(INT8))
+        config = self.bundle.config.digest()
+        return read_report(self.report_path(), self.weights_digest, config, self.find_network(INT8))
 
     def add_report(self, text: str) -> Path:
-        """Keep the precision report: in the bundle, or in the cache where the bundle cannot be written.
+        """Write the precision report, into the cache if the bundle is read-only, and activate its int8 network.
 
-        An int8 network that was added before is what it was measured with. Who is killed in between
-        leaves one that does not go with the report, so nobody serves it.
+        If the process is killed in between, the pointer names another report and int8 is not served.
         """
         cached = self.homes[1] / REPORT_FILE
         network = self.find_network(INT8)
@@ -202,24 +201,23 @@ class Artifacts:
             path = cached if home == self.homes[1] else self.bundle.folder / REPORT_FILE
             write_file(path, text)
             if path != cached and os.path.exists(cached):
-                cached.unlink()  # an older one, which would go first
+                cached.unlink()  # an older one, which would take precedence
             return path
 
         return self._keep("the report", write)
 
     def read_footprints(self) -> dict[str, Any]:
-        """Return the measured footprints by their key; nothing where there are none or they cannot be read."""
-        # Both: beside a model that cannot be written by now lie those of earlier days.
+        """Return the kept footprints by key; empty if there are none or they are unreadable."""
+        # Both: a model folder that has become read-only may hold older ones.
         beside, cached = (read_hint(home / FOOTPRINTS_FILE) for home in self.homes)
         return beside | cached
 
     def add_footprint(self, key: str, footprint: dict[str, Any]) -> None:
-        """Keep a measured footprint. Raises BundleError where there is nowhere to write it."""
+        """Keep a measured footprint. Raises BundleError if no folder is writable."""
         text = json.dumps(self.read_footprints() | {key: footprint}, indent=1)
         self._keep("the footprint", lambda home: write_file(home / FOOTPRINTS_FILE, text))
 
     def _read_name(self, home: Path, kind: str) -> str:
-        """Return the name of a network's folder, or empty."""
         if kind in self._chosen:
             return self._chosen[kind]
         latest = read_pointer(home, kind)
@@ -227,24 +225,23 @@ class Artifacts:
         return str(latest.get("network", "")) if is_measured else ""
 
     def _report_digest(self) -> str:
-        """Return what tells the precision report from every other; empty where there is none."""
         try:
             return take_digest(read_small(self.report_path()))
         except (OSError, ValueError):
             return ""
 
     def _is_sound(self, folder: Path) -> bool:
-        """Tell whether a network's parts are what its sums say; remove one that is damaged."""
+        """Verify a network's checksums, lock its folder, and remove it if it is damaged."""
         if folder in self._sound:
             return folder.is_dir()
         try:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
-            return False  # it is gone
+            return False
         if damage := find_damage(folder):
             os.close(handle)
             shutil.rmtree(folder, ignore_errors=True)
-            # What cannot be removed is found again and again.
+            # A folder that cannot be removed is found at every lookup.
             warn = warn_once if folder.exists() else logging.Logger.warning
             warn(logger, f"{folder} is damaged and is made again: {damage}")
             return False
@@ -260,8 +257,8 @@ class Artifacts:
         array: np.ndarray = np.load(path)
         return array
 
-    def _keep(self, what: str, write: Callable[[Path], T]) -> T:
-        """Have something written into the first home that can be. Raises PassingFailure where none can."""
+    def _keep(self, name: str, write: Callable[[Path], T]) -> T:
+        """Call ``write`` with the first writable home. Raises PassingFailure if there is none."""
         problems = []
         for home in self.homes:
             try:
@@ -269,12 +266,12 @@ class Artifacts:
             except OSError as error:
                 problems.append(f"{home}: {error.strerror or error}")
         raise PassingFailure(
-            f"{what} cannot be written ({'; '.join(problems)}); set SERVING_CACHE to a folder that can"
+            f"{name} cannot be written ({'; '.join(problems)}); set SERVING_CACHE to a folder that can"
         )
 
 
 def read_pointer(home: Path, kind: str) -> dict[str, Any]:
-    """Return which network a kind is in a home; nothing where no network can have such a name."""
+    """Return a pointer's content; empty if it names no valid network folder."""
     latest = read_hint(home / f"{kind}.json")
     name = str(latest.get("network", ""))
     return latest if NETWORK_FOLDER.fullmatch(name) and name.startswith(f"{kind}-") else {}

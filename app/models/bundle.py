@@ -1,15 +1,15 @@
-"""A model on disk: a folder with weights and class names, read and checked before anything is served from it.
+"""The bundle: a model version on disk, its weights and class names validated before it is served.
 
     models/NAME/VERSION/     or a bare folder, which is version 1
         model.pth            a ``state_dict``, the last layer sized by the class count;
                              or model.safetensors, or model.npz
         class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}
-        model.json           optional: a description, measured scores, and what is not a ResNet-50
-                             with many labels (``app/models/config.py``)
-    calibration/         optional: pictures of the kind that will come, for ``scripts/optimize``
-    SHA256SUMS           optional: as sha256sum writes it; what it names must be as it says
-    precision.json       written by ``scripts/optimize``: how far each precision was found to agree
-    optimized/           what was derived from the weights (``app/models/artifacts.py``); may be deleted
+        model.json           optional: the model config, a description and measured scores
+                             (``app/models/config.py``)
+        calibration/         optional: representative images, for ``scripts/optimize``
+        SHA256SUMS           optional: in sha256sum's format; verified
+        precision.json       written by ``scripts/optimize``: the measured agreement of each precision
+        optimized/           artifacts (``app/models/artifacts.py``); may be deleted
 
 Nothing here needs torch: ``app/engines/weights.py`` reads the tensors.
 """
@@ -37,26 +37,26 @@ from app.names import shorten, text_problem
 
 SUMS_FILE = "SHA256SUMS"
 CONFIG_FILE = "model.json"
-SUMMED = (*WEIGHT_FILES, CLASS_FILE, CONFIG_FILE)  # what SHA256SUMS can name
+SUMMED = (*WEIGHT_FILES, CLASS_FILE, CONFIG_FILE)  # the files that SHA256SUMS can name
 HASH_DIGITS = 16
 MAX_CLASSES = 100_000
 MAX_WEIGHTS_BYTES = 8 << 30  # torchvision's largest classifier, in 64 bits, takes 5.2 GB
 MAX_SUMS_BYTES = 1 << 16
-INDEX_CURE = "write {str(i): name for name, i in class_to_idx.items()}"
-CLASSES_CURE = "write {str(i): name for i, name in enumerate(names)}"
+INDEX_HINT = "write {str(i): name for name, i in class_to_idx.items()}"
+CLASSES_HINT = "write {str(i): name for i, name in enumerate(names)}"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model folder whose names were checked; ``app/engines/weights.py`` reads its weights.
+    """A validated model folder; ``app/engines/weights.py`` reads its weights.
 
     Attributes:
-        name: the model's name, a folder's name.
+        name: the model's name, a folder name.
         version: 1 or higher.
         weights: the weights file.
         class_names: one for each output of the network, in order.
-        description: what the model knows, in a sentence; may be empty.
-        config: how the weights are to be used.
+        description: a text for users; may be empty.
+        config: the model config.
     """
 
     name: str
@@ -71,46 +71,34 @@ class Bundle:
         """The version's folder."""
         return self.weights.parent
 
-    def is_content(self, content_hash: str) -> bool:
-        """Tell whether an earlier ``content_hash`` was taken with this card; the weights are not read."""
-        return content_hash[HASH_DIGITS:] == self.config.suffix()
-
-    def content_hash(self) -> str:
-        """Return what tells this model's answers from all others'.
-
-        That is ``HASH_DIGITS`` hexadecimal digits of the weights' SHA-256 and, where the card is not
-        the default, what tells it apart (``Card.suffix``).
-
-        Raises:
-            BundleError: the file cannot be read.
-        """
-        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS] + self.config.suffix()
+    def weights_digest(self) -> str:
+        """Return ``HASH_DIGITS`` hexadecimal digits of the weights' SHA-256. Raises BundleError."""
+        return take_sum(self.weights, MAX_WEIGHTS_BYTES)[:HASH_DIGITS]
 
 
 def find_bundle(models: Path, name: str = "") -> Bundle:
-    """Open the highest version of the only model, or of the one called ``name``.
+    """Open the highest version of the only model, or of the model ``name``.
 
     Raises:
-        BundleError: there is none, or more than one to choose from; the text names the folder.
+        BundleError: there is no such model, or more than one; the message names the folder.
     """
-    found = find_models(models, name).folders
-    if len(found) > 1:
-        raise BundleError(f"{models} holds {', '.join(found)}: set SERVING_MODEL to one of them")
-    ((chosen, folder),) = found.items()
+    folders = find_models(models, name).folders
+    if len(folders) > 1:
+        raise BundleError(f"{models} holds {', '.join(folders)}: set SERVING_MODEL to one of them")
+    ((chosen, folder),) = folders.items()
     version, folder = max(versions_of(folder).items())
     return open_bundle(folder, chosen, version)
 
 
 def put_in_place(folder: Path, model: Path) -> Path:
-    """Rename a finished folder to the model's next version, and return it: it is there whole or not at all.
+    """Rename a finished folder to the model's next version number, atomically, and return its path.
 
     Args:
-        folder: on the same disk as ``model``.
+        folder: on the same file system as ``model``.
         model: the model's folder.
     """
     while True:
-        # After every number that is taken, whatever it holds: a version once seen must not come back
-        # as another.
+        # Higher than every existing number, valid or not: a version number must never be reused.
         taken = [int(child.name) for child in model.iterdir() if is_version(child.name)]
         version = model / str(max([*taken, *versions_of(model)], default=0) + 1)
         if not is_version(version.name):
@@ -119,14 +107,14 @@ def put_in_place(folder: Path, model: Path) -> Path:
             return folder.rename(version)
         except OSError:
             if not version.exists():
-                raise  # else somebody published meanwhile
+                raise  # else another process has published this number
 
 
 def open_bundle(folder: Path, name: str, version: int) -> Bundle:
-    """Read everything but the weights.
+    """Read and validate everything but the weights.
 
     Raises:
-        BundleError: a file is missing or not as expected; the text names it.
+        BundleError: a file is missing or invalid; the message names it.
     """
     if is_closed(folder):
         raise BundleError(f"{folder} cannot be read by user {os.getuid()}: chmod -R a+rX {folder}")
@@ -145,10 +133,10 @@ def open_bundle(folder: Path, name: str, version: int) -> Bundle:
 
 
 def check_sums(folder: Path) -> None:
-    """Compare the files with ``SHA256SUMS``, where there is one: a copy may have broken off, a disk may rot.
+    """Verify ``SHA256SUMS``, if present, against truncated copies and disk corruption.
 
     Raises:
-        BundleError: a file is missing or is another one, or none that a model has; the text names it.
+        BundleError: a file is missing or differs, or is not a bundle's file; the message names it.
     """
     sums = folder / SUMS_FILE
     if not os.path.lexists(sums):
@@ -157,7 +145,7 @@ def check_sums(folder: Path) -> None:
         if not line.strip():
             continue
         expected, _, name = line.partition(" ")
-        name = name[1:]  # after the second blank, or sha256sum's mark of a binary file
+        name = name[1:]  # without sha256sum's second blank or its mark of a binary file
         if name not in SUMMED:
             raise BundleError(
                 f"{sums} names {shorten(name)}; it can name only {', '.join(SUMMED)}: remove that line"
@@ -167,7 +155,7 @@ def check_sums(folder: Path) -> None:
 
 
 def write_sums(folder: Path) -> None:
-    """Write ``SHA256SUMS`` over the files that a version is made of; what is derived or added later stays out."""
+    """Write ``SHA256SUMS`` of the weights, the class names and the config; derived files are not included."""
     lines = [
         f"{take_sum(folder / name, MAX_WEIGHTS_BYTES)}  {name}\n"
         for name in SUMMED
@@ -177,25 +165,25 @@ def write_sums(folder: Path) -> None:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read ``{"0": "Aeroplane", …}``: one name for each number from 0 on.
+    """Read ``{"0": "Aeroplane", …}``: one name for each index from 0 on.
 
     Raises:
-        BundleError: a number is missing, there are too many, or a name is no text that can be used.
+        BundleError: an index is missing, there are too many, or a name is not printable text.
     """
     names = read_json(path)
     if not isinstance(names, dict):
         raise BundleError(
-            f"{path}: expected a JSON object, found {type(names).__name__}: {CLASSES_CURE}"
+            f"{path}: expected a JSON object, found {type(names).__name__}: {CLASSES_HINT}"
         )
     if len(names) > MAX_CLASSES:
         raise BundleError(f"{path} has {len(names)} names; at most {MAX_CLASSES} are allowed")
     expected = [str(index) for index in range(len(names))]
     if not names or set(names) != set(expected):
         numbers = all(isinstance(value, int) for value in names.values())
-        cure = f" (it maps names to numbers: {INDEX_CURE})" if names and numbers else ""
+        hint = f" (it maps names to numbers: {INDEX_HINT})" if names and numbers else ""
         found = shorten(sorted(names)[:5])
         raise BundleError(
-            f'{path}: expected the keys "0" to "N" without a gap, found {found}{cure}'
+            f'{path}: expected the keys "0" to "N" without a gap, found {found}{hint}'
         )
     ordered = tuple(names[key] for key in expected)
     for index, name in enumerate(ordered):

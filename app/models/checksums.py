@@ -1,4 +1,4 @@
-"""A derived network's parts and their sums, and small files that may be odd: anybody may have put them there."""
+"""Checksums of a converted network's files, and small JSON files that may be damaged or foreign."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_hint(path: Path) -> dict[str, Any]:
-    """Read a small JSON object that can be made again; nothing where it is missing, or, with a warning, damaged."""
+    """Read a small, reproducible JSON object; {} if it is missing or, with a warning, damaged."""
     try:
         content = json.loads(read_small(path))
         if not isinstance(content, dict):
@@ -36,12 +36,12 @@ def read_hint(path: Path) -> dict[str, Any]:
 
 
 def read_small(path: Path) -> bytes:
-    """Return a small file's content, and wait for nobody where it is a pipe. Raises OSError or ValueError."""
+    """Return a small file's content, without blocking on a pipe. Raises OSError or ValueError."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not S_ISREG(
             os.fstat(handle).st_mode
-        ):  # asked first: open() leaves a folder's handle open
+        ):  # checked first: open() leaks the handle of a directory
             raise ValueError(f"{path.name} is no file")
         with open(handle, "rb", closefd=False) as file:
             content = file.read(MAX_HINT_BYTES + 1)
@@ -53,7 +53,7 @@ def read_small(path: Path) -> bytes:
 
 
 def write_sums(folder: Path) -> str:
-    """Write size and SHA-256 of a network's parts beside them; return the digest of that file."""
+    """Write size and SHA-256 of a network's files beside them; return the digest of that file."""
     sums = {}
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
@@ -64,12 +64,12 @@ def write_sums(folder: Path) -> str:
 
 
 def take_digest(content: bytes) -> str:
-    """Return what tells a small file from every other: a network's folder is named by that of its sums."""
+    """Return 16 hexadecimal digits of the SHA-256; those of its sums name a network's folder."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 def find_damage(folder: Path) -> str:
-    """Return how a network differs from its sums; empty where it does not. Reads it all: 0.1 s for 100 MB."""
+    """Return how a network's files differ from their sums, or "". Reads all of them: 0.1 s for 100 MB."""
     try:
         text = read_small(folder / SUMS_FILE)
         if take_digest(text) != folder.name.partition("-")[2]:
@@ -85,16 +85,16 @@ def find_damage(folder: Path) -> str:
 
 
 def check_part(path: Path, size: int, digest: str) -> None:
-    """Compare a file with its sum. Raises OSError or ValueError."""
-    found = path.lstat()
-    if not S_ISREG(found.st_mode):
+    """Verify a file's size and SHA-256. Raises OSError or ValueError."""
+    status = path.lstat()
+    if not S_ISREG(status.st_mode):
         raise ValueError(f"{path.name} is no file")
-    if found.st_size > MAX_WEIGHTS_BYTES:
+    if status.st_size > MAX_WEIGHTS_BYTES:
         raise ValueError(
-            f"{path.name} has {found.st_size} bytes; at most {MAX_WEIGHTS_BYTES} are read"
+            f"{path.name} has {status.st_size} bytes; at most {MAX_WEIGHTS_BYTES} are read"
         )
-    if found.st_size != size:
-        raise ValueError(f"{path.name} has {found.st_size} bytes instead of {size}")
+    if status.st_size != size:
+        raise ValueError(f"{path.name} has {status.st_size} bytes instead of {size}")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise ValueError(f"the content of {path.name} is not what {SUMS_FILE} says")

@@ -1,7 +1,7 @@
-"""Precision is earned: a reduced precision is served only where it was measured to agree with fp32.
+"""Reduced precisions: the report of their measured agreement with fp32, and the choice of one.
 
-``scripts/optimize`` measures each precision on pictures that nothing was calibrated on and writes the
-report ``precision.json`` into the bundle; here it is read and the precision chosen.
+``scripts/optimize`` measures each precision on images that were not used for calibration and writes the report
+``precision.json`` into the bundle. A reduced precision is served only if it was measured to agree with fp32.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from app.system.machine import processor
 
 FP32 = "fp32"
 INT8 = "int8"
-TF32 = "tf32"  # fp32 on a GPU's tensor cores, with ten bits of the mantissa; it has to be earned
+TF32 = "tf32"  # fp32 on a GPU's tensor cores, with ten bits of the mantissa: a reduced precision
 REPORT_FILE = "precision.json"
-REPORT_FORMAT = 2  # 1 had no bounds
+REPORT_FORMAT = 3  # 2 had no config digest
 MAX_REPORT_BYTES = 1_000_000
 MAX_COUNT = 1_000_000  # of images, classes, images/s; a bound of more would take minutes to compute
 MAX_SHOWN = 60  # characters of a wrong value in a warning
@@ -38,18 +38,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measurement:
-    """One precision on one kind of device, against the fp32 reference.
+    """The measurement of one precision on one kind of device, against the fp32 reference.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
         precision: ``fp32``, ``tf32``, ``bf16``, ``fp16`` or ``int8``.
-        agreement: on how many of the images its label set is exactly the reference's.
-        max_deviation: largest difference of any logit; None where one is no finite number.
-        mean_deviation: mean absolute difference of all logits; likewise.
-        images_per_s: the bare engine's speed at its best batch, on ``processor``.
+        agreement: of its label sets with the reference's.
+        max_deviation: largest difference of any logit; None if one is not finite.
+        mean_deviation: mean absolute difference of all logits; None if one is not finite.
+        images_per_s: the bare engine's throughput at its best batch size, on ``processor``.
         size_mb: the weights' size on disk as served, 10⁶ bytes.
-        processor: what the speed was measured on.
-        network: digest of the quantised network that was measured; empty for what is not quantised.
+        processor: the CPU or GPU of the measurement.
+        network: digest of the measured quantized network; empty for other precisions.
     """
 
     device: str
@@ -64,24 +64,24 @@ class Measurement:
 
     @property
     def objection(self) -> str:
-        """Empty, or why this does not earn the precision its place."""
+        """The reason why the agreement is not sufficient, or ""."""
         counts = {
             "images": self.agreement.everywhere,
             "images with a label": self.agreement.labelled,
         }
-        for what, count in counts.items():
+        for images, count in counts.items():
             if count.bound < MIN_AGREEMENT:
                 needed = images_needed(count.differing, MIN_AGREEMENT)
                 return (
-                    f"{count.differing:,} of {count.images:,} {what} differ, which shows an agreement of at "
+                    f"{count.differing:,} of {count.images:,} {images} differ, which shows an agreement of at "
                     f"least {floor_percent(count.bound)} with {CONFIDENCE * 100:.0f} % confidence; for "
                     f"{MIN_AGREEMENT * 100:.0f} % no more than {count.differing:,} of {needed:,} may differ"
                 )
         worst = self.agreement.worst_class
         if worst is None:
             return ""
-        # A class has too few images to show 99 %, but enough to rule it out. So many classes are
-        # tried that one of them would look bad by chance; hence the division (Bonferroni's).
+        # A class has too few images to prove 99 %, but enough to rule it out. With many classes one
+        # of them looks bad by chance; hence Bonferroni's division.
         limit = (1 - CONFIDENCE) / self.agreement.classes_seen
         if worst.count.probability(MIN_AGREEMENT) >= limit:
             return ""
@@ -93,22 +93,24 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``scripts/optimize`` found.
+    """The report of ``scripts/optimize``.
 
     Attributes:
-        weights: the content hash that it is true for.
-        calibrated: how many images int8 was calibrated on; none of them was measured on.
-        measured: how many images the agreement was counted on, each once.
+        weights: the weights digest of the measured model.
+        config: its config digest.
+        calibrated: the number of images that int8 was calibrated on; none of them was measured on.
+        measured: the number of distinct images that were measured on.
         measurements: one for each device and precision.
     """
 
     weights: str
+    config: str
     calibrated: int
     measured: int
     measurements: tuple[Measurement, ...]
 
     def as_text(self) -> str:
-        """Return the report's file. Shares and bounds are for its readers; ``read_report`` counts anew."""
+        """Return the report's JSON. Its shares and bounds are for readers; ``read_report`` recomputes them."""
         content = {"format": REPORT_FORMAT, "confidence": CONFIDENCE, **dataclasses.asdict(self)}
         for row, written in zip(self.measurements, content["measurements"], strict=True):
             written["agreement"]["everywhere"] = write_count(row.agreement.everywhere)
@@ -119,16 +121,16 @@ class Report:
 
 
 def write_count(count: Count) -> dict[str, float]:
-    """Return a count as it stands in the report; the bound is rounded down."""
+    """Return a count's JSON; share and bound are rounded down."""
     share, bound = (int(value * 1e5) / 1e5 for value in (count.share, count.bound))
     return {"images": count.images, "differing": count.differing, "share": share, "bound": bound}
 
 
-def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
-    """Return the report of a file.
+def read_report(path: Path, weights: str, config: str, int8: Path | None) -> Report | None:
+    """Return the report of a file, without its rows about another int8 network than ``int8``.
 
-    None where there is none, where it is about other weights, and, with a warning, where it cannot be
-    read or is of another release. What it says of an int8 network other than ``int8`` is left out.
+    None if there is no file, if it is about other weights or another config, and, with a warning, if it is
+    unreadable or of another release.
     """
     try:
         if not os.path.lexists(path):
@@ -140,11 +142,11 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
             f"{path} is left out, so fp32 is served; scripts/optimize makes it anew: {error}",
         )
         return None
-    if report.weights != weights:
+    if (report.weights, report.config) != (weights, config):
         return None
-    found = digest_network(int8)
-    rows = tuple(row for row in report.measurements if row.network in ("", found))
-    if len(rows) < len(report.measurements) and found:
+    digest = digest_network(int8)
+    rows = tuple(row for row in report.measurements if row.network in ("", digest))
+    if len(rows) < len(report.measurements) and digest:
         warn_once(
             logger,
             f"{path} measured another int8 network than {int8}, which is not served; "
@@ -154,7 +156,7 @@ def read_report(path: Path, weights: str, int8: Path | None) -> Report | None:
 
 
 def digest_network(path: Path | None) -> str:
-    """Return the digest of a network's two files, its .xml's path given; empty where there is none. Raises OSError."""
+    """Return the digest of a network's .xml and .bin; "" without a path. Raises OSError."""
     if path is None:
         return ""
     digest = hashlib.sha256()
@@ -165,25 +167,26 @@ def digest_network(path: Path | None) -> str:
 
 
 def parse_report(text: bytes) -> Report:
-    """Return ``Report.as_text`` as a report. Raises ValueError, TypeError or LookupError on anything else."""
+    """Parse ``Report.as_text``. Raises ValueError, TypeError or LookupError on anything else."""
     content = json.loads(text)
     if not isinstance(content, dict):
         raise TypeError("it is no JSON object")
-    if (found := content.get("format")) != REPORT_FORMAT:
-        raise ValueError(f"its format is {found}, this release reads {REPORT_FORMAT}")
+    if (release := content.get("format")) != REPORT_FORMAT:
+        raise ValueError(f"its format is {release}, this release reads {REPORT_FORMAT}")
     measurements = tuple(parse_measurement(row) for row in content["measurements"])
     calibrated, measured = (read_whole(content, key) for key in ("calibrated", "measured"))
-    return Report(str(content["weights"]), calibrated, measured, measurements)
+    weights, config = str(content["weights"]), str(content["config"])
+    return Report(weights, config, calibrated, measured, measurements)
 
 
 def parse_measurement(row: dict[str, Any]) -> Measurement:
-    """Return one measurement of a report's JSON; raises as ``parse_report`` does."""
-    found, worst = row["agreement"], row["agreement"]["worst_class"]
+    """Parse one measurement of a report's JSON; raises like ``parse_report``."""
+    counts, worst = row["agreement"], row["agreement"]["worst_class"]
     agreement = Agreement(
-        parse_count(found["everywhere"]),
-        parse_count(found["labelled"]),
-        read_whole(found, "classes"),
-        read_whole(found, "classes_seen"),
+        parse_count(counts["everywhere"]),
+        parse_count(counts["labelled"]),
+        read_whole(counts, "classes"),
+        read_whole(counts, "classes_seen"),
         worst and ClassCount(str(worst["name"]), parse_count(worst["count"])),
     )
     if agreement.labelled.images > agreement.everywhere.images:
@@ -200,7 +203,7 @@ def parse_measurement(row: dict[str, Any]) -> Measurement:
 
 
 def parse_count(content: dict[str, Any]) -> Count:
-    """Return one count of a report's JSON; raises as ``parse_report`` does."""
+    """Parse one count of a report's JSON; raises like ``parse_report``."""
     count = Count(read_whole(content, "images"), read_whole(content, "differing"))
     if count.differing > count.images:
         raise ValueError(f"{count.differing} of {count.images} images differ")
@@ -208,69 +211,76 @@ def parse_count(content: dict[str, Any]) -> Count:
 
 
 def read_whole(content: dict[str, Any], key: str) -> int:
-    """Return a whole number from 0 to ``MAX_COUNT``; raises as ``parse_report`` does."""
-    found = content[key]
-    if type(found) is not int or not 0 <= found <= MAX_COUNT:
+    """Return an integer from 0 to ``MAX_COUNT``; raises like ``parse_report``."""
+    value = content[key]
+    if type(value) is not int or not 0 <= value <= MAX_COUNT:
         raise odd_value(content, key)
-    return found
+    return value
 
 
 def odd_value(content: dict[str, Any], key: str) -> ValueError:
-    """Return an error that names a value which cannot be meant."""
+    """Return the error of an invalid value."""
     return ValueError(f"{key} is {json.dumps(content[key])[:MAX_SHOWN]}")
 
 
 def choose_precision(
-    report: Report | None, device: str, usable: dict[str, str], wanted: str, insist: bool
+    report: Report | None, device: str, supported: dict[str, str], requested: str, insist: bool
 ) -> tuple[str, str]:
     """Choose the precision to serve.
 
     Args:
-        report: what was measured, if anything was.
+        report: the measurements, if there are any.
         device: ``cpu`` or ``cuda``.
-        usable: every precision that the engine knows → empty, or why this machine cannot serve it.
-        wanted: a precision, or ``auto`` for the fastest that agrees.
-        insist: serve ``wanted`` even where it does not agree, or was never measured.
+        supported: each precision of the engine → "", or the reason why this machine cannot serve it.
+        requested: a precision, or ``auto`` for the fastest with enough agreement.
+        insist: serve ``requested`` even without enough agreement or without a measurement.
 
     Returns:
-        The precision, and the reason in a sentence.
+        The precision, and the reason as a sentence.
 
     Raises:
-        BundleError: ``wanted`` cannot be served, or has not earned it.
+        BundleError: ``requested`` cannot be served here, or lacks agreement.
     """
     rows = report.measurements if report else ()
     measured = {row.precision: row for row in rows if row.device == device}
-    if wanted == "auto":
+    if requested == "auto":
         return choose_fastest(
-            [row for row in measured.values() if not usable.get(row.precision, "unknown")]
+            [row for row in measured.values() if supported.get(row.precision) == ""]
         )
-    if reason := usable.get(wanted, f"{device} knows only {', '.join(usable)}"):
-        raise BundleError(f"SERVING_PRECISION={wanted} cannot be served here: {reason}")
-    row = measured.get(wanted)
-    if wanted == FP32 or (row and not row.objection):
-        return wanted, f"asked for; {describe(row)}" if row else "asked for"
-    found = f"{wanted}: {row.objection}" if row else "it was not measured for these weights"
+    if reason := supported.get(requested, f"{device} knows only {', '.join(supported)}"):
+        raise BundleError(f"SERVING_PRECISION={requested} cannot be served here: {reason}")
+    return check_requested(measured.get(requested), requested, insist)
+
+
+def check_requested(row: Measurement | None, precision: str, insist: bool) -> tuple[str, str]:
+    """Return a requested precision and the reason, if its measurement permits it. Raises BundleError."""
+    if row and (precision == FP32 or not row.objection):
+        return precision, f"asked for; {format_measurement(row)}"
+    if precision == FP32:
+        return precision, "asked for"
+    objection = f"{precision}: {row.objection}" if row else "it was not measured for these weights"
     if insist:
-        return wanted, f"insisted on, though {found}"
+        return precision, f"insisted on, though {objection}"
     raise BundleError(
-        f"SERVING_PRECISION={wanted} is refused: {found} "
+        f"SERVING_PRECISION={precision} is refused: {objection} "
         "(scripts/optimize measures, SERVING_INSIST=on serves it all the same)"
     )
 
 
 def choose_fastest(rows: Sequence[Measurement]) -> tuple[str, str]:
-    """Return the fastest precision without an objection, or fp32, and the reason in a sentence."""
-    if earned := [row for row in rows if not row.objection]:
-        best = max(earned, key=lambda row: row.images_per_s)
-        return best.precision, f"the fastest that agrees: {describe(best)}"
-    objections = "; ".join(f"{row.precision}: {row.objection}" for row in rows if row.objection)
-    what = f"no reduced precision agrees here ({objections})" if objections else ""
-    what = what or "no reduced precision was measured"
-    return FP32, f"{what}; scripts/optimize measures them"
+    """Return the fastest precision without an objection, or fp32, and the reason as a sentence."""
+    if permitted := [row for row in rows if not row.objection]:
+        best = max(permitted, key=lambda row: row.images_per_s)
+        return best.precision, f"the fastest that agrees: {format_measurement(best)}"
+    objections = "; ".join(f"{row.precision}: {row.objection}" for row in rows)
+    reason = "no reduced precision was measured"
+    if objections:
+        reason = f"no reduced precision agrees here ({objections})"
+    return FP32, f"{reason}; scripts/optimize measures them"
 
 
-def describe(row: Measurement) -> str:
-    """Return in words how far a precision agrees, and how fast it is."""
+def format_measurement(row: Measurement) -> str:
+    """Return a precision's agreement and speed as text."""
     count = row.agreement.everywhere
     elsewhere = row.device == "cpu" and row.processor != processor()
     return (
@@ -281,5 +291,5 @@ def describe(row: Measurement) -> str:
 
 
 def floor_percent(share: float) -> str:
-    """Return a share in percent, rounded down: 98.99 % is no 99 %."""
+    """Return a share in percent, rounded down: 98.99 % is not 99 %."""
     return f"{math.floor(share * 1000 + 1e-6) / 10:.1f} %"

@@ -1,8 +1,8 @@
-"""Files that others made, opened so that none of them can harm, hang or fill this process.
+"""Safe reading of untrusted files: none of them can harm, block or exhaust this process.
 
-Only regular files are read, up to a size, and only such as lie in the model's own folder: a link may
-lead elsewhere in it (Kubernetes mounts ConfigMaps so), but not out of it. A FIFO or a device never
-blocks the reader, because it is looked at before it is opened and again afterwards.
+Only regular files up to a size limit are read, and only inside the model's own folder: a link may lead
+elsewhere in it (Kubernetes mounts ConfigMaps so), but not out of it. A FIFO or a device never blocks the
+reader, because its type is checked before and after it is opened.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def open_regular(path: Path, most_bytes: int, home: Path | None = None) -> Buffe
 
     Args:
         path: the file.
-        most_bytes: how large it may be.
-        home: the folder that it must lie in, after all links; by default the model's (``home_of``).
+        most_bytes: the size limit.
+        home: the folder that must hold it after all links are resolved; the default is the model's (``home_of``).
 
     Raises:
-        BundleError: it is no regular file, too large, or lies elsewhere; the text names it.
+        BundleError: it is not a regular file, too large, or outside of ``home``; the message names it.
         PassingFailure: it cannot be opened for another reason.
         FileNotFoundError: there is no such file.
     """
     home = home or home_of(path.parent)
     try:
-        check_kind(path, os.stat(path))  # a device may do something when it is opened
+        check_kind(path, os.stat(path))  # opening a device may have side effects
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise
@@ -52,16 +52,16 @@ def open_regular(path: Path, most_bytes: int, home: Path | None = None) -> Buffe
         raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
     file = os.fdopen(descriptor, "rb")
     try:
-        found = os.fstat(descriptor)
-        check_kind(path, found)  # it may have been another one just now
+        status = os.fstat(descriptor)
+        check_kind(path, status)  # again: it may have been replaced since
         real = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if not real.is_relative_to(home):
             raise BundleError(
                 f"{path} is a link that leads out of {home}: copy the file itself to its place"
             )
-        if found.st_size > most_bytes:
+        if status.st_size > most_bytes:
             raise BundleError(
-                f"{path} has {found.st_size} bytes; at most {most_bytes} are read from such a file"
+                f"{path} has {status.st_size} bytes; at most {most_bytes} are read from such a file"
             )
     except BaseException:
         file.close()
@@ -70,20 +70,20 @@ def open_regular(path: Path, most_bytes: int, home: Path | None = None) -> Buffe
 
 
 def home_of(folder: Path) -> Path:
-    """Return the folder that a version's links may lead to: its model's, without links."""
+    """Return the folder that a version's links may lead to: its model's, resolved."""
     real = Path(os.path.realpath(folder))
     return real.parent if real.name.isdecimal() else real
 
 
-def check_kind(path: Path, found: os.stat_result) -> None:
-    """Raise BundleError where a path is no regular file."""
-    if not stat.S_ISREG(found.st_mode):
-        kind = KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+def check_kind(path: Path, status: os.stat_result) -> None:
+    """Raise BundleError if a path is not a regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise BundleError(f"{path} is {kind}; expected a regular file")
 
 
 def read_bytes(path: Path, most_bytes: int) -> bytes:
-    """Read a small file whole. Raises BundleError, also where there is none."""
+    """Read a small file whole. Raises BundleError, also if it is missing."""
     try:
         with open_regular(path, most_bytes) as file:
             content = file.read(most_bytes + 1)
@@ -91,13 +91,13 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
         raise BundleError(f"{path} is missing") from error
     except OSError as error:
         raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > most_bytes:  # it grows while it is read
+    if len(content) > most_bytes:  # it has grown since it was opened
         raise BundleError(f"{path} has more than {most_bytes} bytes")
     return content
 
 
 def take_sum(path: Path, most_bytes: int) -> str:
-    """Return a file's SHA-256 in hexadecimal digits. Raises BundleError, also where there is none."""
+    """Return a file's SHA-256 in hexadecimal digits. Raises BundleError, also if it is missing."""
     try:
         with open_regular(path, most_bytes) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -108,14 +108,14 @@ def take_sum(path: Path, most_bytes: int) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON of bounded size and depth, in which each key stands once; a byte-order mark is left out.
+    """Read JSON of bounded size and depth without duplicate keys; a byte-order mark is ignored.
 
     Raises:
-        BundleError: it is not so, or no JSON; the text names the file.
+        BundleError: it is invalid; the message names the file.
     """
     content = read_bytes(path, MAX_JSON_BYTES)
     try:
-        found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=refuse_doubles)
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=reject_duplicate_keys)
     except UnicodeDecodeError as error:
         raise BundleError(
             f"{path} is not in UTF-8 (byte {error.start}): save it in that encoding"
@@ -124,22 +124,22 @@ def read_json(path: Path) -> Any:
         raise BundleError(f"{path} is nested too deep; at most {MAX_JSON_DEPTH} levels") from None
     except ValueError as error:
         raise BundleError(f"{path} is no JSON: {error}") from error
-    check_depth(path, found)
-    return found
+    check_depth(path, value)
+    return value
 
 
-def refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its pairs; raise ValueError where a key stands twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of its pairs. Raises ValueError on a duplicate key."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
         seen: set[str] = set()
         double = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {shorten(double)} is there twice")
-    return found
+    return content
 
 
 def check_depth(path: Path, content: Any) -> None:
-    """Raise BundleError where JSON is nested too deep for whoever walks it."""
+    """Raise BundleError if JSON is nested deeper than recursive readers can follow."""
     level, depth = [content], 0
     while level:
         depth += 1

@@ -1,4 +1,4 @@
-"""From logits to the answer: the scores of the classes, and which of them pass."""
+"""The decision: scores of the classes from logits, and the classes that pass."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ LOGIT_THRESHOLD = 0.5  # where a model does not say otherwise
 
 @dataclass(frozen=True)
 class Decision:
-    """A model's rule. By default a class passes where its logit is above 0.5, strictly.
+    """A model's decision rule. By default a class passes if its logit is above 0.5, strictly.
 
     Attributes:
-        activation: what turns logits into scores: ``sigmoid``, each class by itself, or ``softmax``,
-            all together.
+        activation: computes scores from logits: ``sigmoid``, for each class on its own, or ``softmax``.
         threshold: a class passes strictly above it; one for all classes, or one for each in order.
-        threshold_on: what is held against the threshold, ``logit`` or ``score``.
-        top_k: where it is set, that many of the best classes pass, and no threshold counts.
+        threshold_on: the value compared with the threshold, ``logit`` or ``score``.
+        top_k: if set, this number of best classes passes, and the threshold is ignored.
     """
 
     activation: str = SIGMOID
@@ -29,7 +28,7 @@ class Decision:
     top_k: int | None = None
 
     def scores(self, logits: np.ndarray) -> np.ndarray:
-        """Return (…, classes) float32 in 0..1 for as many logits; no logit is too large for it."""
+        """Return (…, classes) float32 in 0..1 for as many logits, without overflow."""
         logits = logits.astype(np.float32, copy=False)
         scores: np.ndarray
         if self.activation == SOFTMAX:
@@ -41,9 +40,9 @@ class Decision:
         return scores
 
     def passes(self, logits: np.ndarray) -> np.ndarray:
-        """Tell which classes pass: (…, classes) bool for as many logits. NaN never passes.
+        """Return (…, classes) bool for as many logits: whether each class passes. NaN never passes.
 
-        Of equal logits at the edge of the k best the first classes pass.
+        Of equal logits at the limit of ``top_k`` the first classes pass.
         """
         if self.top_k is None:
             values = self.scores(logits) if self.threshold_on == SCORE else logits
@@ -56,7 +55,7 @@ class Decision:
         return passing
 
     def choose(self, logits: np.ndarray) -> list[int]:
-        """Return the indices of the classes that pass, by rising logit, for one picture's (classes,) logits."""
+        """Return the indices of the passing classes, by rising logit, for one image's (classes,) logits."""
         passing = np.flatnonzero(self.passes(logits))
         indices: list[int] = passing[np.argsort(logits[passing], kind="stable")].tolist()
         return indices

@@ -1,16 +1,16 @@
-"""From a file to RGB of its own size; nothing else that is sent is given to a decoder.
+"""Decoding of image files to RGB at their own size; no other file type reaches a decoder.
 
-What a file is made of is counted first (``app/processing/image_structure.py``). Then Pillow decodes it. What plain
-``Image.convert("RGB")`` would spoil is mended:
+The file's structure is validated first (``app/processing/image_structure.py``), then Pillow decodes it. Three
+defects of plain ``Image.convert("RGB")`` are avoided:
 
-* transparent pixels are laid on white (their stored colour is arbitrary, mostly black);
-* 16-bit greys are scaled to 8 bits (Pillow clips them: nearly all of the picture would turn white);
-* EXIF orientation is left alone unless asked for.
+* transparent pixels are composited on white (their stored color is arbitrary, mostly black);
+* 16-bit grays are scaled to 8 bits (Pillow clips them: most of the image would turn white);
+* EXIF orientation is ignored unless requested.
 
-Large pictures become RGB strip by strip, and what is not needed any more goes at once: 4 bytes a pixel for
-RGB, 5 to 8 for other modes, 12 for WebP (``app/processing/memory.py`` has the sums).
+Large images are converted to RGB strip by strip, and memory is released as early as possible: 4 bytes a pixel
+for RGB, 5 to 8 for other modes, 12 for WebP (``app/processing/memory.py`` has the estimates).
 
-Everything here is plain CPU work without state: safe on any thread. The GIL is free meanwhile.
+Everything here is stateless CPU work: safe on any thread, with the GIL released.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from app.processing.image_parts import Structure
 from app.processing.image_structure import read_structure
 
 ACCEPTED_TEXT = "JPEG, PNG, WebP, BMP, GIF"
-# Pixels of a large picture that become RGB at a time: what lies between two modes takes up to 20 bytes for each.
+# Pixels of a large image that are converted at a time: a conversion takes up to 20 bytes for each.
 STRIP_PIXELS = 1 << 18
-# Only PNG and BMP can have more than 65,535 px a side. Rows by the million hold the GIL, as does weighing the
-# pixels of one that long: 0.3 s for four million.
+# Only PNG and BMP can have more than 65,535 px a side. Millions of rows hold the GIL, as do the resize weights of
+# one so long: 0.3 s for four million.
 MAX_SIDE = 200_000
-STRUCTURE = "structure"  # where an opened picture keeps what its file is made of
+STRUCTURE = "structure"  # key in an opened image's info
 
-# Pictures that people send by mistake, told by their first bytes: (offset, bytes, name).
+# Unsupported types that are often sent, by their first bytes: (offset, bytes, name).
 REFUSED = (
     (0, b"II*\x00", "TIFF"),
     (0, b"MM\x00*", "TIFF"),
@@ -52,7 +52,7 @@ REFUSED = (
     (0, b"<?xml", "XML"),
 )
 
-# What Pillow's decoders raise on damaged files; it has no common ancestor of its own.
+# Errors of Pillow's decoders on damaged files; they have no common base class.
 DECODE_ERRORS = (
     AssertionError,
     AttributeError,
@@ -68,7 +68,7 @@ DECODE_ERRORS = (
     zlib.error,
 )
 
-# EXIF's orientations: how to turn a picture upright.
+# EXIF orientation → transpose that makes the image upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,19 +79,19 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# The limit is checked against the header before a single pixel is decoded (see ``open_image``), for
-# every picture and lower than Pillow's own, which only warns up to 179 megapixels.
+# ``open_image`` enforces a lower limit on every image before a pixel is decoded; Pillow's own only warns up to
+# 179 megapixels.
 Image.MAX_IMAGE_PIXELS = None
 
-# Pillow imports its decoders when it first meets a file that it does not know. That must not happen
-# on a decode thread: under gevent two threads that import the same module can wait for ever.
+# Pillow imports its decoders lazily. That must not happen on a decode thread: under gevent two threads that
+# import the same module can deadlock.
 Image.init()
-# What Pillow warns of in odd files would stand between the JSON lines of the log.
+# Pillow's warnings about odd files would break the log's JSON lines.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Read a picture's header and refuse what is not served; no pixel is decoded yet. Raises as ``decode_image``."""
+    """Read an image's header and validate it; no pixel is decoded yet. Raises like ``decode_image``."""
     file.seek(0)
     data = file.read()
     if not data:
@@ -102,12 +102,12 @@ def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
     structure = read_structure(data)
     if structure is None:
         raise UnreadableImage(
-            f"image is not readable as any of {ACCEPTED_TEXT}; it begins with {describe(data[:16])}"
+            f"image is not readable as any of {ACCEPTED_TEXT}; it begins with {format_head(data[:16])}"
         )
     if structure.canvas:
         check_size(*structure.canvas, max_pixels)
     with errors_of(structure.kind):
-        # Nothing else is tried, so no exotic decoder can be reached from outside.
+        # Only this format is tried, so no client can reach an exotic decoder.
         image = Image.open(io.BytesIO(structure.data), formats=[structure.kind.upper()])
     image.info[STRUCTURE] = structure
     check_size(*image.size, max_pixels)
@@ -115,12 +115,12 @@ def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
 
 
 def structure_of(image: Image.Image) -> Structure:
-    """Return the structure of the file of an opened picture."""
+    """Return the file structure of an opened image."""
     return cast(Structure, image.info[STRUCTURE])
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raise ImageTooLarge where a picture has more pixels than that, or a longer side than ``MAX_SIDE``."""
+    """Raise ImageTooLarge if an image has more pixels than ``max_pixels`` or a side above ``MAX_SIDE``."""
     pixels = width * height
     if max(width, height) > MAX_SIDE:
         raise ImageTooLarge(
@@ -134,7 +134,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 @contextmanager
 def errors_of(kind: str) -> Iterator[None]:
-    """Translate the errors that Pillow raises on a file of a kind into errors that a client may see."""
+    """Translate Pillow's errors on a file of this kind into ServingErrors."""
     try:
         yield
     except MemoryError as error:
@@ -144,18 +144,18 @@ def errors_of(kind: str) -> Iterator[None]:
 
 
 def explain(error: Exception) -> str:
-    """Return the message of one of Pillow's errors, without Python's names and bytes."""
+    """Return the message of a Pillow error, without Python's names and bytes."""
     if isinstance(error, UnidentifiedImageError):
         return "its header cannot be read"
-    # Of the other errors only these have texts that were written for people.
+    # Of the other errors only these have readable messages.
     text = str(error) if isinstance(error, OSError | SyntaxError | EOFError) else ""
     text = re.sub(r"\s*\([^(]*b['\"].*", "", text)
     plain = "".join(letter for letter in text if " " <= letter <= "~")
     return plain[:200] or "its data cannot be read"
 
 
-def describe(head: bytes) -> str:
-    """Return a file's first bytes in words: as text where they are."""
+def format_head(head: bytes) -> str:
+    """Return a file's first bytes as text or in hexadecimal."""
     text = " ".join(head.decode("ascii", "replace").split())
     if text and all(" " <= letter <= "~" for letter in text):
         return f'"{text}"'
@@ -165,13 +165,13 @@ def describe(head: bytes) -> str:
 def decode_rgb(
     image: Image.Image, exif_rotate: bool = False, needed: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Decode an opened picture to RGB and close it.
+    """Decode an opened image to RGB and close it.
 
     Args:
-        image: as ``open_image`` gives it.
-        exif_rotate: turn it upright by its EXIF tag.
-        needed: the width and height that are enough: a large JPEG is decoded at a half, a quarter or
-            an eighth of its size.
+        image: from ``open_image``.
+        exif_rotate: rotate by the EXIF tag.
+        needed: the minimum width and height: a large JPEG is decoded at a half, a quarter or an eighth
+            of its size.
 
     Raises:
         UnreadableImage: it is damaged.
@@ -189,8 +189,8 @@ def decode_rgb(
 def load_webp(image: Image.Image) -> Image.Image:
     """Decode a WebP to RGB.
 
-    Pillow's own ``load`` takes 16 bytes a pixel: the decoder's two canvases, their copy, and the copy of that.
-    Here the canvases go as soon as they were copied.
+    Pillow's own ``load`` takes 16 bytes a pixel: the decoder's two canvases and two copies. Here the
+    canvases are released after the first copy.
     """
     webp = cast(Any, image)
     frame, mode = webp._decoder.get_next(), webp.rawmode
@@ -209,7 +209,7 @@ def load_webp(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture of any mode as RGB; one that is not is closed."""
+    """Return an image of any mode as RGB; close it unless it is RGB already."""
     image.load()
     if image.mode == "RGB" and not image.has_transparency_data:
         return image  # convert would copy
@@ -221,7 +221,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def flatten_strips(
     size: tuple[int, int], cut: Callable[[tuple[int, int, int, int]], Image.Image]
 ) -> Image.Image:
-    """Make RGB of a picture, some rows at a time.
+    """Convert an image to RGB, some rows at a time.
 
     Args:
         size: its width and height.
@@ -239,10 +239,10 @@ def flatten_strips(
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Return a decoded picture of any mode as RGB."""
-    if image.mode.startswith("I"):  # I, I;16, I;16B …: greys of 16 bits
-        greys = np.asarray(image) >> 8
-        return Image.fromarray(greys.clip(0, 255).astype(np.uint8)).convert("RGB")
+    """Return a decoded image of any mode as RGB."""
+    if image.mode.startswith("I"):  # I, I;16, I;16B …: 16-bit grays
+        grays = np.asarray(image) >> 8
+        return Image.fromarray(grays.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         on_white = Image.new("RGB", image.size, "white")

@@ -1,10 +1,9 @@
-"""Heat maps: where in a picture the network saw a label, as numbers and as colours over the picture.
+"""Heat maps: the areas of an image that a label is based on, as numbers and as colors over the image.
 
-A map has few cells, 7 × 7 for most networks at 224 px, which lie over what the network saw of the
-picture. A cell's value is what it adds to the label's logit (``app/engines/gradcam.py``); what speaks against
-the label counts as 0.
+A map has few cells, 7 × 7 for most networks at 224 px, which cover the network's view of the image. A cell's
+value is its contribution to the label's logit (``app/engines/gradcam.py``); negative contributions count as 0.
 
-Everything here is plain CPU work without state: safe on any thread. The GIL is free where it takes long.
+Everything here is stateless CPU work: safe on any thread. Long calls release the GIL.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from PIL import Image, ImageOps
 from app.processing.decoding import decode_rgb, open_image
 from app.processing.images import InputTransform
 
-MOST = 1024  # px of a drawing's longer side
+MAX_SIDE = 1024  # px of a drawing's longer side
 SMOOTH = Image.Resampling.BICUBIC  # bilinear leaves a star around every cell
 LEVELS = np.linspace(0, 1, 256)
 
-# The colours from cold to hot: dark violet, red, light yellow. Each is lighter than the one before, so
-# that the order is seen on a grey screen and by colour-blind eyes.
+# The colors from cold to hot: dark violet, red, light yellow. Each is lighter than the one before, so
+# that the order is visible in grayscale and with color blindness.
 ANCHORS = (
     (38, 12, 80),
     (110, 20, 120),
@@ -41,19 +40,19 @@ PALETTE = np.stack(
     ],
     axis=1,
 )
-# How much of a level's colour covers the picture, at an opacity of 1: little where it is cold, and from
-# there up smoothly, steep at first.
+# Coverage of the image by a level's color, at an opacity of 1: low at the cold end, rising smoothly, steep
+# at first.
 COLD = 0.2
 COVER = COLD + (1 - COLD) * (LEVELS**2 * (3 - 2 * LEVELS)) ** 0.6
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Where one label was seen.
+    """The heat map of one label.
 
     Attributes:
-        values: (height, width) float32 in 0..1; 1 where it was seen most, all 0 where it was seen nowhere.
-        peak: what 1 stands for: what that cell adds to the label's logit.
+        values: (height, width) float32 in 0..1; 1 at the peak, all 0 without a positive contribution.
+        peak: the contribution to the logit at the value 1.
     """
 
     values: np.ndarray
@@ -62,11 +61,11 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Style:
-    """How a heat map is drawn.
+    """The style of a drawing.
 
     Attributes:
-        opacity: 0..1, of the colours over the picture.
-        enlarged: write its numbers for every pixel of the drawing, not for every cell.
+        opacity: 0..1, of the colors over the image.
+        enlarged: return a number for every pixel of the drawing instead of every cell.
     """
 
     opacity: float = 0.5
@@ -75,12 +74,12 @@ class Style:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A heat map over its picture.
+    """A heat map over its image.
 
     Attributes:
         png: the drawing's file.
-        numbers: the map as JSON, rows of numbers in 0..1, top and left first.
-        took_s: how long it took to draw.
+        numbers: the map as JSON, rows of numbers in 0..1, from the top left.
+        took_s: the duration of the drawing.
     """
 
     png: bytes
@@ -105,15 +104,15 @@ def make_heat_map(features: np.ndarray, gradient: np.ndarray) -> HeatMap:
 def open_canvas(
     picture: BinaryIO | np.ndarray, max_pixels: int, exif_rotate: bool = False
 ) -> Image.Image:
-    """Read a picture to draw on: RGB, at most ``MOST`` px, turned as the network sees it.
+    """Read an image to draw on: RGB, at most ``MAX_SIDE`` px, in the network's orientation.
 
     Args:
-        picture: a file, as ``decode_image`` takes it; or RGB pixels, (height, width, 3) uint8.
-        max_pixels: as ``decode_image`` takes it.
-        exif_rotate: likewise.
+        picture: a file, as for ``decode_image``; or RGB pixels, (height, width, 3) uint8.
+        max_pixels: as for ``decode_image``.
+        exif_rotate: as for ``decode_image``.
 
     Raises:
-        ServingError: as ``decode_image``.
+        ServingError: like ``decode_image``.
     """
     if isinstance(picture, np.ndarray):
         canvas = Image.fromarray(picture)
@@ -126,13 +125,13 @@ def open_canvas(
 def draw_heat_map(
     canvas: Image.Image, heat_map: HeatMap, transform: InputTransform, style: Style
 ) -> Drawing:
-    """Draw a heat map over its picture.
+    """Draw a heat map over its image.
 
     Args:
-        canvas: the picture, as ``open_canvas`` gives it.
+        canvas: the image, from ``open_canvas``.
         heat_map: the map.
-        transform: what of the picture the network saw.
-        style: how to draw it.
+        transform: the model's; defines the network's view.
+        style: the style.
     """
     began = time.monotonic()
     spread = enlarge(heat_map.values, canvas.size, transform)
@@ -142,8 +141,8 @@ def draw_heat_map(
 
 
 def fit(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of a drawing for a picture's."""
-    scale = min(1.0, MOST / max(size))
+    """Return the size of a drawing for an image of this size."""
+    scale = min(1.0, MAX_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
@@ -166,7 +165,7 @@ def enlarge(values: np.ndarray, size: tuple[int, int], transform: InputTransform
 
 
 def locate(size: tuple[int, int], transform: InputTransform) -> tuple[int, int, int, int]:
-    """Return the part of a picture that the network saw: left, top, right, bottom, in whole px, never empty."""
+    """Return the network's view of an image: left, top, right, bottom, in whole px, never empty."""
     left, top, width, height = transform.seen(*size)
     right, bottom = round(left + width), round(top + height)
     return min(round(left), right - 1), min(round(top), bottom - 1), right, bottom
@@ -175,13 +174,13 @@ def locate(size: tuple[int, int], transform: InputTransform) -> tuple[int, int, 
 def lay_over(
     canvas: Image.Image, values: np.ndarray, transform: InputTransform, opacity: float
 ) -> Image.Image:
-    """Lay a map over a picture: the colours on its greys, so that whatever has a colour is heat.
+    """Draw a map over an image: its colors over the image's grays, so that all color is heat.
 
     Args:
         canvas: RGB.
-        values: (height, width) float32 in 0..1, of the picture's size.
-        transform: what of it the network saw; the rest is veiled.
-        opacity: 0..1; at 0 the picture stays as it is, from 0.5 on nothing of its own colours is left.
+        values: (height, width) float32 in 0..1, of the image's size.
+        transform: defines the network's view; the rest of the image is faded.
+        opacity: 0..1; 0 leaves the image unchanged, from 0.5 on none of its own colors is left.
     """
     seen = locate(canvas.size, transform)
     greys = Image.blend(canvas, ImageOps.grayscale(canvas).convert("RGB"), min(1.0, 2 * opacity))
@@ -194,18 +193,18 @@ def lay_over(
 
 
 def write_png(image: Image.Image) -> bytes:
-    """Return a drawing as a PNG file: quickly, which costs little of its size."""
+    """Return a drawing as a PNG file, at the fastest compression, which is nearly as small."""
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
 def write_numbers(values: np.ndarray) -> bytes:
-    """Return (height, width) values in 0..1 as JSON, with three digits: a million take 15 ms, and the GIL is free."""
+    """Return (height, width) values in 0..1 as JSON, with three digits; 15 ms for a million, without the GIL."""
     rows = NUMBERS[np.rint(values * 1000).astype(np.intp)].reshape(len(values), -1)
     return b"[" + b",".join(b"[" + row.tobytes()[:-1] + b"]" for row in rows) + b"]"
 
 
-# Each number of three digits, with the comma behind it.
+# Each number of three digits, with a comma after it.
 NUMBERS = np.frombuffer(b"".join(b"%.3f," % (step / 1000) for step in range(1001)), np.uint8)
 NUMBERS = NUMBERS.reshape(1001, -1)

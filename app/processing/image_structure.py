@@ -1,11 +1,11 @@
-"""What an image file is made of: walked by its segments, chunks or blocks before a decoder sees it.
+"""Walkers of image files: they validate segments, chunks or blocks before a decoder reads the file.
 
-Pillow reads these parts one by one in Python and keeps what it does not need: 32 MiB of empty segments kept it
-busy for ten seconds and took a gigabyte. So the parts are counted, each kind has a limit, and the decoder gets
-only those that pixels are made of.
+Pillow reads these parts one by one in Python and keeps unneeded ones: 32 MiB of empty segments kept it busy for
+ten seconds and took a gigabyte. So the parts are counted, each kind has a limit, and the decoder gets
+only the parts with pixels.
 
-Nothing here decodes a pixel. Loops are as long as the limits allow; what looks at all bytes does so in
-slices, for the GIL is held meanwhile.
+Nothing here decodes a pixel. The limits bound all loops; searches over all bytes run in slices, because they
+hold the GIL.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from app.processing.jpeg_structure import walk_jpeg
 MAX_CHUNKS = 50_000  # of a PNG or WebP; libpng writes one for every 8 KiB: 4,096 in 32 MiB
 MAX_BLOCKS = 10_000  # of a GIF before its first image, 255 bytes each at most
 MAX_JUNK = 1_000  # bytes of a GIF that belong to no block
-# Pillow decodes run-length coded BMPs in Python: up to 0.1 µs a pixel, and 0.6 µs for a run of two bytes.
+# Pillow decodes run-length encoded BMPs in Python: up to 0.1 µs a pixel, and 0.6 µs for a run of two bytes.
 MAX_RLE_PIXELS = 4_000_000
 MAX_RLE_BYTES = 4_000_000
 
-# A lossless WebP may give each block of 4 by 4 pixels tables of its own, up to 65,536 of them: 20 bits of the file
-# are enough for one, and it takes 5.8 KB.
+# A lossless WebP may have tables for each block of 4 by 4 pixels, up to 65,536: 20 bits of the file are enough
+# for one, and it takes 5.8 KB.
 MAX_TABLES = 1 << 16
 TABLE_BITS = 20
 TABLE_BYTES = 5_900
@@ -41,15 +41,15 @@ TABLE_BYTES = 5_900
 PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 WEBP_IMAGE = {b"VP8 ", b"VP8L", b"ANMF"}
-WEBP_BEFORE = {b"ALPH", b"ANIM"}  # what the image that follows needs
-WEBP_FLAGS = 0b10010  # alpha and animation: what says how the kept chunks are read
+WEBP_BEFORE = {b"ALPH", b"ANIM"}  # needed by the image after them
+WEBP_FLAGS = 0b10010  # alpha and animation, which the kept chunks need
 
 
 def read_structure(data: bytes) -> Structure | None:
-    """Walk a file; None where it begins like none of the kinds that are served.
+    """Walk a file; None if its first bytes are of no supported kind.
 
     Raises:
-        UnreadableImage: it breaks off before its pixels.
+        UnreadableImage: it is truncated before its pixels.
         ImageTooLarge: it has more parts than the limit.
     """
     for magic, walk in WALKS.items():
@@ -61,7 +61,7 @@ def read_structure(data: bytes) -> Structure | None:
 
 
 def walk_png(data: bytes) -> Structure:
-    """Walk a PNG's chunks and keep those that make the still image."""
+    """Walk a PNG's chunks and keep those of the still image."""
     kept = Runs(data)
     kept.add(0, 8)
     orientation, rows, position = UPRIGHT, 0, 8
@@ -71,7 +71,7 @@ def walk_png(data: bytes) -> Structure:
         end = min(position + 12 + length, len(data))
         count += 1
         check_count("PNG", count, "chunks", MAX_CHUNKS)
-        if kind in PNG_KEPT or not kind.isalpha():  # the latter for the decoder to refuse
+        if kind in PNG_KEPT or not kind.isalpha():  # the decoder refuses the latter
             kept.add(position, end)
         if kind == b"IHDR" and end - position >= 25:
             width, depth, colours = struct.unpack_from(">I4xBB", data, position + 8)
@@ -88,17 +88,17 @@ def walk_png(data: bytes) -> Structure:
 def walk_webp(data: bytes) -> Structure:
     """Walk a WebP's chunks and keep those of its first frame."""
     kept: list[bytes | memoryview] = []
-    orientation, canvas, still_to_come, lossless = UPRIGHT, None, True, 0
+    orientation, canvas, is_first, lossless = UPRIGHT, None, True, 0
     for count, (kind, chunk) in enumerate(webp_chunks(data), 1):
         check_count("WebP", count, "chunks", MAX_CHUNKS)
         if kind == b"VP8X" and count == 1 and len(chunk) >= 18:
             canvas = read_24_bits(chunk, 12) + 1, read_24_bits(chunk, 15) + 1
             kept.append(bytes(chunk[:8]) + bytes([chunk[8] & WEBP_FLAGS]) + bytes(chunk[9:]))
-        elif kind in WEBP_IMAGE and still_to_come:
+        elif kind in WEBP_IMAGE and is_first:
             canvas = canvas or webp_size(kind, chunk)
-            still_to_come = False
+            is_first = False
             kept.append(chunk)
-        elif kind in WEBP_BEFORE and still_to_come:
+        elif kind in WEBP_BEFORE and is_first:
             kept.append(chunk)
         if kind != b"VP8 " and kept and chunk is kept[-1]:
             lossless += len(chunk)
@@ -114,13 +114,13 @@ def walk_webp(data: bytes) -> Structure:
 
 
 def table_bytes(canvas: tuple[int, int], lossless: int) -> int:
-    """Return what the tables of a WebP may take, by its size and the bytes that are coded without loss."""
+    """Return the maximum size of a WebP's Huffman tables, by its size and its losslessly coded bytes."""
     blocks = -(-canvas[0] // 4) * -(-canvas[1] // 4)
     return TABLE_BYTES * min(MAX_TABLES, blocks, 8 * lossless // TABLE_BITS)
 
 
 def webp_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield a WebP's chunks, each with its head and its padding; the last one may be cut off."""
+    """Yield a WebP's chunks, each with its header and its padding; the last one may be truncated."""
     view, position = memoryview(data), 12
     while position + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, position)
@@ -130,7 +130,7 @@ def webp_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def webp_size(kind: bytes, chunk: memoryview) -> tuple[int, int] | None:
-    """Return width and height of a WebP that is one chunk; None where it does not tell."""
+    """Return width and height of a single-chunk WebP, or None."""
     if kind == b"VP8 " and len(chunk) >= 18:
         width, height = struct.unpack_from("<HH", chunk, 14)
         return width & 0x3FFF, height & 0x3FFF
@@ -141,12 +141,12 @@ def webp_size(kind: bytes, chunk: memoryview) -> tuple[int, int] | None:
 
 
 def read_24_bits(data: memoryview, offset: int) -> int:
-    """Return a whole number of three bytes."""
+    """Return a little-endian integer of three bytes."""
     return int.from_bytes(data[offset : offset + 3], "little")
 
 
 def walk_gif(data: bytes) -> Structure:
-    """Walk a GIF's blocks up to its first image; of the extensions before it keep what tells its transparency."""
+    """Walk a GIF's blocks up to its first image; keep only the extension with its transparency."""
     flags = data[10] if len(data) > 10 else 0
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     kept, control = Runs(data), (position, position)
@@ -173,7 +173,7 @@ def walk_gif(data: bytes) -> Structure:
 
 
 def gif_canvas(data: bytes, position: int) -> tuple[int, int] | None:
-    """Return the width and height of a GIF's screen, grown by its first image at ``position``; None where it has none.
+    """Return width and height of a GIF's screen, extended by its first image at ``position``, or None.
 
     Pillow allocates as much when it opens a file whose image is to be cleared afterwards.
     """
@@ -189,11 +189,11 @@ def walk_bmp(data: bytes) -> Structure:
     if len(data) < 34:
         return Structure("BMP", data)
     size, width, height, bits, compression = struct.unpack_from("<III2xHI", data, 14)
-    if size == 12:  # the oldest kind, with shorter fields
+    if size == 12:  # the oldest version, with shorter fields
         width, _, bits = struct.unpack_from("<HH2xH", data, 18)
         compression = 0
     if compression not in (1, 2):
-        # Rows are decoded whole: a long one is gathered from pieces of the file.
+        # Rows are decoded whole: a long one is assembled from pieces of the file.
         return Structure("BMP", data, 3 * (width * bits // 8))
     pixels = width * min(height, (1 << 32) - height)
     check_count("run-length coded BMP", pixels, "pixels", MAX_RLE_PIXELS)
@@ -201,8 +201,8 @@ def walk_bmp(data: bytes) -> Structure:
     return Structure("BMP", data, 3 * pixels)
 
 
-# By a file's first bytes: as few as tell that it was to be of that kind, so that one that is cut off or
-# damaged behind them is called a damaged one.
+# First bytes → walker. As few bytes as identify the kind, so that a file with damage after them is reported as
+# damaged.
 WALKS: dict[bytes, Callable[[bytes], Structure]] = {
     b"\xff\xd8": walk_jpeg,
     b"\x89PNG": walk_png,

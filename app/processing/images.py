@@ -1,14 +1,13 @@
-"""From a file to pixels: any picture that people upload becomes RGB of the network's size.
+"""From an image file to pixels: any uploaded image becomes RGB of the network's input size.
 
 The contract (``POST /model_predict``): the first frame is read as RGB, resized to 224 × 224 on both
-sides without a crop, bilinear with antialiasing as Pillow does it. A model may ask for another size,
-and for the middle of a picture that keeps its shape (``Frame``). ``app/processing/decoding.py`` makes RGB
-of the file.
+sides without a crop, bilinear with antialiasing as Pillow does it. A model may configure another size,
+and a center crop (``InputTransform``). ``app/processing/decoding.py`` decodes the file to RGB.
 
-``decode_image`` keeps that contract to the bit, or, where it may be ``fast``, to 1 of 255 (seldom 2)
-in half of the time (cykooz_resizer, Rust with SIMD, resizes in 0.2 ms what takes Pillow 1.0 to 1.3 ms).
+``decode_image`` follows that contract bit by bit, or, in ``fast`` mode, to 1 of 255 (seldom 2)
+in half of the time (cykooz_resizer, Rust with SIMD, resizes in 0.2 ms; Pillow takes 1.0 to 1.3 ms).
 
-Everything here is plain CPU work without state: safe on any thread. The GIL is free meanwhile.
+Everything here is stateless CPU work: safe on any thread, with the GIL released.
 """
 
 from __future__ import annotations
@@ -25,43 +24,43 @@ from app.processing.decoding import check_size, decode_rgb, errors_of, open_imag
 SIDE = 224  # px, both sides of the network's input unless a model says otherwise
 EXACT = Image.Resampling.BILINEAR
 FAST = ResizeAlg.convolution(FilterType.bilinear)
-SCALED = 2  # what scaled decoding leaves to the resize still averages two by two pixels at least
-# Pixels of a resized picture before its middle is cut out. A long thin one would need gigabytes: 1 ×
-# 100,000 pixels with a shorter side of 256 become 6.5 gigapixels. Its middle is resized alone.
+SCALED = 2  # the resize after a scaled decode still averages at least two by two pixels
+# Pixels of a resized image before the crop. A long thin one would need gigabytes: 1 × 100,000 pixels with a
+# shorter side of 256 become 6.5 gigapixels. Above this limit only the crop is resized.
 MAX_UNCUT = 10_000_000
 
 
 @dataclass(frozen=True)
 class InputTransform:
-    """How a picture of any size becomes the network's input.
+    """The transform from an image of any size to the network's input.
 
     Attributes:
         side: px of both sides of the input.
-        resize: px that the shorter side gets, at least ``side``, before the middle is cut out, as
-            torchvision's ``Resize(resize)`` and ``CenterCrop(side)`` do it; None resizes both sides
-            to ``side`` without a crop.
+        resize: px of the shorter side, at least ``side``, before the center crop, like torchvision's
+            ``Resize(resize)`` and ``CenterCrop(side)``; None resizes both sides to ``side`` without
+            a crop.
     """
 
     side: int = SIDE
     resize: int | None = None
 
     def uncut(self, width: int, height: int) -> tuple[int, int]:
-        """Return the width and height that a picture is resized to."""
+        """Return width and height of the resized image before the crop."""
         if self.resize is None:
             return self.side, self.side
-        # Rounded down, in floating point, as torchvision does it.
+        # Rounded down, in floating point, like torchvision.
         longer = int(self.resize * max(width, height) / min(width, height))
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
     def corner(self, width: int, height: int) -> tuple[int, int]:
-        """Return the left and the top of the input in a picture that was resized to so much."""
+        """Return left and top of the input in a resized image."""
         return round((width - self.side) / 2), round((height - self.side) / 2)
 
     def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Return the part that becomes the input: its left, top, width and height, in a picture's own px."""
+        """Return left, top, width and height of the input in the original image's px."""
         uncut = self.uncut(width, height)
         left, top = self.corner(*uncut)
-        # Divided last: a part that is the whole must not end a rounding error outside of it.
+        # Divided last: the whole image must not end outside of itself by a rounding error.
         return (
             left * width / uncut[0],
             top * height / uncut[1],
@@ -80,23 +79,23 @@ def decode_image(
     fast: bool = False,
     transform: InputTransform = WHOLE,
 ) -> np.ndarray:
-    """Read a picture as the network takes it.
+    """Read an image as the network's input.
 
     Args:
-        file: an open binary file, positioned anywhere; the caller closes it.
-        max_pixels: width × height above which the picture is refused, before it is decoded.
-        exif_rotate: turn the picture upright by its EXIF tag.
-        fast: resize nearly as the contract says (see ``resize_fast``); and decode a large JPEG at
-            a half, a quarter or an eighth of its size, but never below ``SCALED`` times what is
-            needed: pixels then differ by about 0.5 of 255 in the mean, and by up to 31 at sharp edges.
+        file: an open binary file, at any position; the caller closes it.
+        max_pixels: larger images (width × height) are refused before they are decoded.
+        exif_rotate: rotate the image by its EXIF tag.
+        fast: resize approximately (see ``resize_fast``), and decode a large JPEG at a half, a quarter or an
+            eighth of its size, but at least at ``SCALED`` times the needed size: pixels then differ by
+            about 0.5 of 255 on average, and by up to 31 at sharp edges.
         transform: the model's.
 
     Returns:
         (3, side, side) uint8, RGB.
 
     Raises:
-        UnreadableImage: empty, no picture, or damaged.
-        UnsupportedType: a picture of a type that is not served.
+        UnreadableImage: the file is empty, damaged, or not an image.
+        UnsupportedType: an image type that is not supported.
         ImageTooLarge: more pixels than ``max_pixels``.
     """
     return prepare_image(open_image(file, max_pixels), exif_rotate, fast, transform)
@@ -108,7 +107,7 @@ def prepare_image(
     fast: bool = False,
     transform: InputTransform = WHOLE,
 ) -> np.ndarray:
-    """Decode an opened picture and close it; arguments, result and errors as ``decode_image`` has them."""
+    """Decode an opened image and close it; arguments, result and errors are those of ``decode_image``."""
     kind = structure_of(image).kind
     rgb = decode_rgb(image, exif_rotate, needed_size(transform) if fast else None)
     with errors_of(kind):
@@ -116,20 +115,20 @@ def prepare_image(
 
 
 def needed_size(transform: InputTransform) -> tuple[int, int]:
-    """Return the px that a scaled decoding leaves at least."""
+    """Return the minimum size in px of a scaled decode."""
     return (SCALED * (transform.resize or transform.side),) * 2
 
 
 def prepare_pixels(
     pixels: np.ndarray, max_pixels: int, fast: bool = False, transform: InputTransform = WHOLE
 ) -> np.ndarray:
-    """Take pixels that were decoded elsewhere, as the network takes them.
+    """Transform decoded pixels to the network's input.
 
     Args:
         pixels: (height, width, 3) uint8, RGB; neither side is 0.
-        max_pixels: as ``decode_image`` takes it.
-        fast: resize nearly as the contract says (see ``resize_fast``).
-        transform: what of the picture the network sees.
+        max_pixels: as for ``decode_image``.
+        fast: resize approximately (see ``resize_fast``).
+        transform: the model's.
 
     Returns:
         (3, side, side) uint8, RGB.
@@ -143,31 +142,31 @@ def prepare_pixels(
 
 
 def resize(image: Image.Image, fast: bool, transform: InputTransform) -> np.ndarray:
-    """Bring RGB to the network's size; (3, side, side) uint8."""
+    """Resize RGB to the network's input; (3, side, side) uint8."""
     small = (resize_fast if fast else resize_exact)(image, transform)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
 def resize_exact(image: Image.Image, transform: InputTransform) -> Image.Image:
-    """Resize RGB as the contract has it; where that takes too much memory, as ``resize_fast`` does."""
+    """Resize RGB by the contract; by ``resize_fast`` if that takes too much memory."""
     width, height = transform.uncut(*image.size)
     if width * height > MAX_UNCUT:
         return resize_fast(image, transform)
     left, top = transform.corner(width, height)
-    # Pillow can resize a part alone, but not to the bit: it keeps the part's edges in float32.
+    # Pillow can resize a part only, but not bit-exactly: it keeps the part's edges in float32.
     return image.resize((width, height), EXACT).crop(
         (left, top, left + transform.side, top + transform.side)
     )
 
 
 def resize_fast(image: Image.Image, transform: InputTransform) -> Image.Image:
-    """Resize RGB as ``EXACT`` does, but only what the network will see, and each value within 1 of 255.
+    """Resize RGB like ``EXACT``, but only the network's view, and each value within 1 of 255.
 
-    Both round between two passes. Where the scale is a simple fraction such as 5:4, and halves are
-    common, a few values of a million come out 2 apart; never more.
+    Both round between two passes. If the scale is a simple fraction such as 5:4, and halves are
+    frequent, a few values of a million differ by 2; never by more.
     """
     small = Image.new("RGB", (transform.side, transform.side))
     part = CropBox(*transform.seen(*image.size))
-    # A resizer keeps its scratch memory and belongs to one thread; a new one costs less than a microsecond.
+    # A resizer keeps scratch memory and is not thread-safe; a new one costs less than a microsecond.
     Resizer().resize_pil(image, small, ResizeOptions(FAST, crop_box=part))
     return small

@@ -1,7 +1,7 @@
-"""What a JPEG file is made of: its segments and its scans.
+"""The walker of JPEG files: their segments and their scans.
 
-libjpeg decodes each scan over the whole image, and a scan that changes nothing takes 98 bytes: 32 MiB of
-them kept a thread for hours. Pillow keeps every segment before the first scan.
+libjpeg decodes each scan over the whole image, and a scan without changes takes 98 bytes: 32 MiB of
+them kept a thread busy for hours. Pillow keeps every segment before the first scan.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MAX_FILL = (
     4_096  # bytes FF in a row: libjpeg begins anew at the first of them with each piece of the file
 )
 
-# A marker, wherever a decoder looks for the next one: FF is followed by 00 inside of compressed data, by
-# FF where it fills up, and RST0 to RST7 stand between its pieces. 01 is the one that has no length.
+# A marker after any position: FF is followed by 00 in compressed data and by FF in padding; RST0 to RST7 separate
+# its parts. 01 has no length.
 MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
-SLICE = 1 << 18  # bytes that are searched without letting go of the GIL: 3 ms at most
+SLICE = 1 << 18  # bytes that are searched without releasing the GIL: 3 ms at most
 
 RESERVED = 0xC0  # markers below it
 SOI, EOI, SOS, APP0, APP1, APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE
@@ -36,16 +36,16 @@ TABLES = {
 }  # Huffman, arithmetic, quantisation, lines, restart interval
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-# JFIF's and Adobe's tell what the colours mean; all the others are metadata.
+# JFIF's and Adobe's segments define the color space; all other APPn are metadata.
 KEPT = TABLES | FRAMES | {APP0, APP14}
 EXIF = b"Exif\x00\x00"
 
 
 def walk_jpeg(data: bytes) -> Structure:
-    """Walk a JPEG's segments up to its end; what follows there, such as another image, is left out.
+    """Walk a JPEG's segments up to its end; data after it, such as another image, is dropped.
 
     Raises:
-        UnreadableImage: it breaks off before its pixels.
+        UnreadableImage: it is truncated before its pixels.
         ImageTooLarge: it has more segments or scans than the limit.
     """
     kept = Runs(data)
@@ -77,7 +77,7 @@ def walk_jpeg(data: bytes) -> Structure:
 
 
 def walk_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield each segment as libjpeg will find it: its marker, its start and its end; the end of the image last."""
+    """Yield marker, start and end of each segment, as libjpeg finds them; the end of the image last."""
     position = 2
     while (start := find_marker(data, position)) is not None:
         marker = data[start + 1]
@@ -93,7 +93,7 @@ def walk_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def find_marker(data: bytes, position: int) -> int | None:
-    """Return where the next marker is."""
+    """Return the position of the next marker, or None."""
     while position < len(data):
         if found := MARKER.search(data, position, position + SLICE):
             return found.start()
@@ -102,7 +102,7 @@ def find_marker(data: bytes, position: int) -> int | None:
 
 
 def check_fill(data: bytes, start: int, end: int) -> None:
-    """Raise ImageTooLarge where more fill bytes stand in a row than the limit."""
+    """Raise ImageTooLarge if there are more consecutive fill bytes than the limit."""
     run = b"\xff" * (MAX_FILL + 1)
     for position in range(start, end, SLICE):
         if data.find(run, position, min(position + SLICE + len(run), end)) >= 0:
@@ -110,18 +110,18 @@ def check_fill(data: bytes, start: int, end: int) -> None:
 
 
 def coefficient_bytes(frame: bytes, scan: bytes) -> int:
-    """Return the bytes of the coefficients, which libjpeg keeps of the whole image if it takes several scans.
+    """Return the bytes of the coefficients that libjpeg keeps for an image of several scans.
 
     Args:
         frame: the frame header's marker and content: precision, height, width, components.
         scan: the first scan header's content.
 
     Raises:
-        UnreadableImage: they do not belong together.
+        UnreadableImage: the headers contradict each other.
     """
     try:
         marker, _, height, width, components = struct.unpack_from(">BBHHB", frame)
-        samplings = [divmod(frame[8 + 3 * each], 16) for each in range(components)]
+        samplings = [divmod(frame[8 + 3 * index], 16) for index in range(components)]
         if marker not in PROGRESSIVE and scan[0] >= components:
             return 0
         across = -(-width // (8 * max(wide for wide, _ in samplings)))

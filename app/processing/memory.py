@@ -1,6 +1,6 @@
-"""Estimates of the bytes that a decode takes, from the header: a worker admits decodes by them.
+"""Estimates of the bytes that a decode takes, from the header: workers admit decodes by them.
 
-The sums are upper ones, and at most half over the peaks that were measured (``tests/test_image_memory.py``).
+The estimates are upper bounds, at most half above the measured peaks (``tests/test_image_memory.py``).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from app.processing.images import MAX_UNCUT, WHOLE, InputTransform, needed_size
 MIB = 1 << 20
 RGB_BYTES = 4  # Pillow keeps three channels in four bytes
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # of a pixel; 4 for all others
-WEBP_BYTES = 12  # two canvases of libwebp's, and the copy of one
-STRIP_BYTES = 20  # of a pixel, while its strip becomes RGB
-DRAWING_BYTES = 48  # of a drawing's pixel: its colours, its greys, the map, the numbers as text
+WEBP_BYTES = 12  # of a pixel: two of libwebp's canvases, and the copy of one
+STRIP_BYTES = 20  # of a pixel, while its strip is converted to RGB
+DRAWING_BYTES = 48  # of a drawing's pixel: its colors, its grays, the map, the numbers as text
 FIXED = 4 * MIB  # tables of the decoders, the network's input
 
 
@@ -29,16 +29,16 @@ def estimate_decode_bytes(
     transform: InputTransform = WHOLE,
     exif_rotate: bool = False,
 ) -> int:
-    """Return the most bytes that ``prepare_image`` takes for an opened picture; the arguments are its own."""
+    """Return an upper bound of the bytes of ``prepare_image`` for an opened image; the arguments are its own."""
     size = draft_size(image, needed_size(transform)) if fast else image.size
     return estimate_rgb_bytes(image, size, exif_rotate, resize_bytes(size, fast, transform))
 
 
 def estimate_canvas_bytes(image: Image.Image, exif_rotate: bool = False) -> int:
-    """Return the most bytes that drawing a heat map over an opened picture takes."""
+    """Return an upper bound of the bytes for drawing a heat map over an opened image."""
     width, height = draft_size(image, fit(image.size))
     across, down = fit((width, height))
-    # Reduced by a whole number first, then resized; the drawing begins when the picture is gone.
+    # Reduced by a whole number first, then resized; the drawing starts after the image is released.
     reduced = RGB_BYTES * (min(width * height, 16 * across * down) + across * max(height, down))
     decoding = estimate_rgb_bytes(image, (width, height), exif_rotate, reduced)
     return max(decoding, DRAWING_BYTES * across * down + FIXED)
@@ -47,13 +47,13 @@ def estimate_canvas_bytes(image: Image.Image, exif_rotate: bool = False) -> int:
 def estimate_rgb_bytes(
     image: Image.Image, size: tuple[int, int], exif_rotate: bool, resizing: int
 ) -> int:
-    """Return the most bytes of the steps from a file to a small picture.
+    """Return an upper bound of the bytes from an opened file to a small image.
 
     Args:
-        image: the opened picture.
-        size: width and height that it is decoded at.
-        exif_rotate: it is turned upright.
-        resizing: bytes of the last step, beside the RGB that it begins with.
+        image: the opened image.
+        size: width and height of the decode.
+        exif_rotate: rotate by the EXIF tag.
+        resizing: bytes of the last step, in addition to its RGB input.
     """
     structure = structure_of(image)
     width, height = size
@@ -73,12 +73,12 @@ def estimate_rgb_bytes(
 
 
 def stored_bytes(size: tuple[int, int], pixel: int) -> int:
-    """Return the bytes of Pillow's pixels: rows in fours of bytes, and a pointer to each."""
+    """Return the bytes of Pillow's pixels: rows padded to four bytes, and a pointer to each."""
     return size[1] * (-(-size[0] * pixel // 4) * 4 + 8)
 
 
 def draft_size(image: Image.Image, needed: tuple[int, int]) -> tuple[int, int]:
-    """Return the size at which a picture is decoded where less is enough, as Pillow chooses it."""
+    """Return the size of a scaled decode, as Pillow chooses it."""
     width, height = image.size
     if image.format != "JPEG":
         return width, height
@@ -88,7 +88,7 @@ def draft_size(image: Image.Image, needed: tuple[int, int]) -> tuple[int, int]:
 
 
 def resize_bytes(size: tuple[int, int], fast: bool, transform: InputTransform) -> int:
-    """Return the bytes of a resizing beside its source: what stands between its two passes, its weights, its result."""
+    """Return the bytes of a resize in addition to its input: intermediate image, weights and result."""
     width, height = size
     across, down = transform.uncut(width, height)
     if fast or across * down > MAX_UNCUT:
@@ -100,11 +100,11 @@ def resize_bytes(size: tuple[int, int], fast: bool, transform: InputTransform) -
 
 
 def check_memory(image: Image.Image, needed: int, limit: int) -> None:
-    """Raise ImageTooLarge where decoding a picture takes more bytes than that.
+    """Raise ImageTooLarge if decoding an image takes more than the limit.
 
     Args:
-        image: the opened picture.
-        needed: what decoding it takes, as ``estimate_decode_bytes`` or ``estimate_canvas_bytes`` tells.
+        image: the opened image.
+        needed: bytes by ``estimate_decode_bytes`` or ``estimate_canvas_bytes``.
         limit: bytes.
     """
     if needed > limit:

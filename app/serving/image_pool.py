@@ -162,7 +162,7 @@ class ImagePool:
         """Tell whether pictures may be decoded nearly: in fp32 they are exact."""
         if self._settings.decode != "auto":
             return self._settings.decode == "fast"
-        return model.precision != FP32
+        return model.choice.precision != FP32
 
 
 def read_data(picture: Picture) -> bytes | memoryview:

@@ -18,9 +18,10 @@ from typing import TypedDict
 import numpy as np
 from gevent.event import Event
 
-from app.engines.engine import Forward, Gradients
+from app.engines.engine import Choice, Engine
 from app.errors import NoHeatMap
-from app.models.config import DEFAULT, ModelConfig
+from app.models.bundle import Bundle
+from app.models.config import ModelConfig
 from app.processing.heatmap import HeatMap, make_heat_map
 from app.quarantine import ActiveInputs
 from app.serving.batcher import Batcher
@@ -43,28 +44,46 @@ class About(TypedDict):
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: who it is, and its forward."""
+    """A loaded model: its files, how it runs, and the engine that runs it.
 
-    name: str
-    version: int
-    class_names: tuple[str, ...]
-    description: str
+    Attributes:
+        bundle: names, classes and config.
+        choice: engine, precision and threads.
+        engine: the loaded network.
+        device: ``cpu``, or ``cuda:N`` as the master counts the GPUs.
+    """
+
+    bundle: Bundle
+    choice: Choice
+    engine: Engine
     device: str
-    engine: str
-    precision: str
-    max_batch: int
-    forward: Forward
-    lanes: tuple[Forward, ...] = ()  # forwards that run beside each other; none: only ``forward``
-    config: ModelConfig = DEFAULT
-    gradients: Gradients = None
-    close: Callable[[], None] = lambda: None  # gives its memory back; nothing is asked of it then
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.bundle.name
+
+    @property
+    def version(self) -> int:
+        """Number of the version."""
+        return self.bundle.version
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name for each output, in order."""
+        return self.bundle.class_names
+
+    @property
+    def config(self) -> ModelConfig:
+        """How images are prepared and classes chosen."""
+        return self.bundle.config
 
     def check_heat_maps(self) -> None:
         """Raise NoHeatMap if the engine gives no gradients; the text names a cure."""
-        if self.gradients is not None:
+        if self.engine.gradients is not None:
             return
         which = f"{self.name} ({self.config.architecture})"
-        if self.engine == "openvino":
+        if self.choice.engine == "openvino":
             raise NoHeatMap(
                 f"{which} has no heat maps on the engine openvino; SERVING_ENGINE=eager computes them"
                 " for every network that pools a feature map"
@@ -77,10 +96,10 @@ class Model:
             "model": self.name,
             "version": self.version,
             "device": self.device,
-            "engine": self.engine,
-            "precision": self.precision,
-            "max_batch": self.max_batch,
-            "lanes": max(1, len(self.lanes)),
+            "engine": self.choice.engine,
+            "precision": self.choice.precision,
+            "max_batch": self.engine.max_batch,
+            "lanes": self.engine.lanes,
         }
 
 
@@ -126,10 +145,10 @@ class Servable:
 
     def start(self) -> None:
         """Start a thread for each lane."""
-        lanes = self.model.lanes or (self.model.forward,)
-        self.batcher.open_lanes(len(lanes))
-        for lane, forward in enumerate(lanes):
-            start_native_thread(partial(self._run_lane, lane, forward, len(lanes)))
+        lanes = self.model.engine.lanes
+        self.batcher.open_lanes(lanes)
+        for lane in range(lanes):
+            start_native_thread(partial(self._run_lane, lane))
 
     @contextmanager
     def lease(self) -> Iterator[None]:
@@ -178,7 +197,7 @@ class Servable:
             NoHeatMap: there is none to give.
             ServingError: as ``Batcher.submit``, where the gradients are to be computed.
         """
-        gradients = self.model.gradients
+        gradients = self.model.engine.gradients
         self.model.check_heat_maps()
         if gradients is None or features is None:
             raise NoHeatMap(f"{self.model.name} has given no feature map for this image")
@@ -192,13 +211,15 @@ class Servable:
             for label in classes
         }
 
-    def _run_lane(self, lane: int, forward: Forward, lanes: int) -> None:
-        """Answer batches in one lane (on a model thread)."""
-        with self._report_end(lanes):
-            self.batcher.run(lane, self.model.forward, forward, self.model.max_batch)
+    def _run_lane(self, lane: int) -> None:
+        engine = self.model.engine
+        with self._report_end():
+            self.batcher.run(
+                lane, engine.forward, partial(engine.forward_in_lane, lane), engine.max_batch
+            )
 
     @contextmanager
-    def _report_end(self, lanes: int) -> Iterator[None]:
+    def _report_end(self) -> Iterator[None]:
         """Log whatever ends a model thread, and tell unless it was asked for; the last one turns away who is left."""
         reason = "its thread ended without being asked to"
         try:
@@ -210,6 +231,6 @@ class Servable:
             if not self._retiring:
                 self._on_death(reason)
             self._lanes_ended.put(None)
-            if self._lanes_ended.qsize() >= lanes:
+            if self._lanes_ended.qsize() >= self.model.engine.lanes:
                 self.batcher.reject_pending()
                 self._handoff.deliver([self._ended])

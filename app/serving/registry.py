@@ -12,7 +12,7 @@ import logging
 import time
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -22,6 +22,8 @@ from app.control.manifest import Entry, Key, Manifest
 from app.control.scanner import RETRY_MOST_S, RETRY_S
 from app.errors import BundleError
 from app.serving.handoff import Handoff, start_native_thread
+from app.serving.in_flight import InFlight
+from app.serving.loader import Loader
 from app.serving.model import Model, Servable
 from app.serving.routing import Routes
 from app.serving.status import VersionStatus, list_statuses
@@ -48,31 +50,23 @@ class ModelRegistry:
     def __init__(
         self,
         handoff: Handoff,
-        *,
-        load: Callable[[Entry], Model],
+        loader: Loader,
+        in_flight: InFlight,
         serve: Callable[[Model], Servable],
-        lacking_room: Callable[[Entry], str] = lambda entry: "",
-        step_aside: Callable[[], None] = lambda: None,
-        in_turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """Begin with nothing.
+        """Start empty.
 
         Args:
-            handoff: the way to the hub.
-            load: loads a version, on the loader's thread. Raises BundleError.
-            serve: makes a servable of a loaded model, on the hub.
-            lacking_room: returns which memory cannot hold a version beside those that are live, or
-                empty (on the loader's thread).
-            step_aside: called on the loader's thread before the live version of a model goes without a
-                successor; may wait until other workers have taken over.
-            in_turn: held while a version is loaded beside others, so that workers do it one by one.
+            handoff: calls functions on the hub from the loader thread.
+            loader: loads the versions.
+            in_flight: the requests of this worker, which end before a live version leaves without a successor.
+            serve: returns a servable of a loaded model, on the hub.
         """
         self._handoff = handoff
-        self._load = load
+        self._loader = loader
+        self._in_flight = in_flight
         self._serve = serve
-        self._lacking_room = lacking_room
-        self._step_aside = step_aside
-        self._in_turn = in_turn
+        self._is_start = True  # until the first manifest has been loaded
         self._on_change: Callable[[], None] = lambda: None
         self._orders: SimpleQueue[Manifest | None] = SimpleQueue()  # None: nothing comes after this
         self._is_settled = False  # the newest order was brought about, as far as it could be
@@ -182,7 +176,7 @@ class ModelRegistry:
 
     def _retire(self, key: Key, gone: SimpleQueue[Callable[[], None]]) -> None:
         """Take a version out of service at once; ``gone`` gets its ``close`` when its last request is answered."""
-        close = self.live[key].model.close
+        close = self.live[key].model.engine.close
         leaving: Servable | None = self.live.pop(key)
 
         def finish() -> None:
@@ -200,6 +194,7 @@ class ModelRegistry:
     def _settle(self) -> None:
         """Tell that the manifest was brought about, as far as it could be."""
         self._is_settled = self._orders.empty()
+        self._is_start = False
         self._on_change()
 
     # On the loader's thread
@@ -251,11 +246,11 @@ class ModelRegistry:
         started = time.monotonic()
         try:
             # At the first load nobody is served yet, so the workers need not wait for each other.
-            with nullcontext() if is_first else self._in_turn():
+            with nullcontext() if is_first else self._loader.lock():
                 if self.live:
                     self._make_room(entry)
                 self.is_loading = True
-                model = self._load(entry)
+                model = self._loader.load(entry)
             self._on_hub(partial(self._install, entry, model))
         except BundleError as error:
             self.failed[entry.key] = str(error)
@@ -275,7 +270,7 @@ class ModelRegistry:
         Raises:
             BundleError: it replaces nothing, and memory does not hold it beside what is live.
         """
-        lacking = self._lacking_room(entry)
+        lacking = self._loader.lacking_memory(entry, is_start=self._is_start)
         if not lacking:
             return
         wanted = {each.key for each in self.wanted.entries}
@@ -294,7 +289,7 @@ class ModelRegistry:
             ", ".join(str(key[1]) for key in old),
             entry.version,
         )
-        self._step_aside()
+        self._loader.hand_over(self._in_flight)
         self._move(old)
 
     def _move(self, leaving: Iterable[Key] = ()) -> None:
@@ -343,7 +338,7 @@ def announce(model: Model, load_s: float) -> None:
         **model.about(),
         "classes": len(model.class_names),
         "load_s": round(load_s, 2),
-        "description": model.description,
+        "description": model.bundle.description,
     }
     logger.info("model ready", extra={"fields": fields})
 

@@ -17,8 +17,7 @@ from weakref import WeakSet
 import gevent
 import numpy as np
 
-from app.control.manifest import Entry, Manifest, RejectedVersion
-from app.control.plan import current_plan, lacking_room
+from app.control.manifest import Manifest, RejectedVersion
 from app.errors import MalformedRequest, NotReady, ServingError
 from app.processing.heatmap import HeatMap
 from app.scoreboard import Scoreboard, State
@@ -29,7 +28,7 @@ from app.serving.diagnosis import explain_failure
 from app.serving.handoff import Handoff
 from app.serving.image_pool import ImagePool, Picture
 from app.serving.in_flight import InFlight
-from app.serving.loader import load_model
+from app.serving.loader import Loader
 from app.serving.model import Model, Servable
 from app.serving.prediction import HeatMapRequest, Prediction, TooManyHeatMaps
 from app.serving.registry import ModelRegistry
@@ -41,12 +40,9 @@ from app.serving.trials import Trials
 from app.serving.watchdog import Watchdog
 from app.serving.workers import Workers
 from app.settings import Settings
-from app.system.files import lock_file
 
 T = TypeVar("T")
 
-ASIDE_S = 0.2  # for the worker to stop accepting, and for what it has accepted to come inside
-DRAIN_S = 40  # a worker that drains has ended by then: Gunicorn's graceful_timeout, and a little
 PARSING_THREADS = 2  # large bodies parsed at once in a worker
 logger = logging.getLogger(__name__)
 
@@ -99,23 +95,23 @@ class ModelServer:
         self,
         settings: Settings,
         scoreboard: Scoreboard,
+        loader: Loader,
         read_manifest: Callable[[], Manifest] | None = None,
-        load: Callable[[Settings, int, Entry], Model] = load_model,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare a server; nothing is loaded before ``start``.
 
         Args:
             settings: the settings.
-            scoreboard: where this process has its slot.
-            read_manifest: returns what to serve now; by default what this process planned.
-            load: loads a version, on the loader's thread.
-            on_death: called when a native thread ends unasked (on that thread) or does not come back;
-                ends the process.
+            scoreboard: holds the slot of this process.
+            loader: loads the versions.
+            read_manifest: returns the current manifest; by default always that of the plan.
+            on_death: ends the process; called on any thread, when a native thread has ended by itself or
+                does not come back.
         """
         self._settings = settings
         self._scoreboard = scoreboard
-        self._read_manifest = read_manifest or (lambda: current_plan(settings).manifest)
+        self._read_manifest = read_manifest or (lambda: loader.plan.manifest)
         self._poll_s = settings.poll_s if read_manifest else 0.0
         self._on_death = on_death
         self._handoff = Handoff()
@@ -129,16 +125,9 @@ class ModelServer:
         self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
         self.deadlines = Deadlines(settings.deadline_s)
         self._bodies = ByteBudget(settings.max_bodies_bytes, "request bodies")
-        self.workers = Workers(settings, scoreboard)
+        self.workers = Workers(settings, scoreboard, len(loader.plan.placements))
         self.in_flight = InFlight(scoreboard)
-        self._registry = ModelRegistry(
-            self._handoff,
-            load=lambda entry: load(settings, scoreboard.slot, entry),
-            serve=self._serve,
-            lacking_room=self._lacking_room,
-            step_aside=self._step_aside,
-            in_turn=partial(lock_file, settings.cache / "load.lock", settings.load_timeout_s),
-        )
+        self._registry = ModelRegistry(self._handoff, loader, self.in_flight, self._serve)
         self._watchdog = Watchdog(settings.deadline_s, self._tasks, self._end_stuck)
         self._load_timer = gevent.Greenlet()
         self._failure = ""
@@ -341,34 +330,6 @@ class ModelServer:
         )
         self._servables.add(servable)
         return servable
-
-    def _lacking_room(self, entry: Entry) -> str:
-        """Return which memory cannot hold a version beside those that are loaded, or empty (on the loader's thread).
-
-        Waits for workers that are about to give theirs back.
-        """
-        plan = current_plan(self._settings)
-        if self.state is State.LOADING and not plan.is_tight:
-            return ""  # what is loaded first was planned to fit
-        placement = plan.placement(self._scoreboard.slot)
-        until = time.monotonic() + DRAIN_S
-        while True:
-            lacking = lacking_room(self._settings, placement, entry.footprint)
-            is_draining = State.DRAINING in self._scoreboard.states().values()
-            if not (lacking and is_draining) or time.monotonic() > until:
-                return lacking
-            time.sleep(ASIDE_S)
-
-    def _step_aside(self) -> None:
-        """Take no more connections while others can, and answer the requests inside (on the loader's thread)."""
-        self._scoreboard.mark(State.LOADING)
-        until, had_substitute = time.monotonic() + self._settings.deadline_s, False
-        while self._scoreboard.may_get_substitute() and time.monotonic() < until:
-            has_substitute = self._scoreboard.has_substitute()
-            if has_substitute and had_substitute and not self.in_flight.count:
-                return
-            had_substitute = has_substitute
-            time.sleep(ASIDE_S)
 
     def _take_stock(self) -> None:
         """Become ready, or not, by what is live now."""

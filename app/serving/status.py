@@ -31,7 +31,9 @@ def list_statuses(
 ) -> list[VersionStatus]:
     """Return how each version stands that is live, wanted or refused, by name and number."""
     told = "it could not be loaded; the log of the server has the reason"
-    known = [VersionStatus(each.name, each.version, "END", each.told) for each in wanted.rejected]
+    known = [
+        VersionStatus(each.name, each.version, "END", each.short_reason) for each in wanted.rejected
+    ]
     for entry in wanted.entries:
         has_failed = entry.key in failed
         state: Literal["END", "LOADING"] = "END" if has_failed else "LOADING"

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from typing import TypedDict, cast
 
 from app.control.manifest import Key
-from app.control.plan import planned_workers
 from app.scoreboard import Scoreboard
 from app.serving.model import About, Servable
 from app.settings import Settings, count_cores
@@ -24,9 +23,9 @@ class WorkerReport(TypedDict):
 class Workers:
     """All workers of this machine, as any one of them sees them. Methods run on the hub."""
 
-    def __init__(self, settings: Settings, scoreboard: Scoreboard) -> None:
-        """Look at the workers of a scoreboard."""
+    def __init__(self, settings: Settings, scoreboard: Scoreboard, planned: int) -> None:
         self._settings = settings
+        self._planned = planned
         self._scoreboard = scoreboard
 
     @property
@@ -67,7 +66,7 @@ class Workers:
         """Return the limits of settings and machine that explain how fast the workers can be, by name."""
         settings = self._settings
         return {
-            "workers_planned": planned_workers(),
+            "workers_planned": self._planned,
             "cores": count_cores(),
             "decode_threads": settings.decode_pool_size,
             "queue_limit": settings.max_queue,

@@ -25,7 +25,7 @@ MAX_QUEUED_BYTES = 4 * 1024 * 1024
 MAX_LINES = MAX_QUEUED_BYTES // MAX_LINE_BYTES
 FLUSH_S = 0.5
 GATHER_S = 0.01
-RETRY_S = 0.05  # where standard output is non-blocking and full
+RETRY_S = 0.05  # between attempts to write to a full non-blocking descriptor
 
 
 def native(module: Any, name: str) -> Any:
@@ -58,7 +58,7 @@ class LineWriter:
     def reset(self) -> None:
         """Start with an empty queue (in the child after a fork: the parent writes the queued lines)."""
         self._queue: SimpleQueue[Any] = SimpleQueue()
-        self._unstarted = make_lock()  # whoever acquires it starts the thread
+        self._unstarted = make_lock()  # its first holder starts the thread
         self._drop_lock = _thread.RLock()
         self.dropped = 0
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from flask import Flask
 
+from app.control.manifest import Manifest
+from app.control.placement import Placement
+from app.control.plan import Plan
 from app.scoreboard import Scoreboard
+from app.serving.loader import Loader
 from app.serving.server import ModelServer
 from app.settings import Settings
 from app.web import access, problems
@@ -21,13 +25,13 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
 
     Args:
         settings: the settings.
-        server: the model server, which the caller starts and stops; None: a new one with its own scoreboard.
+        server: the model server, which the caller starts and stops; by default one without a model.
     """
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # otherwise "//" is redirected, with an HTML body
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.extensions["settings"] = settings
-    app.extensions["model_server"] = server or ModelServer(settings, Scoreboard())
+    app.extensions["model_server"] = server or make_idle_server(settings)
     app.extensions["fetcher"] = Fetcher(
         settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s
     )
@@ -46,3 +50,10 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
     ):
         app.register_blueprint(routes.blueprint)
     return app
+
+
+def make_idle_server(settings: Settings) -> ModelServer:
+    """Return a server that is alone on its scoreboard and has no model."""
+    scoreboard = Scoreboard()
+    plan = Plan((Placement("cpu", 1),), Manifest())
+    return ModelServer(settings, scoreboard, Loader(settings, scoreboard, plan))

@@ -11,3 +11,5 @@ heatmaps     what heat maps cost
 constant     this server around a model that costs nothing
 usual_way, peers/   the others, each around the same eager network (eager)
 """
+
+CONSTANT = "constant"  # the name of the model whose logits cost nothing

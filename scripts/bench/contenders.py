@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,10 @@ import psutil
 import requests
 
 from app.settings import ROOT, count_cores
+from scripts.bench import CONSTANT
 from scripts.bench.form import IMAGE, TRITON, Form, multipart
 from scripts.bench.load import Running, family
-from tests.server import Server, free_port
+from scripts.local_server import LocalServer, free_port
 
 READY_WITHIN_S = 120
 
@@ -43,23 +43,42 @@ class Contender:
 
 @contextmanager
 def ours(picture: Path, constant: bool = False, **settings: str) -> Iterator[Running]:
-    """Run this server as an operator does: supervisord, nginx, Gunicorn, in a folder of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="benchmark-"))
-    server = Server(folder, insist="on", **settings)  # speeds, whatever agrees with fp32
-    if constant:
-        conf = folder / "conf" / "supervisor.conf"
-        text = conf.read_text()
-        plain = "gunicorn -c conf/gunicorn.conf.py"
-        conf.write_text(text.replace(plain, f"{plain} scripts.bench.constant:app"))
-        shutil.rmtree(folder / "scripts", ignore_errors=True)
-        (folder / "scripts").symlink_to(ROOT / "scripts")
+    """Run this server as an operator does: supervisord, nginx, Gunicorn, in a runtime folder of its own.
+
+    Args:
+        picture: the picture to wait with until it is answered.
+        constant: serve ``scripts.bench.constant``, whose logits cost nothing.
+        settings: the server's settings.
+
+    Raises:
+        WrongModelError: the server serves another model than the one asked for.
+    """
+    application = "scripts.bench.constant:app" if constant else ""
+    # Speeds are measured, whatever agrees with fp32.
+    server = LocalServer(
+        Path(tempfile.mkdtemp(prefix="benchmark-")), application, insist="on", **settings
+    )
     started = time.monotonic()
     server.start()
     try:
         url = f"{server.url}/model_predict"
-        yield wait_for_answer(url, server.process.pid, IMAGE, picture, started)
+        running = wait_for_answer(url, server.pid, IMAGE, picture, started)
+        check_model(server.url, constant)
+        yield running
     finally:
         server.remove()
+
+
+class WrongModelError(Exception):
+    """The server that was started serves another model than the one to be measured."""
+
+
+def check_model(url: str, constant: bool) -> None:
+    """Raise WrongModelError unless the server has the constant model, or a real one."""
+    served = requests.get(url, headers={"Accept": "application/json"}, timeout=60).json()
+    if (served["model"] == CONSTANT) != constant:
+        expected = "the constant model" if constant else "a real model"
+        raise WrongModelError(f"{url} serves {served['model']!r} instead of {expected}")
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Tests and measurements that need a GPU: ``scripts/test-gpu`` (docs/tuning.md)."""
+"""Tests and benchmarks that need a GPU: ``scripts/test-gpu`` (docs/tuning.md)."""

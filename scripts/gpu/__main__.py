@@ -1,4 +1,4 @@
-"""Run the steps, each in a process of its own with its time; print a table and write JSON."""
+"""Run the GPU steps, each in its own process with a time limit; print a table and write JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from app.system.machine import processor
 from scripts.gpu.trial import Trial
 
 TOTAL_S = 590  # for everything
-# Seconds that a step may take, where so many are left. How long a worker loads on a GPU nobody has measured yet.
+# Time limit of each step in seconds, capped by the time that is left.
 STEPS = {
     "agreement": 100,
     "sizing": 120,
@@ -37,24 +37,26 @@ STEPS = {
     "out_of_memory": 40,
     "benchmark": 150,
 }
-# What pytest ends with where it has collected no test: not a success that somebody might rely on.
+# As pytest, which exits with 5 if it has collected no test.
 NOTHING_TESTED = 5
-END_S = 15  # for the servers of a step that was cut off
+END_S = 15  # for stopping the servers of a step that timed out
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="scripts/test-gpu", description=__doc__)
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP",
                         help=", ".join(STEPS))  # fmt: skip
-    parser.add_argument("--rehearse", action="store_true", help="the same on the CPU, small")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run the steps on the CPU, scaled down"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu")
     parser.add_argument("--one", choices=STEPS, help=argparse.SUPPRESS)  # in its own process
     return parser.parse_args()
 
 
 def find_step(name: str) -> Callable[[Trial], None]:
-    """Return a step's function; what it needs is imported in its process only."""
+    """Return a step's function; its modules are imported in its own process only."""
     from scripts.gpu import engine_steps, server_steps, speed  # noqa: PLC0415
 
     for module in (engine_steps, server_steps, speed):
@@ -65,7 +67,7 @@ def find_step(name: str) -> Callable[[Trial], None]:
 
 
 def run_one(name: str, rehearse: bool) -> None:
-    """Run a step here; the last line on standard output is what came out."""
+    """Run a step in this process; the last line on standard output is its report."""
     trial = Trial(rehearse)
     try:
         find_step(name)(trial)
@@ -77,7 +79,7 @@ def run_one(name: str, rehearse: bool) -> None:
 
 
 def run_step(name: str, rehearse: bool, folder: Path, left_s: float) -> dict[str, Any]:
-    """Run a step in a process group of its own; whatever happens in it, return what came out."""
+    """Run a step in its own process group and return its report, also if it fails or hangs."""
     limit_s = min(STEPS[name], left_s)
     if limit_s <= 0:
         fault = f"the {TOTAL_S} s for all steps were over: --steps {name} runs it alone"
@@ -105,7 +107,7 @@ def run_step(name: str, rehearse: bool, folder: Path, left_s: float) -> dict[str
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End whatever a step has left running: supervisord's children have groups of their own."""
+    """Kill everything that a step has left running: supervisord's children have process groups of their own."""
     try:
         left = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -122,16 +124,14 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> int:
-    """Run what was asked for; return the exit status."""
+    """Run the command line and return the exit status."""
     options = parse_arguments()
     if options.one:
         run_one(options.one, options.rehearse)
         return 0
     gpus = list_gpus()
     if not gpus and not options.rehearse:
-        print(
-            "there is no GPU here that the driver tells of (--rehearse runs the steps on the CPU)"
-        )
+        print("the driver reports no GPU (--rehearse runs the steps on the CPU)")
         print("0 tests run")
         return NOTHING_TESTED
     options.out.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def main() -> int:
         print(f"{name:16} {verdict} {found['seconds']:6.1f} s", flush=True)
         for fault in found["faults"]:
             print(f"    {fault}", flush=True)
-        # After each step: what was measured is kept, whatever the next one does.
+        # After each step, so that a later failure loses no results.
         (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
     print_speeds(report["steps"].get("benchmark", {}).get("facts", {}))
     failed = [name for name, found in report["steps"].items() if found["faults"]]

@@ -1,4 +1,4 @@
-"""Steps on the bare engine, in one process."""
+"""Steps on an engine without a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDS = 20
 
 
 def load(trial: Trial, precision: str, max_batch: int) -> Engine:
-    """Load the demo on the GPU, or in a rehearsal on the CPU."""
+    """Load the demo on the GPU, or on the CPU in a rehearsal."""
     artifacts = Artifacts(find_bundle(ROOT / "models"), trial.folder / "cache")
     choice = Choice("cuda", precision, "cuda:0", 1, max_batch)
     if trial.rehearse:
@@ -30,7 +30,7 @@ def load(trial: Trial, precision: str, max_batch: int) -> Engine:
 
 
 def agreement(trial: Trial) -> None:
-    """Hold every batch size of every precision against eager torch on the CPU; fp32 within a thousandth."""
+    """Compare every precision and batch size with eager torch on the CPU; fp32 must agree to 1e-3."""
     max_batch = trial.few(64, 2)
     images = list(np.random.default_rng(5).integers(0, 256, (max_batch, 3, 224, 224), np.uint8))
     artifacts = Artifacts(find_bundle(ROOT / "models"), trial.folder / "cache")
@@ -59,7 +59,7 @@ def agreement(trial: Trial) -> None:
 
 
 def measure_speed(engine: Engine, images: list[np.ndarray]) -> float:
-    """Return images a second at the largest batch."""
+    """Return images/s at the largest batch."""
     engine.forward(images)
     rounds = ROUNDS if engine.device != "cpu" else 1
     began = time.perf_counter()
@@ -69,7 +69,7 @@ def measure_speed(engine: Engine, images: list[np.ndarray]) -> float:
 
 
 def out_of_memory(trial: Trial) -> None:
-    """Take a GPU's memory away from an engine that answers, and give it back: it answers or says so, and recovers."""
+    """Exhaust the GPU's memory around a running engine: it answers or raises OutOfMemory, and recovers afterwards."""
     engine = load(trial, "fp32", trial.few(64, 2))
     images = list(np.zeros((engine.max_batch, 3, 224, 224), np.uint8))
     held = fill(0) if not trial.rehearse else []
@@ -95,7 +95,7 @@ def out_of_memory(trial: Trial) -> None:
 
 
 def fill(leave_mib: int) -> list[torch.Tensor]:
-    """Return tensors that take all of the GPU's memory but so much."""
+    """Allocate all GPU memory except ``leave_mib``; return the tensors that hold it."""
     held = []
     size = 1024 * MIB
     while size >= 2 * MIB:

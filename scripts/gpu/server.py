@@ -1,4 +1,4 @@
-"""A server of its own for a step: whole, or Gunicorn and the follower alone where nginx is missing."""
+"""A step's own server: complete, or only Gunicorn and the watcher if nginx is not installed."""
 
 from __future__ import annotations
 
@@ -17,40 +17,42 @@ from typing import Any
 
 import requests
 
+from app.settings import ROOT
 from scripts.gpu.trial import Trial
-from tests.helpers import SAMPLES
-from tests.server import Server
+from scripts.local_server import LocalServer
 
-PICTURE = SAMPLES / "street.jpg"
+PICTURE = ROOT / "samples" / "street.jpg"
 
 
 class GpuServer:
-    """A server that a step may kill, reload and fill with versions.
+    """A server that a step may kill, reload and publish to.
+
+    Args:
+        trial: the step.
+        settings: ``SERVING_*`` settings, without prefix.
 
     Attributes:
-        url: where it answers.
-        has_gateway: nginx is in front, so that no request is lost with its worker.
+        url: its base URL.
+        has_gateway: nginx is in front and retries the requests of a killed worker.
     """
 
     def __init__(self, trial: Trial, **settings: str) -> None:
-        """Lay out its folder; nothing runs yet."""
         folder = trial.folder / f"server-{time.monotonic_ns()}"
-        folder.mkdir()
-        self.server = Server(folder, **{"device": trial.device} | settings)
+        self.server = LocalServer(folder / "run", **{"device": trial.device} | settings)
         self.has_gateway = bool(shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"))
         self.has_gateway &= bool(shutil.which("supervisord", path=self.server.environment["PATH"]))
         self.url = self.server.url if self.has_gateway else self.server.direct_url
-        self._follower: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
 
     def start(self) -> GpuServer:
-        """Start it; it is not ready yet."""
+        """Start it without waiting until it is ready."""
         if self.has_gateway:
             self.server.start()
             return self
         self.server.start(["scripts/run-gunicorn"])
-        self._follower = subprocess.Popen(
+        self._watcher = subprocess.Popen(
             [sys.executable, "-m", "app.commands.watch"],
-            cwd=self.server.folder,
+            cwd=ROOT,
             env=self.server.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -59,9 +61,9 @@ class GpuServer:
 
     def stop(self) -> None:
         """Stop it."""
-        if self._follower is not None:
-            self._follower.terminate()
-            self._follower.wait(timeout=30)
+        if self._watcher is not None:
+            self._watcher.terminate()
+            self._watcher.wait(timeout=30)
         try:
             self.server.stop(signal.SIGTERM)
         except subprocess.TimeoutExpired:
@@ -70,13 +72,13 @@ class GpuServer:
 
     @property
     def master(self) -> int:
-        """Gunicorn's master."""
+        """PID of Gunicorn's master."""
         if not self.has_gateway:
             return self.server.process.pid if self.server.process else 0
         return int(self.server.control("pid", "gunicorn").stdout)
 
     def workers(self) -> list[int]:
-        """Return the workers' process ids."""
+        """Return the workers' PIDs."""
         try:
             master = self.master
             children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
@@ -85,7 +87,7 @@ class GpuServer:
         return [int(pid) for pid in children if "gunicorn" in command_of(int(pid))]
 
     def readiness(self) -> dict[str, Any]:
-        """Return what /readyz answers, or nothing where there is no answer."""
+        """Return the JSON of /readyz, or an empty object if there is no answer."""
         try:
             answer: dict[str, Any] = requests.get(f"{self.url}/readyz", timeout=10).json()
         except (requests.RequestException, ValueError):
@@ -93,7 +95,7 @@ class GpuServer:
         return answer
 
     def ready(self) -> int:
-        """Return how many workers have a model."""
+        """Return the number of ready workers."""
         states = self.readiness().get("workers", {})
         return sum(state == "ready" for state in states.values())
 
@@ -115,22 +117,22 @@ class GpuServer:
         return pids.isdisjoint(self.workers())
 
     def predict(self) -> requests.Response:
-        """Ask for a picture's labels."""
+        """Request an image's labels."""
         with PICTURE.open("rb") as file:
             return requests.post(f"{self.url}/model_predict", files={"image": file}, timeout=60)
 
     def draw(self) -> requests.Response:
-        """Ask for a heat map."""
+        """Request a heat map."""
         with PICTURE.open("rb") as file:
             return requests.post(f"{self.url}/predict/heatmap", files={"image": file}, timeout=60)
 
     def planned(self) -> list[str]:
-        """Return the lines of the plan."""
+        """Return the log lines of the plan."""
         lines = [line for line in self.lines() if line.get("logger") == "plan"]
         return [str(line.get("message", line)) for line in lines]
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the log's lines; without a gateway they are on the console."""
+        """Return the log's lines; without a gateway they go to the console."""
         if self.has_gateway:
             lines: list[dict[str, Any]] = self.server.log_lines()
             return lines
@@ -139,14 +141,14 @@ class GpuServer:
         text = self.server.console().splitlines()
         return [json.loads(line) for line in text if line.startswith("{") and line.endswith("}")]
 
-    def told(self) -> str:
-        """Return what its log said last of errors, for a fault's sentence."""
+    def last_errors(self) -> str:
+        """Return the last error messages of its log."""
         bad = [line for line in self.lines() if line.get("level") in ("ERROR", "CRITICAL")]
         return "; ".join(str(line.get("message", "")) for line in bad[-3:])[:600]
 
 
 def command_of(pid: int) -> str:
-    """Return a process's command line, or nothing where it is gone."""
+    """Return a process's command line, or "" if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:
@@ -155,12 +157,12 @@ def command_of(pid: int) -> str:
 
 @contextmanager
 def serving(trial: Trial, workers: int, **settings: str) -> Iterator[GpuServer]:
-    """Run a server with so many workers that are all ready; note a fault where they do not become it."""
+    """Run a server until the body ends; record a fault if its workers do not become ready in time."""
     server = GpuServer(trial, workers=str(workers), **settings).start()
     try:
         began = time.monotonic()
         if not trial.wait(lambda: server.ready() >= workers, 75, f"{workers} workers ready"):
-            trial.faults.append(f"its log says: {server.told()}")
+            trial.faults.append(f"its log says: {server.last_errors()}")
         trial.facts["ready_s"] = round(time.monotonic() - began, 1)
         yield server
     finally:
@@ -169,7 +171,7 @@ def serving(trial: Trial, workers: int, **settings: str) -> Iterator[GpuServer]:
 
 @contextmanager
 def loaded(server: GpuServer, clients: int) -> Iterator[Counter[str]]:
-    """Have clients ask for labels and heat maps while the block runs; yields how often each status came."""
+    """Send predictions and heat maps from several clients during the body; yields the count of each status."""
     going = threading.Event()
     going.set()
     seen: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Steps on whole servers: sizing, versions under load, devices, a full card, workers killed while they load."""
+"""Steps on complete servers: sizing, versions under load, devices, a full GPU, workers killed while loading."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from scripts.bench.publishing import publish_copy
 from scripts.gpu.server import GpuServer, loaded, serving
 from scripts.gpu.trial import Trial, gpus, used_mib
 
-FLAT_MIB = 96  # that memory may have grown by after many changes
-SWAP_S = 30  # for one version to be taken over
+FLAT_MIB = 96  # allowed growth of GPU memory over all version changes
+SWAP_S = 30  # for one version to become live
 
 
 def sizing(trial: Trial) -> None:
-    """Plan for this card; as many workers as planned take what was planned, and no more."""
+    """Compare the plan for this GPU with the workers and the memory actually used."""
     before = used_mib()
     server = GpuServer(trial, models=str(model_folder(trial).parent)).start()
     try:
@@ -53,7 +53,7 @@ def sizing(trial: Trial) -> None:
 
 
 def swaps(trial: Trial) -> None:
-    """Publish versions under load, heat maps among it: nothing is lost, and the GPU's memory stays flat."""
+    """Publish versions under load: no request fails and GPU memory does not grow."""
     model = model_folder(trial)
     changes = trial.few(20, 2)
     used: list[int] = []
@@ -69,7 +69,7 @@ def swaps(trial: Trial) -> None:
                     SWAP_S,
                     f"version {version} live",
                 ):
-                    trial.faults.append(f"its log says: {server.told()}")
+                    trial.faults.append(f"its log says: {server.last_errors()}")
                     break
                 shutil.rmtree(model / str(version - 1))
                 took.append(round(time.monotonic() - began, 1))
@@ -83,7 +83,7 @@ def swaps(trial: Trial) -> None:
 
 
 def devices(trial: Trial) -> None:
-    """Each worker is on one GPU alone, also after a reload and a kill; the master on none."""
+    """Each worker uses exactly one GPU, also after a reload and a kill; the master none."""
     count = max(1, len(gpus()))
     trial.facts["gpus"] = [gpu.name for gpu in gpus()]
     with serving(trial, 2 * count) as server:
@@ -102,7 +102,7 @@ def devices(trial: Trial) -> None:
                 pid: [gpu for gpu, pids in on.items() if pid in pids] for pid in workers
             }
             known = any(pid in workers for pids in on.values() for pid in pids)
-            if known:  # a container may count processes by other numbers
+            if known:  # in a container the driver may know other PIDs
                 wrong = {pid: found for pid, found in placements.items() if len(found) != 1}
                 trial.expect(not wrong, f"not on one GPU after {what}: {wrong}")
                 spread = Counter(found[0] for found in placements.values() if found)
@@ -117,7 +117,7 @@ def devices(trial: Trial) -> None:
 
 
 def full_card(trial: Trial) -> None:
-    """Beside a program that fills the card: start, change the version, and recover once it has gone."""
+    """Start and change versions beside a program that fills the GPU; recover after it exits."""
     need_mib = trial.few(4096, 0)  # a worker and a version beside it need less
     model = model_folder(trial)
     with (
@@ -134,10 +134,10 @@ def full_card(trial: Trial) -> None:
         ).start()
         try:
             time.sleep(trial.few(25, 1))
-            trial.facts["told_without_room"] = server.told()
+            trial.facts["errors_without_room"] = server.last_errors()
             filler.terminate()
             filler.wait()
-            if not trial.rehearse:  # a reload measures what could not be measured
+            if not trial.rehearse:  # a reload repeats the failed measurement
                 with suppress(OSError, ValueError):
                     os.kill(server.master, signal.SIGHUP)
             trial.wait(lambda: server.ready() >= 1, 75, "ready after the other program has gone")
@@ -146,7 +146,7 @@ def full_card(trial: Trial) -> None:
 
 
 def kill_in_capture(trial: Trial) -> None:
-    """Kill workers while they load and capture: the others go on, and all come back."""
+    """Kill workers while they load and capture: the others keep serving, and all are replaced."""
     workers, kills = trial.few(8, 2), trial.few(8, 2)
     dice = random.Random(4)  # noqa: S311  (when to kill is no secret)
     with serving(trial, workers) as server:
@@ -157,7 +157,7 @@ def kill_in_capture(trial: Trial) -> None:
             os.kill(victim, signal.SIGKILL)
             if trial.wait(partial(server.new_workers, known), 20, "a replacement"):
                 (fresh, *_) = server.new_workers(known)
-                time.sleep(dice.uniform(0.2, trial.few(8, 1)))  # somewhere in its load
+                time.sleep(dice.uniform(0.2, trial.few(8, 1)))  # at a random moment of its load
                 with suppress(OSError):
                     os.kill(fresh, signal.SIGKILL)
         trial.wait(lambda: server.ready() >= workers, 90, f"all {workers} workers ready again")
@@ -170,7 +170,7 @@ def kill_in_capture(trial: Trial) -> None:
 
 
 def model_folder(trial: Trial) -> Path:
-    """Return a folder of the demo's versions, with one in it."""
+    """Create a model folder with one version of the demo."""
     model = trial.folder / "models" / "demo"
     if not model.exists():
         model.mkdir(parents=True)
@@ -179,7 +179,7 @@ def model_folder(trial: Trial) -> Path:
 
 
 def pids_on_gpus() -> dict[str, set[int]]:
-    """Return the processes on each GPU, by its UUID, as the driver counts them."""
+    """Return the PIDs on each GPU by its UUID, as the driver reports them."""
     with nvml() as is_there:
         if not is_there:
             return {}
@@ -191,7 +191,7 @@ def pids_on_gpus() -> dict[str, set[int]]:
 
 
 def nvidia_files(pid: int) -> list[str]:
-    """Return the NVIDIA devices that a process has open."""
+    """Return the NVIDIA devices that a process has opened."""
     names = set()
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):
@@ -201,7 +201,7 @@ def nvidia_files(pid: int) -> list[str]:
 
 @contextmanager
 def filled(trial: Trial, leave_mib: int) -> Iterator[subprocess.Popen[str]]:
-    """Have another process hold all of the GPU's memory but so much (in a rehearsal: nothing)."""
+    """Let another process hold all GPU memory except ``leave_mib``; nothing in a rehearsal."""
     task = "import time; time.sleep(600)"
     if not trial.rehearse:
         task = (

@@ -1,4 +1,4 @@
-"""The benchmark: requests a second with 1, 2, 4 and 8 workers on each GPU, and how busy the GPU is meanwhile."""
+"""Benchmark: requests/s and GPU utilization with 1, 2, 4 and 8 workers per GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scripts.bench.load import Running, run_wrk
 from scripts.gpu.server import PICTURE, serving
 from scripts.gpu.trial import Trial, gpus, used_mib
 
-SENDERS = 4  # processes that send, where there is no wrk
+SENDERS = 4  # sending processes if there is no wrk
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Speed:
 
 
 def benchmark(trial: Trial) -> None:
-    """Measure each number of workers; a number that memory does not hold is left out."""
+    """Measure each number of workers; numbers that do not fit into memory are skipped."""
     rows: list[dict[str, Any]] = []
     trial.facts["sent_by"] = "wrk" if shutil.which("wrk") else "the project's own sender"
     trial.facts["rows"] = rows
@@ -54,7 +54,7 @@ def benchmark(trial: Trial) -> None:
 
 
 def measure(trial: Trial, url: str, workers: int, clients: int) -> Speed:
-    """Load a server for some seconds."""
+    """Measure a server under load."""
     seconds = trial.few(8, 2)
     target = f"{url}/model_predict"
     send(trial, target, clients, trial.few(2, 1))  # warm up
@@ -81,7 +81,7 @@ def measure(trial: Trial, url: str, workers: int, clients: int) -> Speed:
 
 
 def send(trial: Trial, url: str, clients: int, seconds: float) -> dict[str, float]:
-    """Post a picture again and again; return counts and times as wrk's script does."""
+    """Post an image in a closed loop; return counts and times in the format of wrk's script."""
     if shutil.which("wrk"):
         bodies = trial.folder / "bodies"
         bodies.mkdir(exist_ok=True)
@@ -108,7 +108,7 @@ def quantile_ms(times: list[float], share: float) -> float:
 
 
 def send_part(url: str, clients: int, seconds: float) -> tuple[list[float], int]:
-    """Post with some threads, each on a connection that stays; return the times and how many failed."""
+    """Post on persistent connections, one per thread; return the times and the number of failures."""
     body = IMAGE.body(Path(PICTURE).read_bytes())
     where = urlsplit(url)
     until = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""What a step is given, and what it reports."""
+"""The state and the report of a step."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MIB = 1 << 20
 
 @dataclass
 class Trial:
-    """One step under way.
+    """A running step.
 
     Attributes:
-        rehearse: there is no GPU; the same is done on the CPU, with small numbers.
-        facts: what was measured, for the report.
-        faults: what did not hold, a sentence each.
-        folder: for the step's files.
+        rehearse: run on the CPU, scaled down.
+        facts: measurements for the report.
+        faults: failed expectations, a sentence each.
+        folder: the step's temporary files.
     """
 
     rehearse: bool
@@ -37,17 +37,17 @@ class Trial:
         return "cpu" if self.rehearse else "cuda"
 
     def few(self, many: int, few: int) -> int:
-        """Return a number: the first on a GPU, the second in a rehearsal."""
+        """Return ``many`` on a GPU, ``few`` in a rehearsal."""
         return few if self.rehearse else many
 
     def expect(self, holds: object, text: str) -> bool:
-        """Note a fault where something does not hold."""
+        """Record a fault unless a condition holds."""
         if not holds:
             self.faults.append(text)
         return bool(holds)
 
     def wait(self, condition: Callable[[], object], seconds: float, what: str) -> bool:
-        """Wait until a condition holds; note a fault where it does not in time."""
+        """Wait until a condition holds; record a fault after the timeout."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if condition():
@@ -56,7 +56,7 @@ class Trial:
         return self.expect(False, f"not within {seconds:g} s: {what}")
 
     def report(self) -> str:
-        """Return what came out, as one line of JSON."""
+        """Return the report as one line of JSON."""
         return json.dumps({"facts": self.facts, "faults": self.faults})
 
 

@@ -23,7 +23,7 @@ from scripts.hostile.good import PROBE, Told, good_clients, learn, read_told
 from scripts.hostile.loglines import check_logs, measure_logs
 from scripts.hostile.report import print_report
 from scripts.hostile.trial import Options, Row, Trial
-from tests.server import Server
+from scripts.local_server import LocalServer
 
 SETTLE_S = 60.0
 REST_S = 1.0  # between phases
@@ -48,7 +48,7 @@ Phase = Callable[[Trial, Row], Awaitable[None]]
 class Live:
     """A server that runs, and how it and its logs were before anything was sent."""
 
-    server: Server
+    server: LocalServer
     models: Path
     before: Gauges
     watch: Watch
@@ -58,7 +58,7 @@ class Live:
     @property
     def pid(self) -> int:
         """Its supervisord."""
-        return int(self.server.process.pid)
+        return self.server.pid
 
 
 def parse_arguments(arguments: list[str]) -> Options:
@@ -129,9 +129,9 @@ def run(options: Options) -> tuple[list[Row], Gauges | None, Gauges | None]:
         right = asyncio.run(learn(trial.address))
         with good_clients(trial.address, right, live.told):
             time.sleep(WARM_UP_S)
-            live.before = read_gauges(live.pid, live.server.folder)
+            live.before = read_gauges(live.pid, live.server.run)
             rows += attack(live, trial, phases, ending)
-        after, settling = settle(live.pid, live.server.folder, live.before, SETTLE_S)
+        after, settling = settle(live.pid, live.server.run, live.before, SETTLE_S)
         rows.append(settling)
         add_good(rows, read_told(live.told), options.max_lag_s)
         rows.append(check_all_logs(live))
@@ -165,13 +165,13 @@ async def run_phase(trial: Trial, name: str, phase: Phase, ending: float, live: 
         await phase(trial, row)
         row.ended = time.monotonic()
         return row
-    held = read_gauges(live.pid, live.server.folder)
+    held = read_gauges(live.pid, live.server.run)
     live.watch.peak_mib = 0.0
     live.watch.look()
     rest_mib, seen = live.watch.peak_mib, set(live.watch.seen)
     await phase(trial, row)
     row.ended = time.monotonic()
-    row.memory_mib = read_gauges(live.pid, live.server.folder).worker_mib - held.worker_mib
+    row.memory_mib = read_gauges(live.pid, live.server.run).worker_mib - held.worker_mib
     row.peak_mib = live.watch.peak_mib
     if name == "disturb":  # workers come and go, and hold two versions for a while
         return row
@@ -213,7 +213,7 @@ def add_good(rows: list[Row], told: list[Told], max_lag_s: float) -> None:
 def check_all_logs(live: Live) -> Row:
     """Read the server's logs."""
     row = Row("logs")
-    for fault, line in check_logs(live.server.folder / "run", live.logs):
+    for fault, line in check_logs(live.server.run, live.logs):
         row.add_fault(fault, line)
     return row
 
@@ -232,18 +232,17 @@ def running(options: Options) -> Iterator[Live]:
         "max_queue": "32",
         "memory_reserve_percent": "0",  # as many workers as were asked for, whoever else is at work here
     }
-    server = Server(folder, **settings)
+    server = LocalServer(folder / "run", **settings)
     try:
         server.start().wait_ready(options.workers)
-        pid = server.process.pid
         told = options.out / "good.jsonl"
         told.unlink(missing_ok=True)
-        yield Live(server, models, Gauges(), Watch(pid), told, measure_logs(folder / "run"))
+        yield Live(server, models, Gauges(), Watch(server.pid), told, measure_logs(server.run))
     finally:
         server.stop()
-        for path in (folder / "run").glob("*.log*"):
+        for path in server.run.glob("*.log*"):
             shutil.copy(path, options.out)
-        server.remove()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from scripts.hostile.judge import Case
 from scripts.hostile.routes import PICTURE_ROUTES
 from scripts.hostile.slow import leave
 from scripts.hostile.trial import Row, Trial
-from tests.server import Server
+from scripts.local_server import LocalServer
 
 KILLS = 20
 RELOADS = 6
@@ -34,11 +34,11 @@ READY_WITHIN_S = 60.0
 class Disturbance:
     """Disturbs one server until it has done everything it was to do."""
 
-    def __init__(self, trial: Trial, row: Row, server: Server, models: Path) -> None:
+    def __init__(self, trial: Trial, row: Row, server: LocalServer, models: Path) -> None:
         """Disturb ``server``, which serves the demo below ``models``."""
         self._trial, self._row, self._server = trial, row, server
         self._model = models / "demo"
-        self._pid = server.process.pid
+        self._pid = server.pid
         # One at a time: two that die, or a death and a reload, may well leave nobody for a moment.
         self._workers = asyncio.Lock()
 

@@ -62,7 +62,7 @@ def worker_processes(supervisord: int) -> list[psutil.Process]:
     return found
 
 
-def read_gauges(supervisord: int, folder: Path) -> Gauges:
+def read_gauges(supervisord: int, run: Path) -> Gauges:
     """Read everything once."""
     gauges = Gauges()
     workers = {each.pid for each in worker_processes(supervisord)}
@@ -77,7 +77,7 @@ def read_gauges(supervisord: int, folder: Path) -> Gauges:
             elif "nginx" in process.name():
                 gauges.nginx_mib += held_mib
             gauges.temporary_mib += deleted_bytes(process.pid) / MIB
-    stored = (path for path in (folder / "run" / "nginx").rglob("*") if path.is_file())
+    stored = (path for path in (run / "nginx").rglob("*") if path.is_file())
     gauges.temporary_mib += sum(path.stat().st_size for path in stored) / MIB
     return gauges
 
@@ -144,11 +144,11 @@ class Watch:
             self.look()
 
 
-def settle(supervisord: int, folder: Path, before: Gauges, within_s: float) -> tuple[Gauges, Row]:
+def settle(supervisord: int, run: Path, before: Gauges, within_s: float) -> tuple[Gauges, Row]:
     """Wait until everything is back where it was, or the time is over; return the last reading and what is not."""
     row = Row("settling")
     while True:
-        now = read_gauges(supervisord, folder)
+        now = read_gauges(supervisord, run)
         told = risen(before, now)
         row.ended = time.monotonic()
         if not told or row.ended > row.began + within_s:

@@ -1,13 +1,13 @@
-"""Send pictures to a running server and write its answers into a CSV file: the program behind ``scripts/predict``.
+"""Batch client: sends images to a running server and writes a CSV file; the program behind ``scripts/predict``.
 
-    run       the order of things
+    run       the program: from the options to the exit status
     options   the command line
-    pictures  which files: those of folders, and single ones
-    server    the way to the server: connections, options, trying again
-    table     the CSV file: what is done already, what a row holds
-    progress  how far it is, on a terminal
-    errors    why a run cannot go on
+    pictures  listing image files
+    server    the HTTP client: connections, options, retries
+    table     the CSV file: completed rows, row format
+    progress  progress bar and summary
+    errors    exceptions
 
-It runs on machines that have nothing but Python: the standard library alone, from 3.9 on, and its own
-imports are relative, so that the folder may lie anywhere. For people: ``docs/clients.md``.
+It needs only Python 3.9 or newer and its standard library, and imports relatively, so that the folder can be
+copied anywhere. User documentation: ``docs/clients.md``.
 """

@@ -1,12 +1,12 @@
-"""Why a run cannot go on."""
+"""Exceptions of the batch client."""
 
 from __future__ import annotations
 
 
 class Stop(Exception):
-    """The run cannot go on; the text says why."""
+    """The run cannot continue; the text gives the reason."""
 
 
 def describe(error: Exception) -> str:
-    """Return what went wrong, without an error number."""
+    """Return an error's text without its errno."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

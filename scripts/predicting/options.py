@@ -7,11 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 URL = "http://localhost:8999"
-OF_THE_SERVER = ("model", "version", "threshold", "top_k", "scores")  # it checks their values too
+QUERY_OPTIONS = (
+    "model",
+    "version",
+    "threshold",
+    "top_k",
+    "scores",
+)  # the server validates their values
 
 
 def whole(low: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from ``low`` on."""
+    """Return a parser of integers >= ``low``."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < low:
@@ -22,34 +28,38 @@ def whole(low: int) -> Callable[[str], int]:
 
 
 def parse_options() -> argparse.Namespace:
-    """Read the command line; ends the program where it is wrong."""
+    """Parse the command line; exits on errors."""
     parser = argparse.ArgumentParser(
         prog="scripts/predict",
-        description="Send pictures to a running server and write its answers into a CSV file.",
-        epilog="Exit status: 0 all are answered; 1 some failed; 2 the run could not go on; 130 Ctrl-C.",
+        description="Send images to a running server and write its answers to a CSV file.",
+        epilog="Exit status: 0 all answered; 1 some failed; 2 the run could not continue; 130 Ctrl-C.",
     )
     add = parser.add_argument
-    add("pictures", nargs="+", metavar="FOLDER", help="a folder, with those within it, or a file")
-    add("--csv", type=Path, required=True, metavar="FILE", help="what is in it already is kept")
+    add("pictures", nargs="+", metavar="FOLDER", help="a folder, searched recursively, or a file")
+    add("--csv", type=Path, required=True, metavar="FILE", help="output; completed rows are kept")
     add("--url", default=URL, help="the server's address (%(default)s)")
     add(
         "--jobs",
         type=whole(1),
         default=8,
         metavar="N",
-        help="pictures under way at once (%(default)s)",
+        help="concurrent requests (%(default)s)",
     )
-    add("--retries", type=whole(0), default=8, metavar="N", help="of each picture (%(default)s)")
-    asked = parser.add_argument_group("what is asked for").add_argument
-    asked("--model", metavar="NAME", help="instead of the server's default")
-    asked("--version", metavar="N", help="of the model, instead of the newest")
-    asked("--threshold", metavar="SCORE", help="labels above it, 0..1, instead of the model's own")
-    asked("--top-k", metavar="N", help="the strongest labels, at most so many")
-    asked("--scores", choices=["all"], help="of every class, not of the labels alone")
+    add("--retries", type=whole(0), default=8, metavar="N", help="retries per image (%(default)s)")
+    query = parser.add_argument_group("prediction options").add_argument
+    query("--model", metavar="NAME", help="default: the server's default model")
+    query("--version", metavar="N", help="default: the model's newest version")
+    query(
+        "--threshold",
+        metavar="SCORE",
+        help="minimum score of a label, 0..1; default: the model's own",
+    )
+    query("--top-k", metavar="N", help="maximum number of labels")
+    query("--scores", choices=["all"], help="scores of all classes instead of the labels' only")
     return parser.parse_args()
 
 
 def make_query(options: argparse.Namespace) -> dict[str, str]:
-    """Return the options that the server is asked with."""
-    given = {name: getattr(options, name) for name in OF_THE_SERVER}
+    """Return the query parameters of a prediction."""
+    given = {name: getattr(options, name) for name in QUERY_OPTIONS}
     return {name: text for name, text in given.items() if text is not None}

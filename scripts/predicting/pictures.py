@@ -1,4 +1,4 @@
-"""Which files are sent: the pictures of folders, and single files."""
+"""Listing of image files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif")
 
 
 def find_pictures(given: Sequence[str]) -> tuple[list[str], list[OSError]]:
-    """Return the pictures in folders, and single files, in the CSV's order; and which folders cannot be listed.
+    """List image files in the order of the CSV file.
 
-    Within a folder, at any depth, a picture is what is named as one and not hidden; a file that is given
-    by itself is one whatever its name is.
+    A folder is searched recursively for names with an image suffix that are not hidden; a file given
+    directly is taken whatever its name.
+
+    Returns:
+        The files, and the errors of folders that cannot be listed.
 
     Raises:
-        Stop: there is none.
-        OSError: one of the paths cannot be looked at.
+        Stop: there are no images.
+        OSError: a path cannot be accessed.
     """
     found: dict[str, None] = {}
     problems: list[OSError] = []

@@ -1,4 +1,4 @@
-"""How far a run is, and how it went."""
+"""Progress bar and summary of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ SHOWN_FAILURES = 5
 
 
 class Progress:
-    """How far the run is: a line that is drawn over and over on a terminal; elsewhere none."""
+    """Progress bar on standard error; shown only on a terminal.
+
+    Args:
+        total: number of images.
+        server: the client, for its current trouble.
+
+    Attributes:
+        done: number of completed images.
+        failures: rows of the failed ones.
+    """
 
     def __init__(self, total: int, server: Server) -> None:
-        """Start the clock."""
         self._total, self._server = total, server
         self._started = time.monotonic()
         self._drawn = 0.0
@@ -27,14 +35,14 @@ class Progress:
         self.failures: list[list[str]] = []
 
     def count(self, row: list[str]) -> None:
-        """Take note of a picture's row."""
+        """Count an image's row."""
         self.done += 1
         if row[1] != OK:
             self.failures.append(row)
         self.draw()
 
     def draw(self) -> None:
-        """Draw the line, where the last drawing is old enough."""
+        """Redraw the bar unless it was drawn just now."""
         now = time.monotonic()
         if not self._shown or now < self._drawn + REDRAW_S:
             return
@@ -51,12 +59,12 @@ class Progress:
         self._write(line[: shutil.get_terminal_size().columns - 1])
 
     def clear(self) -> None:
-        """Wipe the line away."""
+        """Erase the bar."""
         if self._shown:
             self._write("")
 
     def rate(self) -> str:
-        """Return how fast it goes."""
+        """Return the rate as text."""
         return f"{self.done / (time.monotonic() - self._started + 1e-9):.1f} a second"
 
     @staticmethod
@@ -65,8 +73,8 @@ class Progress:
         sys.stderr.flush()
 
 
-def tell(progress: Progress, path: Path) -> None:
-    """Say how it went, and what failed first."""
+def print_summary(progress: Progress, path: Path) -> None:
+    """Print counts, rate and the first failures."""
     failures = progress.failures
     answered = progress.done - len(failures)
     say(f"{answered:,} pictures answered, {progress.rate()}; {len(failures):,} failed; {path}")
@@ -77,5 +85,5 @@ def tell(progress: Progress, path: Path) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
+    """Print to standard error."""
     print(text, file=sys.stderr, flush=True)

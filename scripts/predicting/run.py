@@ -1,4 +1,4 @@
-"""Send pictures to a running server and write its answers into a CSV file (docs/clients.md)."""
+"""Send images to a running server and write its answers to a CSV file (docs/clients.md)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from .errors import Stop, describe
 from .options import make_query, parse_options
 from .pictures import find_pictures
-from .progress import REDRAW_S, Progress, say, tell
+from .progress import REDRAW_S, Progress, print_summary, say
 from .server import Server
 from .table import Table, make_failure
 
-AHEAD = 16  # pictures a job that may be answered before the one whose row comes next
-COULD_NOT, INTERRUPTED = 2, 130  # exit statuses; 130 as shells have it
+AHEAD = 16  # images per job that may be answered ahead of the next row
+FAILED, INTERRUPTED = 2, 130  # exit statuses; 130 as in shells
 
 
 def answer_in_order(
     server: Server, files: Sequence[str], jobs: int, meanwhile: Callable[[], None]
 ) -> Iterator[list[str]]:
-    """Yield the row of each file, in order, while others are asked about. Raises Stop."""
+    """Yield the row of each file in order, with several requests in flight. Raises Stop."""
     pool = ThreadPoolExecutor(jobs)
     left = iter(files)
     asked: deque[Future[list[str]]] = deque()
@@ -40,7 +40,7 @@ def answer_in_order(
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do all that the options ask for; return the exit status. Raises Stop or OSError."""
+    """Send all images and return the exit status. Raises Stop or OSError."""
     server = Server(options.url, make_query(options), options.retries)
     files, problems = find_pictures(options.pictures)
     server.check()
@@ -67,12 +67,12 @@ def run(options: argparse.Namespace) -> int:
         finally:
             progress.clear()
     if progress.done:
-        tell(progress, options.csv)
+        print_summary(progress, options.csv)
     return 1 if progress.failures else 0
 
 
 def main() -> int:
-    """Run, and return the exit status."""
+    """Run the command line and return the exit status."""
     options = parse_options()
     try:
         return run(options)
@@ -82,4 +82,4 @@ def main() -> int:
         say(f"scripts/predict: {error.filename or options.csv}: {describe(error)}")
     except KeyboardInterrupt:
         return INTERRUPTED
-    return COULD_NOT
+    return FAILED

@@ -1,4 +1,4 @@
-"""The way to a server: connections, options, and trying again."""
+"""HTTP client of a server: connections, options, retries."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ from .table import make_failure, make_row
 
 TIMEOUT_S = 60  # nginx gives up after 45
 RETRIED = {429, 502, 503, 504}
-OF_ONE_PICTURE = {400, 408, 413, 415, 429, 500, 504}  # any other error would meet all of them
-BACKOFF_S, LONGEST_WAIT_S = 0.5, 30  # eight retries wait a minute and a half in all
+IMAGE_ERRORS = {400, 408, 413, 415, 429, 500, 504}  # any other error would hit every image
+BACKOFF_S, LONGEST_WAIT_S = 0.5, 30  # eight retries wait 90 seconds in total
 
 
 class Server:
-    """The way to a server: a connection for each thread, and patience.
+    """Client of a server, with a connection per thread and retries.
+
+    Args:
+        url: the server's base URL.
+        query: options of every request.
+        retries: maximum per image.
 
     Attributes:
-        trouble: why a picture is being sent again; empty while none is.
+        trouble: why an image is being retried, or "".
+
+    Raises:
+        Stop: the URL is invalid.
     """
 
     def __init__(self, url: str, query: dict[str, str], retries: int) -> None:
-        """Keep the address, and the options that go with each picture. Raises Stop where it is none."""
         try:
             parts = urlsplit(url)
             self._address = (parts.hostname or "", parts.port)
@@ -46,7 +53,7 @@ class Server:
         self.trouble = ""
 
     def check(self) -> None:
-        """Find out whether anybody is there, ready or not. Raises Stop."""
+        """Check that a server answers, ready or not. Raises Stop."""
         try:
             self._exchange("GET", "/readyz")
         except (OSError, http.client.HTTPException) as error:
@@ -56,13 +63,13 @@ class Server:
             ) from error
 
     def predict(self, file: str) -> list[str]:
-        """Return the row of a picture, with its answer or its error. Raises Stop."""
+        """Return the row of an image, with its answer or its error. Raises Stop."""
         try:
             data = Path(file).read_bytes()
         except OSError as error:
             return make_failure(file, "unreadable_file", describe(error))
         status, body = self._ask(data)
-        if status in OF_ONE_PICTURE:
+        if status in IMAGE_ERRORS:
             return make_failure(file, *read_problem(status, body))
         if status != 200:
             raise Stop(f"{self._url} answers {': '.join(read_problem(status, body))}")
@@ -74,7 +81,7 @@ class Server:
             ) from error
 
     def _ask(self, data: bytes) -> tuple[int, bytes]:
-        """Send a picture until the answer is another than "come again". Raises Stop."""
+        """Send an image and retry while the server is busy or gone. Raises Stop."""
         for attempt in itertools.count():
             wait_s = BACKOFF_S * 2**attempt
             last = attempt >= self._retries
@@ -93,21 +100,21 @@ class Server:
                     self.trouble = ""
                     return status, body
                 self.trouble = f"{status} {read_problem(status, body)[0]}"
-                told = headers.get("Retry-After", "")
-                wait_s = max(wait_s, int(told) if told.isdecimal() else 0)
-            # Never sooner than told, and not all at once.
+                retry_after = headers.get("Retry-After", "")
+                wait_s = max(wait_s, int(retry_after) if retry_after.isdecimal() else 0)
+            # Never earlier than Retry-After; with jitter.
             time.sleep(min(wait_s, LONGEST_WAIT_S) * random.uniform(1, 1.5))  # noqa: S311 (not secret)
         raise AssertionError("count() has no end")
 
     def _exchange(
         self, method: str, path: str, data: bytes | None = None
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Return an answer's status, headers and body. Raises OSError or HTTPException."""
+        """Return status, headers and body of a response. Raises OSError or HTTPException."""
         if not hasattr(self._local, "connection"):
             self._local.connection = self._connect(*self._address, timeout=TIMEOUT_S)
         connection = self._local.connection
         headers = {} if data is None else {"Content-Type": "application/octet-stream"}
-        # Who refuses a large body answers, and closes, before all of it is sent.
+        # A server that rejects a large body answers and closes the connection before all of it is sent.
         with contextlib.suppress(BrokenPipeError):
             connection.request(method, self._root + path, data, headers)
         response = connection.getresponse()
@@ -115,7 +122,7 @@ class Server:
 
 
 def read_problem(status: int, body: bytes) -> tuple[str, str]:
-    """Return an error's code and detail; of an answer that is not the server's own, what there is."""
+    """Return an error's code and detail, or status and body of a response in another format."""
     try:
         problem = json.loads(body)
         return problem["code"], problem["detail"]

@@ -1,4 +1,4 @@
-"""The CSV file: a row for each picture, and what is done already."""
+"""The CSV file: one row per image."""
 
 from __future__ import annotations
 
@@ -22,25 +22,28 @@ OK = "ok"  # the status of a row with an answer; of any other it is the error's 
 
 
 class Table:
-    """The CSV file, locked. A row is in the file as soon as it is added.
+    """The CSV file, opened or created and locked; failed and incomplete rows are removed from it.
+
+    Args:
+        path: the file.
 
     Attributes:
-        done: the files that have an answer in it.
+        done: the image files that have an answer in it.
+
+    Raises:
+        Stop: it has another format, or another run holds the lock.
+        OSError: it cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or create the file; throw away failures, and a row that is written by half.
-
-        Raises:
-            Stop: it holds something else, or another run writes it.
-            OSError: it cannot be read or written.
-        """
         self._path = path.resolve()
         self._file = self._first = lock(self._path, "a+b")
         self.done: set[str] = set()
         self._file.seek(0)
         header = self._file.readline()
-        first = header.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n")  # spreadsheets'
+        first = header.removeprefix(codecs.BOM_UTF8).replace(
+            b"\r\n", b"\n"
+        )  # as spreadsheets write it
         is_whole = first == HEADER
         if not is_whole and not HEADER.startswith(header):
             raise Stop(f"{path} is no CSV file of this program; name another with --csv")
@@ -54,17 +57,17 @@ class Table:
             self._rewrite(kept)
 
     def add(self, row: Sequence[str]) -> None:
-        """Append a row."""
+        """Append and flush a row."""
         self._file.write(encode(row))
         self._file.flush()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file and release its lock."""
         self._file.close()
         self._first.close()
 
     def _rewrite(self, kept: list[tuple[int, int]]) -> None:
-        """Put the header and some rows in the file's place, all or nothing."""
+        """Replace the file atomically by the header and some of its rows."""
         part = self._path.with_name(self._path.name + ".part")
         new = lock(part, "w+b")
         new.write(HEADER)
@@ -75,13 +78,11 @@ class Table:
         os.fsync(new.fileno())
         shutil.copymode(self._path, part)
         part.replace(self._path)
-        self._file = (
-            new  # the first keeps its lock: whoever has just opened that one is refused too
-        )
+        self._file = new  # the first stays locked: another run may have opened it just now
 
 
 def lock(path: Path, mode: str) -> BinaryIO:
-    """Open a file for this run alone. Raises Stop where another run has it, and OSError."""
+    """Open and lock a file. Raises Stop if another run holds the lock, and OSError."""
     file = cast("BinaryIO", path.open(mode))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,9 +93,9 @@ def lock(path: Path, mode: str) -> BinaryIO:
 
 
 def encode(row: Sequence[str]) -> bytes:
-    """Return a row as it stands in the file: UTF-8, but names that are none byte by byte as they are."""
+    """Encode a row as UTF-8; bytes of file names that are not UTF-8 are kept."""
     text = io.StringIO()
-    csv.writer(text).writerow(row)  # with its own "\r\n" at the end it quotes either of the two
+    csv.writer(text).writerow(row)  # its default "\r\n" makes it quote cells with either character
     return (text.getvalue()[:-2] + "\n").encode("utf-8", "surrogateescape")
 
 
@@ -102,8 +103,8 @@ HEADER = encode(COLUMNS)
 
 
 def read_rows(file: BinaryIO) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield where each row begins and ends, in bytes, and its cells; not a last one that breaks off."""
-    csv.field_size_limit(sys.maxsize)  # the scores of 22,000 classes are a megabyte
+    """Yield (start, end, cells) of each complete row, positions in bytes."""
+    csv.field_size_limit(sys.maxsize)  # the scores of 22,000 classes take a megabyte
     start = end = 0
     line = b""
 
@@ -114,7 +115,7 @@ def read_rows(file: BinaryIO) -> Iterator[tuple[int, int, list[str]]]:
             end += len(line)
             yield line.decode("utf-8", "surrogateescape")
 
-    with contextlib.suppress(csv.Error):  # breaks off within quotes
+    with contextlib.suppress(csv.Error):  # the file ends within quotes
         for row in csv.reader(read_lines(), strict=True):
             if line.endswith(b"\n"):
                 yield start, end, row
@@ -122,14 +123,14 @@ def read_rows(file: BinaryIO) -> Iterator[tuple[int, int, list[str]]]:
 
 
 def make_row(file: str, answer: dict[str, Any]) -> list[str]:
-    """Return the row of a picture that was answered. Raises LookupError or TypeError."""
+    """Return the row of an answered image. Raises LookupError or TypeError."""
     (picture,), model = answer["images"], answer["model"]
     labels = [one["label"] for one in picture["labels"]]
     scores = {one["label"]: one["score"] for one in picture.get("scores", picture["labels"])}
-    told = json.dumps(scores, ensure_ascii=False)
-    return [file, OK, " | ".join(labels), told, model["name"], str(model["version"]), ""]
+    cell = json.dumps(scores, ensure_ascii=False)
+    return [file, OK, " | ".join(labels), cell, model["name"], str(model["version"]), ""]
 
 
 def make_failure(file: str, code: str, detail: str) -> list[str]:
-    """Return the row of a picture that has no answer."""
+    """Return the row of a failed image."""
     return [file, code, "", "", "", "", detail]

@@ -1,17 +1,17 @@
-"""Fine-tune ResNet-50 on one's own pictures: the program behind ``scripts/train.py``.
+"""Fine-tune ResNet-50 on a labeled data set: the program behind ``scripts/train.py``.
 
-    __main__    the order of things
+    __main__    the program: from the options to the bundle
     options     the command line
-    voc, table  pictures and labels: Pascal VOC's folders; a CSV file
-    examples    what both give: examples in two parts, checked
-    pictures    a file becomes pixels, as served or varied; read ahead on threads
-    start       the network at step 0: from ImageNet, from a file, or from nothing
-    plan        all that decides the result; which picture comes when
-    run         the state of a training: checkpoints, interruption
-    loop        the training itself
+    voc, table  readers of image lists: Pascal VOC's folders; a CSV file
+    examples    the data set: a training and a validation part, checked
+    pictures    decoding and augmentation; prefetching on threads
+    start       initial weights: ImageNet, a file, or random
+    plan        hyperparameters; the order of images
+    run         training state: checkpoints, interruption
+    loop        the training loop
     measure     scores and thresholds on the validation part
-    output      the bundle, written whole
-    errors      what can be wrong
+    output      writing the bundle
+    errors      exceptions
 
-For people: ``docs/training.md``.
+User documentation: ``docs/training.md``.
 """

@@ -1,4 +1,4 @@
-"""Fine-tune ResNet-50 on pictures with any number of labels each, and write it as a bundle (docs/training.md)."""
+"""Fine-tune ResNet-50 for multi-label classification and write it as a bundle (docs/training.md)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from scripts.training.start import NONE, build_classifier
 from scripts.training.table import read_table
 from scripts.training.voc import read_voc
 
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+INTERRUPTED = 130  # exit status after Ctrl-C, as in shells
 
 
 def read_examples(options: argparse.Namespace) -> Examples:
@@ -52,7 +52,7 @@ def choose_device(wanted: str) -> str:
 
 
 def make_plan(options: argparse.Namespace, examples: Examples, exif_rotate: bool) -> Plan:
-    """Return all that decides the result."""
+    """Return the plan of a training."""
     return Plan(
         examples=examples.fingerprint(),
         pictures=len(examples.training),
@@ -68,7 +68,7 @@ def make_plan(options: argparse.Namespace, examples: Examples, exif_rotate: bool
 
 
 def open_run(plan: Plan, examples: Examples, device: str, checkpoint: Path) -> Run:
-    """Return a run at its checkpoint, or at step 0 where there is none. Raises TrainingError."""
+    """Resume the run from its checkpoint, or start one at step 0. Raises TrainingError."""
     going_on = checkpoint.exists()
     weights = NONE if going_on else plan.weights  # the checkpoint has them all
     run = start_run(plan, build_classifier(weights, len(examples.class_names), plan.seed), device)
@@ -79,12 +79,15 @@ def open_run(plan: Plan, examples: Examples, device: str, checkpoint: Path) -> R
 
 
 def train(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Do all that the options ask for; return the bundle's folder and its scores.
+    """Train and write the bundle.
+
+    Returns:
+        The bundle's folder and its scores.
 
     Raises:
         TrainingError: the data, an option or a file cannot be used.
-        SettingsError: the environment's settings cannot.
-        Interrupted: somebody asked to stop; the next call goes on.
+        SettingsError: the environment's settings are invalid.
+        Interrupted: by SIGINT or SIGTERM; the next call resumes.
     """
     settings = Settings.from_env(os.environ)
     reader = Reader(settings.max_pixels, settings.exif_rotate)
@@ -100,7 +103,7 @@ def train(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         if options.restart:
             checkpoint.unlink(missing_ok=True)
         plan = make_plan(options, examples, settings.exif_rotate)
-        tell_plan(plan, examples, device)
+        print_plan(plan, examples, device)
         run = open_run(plan, examples, device, checkpoint)
         trainer = Trainer(run, examples, reader, device, threads, checkpoint, interruption.check)
         trainer.train()
@@ -109,8 +112,8 @@ def train(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     return folder, run.scores
 
 
-def tell_plan(plan: Plan, examples: Examples, device: str) -> None:
-    """Say what is about to happen."""
+def print_plan(plan: Plan, examples: Examples, device: str) -> None:
+    """Print the sizes of data set and training."""
     what = "the head" if plan.head_only else "the whole network"
     say(
         f"{examples.source}: {len(examples.training):,} pictures to learn from, "
@@ -123,12 +126,12 @@ def tell_plan(plan: Plan, examples: Examples, device: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal what is going on."""
+    """Print progress on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Train as the command line says, and print the scores."""
+    """Run the command line and print the scores."""
     options = parse_options()
     try:
         folder, scores = train(options)

@@ -1,10 +1,10 @@
-"""What can be wrong with a training."""
+"""Exceptions of the training program."""
 
 from __future__ import annotations
 
 import pickle
 
-# What torch raises on damaged checkpoints and on files of another kind.
+# Raised by torch for damaged checkpoints and files of other formats.
 READ_ERRORS = (OSError, ValueError, EOFError, LookupError, RuntimeError, pickle.UnpicklingError)
 
 
@@ -13,4 +13,4 @@ class TrainingError(Exception):
 
 
 class Interrupted(Exception):
-    """Somebody pressed Ctrl-C or sent SIGTERM."""
+    """The training received SIGINT or SIGTERM."""

@@ -1,4 +1,4 @@
-"""Pictures with their labels, in two parts: one to learn from, one to measure on."""
+"""Labelled images in a training and a validation part."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scripts.training.errors import TrainingError
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and what is on it.
+    """A labeled image.
 
     Attributes:
-        image: the picture's file.
-        labels: class indices that are on it, rising.
-        unsure: class indices of which nobody says whether they are, rising; they count neither way.
+        image: the image file.
+        labels: indices of its classes, ascending.
+        unsure: indices of classes that may or may not be present, ascending; excluded from loss and scores.
     """
 
     image: Path
@@ -29,14 +29,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """All that a training learns from.
+    """A data set.
 
     Attributes:
-        source: the folder or file that they come from, for errors.
-        title: the same in a word, for everybody: clients may read it.
-        class_names: one for each output of the network, in order.
-        training: to learn from.
-        validation: to tune thresholds and to measure on; shares no picture with ``training``.
+        source: the folder or file it was read from, for error texts.
+        title: its short name, published in the bundle.
+        class_names: one per output of the network, in order.
+        training: examples for the loss.
+        validation: examples for thresholds and scores; disjoint from ``training``.
     """
 
     source: str
@@ -46,7 +46,7 @@ class Examples:
     validation: tuple[Example, ...]
 
     def fingerprint(self) -> str:
-        """Return what tells these examples from others: names, labels and parts, but not where the folder lies."""
+        """Return a digest of file names, labels and parts; it does not depend on the folder's path."""
         rows = [
             (part, example.image.name, example.labels, example.unsure)
             for part, examples in (("training", self.training), ("validation", self.validation))
@@ -55,15 +55,15 @@ class Examples:
         return hashlib.sha256(repr((self.class_names, rows)).encode()).hexdigest()[:16]
 
     def unseen_classes(self) -> list[str]:
-        """Return the names of the classes that no training picture shows."""
+        """Return the names of the classes without a training image."""
         seen = {label for example in self.training for label in example.labels}
         return [name for index, name in enumerate(self.class_names) if index not in seen]
 
     def check(self) -> Examples:
-        """Return these examples.
+        """Validate the data set and return it.
 
         Raises:
-            TrainingError: a part is empty, both share a picture, or a picture is missing.
+            TrainingError: a part is empty, the parts share an image, or an image file is missing.
         """
         for part, examples in (("training", self.training), ("validation", self.validation)):
             if not examples:
@@ -88,7 +88,7 @@ class Examples:
 
 
 def make_targets(examples: Sequence[Example], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the network should say: (n, classes) float32 of 0 and 1, and (n, classes) bool, where it counts."""
+    """Return the targets, (n, classes) float32 of 0 and 1, and the mask of known ones, (n, classes) bool."""
     targets = np.zeros((len(examples), classes), np.float32)
     known = np.ones((len(examples), classes), bool)
     for row, example in enumerate(examples):

@@ -1,4 +1,4 @@
-"""The training itself."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from scripts.training.measure import predict, score
 from scripts.training.pictures import Reader, read_ahead
 from scripts.training.run import Run
 
-CHECKPOINT_EVERY_S = 300  # what a power cut may cost; Ctrl-C costs nothing
+CHECKPOINT_EVERY_S = 300  # the most that a power cut loses; Ctrl-C loses nothing
 
 
 @dataclass
 class Trainer:
-    """A run with all that it works on.
+    """Trains a run to its last step.
 
     Attributes:
-        run: the state.
-        examples: to learn from and to measure on.
-        reader: reads pictures.
+        run: the training state.
+        examples: the data set.
+        reader: decodes images.
         device: ``cpu`` or ``cuda:N``.
-        threads: that decode pictures.
-        checkpoint: where checkpoints are written.
+        threads: number of decode threads.
+        checkpoint: path of the checkpoint.
         check: called before each step; raises Interrupted to stop.
     """
 
@@ -48,11 +48,11 @@ class Trainer:
     check: Callable[[], None]
 
     def train(self) -> None:
-        """Train to the last step, measure after each epoch.
+        """Train to the last step; validate after each epoch.
 
         Raises:
-            Interrupted: somebody asked to stop; the checkpoint is written.
-            TrainingError: a picture cannot be read, or the loss is no number any more.
+            Interrupted: after writing the checkpoint.
+            TrainingError: an image cannot be read, or the loss is not finite.
         """
         try:
             self._train()
@@ -62,7 +62,7 @@ class Trainer:
 
     def _train(self) -> None:
         run, plan = self.run, self.run.plan
-        # Where an epoch's measurement was interrupted, it is still to be done.
+        # The validation of the last epoch was interrupted: repeat it.
         if run.step > len(run.history) * plan.epoch_steps and run.step % plan.epoch_steps == 0:
             self._finish_epoch()
         saved = time.monotonic()
@@ -103,11 +103,11 @@ class Trainer:
                 yield images, torch.from_numpy(targets[rows]), torch.from_numpy(known[rows])
 
     def _set_mode(self) -> None:
-        """Make the network ready to learn; a trunk that is left alone keeps its batch norms' statistics too."""
+        """Set training mode; a frozen trunk stays in evaluation mode to keep its batch norm statistics."""
         self.run.network.train(not self.run.plan.head_only)
 
     def _learn(self, images: torch.Tensor, targets: torch.Tensor, known: torch.Tensor) -> None:
-        """Do one step; shapes as ``_draw_batches`` gives."""
+        """Do one optimizer step; shapes as in ``_draw_batches``."""
         run, plan = self.run, self.run.plan
         for group in run.optimiser.param_groups:
             group["lr"] = plan.rate * group["share"] * plan.rate_share(run.step)
@@ -131,7 +131,7 @@ class Trainer:
         run.losses.append(value)
 
     def _finish_epoch(self) -> str:
-        """Measure, write a checkpoint; return the epoch in a line."""
+        """Validate and write a checkpoint; return a one-line summary of the epoch."""
         run, held_out = self.run, self.examples.validation
         logits = predict(run.network, held_out, self.reader, self.threads, self.check)
         run.scores = score(logits, held_out, self.examples.class_names)
@@ -143,6 +143,6 @@ class Trainer:
 
 
 def masked_loss(logits: torch.Tensor, targets: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Return the mean binary cross-entropy of what is known; (n, classes) each; 0 where nothing is."""
+    """Return the mean binary cross-entropy over known targets, 0 if there are none; arguments are (n, classes)."""
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (losses * known).sum() / known.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Measure a network on the validation part, and tune a threshold for each class."""
+"""Score a network on the validation part and tune a threshold per class."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def predict(
     threads: int,
     check: Callable[[], None],
 ) -> np.ndarray:
-    """Return the logits as they are served: exact pixels, in fp32 whatever the training's precision is.
+    """Return the logits as the server computes them: exact decoding, fp32 even if training uses fp16.
 
-    The network is left in evaluation mode.
+    Leaves the network in evaluation mode.
 
     Args:
         network: on any device.
         examples: n pictures.
-        reader: reads them.
-        threads: that decode.
-        check: called now and then; may raise Interrupted.
+        reader: decodes them.
+        threads: number of decode threads.
+        check: called after each batch; may raise Interrupted.
 
     Returns:
         (n, classes) float32.
@@ -69,10 +69,10 @@ def predict(
 def score(
     logits: np.ndarray, examples: Sequence[Example], class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what ``model.json`` tells under ``scores``.
+    """Return the ``scores`` of ``model.json``.
 
-    A picture whose object is difficult is left out for that class, as in VOC's own evaluation. What
-    is measured with the tuned thresholds flatters: they were tuned on the same pictures.
+    An image with a difficult object is excluded for that class, as in VOC's own evaluation. The scores
+    with tuned thresholds are optimistic: the thresholds were tuned on the same images.
 
     Args:
         logits: (n, classes).
@@ -80,8 +80,8 @@ def score(
         class_names: one for each output.
 
     Returns:
-        Figures 0..1, thresholds in logits, in the order of the outputs; None where a class does not
-        occur. Its threshold is then the server's own.
+        Scores 0..1 and thresholds in logits, in the order of the outputs. A class without examples has
+        the score None and the server's default threshold.
     """
     targets, known = make_targets(examples, len(class_names))
     columns = [(logits[known[:, c], c], targets[known[:, c], c]) for c in range(len(class_names))]
@@ -106,5 +106,5 @@ def score(
 
 
 def as_figure(value: float) -> float | None:
-    """Return a score as JSON has it: four digits, and None for NaN."""
+    """Round a score to four digits; None for NaN, which JSON lacks."""
     return None if np.isnan(value) else round(value, 4)

@@ -14,7 +14,7 @@ LEAST_SIDE = 64  # px; below it the network's last layers see less than 2 × 2 p
 
 
 def whole(low: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers from ``low`` on."""
+    """Return a parser of integers >= ``low``."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < low:
@@ -25,7 +25,7 @@ def whole(low: int) -> Callable[[str], int]:
 
 
 def between(low: float, high: float) -> Callable[[str], float]:
-    """Return a reader of numbers that lie between two, neither included."""
+    """Return a parser of numbers in an open interval."""
 
     def read(text: str) -> float:
         try:
@@ -42,14 +42,14 @@ def between(low: float, high: float) -> Callable[[str], float]:
 
 
 def device(text: str) -> str:
-    """Read a device."""
+    """Parse a device name."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r}; expected auto, cpu, cuda or cuda:N")
     return text
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser; ``docs/training.md`` has its options in a table."""
+    """Return the parser; ``docs/training.md`` documents its options."""
     parser = argparse.ArgumentParser(
         prog="scripts/train.py",
         description="Fine-tune ResNet-50 on pictures with any number of labels each.",
@@ -59,27 +59,27 @@ def make_parser() -> argparse.ArgumentParser:
     add("--data", type=Path, required=True, help="a VOCdevkit folder, or a CSV file: image,labels")
     add("--out", type=Path, required=True, help="the model's folder; the next version is written")
     add("--weights", default=IMAGENET, help=f"start from: {IMAGENET}, {NONE}, or a weights FILE")
-    add("--head-only", action="store_true", help="train the last layer alone")
-    add("--epochs", type=whole(1), default=10, help="how often each picture is seen")
-    add("--batch", type=whole(1), default=32, help="pictures in a step")
-    add("--rate", type=between(0, 1), default=1e-3, help="the head's highest learning rate")
-    add("--side", type=whole(LEAST_SIDE), default=SIDE, help="px a side in training")
-    add("--seed", type=whole(0), default=0, help="of all that is drawn by chance")
+    add("--head-only", action="store_true", help="train only the last layer")
+    add("--epochs", type=whole(1), default=10, help="passes over the training images")
+    add("--batch", type=whole(1), default=32, help="images per step")
+    add("--rate", type=between(0, 1), default=1e-3, help="the head's peak learning rate")
+    add("--side", type=whole(LEAST_SIDE), default=SIDE, help="image size in training, px")
+    add("--seed", type=whole(0), default=0, help="random seed")
     add("--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N")
-    add("--threads", type=whole(0), default=0, help="threads that decode and compute; 0: the cores")
-    add("--restart", action="store_true", help="throw an unfinished training away")
+    add("--threads", type=whole(0), default=0, help="decode and compute threads; 0: one per core")
+    add("--restart", action="store_true", help="discard an unfinished training")
     voc = parser.add_argument_group("for a VOCdevkit").add_argument
-    voc("--train-set", default="train", metavar="NAME", help="image set to learn from")
-    voc("--validation-set", default="val", metavar="NAME", help="image set to measure on")
+    voc("--train-set", default="train", metavar="NAME", help="image set for training")
+    voc("--validation-set", default="val", metavar="NAME", help="image set for validation")
     table = parser.add_argument_group("for a CSV file").add_argument
     table("--classes", type=Path, metavar="FILE", help="a class_name.json with the classes' order")
     share = between(0, 1)
-    table("--validation-share", type=share, default=0.2, help="to measure on, without column part")
+    table("--validation-share", type=share, default=0.2, help="if there is no column 'part'")
     return parser
 
 
 def parse_options(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; ends the program where it is wrong."""
+    """Parse the command line; exits on errors."""
     parser = make_parser()
     options = parser.parse_args(words)
     if options.head_only and options.weights == NONE:

@@ -1,4 +1,4 @@
-"""Write what was learned as a bundle: ``OUT/VERSION/{model.pth, class_name.json, model.json}``."""
+"""Write the trained network as a bundle: ``OUT/VERSION/{model.pth, class_name.json, model.json}``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scripts.bundle_files import write_class_names, write_json
 from scripts.training.errors import TrainingError
 from scripts.training.examples import Examples
 
-# Lies beside the versions, so that a finished bundle is renamed on one disk; the server looks at
-# folders with a number for a name only.
+# In the model's folder, so that a finished bundle is renamed within one file system; the server only
+# reads folders whose name is a number.
 WORK_FOLDER = ".training"
 
 
 def check_output(model: Path) -> None:
-    """Find out before hours of training whether a bundle can be written. Raises TrainingError."""
+    """Check before hours of training that a bundle can be written. Raises TrainingError."""
     if model.exists() and not model.is_dir():
         raise TrainingError(f"--out {model} is a file; expected a folder such as models/voc")
 
@@ -29,17 +29,17 @@ def check_output(model: Path) -> None:
 def write_bundle(
     model: Path, classifier: nn.Module, examples: Examples, scores: Mapping[str, Any]
 ) -> Path:
-    """Write the next version under another name first, so that nobody sees half of it; return its folder.
+    """Write the next version atomically and return its folder.
 
     Args:
         model: the model's folder, which exists.
         classifier: ResNet-50.
-        examples: what it learned from: class names, and a description.
-        scores: what ``model.json`` tells.
+        examples: the data set: class names and title.
+        scores: for ``model.json``.
     """
     folder = model / WORK_FOLDER / "bundle"
-    shutil.rmtree(folder, ignore_errors=True)  # left by one that was killed here
-    folder.mkdir(parents=True)  # and not by tempfile, whose folders nobody else could read
+    shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
+    folder.mkdir(parents=True)  # not by tempfile, whose folders only their owner can read
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()
     }
@@ -48,7 +48,7 @@ def write_bundle(
     description = f"ResNet-50, trained on {len(examples.training):,} pictures of {examples.title}."
     config = {
         "description": description,
-        "threshold": scores["thresholds"],  # what the server decides by
+        "threshold": scores["thresholds"],  # applied by the server
         "scores": {"training_pictures": len(examples.training), **scores},
     }
     del config["scores"]["thresholds"]

@@ -1,7 +1,7 @@
-"""From a file to pixels: as the server sees it, or varied for training; read ahead on threads.
+"""Image decoding, as in the server or with augmentation, and prefetching on threads.
 
-The way of pixels is that of ``app/processing/images.py``, whose functions do the work: a network that learned
-from other pixels than it is served would be worse than it was measured.
+Decoding uses the functions of ``app/processing/images.py``: a network that is trained on other pixels than it
+is served would score worse in production than measured.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from app.processing.decoding import decode_rgb, open_image
 from app.processing.images import decode_image
 from scripts.training.errors import TrainingError
 
-# Share of the picture's area that a training crop keeps, and how far it may leave the picture's
-# shape. Crops as small as ImageNet's usual 8 % would cut labelled objects out of pictures of many,
-# and the label would be a lie.
+# Area share and aspect ratio range of a training crop. Crops as small as ImageNet's usual 8 % would cut
+# labeled objects out of images that show several.
 CROP_AREA = (0.6, 1.0)
 CROP_STRETCH = 4 / 3
 
@@ -35,18 +34,18 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Reader:
-    """How pictures are read.
+    """Decodes image files.
 
     Attributes:
-        max_pixels: width × height above which a picture is refused, as by the server.
-        exif_rotate: turn pictures upright by their EXIF tag, as the server does if told to.
+        max_pixels: limit of width × height, as in the server.
+        exif_rotate: rotate images by their EXIF orientation (``SERVING_EXIF_ROTATE``).
     """
 
     max_pixels: int
     exif_rotate: bool
 
     def read_served(self, path: Path) -> np.ndarray:
-        """Return a picture as the server sees it, (3, 224, 224) uint8 RGB. Raises TrainingError."""
+        """Return an image as the server decodes it, (3, 224, 224) uint8 RGB. Raises TrainingError."""
         try:
             with path.open("rb") as file:
                 return decode_image(file, self.max_pixels, self.exif_rotate)
@@ -56,15 +55,14 @@ class Reader:
             raise TrainingError(f"{path} cannot be read: {error}") from error
 
     def read_varied(self, path: Path, side: int, rng: np.random.Generator) -> np.ndarray:
-        """Return a random crop of a picture, mirrored or not, as (3, side, side) uint8 RGB.
+        """Return a random crop of an image, randomly mirrored, as (3, side, side) uint8 RGB.
 
-        The standard variations and no more: a crop of random area and shape, which moves and scales
-        what is on the picture, and mirroring. Both keep the labels true. The server squeezes
-        pictures to a square, so the crop's shape is measured against the picture's own, and the
-        middle of what the network learns from is what it will see.
+        Crop and mirroring, the standard augmentations, keep the labels valid. The server squeezes
+        images to a square, so the crop's aspect ratio varies around the image's own: on average the
+        network sees in training the same distortion as in production.
 
         Raises:
-            TrainingError: the picture is damaged or cannot be read; the text names the file.
+            TrainingError: the image is damaged or cannot be read; the text names the file.
         """
         try:
             with path.open("rb") as file:
@@ -82,7 +80,7 @@ class Reader:
 def choose_crop(
     width: int, height: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Return a random box (left, top, right, bottom) inside a picture of that size, px."""
+    """Return a random box (left, top, right, bottom), px, inside an image of that size."""
     area = rng.uniform(*CROP_AREA)
     stretch = math.exp(rng.uniform(-1, 1) * math.log(CROP_STRETCH))
     across = min(1.0, math.sqrt(area * stretch)) * width
@@ -94,15 +92,15 @@ def choose_crop(
 def read_ahead(
     read: Callable[[Job], Answer], jobs: Iterable[Job], threads: int, ahead: int
 ) -> Generator[Answer, None, None]:
-    """Yield ``read(job)`` of each job in order, while threads work on the next ones.
+    """Yield ``read(job)`` of each job in order, while threads process the next ones.
 
-    Threads are enough: Pillow lets go of the GIL while it decodes and resizes.
+    Threads suffice: Pillow releases the GIL while it decodes and resizes.
 
     Args:
-        read: what to do; an error in it is raised when its turn comes.
-        jobs: taken one by one, never more than ``ahead`` too early.
-        threads: how many work at once.
-        ahead: how many answers may wait.
+        read: the function; its exceptions are raised in order.
+        jobs: consumed lazily, at most ``ahead`` in advance.
+        threads: number of threads.
+        ahead: maximum number of results that wait.
     """
     remaining = iter(jobs)
     pool = ThreadPoolExecutor(threads, "picture")

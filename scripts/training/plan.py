@@ -1,7 +1,6 @@
-"""What decides the result of a training, and what follows from it: which picture comes when, at what rate.
+"""Hyperparameters, and the order of images and the learning rate that follow from them.
 
-All of it is worked out from the plan and a step's number alone, so a training that was interrupted
-goes on exactly where it was.
+All of it is a function of the plan and the step number, so an interrupted training resumes exactly.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ ORDER, VARIATION = 0, 1  # keep the generators of one seed apart
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the result.
+    """Everything that determines the result.
 
     Attributes:
-        examples: fingerprint of the examples.
-        pictures: how many the training part has.
+        examples: fingerprint of the data set.
+        pictures: number of training images.
         weights: ``imagenet``, ``none`` or a file's path.
-        head_only: train the last layer alone; the trunk stays as it is, its statistics too.
-        epochs: how often each picture is seen.
-        batch: pictures in a step; fewer where there are fewer pictures.
-        rate: the head's highest learning rate.
-        side: px a side of the pictures in training; measured is always at the serving size.
-        seed: of all that is drawn by chance.
-        exif_rotate: turn pictures upright by their EXIF tag.
+        head_only: train only the last layer; the trunk is frozen, batch norm statistics included.
+        epochs: passes over the training images.
+        batch: images per step; capped at the number of images.
+        rate: the head's peak learning rate.
+        side: image size in training, px; validation always uses the serving size.
+        seed: random seed.
+        exif_rotate: rotate images by their EXIF orientation.
     """
 
     examples: str
@@ -49,28 +48,28 @@ class Plan:
 
     @property
     def batch_size(self) -> int:
-        """Pictures in a step."""
+        """Images per step."""
         return min(self.batch, self.pictures)
 
     @property
     def epoch_steps(self) -> int:
-        """Steps of an epoch; pictures that fill no batch are left out, others each time."""
+        """Steps per epoch; a last incomplete batch is dropped, with other images in each epoch."""
         return self.pictures // self.batch_size
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training."""
+        """Steps in total."""
         return self.epochs * self.epoch_steps
 
     def rate_share(self, step: int) -> float:
-        """Return the share of the highest rate at a step: a short rise, then half a cosine down to nothing."""
+        """Return the learning rate at a step as a share of its peak: linear warm-up, then cosine decay to 0."""
         rise = max(1, round(WARM_UP * self.steps))
         if step < rise:
             return (step + 1) / rise
         return (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise))) / 2
 
     def draw_order(self, step: int) -> Iterator[tuple[int, int]]:
-        """Yield (epoch, index of the picture) from the beginning of a step to the end of the training."""
+        """Yield (epoch, image index) from the start of a step to the end of the training."""
         first_epoch, done = divmod(step, self.epoch_steps)
         for epoch in range(first_epoch, self.epochs):
             order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.pictures)
@@ -79,11 +78,11 @@ class Plan:
                 yield epoch, int(index)
 
     def variation(self, epoch: int, index: int) -> np.random.Generator:
-        """Return what a picture's crop and mirroring in an epoch are drawn from."""
+        """Return the random generator for an image's augmentation in an epoch."""
         return np.random.default_rng([self.seed, VARIATION, epoch, index])
 
     def check_same(self, kept: dict[str, object], where: str) -> None:
-        """Compare this plan with a checkpoint's. Raises TrainingError where they differ."""
+        """Compare this plan with a checkpoint's. Raises TrainingError if they differ."""
         own = dataclasses.asdict(self)
         changed = [
             f"{name} was {kept.get(name)!r}, is {value!r}"

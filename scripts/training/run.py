@@ -1,4 +1,4 @@
-"""The state of a training: what a checkpoint keeps, and how a training is interrupted."""
+"""Training state: checkpoints and interruption."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ WEIGHT_DECAY = 0.01
 
 @dataclass
 class Run:
-    """A training on its way.
+    """The state of a training.
 
     Attributes:
-        plan: all that decides the result.
-        network: takes pixels, answers logits.
-        optimiser: AdamW over what is trained.
-        scaler: keeps half-precision gradients from vanishing; does nothing on the CPU.
-        step: steps done.
-        losses: of the steps of the running epoch.
-        history: the mean loss of each epoch that was measured.
-        scores: what the last of them was measured at (``measure.score``).
+        plan: the hyperparameters.
+        network: maps pixels to logits.
+        optimiser: AdamW over the trained parameters.
+        scaler: loss scaling for half precision; disabled on the CPU.
+        step: number of completed steps.
+        losses: losses of the current epoch's steps.
+        history: mean loss of each completed epoch.
+        scores: validation scores of the last completed epoch (``measure.score``).
     """
 
     plan: Plan
@@ -65,7 +65,7 @@ class Run:
         save_checkpoint(path, state)
 
     def load(self, path: Path) -> None:
-        """Go back to a checkpoint.
+        """Restore a checkpoint.
 
         Raises:
             TrainingError: it is damaged, or of another plan.
@@ -80,7 +80,9 @@ class Run:
         self.plan.check_same(kept, str(path))
         self.network.classifier.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
-        if state["scaler"] and self.scaler.is_enabled():  # empty where it was begun on a CPU
+        if (
+            state["scaler"] and self.scaler.is_enabled()
+        ):  # empty if the training was started on a CPU
             self.scaler.load_state_dict(state["scaler"])
         self.step, self.losses = state["step"], state["losses"]
         self.history, self.scores = state["history"], state["scores"]
@@ -90,8 +92,8 @@ def start_run(plan: Plan, classifier: ResNet, device: str) -> Run:
     """Return a run at step 0, on its device.
 
     Args:
-        plan: all that decides the result.
-        classifier: ResNet-50 with its first weights.
+        plan: the hyperparameters.
+        classifier: ResNet-50 with its initial weights.
         device: ``cpu`` or ``cuda:N``.
     """
     classifier = classifier.to(device).to(memory_format=torch.channels_last)
@@ -110,21 +112,20 @@ def start_run(plan: Plan, classifier: ResNet, device: str) -> Run:
 
 
 class Interruption:
-    """While it is entered, Ctrl-C and SIGTERM are noted instead of obeyed; a second one is obeyed."""
+    """Context in which the first SIGINT or SIGTERM sets a flag; a second one has its usual effect."""
 
     def __init__(self) -> None:
-        """Nothing was asked yet."""
         self._asked = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        """Begin to note."""
+        """Install the signal handlers."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the signals as they were."""
+        """Restore the signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -133,14 +134,14 @@ class Interruption:
         self.__exit__()
 
     def check(self) -> None:
-        """Raise Interrupted if somebody asked to stop."""
+        """Raise Interrupted if a signal was received."""
         if self._asked:
             raise Interrupted
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone, creating it. Raises TrainingError where another has it."""
+    """Create and lock a folder. Raises TrainingError if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:

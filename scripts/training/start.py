@@ -1,4 +1,4 @@
-"""The network at step 0: from ImageNet, from a file, or from nothing."""
+"""Initial weights: ImageNet, a file, or random."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from app.errors import BundleError, first_line
 from scripts.training.errors import READ_ERRORS, TrainingError
 
 IMAGENET, NONE = "imagenet", "none"
-# V1, not V2: V2's recipe (label smoothing, mixing of pictures) gains on ImageNet, but makes features
-# that a new head alone gets less out of (Kornblith et al., arXiv:2010.16402).
+# V1, not V2: V2's recipe (label smoothing, mixup) gains on ImageNet, but its features transfer worse
+# to a new linear head (Kornblith et al., arXiv:2010.16402).
 IMAGENET_WEIGHTS = ResNet50_Weights.IMAGENET1K_V1
 
 
 def build_classifier(weights: str, classes: int, seed: int) -> ResNet:
-    """Build ResNet-50 on the CPU in fp32 with that many outputs.
+    """Build ResNet-50 on the CPU in fp32.
 
     Args:
         weights: ``imagenet``, ``none``, or a file that ``app/engines/weights.py`` reads; a head of another
             size than ``classes`` is replaced by a new one.
-        classes: outputs.
-        seed: of whatever is new.
+        classes: number of outputs.
+        seed: of random weights.
 
     Raises:
         TrainingError: the weights cannot be fetched or read, or do not fit ResNet-50.
@@ -60,7 +60,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def fetch_imagenet() -> dict[str, torch.Tensor]:
-    """Return torchvision's ImageNet weights; fetched once, then kept by torch. Raises TrainingError."""
+    """Return torchvision's ImageNet weights, downloaded once into torch's cache. Raises TrainingError."""
     try:
         return dict(IMAGENET_WEIGHTS.get_state_dict(progress=True, check_hash=True))
     except READ_ERRORS as error:

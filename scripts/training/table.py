@@ -1,12 +1,12 @@
-"""Read a CSV file of pictures and labels.
+"""Reads a CSV file of images and labels.
 
     image,labels,part
     street.jpg,Bus; Car; Person,train
     empty-street.jpg,,val
 
 ``image`` is a path, relative to the CSV file's folder. ``labels`` are separated by ``;`` or ``|``,
-because names may hold spaces and commas; none is a picture that shows none of the classes. ``part``
-is ``train`` or ``val``; the column may be missing.
+because names may contain spaces and commas; an empty cell is an image without labels. ``part`` is
+``train`` or ``val``; the column is optional.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PARTS = ("train", "val")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. ``image``: as written; ``place``: file and line, for errors; ``part``: may be empty."""
+    """A row of the table. ``image``: as written; ``place``: file and line, for errors; ``part``: may be empty."""
 
     image: str
     labels: tuple[str, ...]
@@ -41,10 +41,8 @@ def read_table(file: Path, classes: Path | None = None, validation_share: float 
 
     Args:
         file: the CSV file, UTF-8.
-        classes: a ``class_name.json`` that gives the classes and their order; without it they are
-            the labels that occur, sorted.
-        validation_share: share of the pictures that are put into the validation part where the
-            table has no column ``part``; 0..1.
+        classes: a ``class_name.json`` with the classes in order; by default all labels, sorted.
+        validation_share: share of images for validation if there is no column ``part``, 0..1.
 
     Raises:
         TrainingError: the table is not as expected; the text names the line.
@@ -67,9 +65,11 @@ def read_table(file: Path, classes: Path | None = None, validation_share: float 
 
 
 def read_rows(file: Path) -> list[Row]:
-    """Read the lines. Raises TrainingError."""
+    """Read the rows. Raises TrainingError."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as text:  # -sig: spreadsheets write a mark
+        with file.open(
+            encoding="utf-8-sig", newline=""
+        ) as text:  # -sig: spreadsheets write a byte order mark
             table = csv.DictReader(text, skipinitialspace=True)
             columns = [name.strip() for name in table.fieldnames or []]
             table.fieldnames = columns
@@ -92,11 +92,11 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def read_row(cells: dict[str | None, str | None], place: str) -> Row:
-    """Read one line's cells. Raises TrainingError."""
+    """Read a row's cells. Raises TrainingError."""
     image, labels = ((cells[name] or "").strip() for name in ("image", "labels"))
     if not image:
         raise TrainingError(f"{place}: no image; expected a path")
-    if None in cells:  # what DictReader calls cells beyond the last column
+    if None in cells:  # DictReader's key for cells beyond the last column
         raise TrainingError(
             f"{place}: more cells than columns; labels are separated by ';', not by ','"
         )
@@ -118,10 +118,10 @@ def choose_class_names(file: Path, rows: list[Row], classes: Path | None) -> tup
 
 
 def choose_validation(rows: list[Row], share: float) -> set[str]:
-    """Return the images of the validation part: what ``part`` says, or those whose names hash lowest.
+    """Return the images of the validation part: by column ``part``, else those with the lowest name hashes.
 
-    A hash, not a seed, decides: a picture stays in its part whatever the seed is and in whatever
-    order the lines are, and mostly when the table grows.
+    A hash instead of a random choice keeps an image in its part for every seed and row order, and
+    mostly when the table grows.
     """
     if any(row.part for row in rows):
         return {row.image for row in rows if row.part == "val"}

@@ -1,9 +1,9 @@
-"""Read Pascal VOC's folders.
+"""Reads Pascal VOC's folders.
 
-    VOCdevkit/VOC2007/ImageSets/Main/train.txt    names of pictures, one a line; val.txt and so on
-                      Annotations/000012.xml      the objects on a picture
+    VOCdevkit/VOC2007/ImageSets/Main/train.txt    image names, one per line; val.txt and so on
+                      Annotations/000012.xml      the objects of an image
                       JPEGImages/000012.jpg
-              VOC2012/                            the same; every year that lies there is read
+              VOC2012/                            the same; all years are read
 
 The classes are VOC's twenty under this project's names, in its order.
 """
@@ -22,12 +22,12 @@ CLASS_INDICES = {name.replace(" ", "").lower(): index for index, name in enumera
 
 
 def read_voc(devkit: Path, training: str = "train", validation: str = "val") -> Examples:
-    """Read all the years of a VOCdevkit.
+    """Read all years of a VOCdevkit.
 
     Args:
-        devkit: the folder in which VOC2007 and others lie.
-        training: the image set to learn from, a file's name in ``ImageSets/Main`` without ``.txt``.
-        validation: the image set to measure on.
+        devkit: the folder of VOC2007 and other years.
+        training: the training image set: a file name in ``ImageSets/Main`` without ``.txt``.
+        validation: the validation image set.
 
     Raises:
         TrainingError: a folder or file is missing or not as expected; the text names it.
@@ -45,7 +45,7 @@ def read_voc(devkit: Path, training: str = "train", validation: str = "val") -> 
 
 
 def read_image_set(years: list[Path], name: str) -> tuple[Example, ...]:
-    """Read an image set of every year that has it: VOC2012 came without a ``test``. Raises TrainingError."""
+    """Read an image set of every year that has it: VOC2012 has no ``test``. Raises TrainingError."""
     files = [year / "ImageSets" / "Main" / f"{name}.txt" for year in years]
     if not any(file.is_file() for file in files):
         raise TrainingError(f"{files[0]} is missing; expected the names of pictures, one a line")
@@ -58,7 +58,7 @@ def read_image_set(years: list[Path], name: str) -> tuple[Example, ...]:
 
 
 def read_names(file: Path) -> list[str]:
-    """Read the names of an image set, each once. Raises TrainingError."""
+    """Read the unique image names of an image set. Raises TrainingError."""
     lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
     for number, words in enumerate(lines, 1):
         if len(words) > 1:  # aeroplane_train.txt and its like
@@ -69,17 +69,17 @@ def read_names(file: Path) -> list[str]:
 
 
 def read_example(year: Path, picture: str) -> Example:
-    """Read one picture's objects.
+    """Read an image's annotation.
 
-    A difficult object is no label, and no proof against one: VOC's own evaluation leaves the picture
-    out for that class, unless an object that is not difficult shows it too.
+    A difficult object makes its class unsure, unless another object of the class is not difficult:
+    VOC's own evaluation excludes such images for that class.
 
     Raises:
         TrainingError: the annotation is missing, damaged, or names a class that is none of VOC's.
     """
     file = year / "Annotations" / f"{picture}.xml"
-    try:  # one's own files; expat stops what would grow without end
-        root = ElementTree.parse(file).getroot()  # noqa: S314 (the own data; expat bounds entities)
+    try:
+        root = ElementTree.parse(file).getroot()  # noqa: S314 (the user's own data; expat bounds entity expansion)
     except FileNotFoundError as error:
         raise TrainingError(f"{file} is missing, though {picture} is in an image set") from error
     except (OSError, ElementTree.ParseError) as error:

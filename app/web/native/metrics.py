@@ -136,7 +136,7 @@ def describe_versions(
     help_text = "Workers in which a version is live or failed to load."
     yield gauge("version_workers", help_text, sorted(counts.items()), [*VERSION, "state"])
     help_text = "Versions in the models folder that are rejected, with the reason."
-    rows = [((each.name, each.version, each.told), 1) for each in rejected]
+    rows = [((each.name, each.version, each.short_reason), 1) for each in rejected]
     yield gauge("version_refused_info", help_text, rows, [*VERSION, "reason"])
 
 

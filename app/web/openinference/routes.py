@@ -94,7 +94,7 @@ def model_metadata(name: str, version: int | None = None) -> Response:
     metadata = ModelTensors(
         name=model.name,
         versions=live,
-        platform=f"pytorch_{model.engine}",
+        platform=f"pytorch_{model.choice.engine}",
         inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUT_TENSORS.items()],
         outputs=outputs,
     )

@@ -1,0 +1,59 @@
+"""The plan of a running Gunicorn: made by its master at the start and at each reload, inherited by its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from app.control.manifest import Manifest, ManifestFile, instance_id, last_default
+from app.control.plan import Plan, make_plan
+from app.control.scanner import RepositoryScanner
+from app.settings import Settings
+
+
+class Planner:
+    """Makes plans, each on top of the one before.
+
+    Attributes:
+        plan: the current one; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+
+    def make(self, settings: Settings) -> Plan:
+        """Scan the models folder, write the manifest, and make the plan current."""
+        file, before = ManifestFile(instance_id()), self.plan
+        if before:  # the workers have followed the file since
+            before = replace(before, manifest=file.read() or before.manifest)
+        manifest = RepositoryScanner(
+            settings, before.manifest if before else None, last_default()
+        ).look()
+        problem = file.try_write(manifest)
+        plan = make_plan(settings, manifest, before)
+        if problem:
+            plan = replace(plan, warning="; ".join(filter(None, (plan.warning, problem))))
+        self.plan = replace(plan, is_followed=settings.poll_s > 0)
+        return self.plan
+
+    def restore(self, plan: Plan | None) -> None:
+        """Make an earlier plan current again: its workers go on, and their replacements serve the same."""
+        self.plan = plan
+        if plan and not plan.is_followed:
+            ManifestFile(instance_id()).try_write(plan.manifest)
+
+
+# The master's: conf/gunicorn.conf.py makes its plan, app/wsgi.py takes it after the fork, and nobody else looks.
+planner = Planner()
+
+
+def manifest_reader(first: Manifest) -> Callable[[], Manifest]:
+    """Return a reader of the current manifest, which repeats the last one (first: ``first``) if the file is bad."""
+    file, last = ManifestFile(instance_id()), first
+
+    def read() -> Manifest:
+        nonlocal last
+        last = file.read() or last
+        return last
+
+    return read
