@@ -19,7 +19,7 @@ from app.errors import (
 )
 from app.serving.model import Servable
 from app.web.context import model_server
-from app.web.input.bodies import aside, read_body, read_plain_body
+from app.web.input.bodies import process_body, read_body, read_plain_body
 from app.web.input.client import find_model
 from app.web.input.documents import check_size, is_list, open_level
 from app.web.input.forms import FORM, Part, occurs_more, parse_form, read_form_body
@@ -112,7 +112,7 @@ def read_pictures(mimetype: str) -> tuple[bytes, list[EncodedImage], OptionPairs
     check_count, most = model_server().check_count, model_server().most_pictures + MAX_FIELDS
     if mimetype == JSON:
         body = read_body()
-        return body, *aside(body, lambda: read_json(body, check_count))
+        return body, *process_body(body, lambda: read_json(body, check_count))
     if mimetype == FORM:
         body = read_form_body()
         return body, *sort_parts(parse_form(body, most))
@@ -228,7 +228,7 @@ def open_pictures(body: bytes, encoded: list[EncodedImage]) -> list[Upload]:
     fetcher: Fetcher = current_app.extensions["fetcher"]
     urls = iter(fetcher.fetch_all([each.url for each in encoded if each.url is not None]))
     texts = [each for each in encoded if each.file is None and each.url is None]
-    read = iter(aside(body, lambda: [open_text(each) for each in texts]))
+    read = iter(process_body(body, lambda: [open_text(each) for each in texts]))
     uploads: list[Upload] = []
     for each in encoded:
         if each.file is not None:

@@ -26,14 +26,8 @@ from app.system.gpus import list_gpus
 from app.system.machine import read_cpu_pressure, read_host_memory, read_process
 from app.web.context import model_server
 
-PARTS = (
-    "flask",
-    "gevent",
-    "gunicorn",
-    "openvino",
-    "pillow",
-    "torch",
-)  # packages whose version may explain a change
+# Packages whose version may explain a change.
+PACKAGES = ("flask", "gevent", "gunicorn", "openvino", "pillow", "torch")
 STATES = [state.name.lower() for state in State if state is not State.ABSENT]
 LIMITS = {
     "workers_planned": "Planned number of workers.",
@@ -83,16 +77,10 @@ def gauge(
 @cache
 def describe_build() -> list[Metric]:
     """Return the versions of the server and of the packages it runs on."""
-    parts = {"version": __version__, "python": platform.python_version()}
-    parts |= {part: version(part) for part in PARTS}
-    return [
-        gauge(
-            "build_info",
-            "Versions of the server and its main packages.",
-            [(parts.values(), 1)],
-            parts,
-        )
-    ]
+    versions = {"version": __version__, "python": platform.python_version()}
+    versions |= {package: version(package) for package in PACKAGES}
+    help_text = "Versions of the server and its main packages."
+    return [gauge("build_info", help_text, [(versions.values(), 1)], versions)]
 
 
 def describe_workers(workers: Workers) -> Iterator[Metric]:
