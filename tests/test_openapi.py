@@ -67,6 +67,14 @@ def test_the_document_is_openapi_3_1():
     assert DOCUMENT["openapi"].startswith("3.1")
 
 
+def test_every_reference_leads_to_a_component_and_every_component_is_referred_to():
+    """The files of the other servers' protocols name schemas that types of the code may no longer have."""
+    text = json.dumps(DOCUMENT)
+    named = {tuple(path.split("/")) for path in re.findall(r'"#/components/([^"]+)"', text)}
+    there = {(kind, name) for kind, parts in DOCUMENT["components"].items() for name in parts}
+    assert named == there
+
+
 @pytest.mark.parametrize(
     "rule", [rule for rule in APP.url_map.iter_rules() if rule.rule not in UNDOCUMENTED], ids=str
 )
