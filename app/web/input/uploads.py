@@ -86,7 +86,7 @@ OptionPairs = list[tuple[str, Any]]  # options by their names
 
 
 def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
-    """Return the version that answers the current request, its pictures, at least one, and its options.
+    """Return the version that answers the current request, its images (at least one) and its options.
 
     Raises:
         ServingError: the request as a whole cannot be used.
@@ -98,16 +98,16 @@ def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
     if early.model or early.version or not may_follow:
         servable = find_model(early.target())
         servable.check_capacity()
-    body, encoded, pairs = read_pictures(mimetype)
+    body, encoded, pairs = read_images(mimetype)
     options = read_options(kind, pairs, is_json=mimetype == JSON)
     model_server().check_count(len(encoded))
     if servable is None or options.target() != early.target():
         servable = find_model(options.target())
     servable.check_capacity()
-    return servable, open_pictures(body, encoded), options
+    return servable, open_images(body, encoded), options
 
 
-def read_pictures(mimetype: str) -> tuple[bytes, list[EncodedImage], OptionPairs]:
+def read_images(mimetype: str) -> tuple[bytes, list[EncodedImage], OptionPairs]:
     """Return the body of the current request, its encoded images and its options."""
     check_count, most = model_server().check_count, model_server().most_pictures + MAX_FIELDS
     if mimetype == JSON:
@@ -223,7 +223,7 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def open_pictures(body: bytes, encoded: list[EncodedImage]) -> list[Upload]:
+def open_images(body: bytes, encoded: list[EncodedImage]) -> list[Upload]:
     """Open the images of a request; URLs are fetched concurrently."""
     fetcher: Fetcher = current_app.extensions["fetcher"]
     urls = iter(fetcher.fetch_all([each.url for each in encoded if each.url is not None]))
