@@ -18,7 +18,7 @@ from app.settings import Settings
 from app.web.app import create_app
 from app.web.input.options import PredictOptions
 from app.web.openapi.document import EXAMPLES, GROUPS, UNDOCUMENTED, build_document, find_rule
-from app.web.openapi.errors import FORBIDDEN, GATEWAY, WORDS
+from app.web.openapi.errors import DETAILS, FORBIDDEN, GATEWAY
 from app.web.openapi.schemas import read_docstring
 from tests.helpers import ROOT, SAMPLES, grey
 
@@ -65,6 +65,14 @@ def medias(drawn: dict) -> list[dict]:
 def test_the_document_is_openapi_3_1():
     validate(DOCUMENT)
     assert DOCUMENT["openapi"].startswith("3.1")
+
+
+def test_every_reference_leads_to_a_component_and_every_component_is_referred_to():
+    """The files of the other servers' protocols name schemas that types of the code may no longer have."""
+    text = json.dumps(DOCUMENT)
+    named = {tuple(path.split("/")) for path in re.findall(r'"#/components/([^"]+)"', text)}
+    there = {(kind, name) for kind, parts in DOCUMENT["components"].items() for name in parts}
+    assert named == there
 
 
 @pytest.mark.parametrize(
@@ -215,9 +223,9 @@ def test_every_error_of_the_family_is_told_of_some_route():
         if isinstance(error, type) and issubclass(error, errors.ServingError)
     }
     unread = {errors.ServingError, errors.ClientGone}  # the root; who has hung up reads nothing
-    assert family - unread == set(WORDS)
+    assert family - unread == set(DETAILS)
     used = {error for operation in OPERATIONS.values() for error in operation.errors}
-    assert used == set(WORDS) - {errors.InternalError}, "InternalError is of every route"
+    assert used == set(DETAILS) - {errors.InternalError}, "InternalError is of every route"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +248,7 @@ def test_the_words_of_an_error_are_those_of_the_code(client, error, path, sent):
     response = client.post(path, **sent)
     assert response.status_code == error.status
     assert response.json["code"] == error.code
-    assert response.json["detail"] == WORDS[error]
+    assert response.json["detail"] == DETAILS[error]
 
 
 def test_the_document_costs_a_worker_less_than_a_megabyte():

@@ -25,7 +25,7 @@ class Labels(TypedDict):
     status: Literal[0, 1]
 
 
-class HeatMap(Struct):
+class LabelHeatMap(Struct):
     """Heat map of a class in an image (Grad-CAM).
 
     Attributes:
@@ -53,10 +53,10 @@ class Label(Struct, omit_defaults=True):
     label: str
     score: float
     logit: float
-    heatmap: HeatMap | UnsetType = UNSET
+    heatmap: LabelHeatMap | UnsetType = UNSET
 
 
-class Fault(Struct, omit_defaults=True):
+class ImageError(Struct, omit_defaults=True):
     """Error of one image in a request with several.
 
     Attributes:
@@ -72,7 +72,7 @@ class Fault(Struct, omit_defaults=True):
     retry_after_s: int | UnsetType = UNSET
 
 
-class PictureTimings(Struct):
+class ImageTimings(Struct):
     """Time per stage of an image, in ms.
 
     Attributes:
@@ -86,7 +86,7 @@ class PictureTimings(Struct):
     forward: float
 
 
-class Picture(Struct, omit_defaults=True):
+class ImageResult(Struct, omit_defaults=True):
     """Result or error of one image.
 
     Attributes:
@@ -98,7 +98,7 @@ class Picture(Struct, omit_defaults=True):
         scores: All classes in model order, with ``scores=all``.
         timings_ms: Time per stage.
         batch: Number of images in the same forward pass, including this one.
-        error: Error; only ``name`` and ``bytes`` stand beside it.
+        error: Error; all other members but ``name`` and ``bytes`` are omitted then.
     """
 
     name: str
@@ -107,9 +107,9 @@ class Picture(Struct, omit_defaults=True):
     height: int | UnsetType = UNSET
     labels: list[Label] | UnsetType = UNSET
     scores: list[Label] | UnsetType = UNSET
-    timings_ms: PictureTimings | UnsetType = UNSET
+    timings_ms: ImageTimings | UnsetType = UNSET
     batch: int | UnsetType = UNSET
-    error: Fault | UnsetType = UNSET
+    error: ImageError | UnsetType = UNSET
 
 
 class ModelName(Struct):
@@ -189,7 +189,7 @@ class Answer(Struct):
     """
 
     model: ModelName
-    images: list[Picture]
+    images: list[ImageResult]
     timings_ms: RequestTimings
     request_id: str
 
@@ -215,7 +215,7 @@ class Problem(Struct, omit_defaults=True):
     instance: str
     code: str
     request_id: str
-    images: list[Picture] | UnsetType = UNSET
+    images: list[ImageResult] | UnsetType = UNSET
 
 
 class DialectProblem(TypedDict):
@@ -257,9 +257,9 @@ def as_rows(numbers: bytes) -> list[list[float]]:
     return cast("list[list[float]]", Raw(numbers))
 
 
-def as_pictures(written: list[bytes]) -> list[Picture]:
+def as_pictures(written: list[bytes]) -> list[ImageResult]:
     """Return encoded images, typed as the member that they fill."""
-    return cast("list[Picture]", [Raw(each) for each in written])
+    return cast("list[ImageResult]", [Raw(each) for each in written])
 
 
 def write_json(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:

@@ -41,8 +41,8 @@ MAX_DEPTH = 3  # levels of a list or object that an error shows
 # of a number that an error shows; Python refuses to print more than 4,300 digits
 MAX_SHOWN_BITS = 200
 MAX_DETAIL = 1000  # characters of an error's sentence
-MAX_DETAIL_BYTES = 2000  # of the same in JSON, where a character may take six bytes
-MAX_FAULT = 300  # characters of the error of one picture among many
+MAX_DETAIL_BYTES = 2000  # bytes of the sentence in JSON, where a character may take six
+MAX_FAULT = 300  # characters of the error of one image among many
 MAX_INSTANCE_BYTES = 500  # of the path that an error repeats, in JSON
 MAX_ERROR_BYTES = 4000  # of an error's whole answer
 
@@ -51,6 +51,6 @@ MAX_GUESSED = 100  # characters of the name
 MAX_GUESSES = 2000  # classes that it is compared with
 
 # Large answers.
-MAX_ROWS = 500_000  # classes × pictures: 32 MB of labels and scores, as large as the largest body
-MAX_MAPS = 512  # heat maps in a request: four for each of 128 pictures, 20 ms of the hub
+MAX_ROWS = 500_000  # classes × images: 32 MB of labels and scores, as large as the largest body
+MAX_MAPS = 512  # heat maps in a request: four for each of 128 images, 20 ms of the hub
 INLINE_ROWS = 2_000  # are written on the hub, in 3 ms at most

@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from app.errors import BodyTooLarge, InternalError, ServingError
 from app.logs import request_id
-from app.web.answers import DialectProblem, Picture, Problem, write_json
+from app.web.answers import DialectProblem, ImageResult, Problem, write_json
 from app.web.limits import (
     MAX_DETAIL,
     MAX_DETAIL_BYTES,
@@ -47,7 +47,7 @@ def register(app: Flask) -> None:
 
 
 def problem(
-    status: int, code: str, detail: str, images: list[Picture] | UnsetType = UNSET
+    status: int, code: str, detail: str, images: list[ImageResult] | UnsetType = UNSET
 ) -> Response:
     """Return a problem+json answer, or the dialect's own where the path has one; the log gets the code.
 
@@ -74,7 +74,7 @@ def problem(
     return write_json(body, status, "application/problem+json")
 
 
-def fit(pictures: list[Picture], most: int) -> list[Picture]:
+def fit(pictures: list[ImageResult], most: int) -> list[ImageResult]:
     """Return the first pictures, with as much of their names and errors as ``most`` bytes hold of them."""
     share = max(200, most // len(pictures)) - 200  # without what each of them has beside its texts
     fitting = []
@@ -91,7 +91,7 @@ def fit(pictures: list[Picture], most: int) -> list[Picture]:
 
 
 def answer_serving_error(
-    error: ServingError, images: list[Picture] | UnsetType = UNSET
+    error: ServingError, images: list[ImageResult] | UnsetType = UNSET
 ) -> Response:
     """Answer one of our own errors; ``images`` where it is that of all of a request's pictures."""
     # The frames of its traceback hold the request's body, and the error itself: only the collector would free them.

@@ -65,7 +65,7 @@ def read_plain_body(room: int = 0) -> bytes:
     return read_stream(request.stream)
 
 
-def aside(body: bytes, work: Callable[[], T]) -> T:
+def process_body(body: bytes, work: Callable[[], T]) -> T:
     """Process a body: on a native thread, or inline if it is small.
 
     ``work`` must not use Flask's ``request`` and ``g``, nor the metrics.

@@ -204,7 +204,7 @@ def to_floats(flat: list[Any], shape: Sequence[int], at: int = 0) -> np.ndarray:
         raise MalformedRequest("a pixel has hundreds of digits; expected 0 to 255") from error
 
 
-def to_pictures(pixels: np.ndarray) -> list[np.ndarray]:
+def to_images(pixels: np.ndarray) -> list[np.ndarray]:
     """Return the images of a batch, each (height, width, 3) uint8.
 
     Args:

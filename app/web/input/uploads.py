@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
-from urllib.parse import unquote_to_bytes
 
-import numpy as np
 from flask import current_app, request
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
@@ -21,14 +19,15 @@ from app.errors import (
 )
 from app.serving.model import Servable
 from app.web.context import model_server
-from app.web.input.bodies import aside, read_body, read_plain_body
+from app.web.input.bodies import process_body, read_body, read_plain_body
 from app.web.input.client import find_model
 from app.web.input.documents import check_size, is_list, open_level
 from app.web.input.forms import FORM, Part, occurs_more, parse_form, read_form_body
 from app.web.input.options import O, check_length, read_options
 from app.web.input.tensors import B64, Base64, open_base64
+from app.web.input.url_encoded import decode_field, split_fields, unquote
 from app.web.input.urls import Fetcher
-from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
+from app.web.limits import MAX_FIELDS, MAX_NAME
 from app.web.quoting import cut, list_names
 
 FIELD = "image"
@@ -36,8 +35,6 @@ JSON_FIELD = "images"
 URL_ENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
 RAW = "application/octet-stream"
-HEX_DIGITS = np.full(256, 255, np.uint8)  # value of each character; 255: not a digit
-HEX_DIGITS[list(b"0123456789abcdef")] = HEX_DIGITS[list(b"0123456789ABCDEF")] = range(16)
 
 
 class Source(Struct, forbid_unknown_fields=True):
@@ -89,7 +86,7 @@ OptionPairs = list[tuple[str, Any]]  # options by their names
 
 
 def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
-    """Return the version that answers the current request, its pictures, at least one, and its options.
+    """Return the version that answers the current request, its images (at least one) and its options.
 
     Raises:
         ServingError: the request as a whole cannot be used.
@@ -101,21 +98,21 @@ def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
     if early.model or early.version or not may_follow:
         servable = find_model(early.target())
         servable.check_capacity()
-    body, encoded, pairs = read_pictures(mimetype)
+    body, encoded, pairs = read_images(mimetype)
     options = read_options(kind, pairs, is_json=mimetype == JSON)
     model_server().check_count(len(encoded))
     if servable is None or options.target() != early.target():
         servable = find_model(options.target())
     servable.check_capacity()
-    return servable, open_pictures(body, encoded), options
+    return servable, open_images(body, encoded), options
 
 
-def read_pictures(mimetype: str) -> tuple[bytes, list[EncodedImage], OptionPairs]:
+def read_images(mimetype: str) -> tuple[bytes, list[EncodedImage], OptionPairs]:
     """Return the body of the current request, its encoded images and its options."""
     check_count, most = model_server().check_count, model_server().most_pictures + MAX_FIELDS
     if mimetype == JSON:
         body = read_body()
-        return body, *aside(body, lambda: read_json(body, check_count))
+        return body, *process_body(body, lambda: read_json(body, check_count))
     if mimetype == FORM:
         body = read_form_body()
         return body, *sort_parts(parse_form(body, most))
@@ -180,18 +177,6 @@ def read_url_encoded(body: bytes, most: int) -> tuple[list[EncodedImage], Option
     return encoded, [(decode_field(name), decode_field(value)) for name, value in quoted]
 
 
-def split_fields(body: bytes) -> Iterator[tuple[memoryview, memoryview]]:
-    """Yield the encoded names and values of a URL-encoded form, without copies."""
-    view, begin = memoryview(body), 0
-    while begin < len(body):
-        end = body.find(b"&", begin)
-        end = len(body) if end < 0 else end
-        middle = body.find(b"=", begin, end)
-        middle = end if middle < 0 else middle
-        yield view[begin:middle], view[middle + 1 : end]
-        begin = end + 1
-
-
 def read_json(
     body: bytes, check_count: Callable[[int], None]
 ) -> tuple[list[EncodedImage], OptionPairs]:
@@ -238,12 +223,12 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def open_pictures(body: bytes, encoded: list[EncodedImage]) -> list[Upload]:
+def open_images(body: bytes, encoded: list[EncodedImage]) -> list[Upload]:
     """Open the images of a request; URLs are fetched concurrently."""
     fetcher: Fetcher = current_app.extensions["fetcher"]
     urls = iter(fetcher.fetch_all([each.url for each in encoded if each.url is not None]))
     texts = [each for each in encoded if each.file is None and each.url is None]
-    read = iter(aside(body, lambda: [open_text(each) for each in texts]))
+    read = iter(process_body(body, lambda: [open_text(each) for each in texts]))
     uploads: list[Upload] = []
     for each in encoded:
         if each.file is not None:
@@ -267,39 +252,6 @@ def open_text(encoded: EncodedImage) -> BinaryIO | ServingError:
         return UnreadableImage(error.message)
 
 
-def unquote(value: bytes | memoryview) -> bytes:
-    """Percent-decode base64 of a URL-encoded form, slice by slice.
-
-    Some clients send "+" without encoding it as "%2B"; it arrives as "+" or as a space.
-    """
-    pieces, begin = [], 0
-    while begin < len(value):
-        end = begin + SLICE_BYTES
-        end += bytes(value[end - 2 : end]).rfind(b"%") + 1  # do not split %2B
-        pieces.append(unquote_slice(bytes(value[begin:end])).replace(b" ", b"+"))
-        begin = end
-    return b"".join(pieces)
-
-
-def unquote_slice(text: bytes) -> bytes:
-    """Percent-decode a slice: ``unquote_to_bytes`` in bounded time."""
-    if b"%" not in text:
-        return text
-    codes = np.frombuffer(text, np.uint8)
-    (places,) = np.nonzero(codes[:-2] == ord("%"))
-    high, low = HEX_DIGITS[codes[places + 1]], HEX_DIGITS[codes[places + 2]]
-    whole = (high < 16) & (low < 16)
-    places = places[whole]
-    decoded = codes.copy()
-    decoded[places] = high[whole] * 16 + low[whole]
-    return np.delete(decoded, np.concatenate([places + 1, places + 2])).tobytes()
-
-
 def default_name(encoded: list[EncodedImage]) -> str:
     """Return the default name of the next image."""
     return f"image {len(encoded) + 1}"
-
-
-def decode_field(text: memoryview) -> str:
-    """Decode a name or a value of a URL-encoded form."""
-    return unquote_to_bytes(bytes(text).replace(b"+", b" ")).decode("utf-8", "replace")

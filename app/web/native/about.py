@@ -28,7 +28,7 @@ class Rule(Struct):
     top_k: int | None
 
 
-class Seen(Struct):
+class Frame(Struct):
     """Resize and crop before the network.
 
     Attributes:
@@ -52,7 +52,7 @@ class Limits(Struct):
     max_pixels: int
 
 
-class About(Struct):
+class ServiceInfo(Struct):
     """JSON response of ``GET /``.
 
     Attributes:
@@ -85,18 +85,18 @@ class About(Struct):
     precision: str
     routes: list[str]
     rule: Rule
-    frame: Seen
+    frame: Frame
     heatmaps: bool
     exif_rotate: bool
     limits: Limits
     models: dict[str, list[int]]
 
 
-def describe(target: Target) -> About:
+def describe(target: Target) -> ServiceInfo:
     """Return the response for the model that ``target`` selects. Raises UnknownModel or NotReady."""
     model = model_server().find(target).model
     transform, limits = model.config.transform, settings()
-    return About(
+    return ServiceInfo(
         service="resnet-serving",
         server_version=__version__,
         model=model.name,
@@ -108,7 +108,7 @@ def describe(target: Target) -> About:
         precision=model.choice.precision,
         routes=sorted({str(rule) for rule in current_app.url_map.iter_rules()}),
         rule=describe_rule(model.config.decision),
-        frame=Seen(transform.side, transform.resize),
+        frame=Frame(transform.side, transform.resize),
         heatmaps=model.engine.gradients is not None,
         exif_rotate=limits.exif_rotate,
         limits=Limits(limits.max_body_bytes, limits.max_pixels),

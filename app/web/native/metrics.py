@@ -1,7 +1,7 @@
-"""``GET /metrics``: what all workers have counted, and how they stand at this moment, for Prometheus.
+"""``GET /metrics``: the counters of all workers and the current state of the server, for Prometheus.
 
-It is answered whether a model is ready or not. The numbers are looked up in a thread aside, because
-reading every worker's file takes milliseconds in which the hub would stand still.
+It does not need a model. The files of all workers are read on a native thread, because that takes milliseconds
+in which the hub would be blocked.
 """
 
 from __future__ import annotations
@@ -26,45 +26,49 @@ from app.system.gpus import list_gpus
 from app.system.machine import read_cpu_pressure, read_host_memory, read_process
 from app.web.context import model_server
 
-PARTS = ("flask", "gevent", "gunicorn", "openvino", "pillow", "torch")  # what may explain a change
+# Packages whose version may explain a change.
+PACKAGES = ("flask", "gevent", "gunicorn", "openvino", "pillow", "torch")
 STATES = [state.name.lower() for state in State if state is not State.ABSENT]
 LIMITS = {
-    "workers_planned": "Workers that there are to be.",
-    "cores": "CPU cores that the server may use.",
-    "decode_threads": "Pictures that one worker decodes at once.",
-    "queue_limit": "Pictures of one version that may be inside one worker; one more is answered 429.",
-    "batch_wait_limit_seconds": "How long a batch waits for pictures that are being decoded.",
-    "deadline_seconds": "A request that is not answered by then is answered 504.",
+    "workers_planned": "Planned number of workers.",
+    "cores": "CPU cores available to the server.",
+    "decode_threads": "Images that one worker decodes concurrently.",
+    "queue_limit": "Maximum number of images in flight per version and worker; beyond it requests are answered 429.",
+    "batch_wait_limit_seconds": "Maximum time that a batch waits for images that are being decoded.",
+    "deadline_seconds": "Deadline of a request; after it the request is answered 504.",
 }
 
 blueprint = Blueprint("monitoring", __name__)
 
 
 @blueprint.get("/metrics")
-@blueprint.get("/monitoring/prometheus/metrics")  # as TensorFlow Serving calls it
+@blueprint.get("/monitoring/prometheus/metrics")  # TensorFlow Serving's path
 def show_metrics() -> Response:
     """Returns the metrics of all workers in the Prometheus text format, or as OpenMetrics if `Accept` asks for it."""
     server, accept = model_server(), request.headers.get("Accept", "")
-    notes = server.workers.notes()
-    present = [
+    reports = server.workers.notes()
+    gauges = [
         *describe_build(),
         *describe_workers(server.workers),
-        *describe_models(notes.values()),
-        *describe_versions(server.rejected(), notes.values()),
+        *describe_models(reports.values()),
+        *describe_versions(server.rejected(), reports.values()),
     ]
     device = server.workers.device
-    pids = {slot: note["pid"] for slot, note in notes.items()}
+    pids = {slot: report["pid"] for slot, report in reports.items()}
     text, content_type = call_aside(
-        lambda: expose([*present, *look_at_processes(pids), *look_at_machine(device)], accept)
+        lambda: expose([*gauges, *sample_processes(pids), *sample_machine(device)], accept)
     )
     return Response(text, content_type=content_type)
 
 
 def gauge(
-    name: str, told: str, rows: Iterable[tuple[Iterable[object], float]], labels: Iterable[str] = ()
+    name: str,
+    help_text: str,
+    rows: Iterable[tuple[Iterable[object], float]],
+    labels: Iterable[str] = (),
 ) -> GaugeMetricFamily:
-    """Return a gauge; each of its rows is the values of its labels, and its own."""
-    family = GaugeMetricFamily(f"serving_{name}", told, labels=list(labels))
+    """Return a gauge; a row is the values of its labels and the value."""
+    family = GaugeMetricFamily(f"serving_{name}", help_text, labels=list(labels))
     for values, value in rows:
         family.add_metric([str(each) for each in values], value)
     return family
@@ -72,57 +76,60 @@ def gauge(
 
 @cache
 def describe_build() -> list[Metric]:
-    """Return what this server is made of."""
-    parts = {"version": __version__, "python": platform.python_version()}
-    parts |= {part: version(part) for part in PARTS}
-    return [gauge("build_info", "What the server is made of.", [(parts.values(), 1)], parts)]
+    """Return the versions of the server and of the packages it runs on."""
+    versions = {"version": __version__, "python": platform.python_version()}
+    versions |= {package: version(package) for package in PACKAGES}
+    help_text = "Versions of the server and its main packages."
+    return [gauge("build_info", help_text, [(versions.values(), 1)], versions)]
 
 
 def describe_workers(workers: Workers) -> Iterator[Metric]:
-    """Return how the workers stand, and what limits them."""
+    """Yield the workers by state, their deaths and their limits."""
     states = Counter(workers.states().values())
     rows = [([state], states[state]) for state in STATES]
-    yield gauge("workers", "Workers by what their model is doing.", rows, ["state"])
-    deaths = "Workers that died: killed, crashed, or without their model thread; not those that were asked to end."
+    yield gauge("workers", "Workers by state.", rows, ["state"])
+    deaths = "Workers that died unexpectedly: killed, crashed, or without a model thread."
     yield CounterMetricFamily("serving_worker_deaths", deaths, workers.deaths())
     for name, value in workers.limits().items():
         yield gauge(name, LIMITS[name], [([], value)])
 
 
-def describe_models(notes: Iterable[WorkerReport]) -> Iterator[Metric]:
-    """Return what is live, in any worker."""
-    live = [about for note in notes for about in note["live"]]
+def describe_models(reports: Iterable[WorkerReport]) -> Iterator[Metric]:
+    """Yield the loaded versions of all workers."""
+    live = [about for report in reports for about in report["live"]]
     kinds = ("engine", "precision", "device")
     infos = {(a["model"], a["version"], a["engine"], a["precision"], a["device"]) for a in live}
     rows = [(info, 1) for info in sorted(infos)]
-    yield gauge("model_info", "Versions that answer, and how they run.", rows, [*VERSION, *kinds])
+    yield gauge(
+        "model_info", "Loaded versions with engine, precision and device.", rows, [*VERSION, *kinds]
+    )
     batches = {(about["model"], about["version"]): about["max_batch"] for about in live}
-    told = "The most pictures in one forward."
-    yield gauge("batch_limit", told, sorted(batches.items()), VERSION)
+    help_text = "Maximum number of images in a forward pass."
+    yield gauge("batch_limit", help_text, sorted(batches.items()), VERSION)
     lanes: Counter[tuple[str, int]] = Counter()
     for about in live:
         lanes[about["model"], about["version"]] += about["lanes"]
-    told = "Forwards that can run at once, in all workers together."
-    yield gauge("forward_lanes", told, sorted(lanes.items()), VERSION)
+    help_text = "Concurrent forward passes, all workers together."
+    yield gauge("forward_lanes", help_text, sorted(lanes.items()), VERSION)
 
 
 def describe_versions(
-    rejected: Iterable[RejectedVersion], notes: Iterable[WorkerReport]
+    rejected: Iterable[RejectedVersion], reports: Iterable[WorkerReport]
 ) -> Iterator[Metric]:
-    """Return in how many workers each version is live or failed, and which were refused."""
-    found: Counter[tuple[str, int, str]] = Counter()
-    for note in notes:
-        found.update((about["model"], about["version"], "live") for about in note["live"])
-        found.update((name, number, "failed") for name, number in note["failed"])
-    told = "Workers in which a version is live, or could not be loaded."
-    yield gauge("version_workers", told, sorted(found.items()), [*VERSION, "state"])
-    told = "Versions in the models folder that are not served, and why."
+    """Yield the number of workers per version and state, and the rejected versions."""
+    counts: Counter[tuple[str, int, str]] = Counter()
+    for report in reports:
+        counts.update((about["model"], about["version"], "live") for about in report["live"])
+        counts.update((name, number, "failed") for name, number in report["failed"])
+    help_text = "Workers in which a version is live or failed to load."
+    yield gauge("version_workers", help_text, sorted(counts.items()), [*VERSION, "state"])
+    help_text = "Versions in the models folder that are rejected, with the reason."
     rows = [((each.name, each.version, each.short_reason), 1) for each in rejected]
-    yield gauge("version_refused_info", told, rows, [*VERSION, "reason"])
+    yield gauge("version_refused_info", help_text, rows, [*VERSION, "reason"])
 
 
-def look_at_processes(pids: Mapping[int, int]) -> Iterator[Metric]:
-    """Return what each worker's process uses (on any thread)."""
+def sample_processes(pids: Mapping[int, int]) -> Iterator[Metric]:
+    """Return CPU time and memory of each worker's process (on any thread)."""
     cpu = CounterMetricFamily(
         "serving_worker_cpu_seconds",
         "CPU time of a worker since its start.",
@@ -130,7 +137,7 @@ def look_at_processes(pids: Mapping[int, int]) -> Iterator[Metric]:
     )
     memory = gauge(
         "worker_memory_bytes",
-        "Host memory of a worker, with what it shares.",
+        "Host memory of a worker, including shared memory.",
         [],
         ["worker", "pid"],
     )
@@ -141,13 +148,13 @@ def look_at_processes(pids: Mapping[int, int]) -> Iterator[Metric]:
     return iter([cpu, memory])
 
 
-def look_at_machine(device: str) -> Iterator[Metric]:
-    """Return the memory of host and GPUs, and how busy processors and GPUs are (on any thread)."""
+def sample_machine(device: str) -> Iterator[Metric]:
+    """Yield memory and utilization of the host and the GPUs (on any thread)."""
     host, gpus = read_host_memory(), list_gpus(device)
-    told = "Free memory of the host, or of its container."
-    yield gauge("host_memory_free_bytes", told, [([], host.free)])
-    told = "Memory of the host, or of its container."
-    yield gauge("host_memory_total_bytes", told, [([], host.total)])
+    help_text = "Free memory of the host or container."
+    yield gauge("host_memory_free_bytes", help_text, [([], host.free)])
+    help_text = "Memory of the host or container."
+    yield gauge("host_memory_total_bytes", help_text, [([], host.total)])
     names = {gpu.index: (f"cuda:{gpu.index}", gpu.name) for gpu in gpus}
     labels = ("device", "name")
     rows = [(names[gpu.index], gpu.free) for gpu in gpus]
@@ -155,11 +162,12 @@ def look_at_machine(device: str) -> Iterator[Metric]:
     rows = [(names[gpu.index], gpu.total) for gpu in gpus]
     yield gauge("gpu_memory_total_bytes", "Memory of a GPU.", rows, labels)
     pressure = CounterMetricFamily(
-        "serving_cpu_pressure_seconds", "Time in which something here waited for a processor."
+        "serving_cpu_pressure_seconds",
+        "Time in which a task of the host or container waited for a CPU.",
     )
     if (waited_s := read_cpu_pressure()) is not None:
         pressure.add_metric([], waited_s)
     yield pressure
-    told = "Share of the last moment in which a GPU computed anything, 0..1."
+    help_text = "GPU utilization in the last sampling interval, 0..1."
     busy = [(names[gpu.index], gpu.busy) for gpu in gpus if gpu.busy is not None]
-    yield gauge("gpu_busy_ratio", told, busy, labels)
+    yield gauge("gpu_busy_ratio", help_text, busy, labels)

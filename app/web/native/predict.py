@@ -20,12 +20,12 @@ from app.web.access import longest_stages, set_server_timing, sign, to_ms
 from app.web.answers import (
     DIGITS,
     Answer,
-    Fault,
-    HeatMap,
+    ImageError,
+    ImageResult,
+    ImageTimings,
     Label,
+    LabelHeatMap,
     ModelName,
-    Picture,
-    PictureTimings,
     RequestTimings,
     as_pictures,
     as_rows,
@@ -136,23 +136,23 @@ def write_pictures(
     return written, labels
 
 
-def describe_error(upload: Upload, error: ServingError) -> Picture:
+def describe_error(upload: Upload, error: ServingError) -> ImageResult:
     """Return the part of the answer of a picture that has none."""
-    return Picture(upload.name, upload.bytes, error=describe_fault(error))
+    return ImageResult(upload.name, upload.bytes, error=describe_fault(error))
 
 
 def describe_picture(
     upload: Upload, prediction: Prediction, passing: Sequence[int], options: PredictOptions
-) -> Picture:
+) -> ImageResult:
     """Return one picture's part of the answer; the classes that pass are known."""
     width, height = prediction.size
-    picture = Picture(
+    picture = ImageResult(
         upload.name,
         upload.bytes,
         width=width,
         height=height,
         labels=describe_classes(prediction, passing),
-        timings_ms=PictureTimings(
+        timings_ms=ImageTimings(
             to_ms(prediction.decode_s),
             to_ms(prediction.timing.queue_s),
             to_ms(prediction.timing.forward_s),
@@ -174,7 +174,7 @@ def describe_classes(prediction: Prediction, classes: Sequence[int]) -> list[Lab
         label = Label(name, round(scores[index], DIGITS), round(logits[index], DIGITS))
         if heat_map := prediction.heat_maps.get(index):
             rows = as_rows(write_numbers(heat_map.values))
-            label.heatmap = HeatMap(name, round(heat_map.peak, DIGITS), rows)
+            label.heatmap = LabelHeatMap(name, round(heat_map.peak, DIGITS), rows)
         labels.append(label)
     return labels
 
@@ -193,9 +193,9 @@ def find_class(model: Model, option: str, name: str) -> int:
     )
 
 
-def describe_fault(error: ServingError) -> Fault:
+def describe_fault(error: ServingError) -> ImageError:
     """Return why a picture has no answer."""
-    fault = Fault(error.status, error.code, cut(error.message, MAX_FAULT))
+    fault = ImageError(error.status, error.code, cut(error.message, MAX_FAULT))
     if error.retry_after_s is not None:
         fault.retry_after_s = error.retry_after_s
     return fault

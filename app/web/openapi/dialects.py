@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct, json
 
-from app.web.openapi.errors import WORDS
+from app.web.openapi.errors import DETAILS
 from app.web.openapi.operations import Group, Operation, Schema
 from app.web.openinference.schema import (
     IndexEntry,
@@ -27,7 +27,7 @@ from app.web.tfserving.schema import ModelList, ModelMetadata, ModelStatus
 
 FOLDER = Path(__file__).parent
 TARGET = "{target}"  # in a path: replaced by each of the file's targets
-ERRORS = {error.code: error for error in WORDS}
+ERRORS = {error.code: error for error in DETAILS}
 
 
 class TargetRow(Struct, forbid_unknown_fields=True):

@@ -1,7 +1,7 @@
-"""Which errors a route may meet, by what it does, and a sentence for each as clients read it.
+"""Errors by the kind of route, and an example of the ``detail`` of each.
 
-``app/errors.py`` has their statuses and codes. What nginx answers by itself stands in conf/nginx.conf and
-again in ``GATEWAY``; a test compares.
+``app/errors.py`` has their statuses and codes. nginx's own errors are defined in conf/nginx.conf and repeated in
+``GATEWAY``; a test compares them.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from app.errors import (
     UrlRefused,
 )
 
-READING_A_BODY = {BodyTooLarge, MalformedRequest, UnsupportedType}
-READING_A_PICTURE = {ImageTooLarge, UnreadableImage, UnsupportedType}
-FINDING_A_MODEL = {NotReady, UnknownModel}
-TAKING_PICTURES = {
-    *READING_A_BODY,
-    *READING_A_PICTURE,
+BODY_ERRORS = {BodyTooLarge, MalformedRequest, UnsupportedType}
+IMAGE_ERRORS = {ImageTooLarge, UnreadableImage, UnsupportedType}
+MODEL_ERRORS = {NotReady, UnknownModel}
+UPLOAD_ERRORS = {
+    *BODY_ERRORS,
+    *IMAGE_ERRORS,
     FetchFailed,
     InvalidOption,
     MissingImage,
     UrlRefused,
 }
-PREDICTING = {DeadlinePassed, NotReady, OutOfMemory, Quarantined, QueueFull}
+PREDICTION_ERRORS = {DeadlinePassed, NotReady, OutOfMemory, Quarantined, QueueFull}
 
-# What nginx answers by itself: status → code, words. The metrics are not for everybody.
+# nginx's error for private routes (metrics): status → code, detail.
 FORBIDDEN = {403: ("forbidden", "the metrics are for this machine and private networks only")}
-# What any request may meet on its way to the application, or where that does not answer: status → code, words.
+# nginx's errors for any request: status → code, detail.
 GATEWAY = {
     400: ("bad_request", "the request is not valid HTTP"),
     408: ("request_timeout", "the request did not arrive in time"),
@@ -62,8 +62,8 @@ GATEWAY = {
     505: ("http_version_not_supported", "HTTP is spoken in versions 1.0 and 1.1"),
 }
 
-# What the details say, for example.
-WORDS: dict[type[ServingError], str] = {
+# Examples of ``detail``.
+DETAILS: dict[type[ServingError], str] = {
     BodyTooLarge: "the body has 40,000,000 bytes; the limit is 33,554,432",
     DeadlinePassed: "no answer within 30 s, the limit of a request",
     FetchFailed: "'https://images.example.org/dog.jpg' is answered with the status 404",
@@ -83,7 +83,7 @@ WORDS: dict[type[ServingError], str] = {
     UnsupportedType: "image is TIFF; accepted are JPEG, PNG, WebP, BMP, GIF",
     UrlRefused: "pictures by URL are off here: send the file, or its base64",
 }
-DIALECT_WORDS: dict[str, dict[type[ServingError], str]] = {
+DIALECT_DETAILS: dict[str, dict[type[ServingError], str]] = {
     "v1": {
         MalformedRequest: "Missing 'inputs' or 'instances' key",
         UnknownModel: "Servable not found for request: Latest(cats)",

@@ -19,8 +19,8 @@ from app.web.input.client import ROUTING_KEY
 from app.web.input.forms import FORM
 from app.web.input.options import HeatMapOptions, ModelOptions, PredictOptions
 from app.web.input.uploads import JSON
-from app.web.native.about import About
-from app.web.openapi.errors import FINDING_A_MODEL, PREDICTING, READING_A_PICTURE, TAKING_PICTURES
+from app.web.native.about import ServiceInfo
+from app.web.openapi.errors import IMAGE_ERRORS, MODEL_ERRORS, PREDICTION_ERRORS, UPLOAD_ERRORS
 from app.web.openapi.headers import LABEL, MODEL, TIMING
 from app.web.openapi.operations import File, Group, Operation
 from app.web.page.routes import Samples
@@ -59,7 +59,7 @@ IMAGES = Group(
             "predict",
             "Classify images",
             {JSON: Answer},
-            {*TAKING_PICTURES, *FINDING_A_MODEL, *PREDICTING, NoHeatMap},
+            {*UPLOAD_ERRORS, *MODEL_ERRORS, *PREDICTION_ERRORS, NoHeatMap},
             image_body="many",
             options=PredictOptions,
             description=PREDICT,
@@ -72,7 +72,7 @@ IMAGES = Group(
             "heatmap",
             "Draw a heat map",
             {"image/png": File, JSON: DrawnHeatMap},
-            {*TAKING_PICTURES, *FINDING_A_MODEL, *PREDICTING, NoHeatMap, NotAcceptable},
+            {*UPLOAD_ERRORS, *MODEL_ERRORS, *PREDICTION_ERRORS, NoHeatMap, NotAcceptable},
             image_body="one",
             options=HeatMapOptions,
             description=HEATMAP,
@@ -85,7 +85,7 @@ IMAGES = Group(
             "model_predict",
             "Classify one image (labels only)",
             {JSON: Labels},
-            {*READING_A_PICTURE, *PREDICTING, BodyTooLarge, MissingImage},
+            {*IMAGE_ERRORS, *PREDICTION_ERRORS, BodyTooLarge, MissingImage},
             request_body={FORM: ImageForm},
             description=MODEL_PREDICT,
             request_headers=[ROUTING_KEY],
@@ -111,8 +111,8 @@ SERVER = Group(
             "/",
             "index",
             "Get server and model information",
-            {JSON: About, HTML: str},
-            {*FINDING_A_MODEL, InvalidOption},
+            {JSON: ServiceInfo, HTML: str},
+            {*MODEL_ERRORS, InvalidOption},
             options=ModelOptions,
             has_etag=True,
         ),

@@ -10,7 +10,7 @@ from typing import Any
 from app.errors import InternalError, ServingError
 from app.web.access import HEADER
 from app.web.input.uploads import JSON
-from app.web.openapi.errors import DIALECT_WORDS, FORBIDDEN, GATEWAY, WORDS
+from app.web.openapi.errors import DETAILS, DIALECT_DETAILS, FORBIDDEN, GATEWAY
 from app.web.openapi.headers import RETRY_AFTER
 from app.web.openapi.operations import Operation, Schema
 from app.web.openapi.schemas import REF
@@ -40,11 +40,15 @@ class ErrorRow:
 def list_own(operation: Operation) -> list[ErrorRow]:
     """Return the errors that the application itself may return."""
     dialect = operation.path.split("/")[1]
-    statuses, words = DIALECTS.get(dialect, {}), WORDS | DIALECT_WORDS.get(dialect, {})
+    statuses = DIALECTS.get(dialect, {})
+    details = DETAILS | DIALECT_DETAILS.get(dialect, {})
     errors: set[type[ServingError]] = {*operation.errors, InternalError}
     rows = [
         ErrorRow(
-            statuses.get(error.status, error.status), error.code, error.__doc__ or "", words[error]
+            statuses.get(error.status, error.status),
+            error.code,
+            error.__doc__ or "",
+            details[error],
         )
         for error in errors
     ]
@@ -58,8 +62,8 @@ def list_gateways(operation: Operation) -> list[ErrorRow]:
     """Return the errors that nginx may return instead of the application."""
     rows = GATEWAY | FORBIDDEN if operation.is_private else GATEWAY
     return [
-        ErrorRow(status, code, f"{words} ({status})", words)
-        for status, (code, words) in rows.items()
+        ErrorRow(status, code, f"{detail} ({status})", detail)
+        for status, (code, detail) in rows.items()
     ]
 
 

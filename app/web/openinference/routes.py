@@ -16,7 +16,7 @@ from app.serving.model import Model
 from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.context import model_server
-from app.web.input.bodies import aside, read_body
+from app.web.input.bodies import process_body, read_body
 from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.documents import parse_object, plain
 from app.web.openinference.outputs import HEADER_LENGTH, OUTPUT_VALUES, encode_response
@@ -125,7 +125,7 @@ def infer(name: str, version: int | None = None) -> Response:
     servable = find_model(Target(name, version, sticky=routing_key()))
     servable.check_capacity()
     body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
-    asked = aside(body, lambda: read_inference(body, header_length, server.check_count))
+    asked = process_body(body, lambda: read_inference(body, header_length, server.check_count))
     g.log_fields["pictures"] = len(asked.pictures)
     predictions = server.predict(servable, asked.pictures, watch_client())
     response = encode_response(predictions, asked.outputs, asked.id)
@@ -136,7 +136,7 @@ def infer(name: str, version: int | None = None) -> Response:
 def repository_index() -> Response:
     """Tell how every version of every model stands; only those that answer where ``ready`` is asked for."""
     body = read_body()
-    given = aside(body, lambda: parse_object(body)) if body else {}
+    given = process_body(body, lambda: parse_object(body)) if body else {}
     only_ready = plain(given.get("ready", False))
     if not isinstance(only_ready, bool):
         raise MalformedRequest("'ready' must be true or false")

@@ -18,7 +18,7 @@ import numpy as np
 from app.errors import MalformedRequest
 from app.serving.image_pool import Picture
 from app.web.input.documents import is_list, only_element, opened, parse_object, plain
-from app.web.input.tensors import check_shape, open_base64, read_array, to_pictures, unnest
+from app.web.input.tensors import check_shape, open_base64, read_array, to_images, unnest
 from app.web.limits import MAX_DIGITS, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID
 from app.web.openinference.outputs import (
     ELEMENT_LENGTH,
@@ -84,8 +84,8 @@ def read_inference(
     outputs = read_outputs(content)
     tensor = read_tensor(content, body[length:])
     check_count(tensor.shape[0] if tensor.shape else 0)
-    open_pictures = open_images if tensor.name == "image" else open_pixels
-    return Inference(open_pictures(tensor), outputs, request_id)
+    open_tensor = open_files if tensor.name == "image" else open_pixels
+    return Inference(open_tensor(tensor), outputs, request_id)
 
 
 def read_length(text: str) -> int | None:
@@ -198,7 +198,7 @@ def read_parameters(owner: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def open_images(tensor: InputTensor) -> list[Picture]:
+def open_files(tensor: InputTensor) -> list[Picture]:
     """Return the image files of a BYTES tensor; in JSON they are base64. Raises MalformedRequest."""
     count = math.prod(tensor.shape)
     if tensor.shape not in ((count,), (count, 1)):  # batching proxies add a dimension
@@ -229,7 +229,7 @@ def open_pixels(tensor: InputTensor) -> list[Picture]:
             raise MalformedRequest(
                 f"input 'pixels' has data of shape {abbreviate([*shape])}; its shape is {list(tensor.shape)}"
             )
-        return [*to_pictures(flat.reshape(tensor.shape))]
+        return [*to_images(flat.reshape(tensor.shape))]
     dtype = DTYPES[tensor.datatype]
     expected = math.prod(tensor.shape) * dtype.itemsize
     if len(tensor.binary) != expected:
@@ -237,7 +237,7 @@ def open_pixels(tensor: InputTensor) -> list[Picture]:
             f"unexpected size for input 'pixels': {len(tensor.binary):,} bytes;"
             f" {tensor.datatype} of shape {list(tensor.shape)} has {expected:,}"
         )
-    return [*to_pictures(np.frombuffer(tensor.binary, dtype).reshape(tensor.shape))]
+    return [*to_images(np.frombuffer(tensor.binary, dtype).reshape(tensor.shape))]
 
 
 def check_list(tensor: InputTensor) -> None:

@@ -30,7 +30,7 @@ from app.serving.status import VersionStatus
 from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.context import model_server
-from app.web.input.bodies import aside, check_rows, read_body, write_rows
+from app.web.input.bodies import check_rows, process_body, read_body, write_rows
 from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.documents import parse_object
 from app.web.limits import MAX_DIGITS
@@ -121,7 +121,9 @@ def ask(rest: str) -> Response:
         servable = find_model(found)
     servable.check_capacity()
     body, check_count = read_body(), model_server().check_count
-    asked = aside(body, lambda: read_request(method.lower(), parse_object(body), check_count))
+    asked = process_body(
+        body, lambda: read_request(method.lower(), parse_object(body), check_count)
+    )
     g.log_fields["pictures"] = len(asked.pictures)
     predictions = model_server().predict(servable, asked.pictures, watch_client())
     return (

@@ -26,7 +26,7 @@ from app.web.input.tensors import (
     is_nested,
     open_base64,
     read_pixels,
-    to_pictures,
+    to_images,
     write_numbers,
 )
 from app.web.quoting import abbreviate, cut
@@ -230,10 +230,10 @@ def find_examples(content: dict[str, Any], check_count: Callable[[int], None]) -
     for example in [context, *examples]:
         if not isinstance(example, dict):
             raise MalformedRequest(f"Example must be JSON object but got {abbreviate(example)}")
-    return [find_picture(example, context) for example in examples]
+    return [find_image(example, context) for example in examples]
 
 
-def find_picture(example: dict[str, Any], context: dict[str, Any]) -> Any:
+def find_image(example: dict[str, Any], context: dict[str, Any]) -> Any:
     """Return the image of an example; features of the context apply to all examples. Raises MalformedRequest."""
     if both := context.keys() & example.keys():
         raise MalformedRequest(f"Feature: {cut(min(both))} is in the context and in an example")
@@ -262,7 +262,7 @@ def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) 
         flat, shape = read_pixels(values)
         check_shape(shape)
         check_count(shape[0])
-        return [*to_pictures(flat.reshape(shape))]
+        return [*to_images(flat.reshape(shape))]
     texts = []
     for element in values:
         value = opened(element)
