@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import replace
 
 from app.errors import InvalidOption
-from app.serving.traffic import Target
+from app.serving.routing import Target
 from app.web.echoes import abbreviate
 from app.web.input.client import routing_key
 from app.web.limits import MAX_OPTION

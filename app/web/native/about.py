@@ -6,7 +6,7 @@ from flask import current_app
 from msgspec import Struct
 
 from app.processing.decision import Decision
-from app.serving.traffic import Target
+from app.serving.routing import Target
 from app.web.context import model_server, settings
 
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from flask import Blueprint, Response, jsonify
 
 from app.errors import MissingImage
-from app.serving.traffic import Target
+from app.serving.routing import Target
 from app.web.access import sign
 from app.web.answers import Labels
 from app.web.context import model_server

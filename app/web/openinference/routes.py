@@ -12,7 +12,7 @@ from flask import Blueprint, Response, g, jsonify, request
 
 from app.errors import MalformedRequest, NotReady, UnknownModel
 from app.serving.model import Model
-from app.serving.traffic import Target
+from app.serving.routing import Target
 from app.web.access import sign
 from app.web.context import SERVER_VERSION, model_server
 from app.web.input.bodies import aside, read_body

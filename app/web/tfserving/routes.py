@@ -26,8 +26,8 @@ from flask import Blueprint, Response, g, request
 from app.errors import MalformedRequest, UnknownModel
 from app.serving.image_pool import Picture
 from app.serving.prediction import Prediction, count_passing
+from app.serving.routing import Target
 from app.serving.status import VersionStatus
-from app.serving.traffic import Target
 from app.web.access import sign
 from app.web.context import model_server
 from app.web.echoes import cut
