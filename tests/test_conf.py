@@ -23,7 +23,7 @@ HOOKS = {
     "child_exit",
     "worker_exit",
 }
-OWN_NAMES = {"settings", "plan", "tell_plan", "SWITCH_INTERVAL_S", "STOPS"}
+OWN_NAMES = {"settings", "plan", "log_plan", "SWITCH_INTERVAL_S", "STOPS"}
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ class ModelServer:
     def start(self) -> None:
         """Start loading and return at once."""
         self._lifecycle.start(self._registry)
-        self.workers.tell(self._registry.live, self._registry.failed)
+        self.workers.report(self._registry.live, self._registry.failed)
         self._registry.start(self._read_manifest, self._poll_s, self._update)
         self._watchdog.start()
 
@@ -263,7 +263,7 @@ class ModelServer:
 
     def _update(self) -> None:
         """Report what is live, after the registry has applied a manifest."""
-        self.workers.tell(self._registry.live, self._registry.failed)
+        self.workers.report(self._registry.live, self._registry.failed)
         self._lifecycle.update(self._registry)
 
     def _tasks(self) -> list[Task]:

@@ -32,6 +32,9 @@ from app.web.input.urls import Fetcher
 from app.web.limits import MAX_FIELDS, MAX_NAME, SLICE_BYTES
 
 FIELD = "image"
+FIELD_IS_TEXT = (
+    f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
+)
 JSON_FIELD = "images"
 URL_ENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -130,9 +133,7 @@ def sort_parts(parts: list[Part]) -> tuple[list[Sent], Given]:
         if part.name == FIELD and part.is_file:
             sent.append(Sent((part.filename or number(sent))[:MAX_NAME], part.data))
         elif part.name == FIELD:
-            raise MissingImage(
-                f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
-            )
+            raise MissingImage(FIELD_IS_TEXT)
         elif part.name == B64:  # text, or a file of it: some clients send base64 as binary data
             sent.append(Sent(number(sent), text=part.data))
         elif part.is_file:

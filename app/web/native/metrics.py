@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from app.control.scanner import RejectedVersion
 from app.metrics import VERSION, expose
 from app.scoreboard import State
-from app.serving.handoff import call_aside
+from app.serving.handoff import call_in_thread
 from app.serving.workers import WorkerReport, Workers
 from app.system.gpus import list_gpus
 from app.system.machine import read_cpu_pressure, read_host_memory, read_process
@@ -44,7 +44,7 @@ blueprint = Blueprint("monitoring", __name__)
 def show_metrics() -> Response:
     """Answer the metrics of all workers, as Prometheus reads them, or as OpenMetrics where that is asked for."""
     server, accept = model_server(), request.headers.get("Accept", "")
-    notes = server.workers.notes()
+    notes = server.workers.reports()
     present = [
         *describe_build(),
         *describe_workers(server.workers),
@@ -53,7 +53,7 @@ def show_metrics() -> Response:
     ]
     device = server.workers.device
     pids = {slot: note["pid"] for slot, note in notes.items()}
-    text, content_type = call_aside(
+    text, content_type = call_in_thread(
         lambda: expose([*present, *look_at_processes(pids), *look_at_machine(device)], accept)
     )
     return Response(text, content_type=content_type)
