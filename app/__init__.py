@@ -11,17 +11,18 @@ import-linter holds that (``[tool.importlinter]`` in pyproject.toml), and who ma
         native/ tfserving/ openinference/     a folder for each dialect
         openapi/ docs/ page/                  the API's description, Swagger UI, the web page
     serving/      the data plane: server, registry, batcher, thread pools, the workers' reports
-    control/      the control plane: repository, scanner, manifest, footprint, plan
+    control/      the control plane: repository, scanner, manifest, footprint, plan, placement
     engines/      numerics on a device: OpenVINO, CUDA, eager; conversion, weights, Grad-CAM
     models/       a model on disk: bundle, config, artifacts, precision
     processing/   Pillow and NumPy: images, decision, heat map
     system/       the machine: processes, control groups, GPUs, files
     settings.py errors.py names.py logs.py metrics.py scoreboard.py quarantine.py     used by all of them
 
-The path of a request, which is ``ModelServer.predict``:
+The path of a request, which is ``app/serving/server.py``:
 
-    route → image pool (native threads) → batcher.submit (bounded queue, deadline)
-          → engine.forward (the model thread: one forward for many requests) → labels → JSON
+    route → find (the version that answers, once) → check_capacity → predict:
+          image pool (native threads) → batcher.submit (bounded queue, deadline)
+          → engine.forward (the model thread: one forward for many requests) → decision → JSON
 
 This file imports nothing: Gunicorn's master imports ``app.settings`` and must never touch CUDA or run a
 forward, because a fork after CUDA was touched breaks every worker, and a fork after an OpenMP forward hangs

@@ -1,8 +1,8 @@
-"""Gunicorn: gevent workers, one model each, behind nginx.
+"""Gunicorn: gevent workers behind nginx.
 
-The master plans the workers (``app/control/plan.py``) and imports their engine once for all of them, but
-does nothing with it: a fork after CUDA was touched breaks every worker, a fork after an OpenMP
-forward hangs the child. This file is read again on a reload, while the old workers serve.
+The master plans the workers (``app/control/planner.py``) and imports their engine once for all of them, but
+does not use it: a fork after CUDA was touched breaks every worker, a fork after an OpenMP forward hangs the
+child. This file is read again on a reload, while the old workers serve.
 """
 
 import importlib
@@ -70,26 +70,26 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 def on_starting(server):
-    """Reload by our own rules (in the master, before anything else)."""
+    """Replace Gunicorn's reload; in the master, before anything else."""
     Master.adopt(server)
 
 
 def when_ready(server):
-    """Tell the plan and import the engine (in the master, after the sockets are open: clients wait, not fail)."""
+    """Log the plan and import the engine; in the master, after the sockets are open: clients wait, not fail."""
     if len(bind) == 1:
         logging.getLogger("plan").warning(
             "%s is taken: until the next start there is no way past nginx", direct
         )
-    tell_plan()
+    log_plan()
 
 
 def on_reload(server):
-    """Tell the new plan (in the master, before the new workers are forked)."""
-    tell_plan()
+    """Log the new plan; in the master, before the new workers are forked."""
+    log_plan()
 
 
-def tell_plan():
-    """Log the plan with its reasons, and import the engines that it names.
+def log_plan():
+    """Log the plan with its reasons, and import its engines.
 
     The workers share the import's memory and load in less than a second. It has to come before
     gevent's patches too: torch's import runs a subprocess, which gevent allows on the hub only, and
@@ -101,7 +101,7 @@ def tell_plan():
         logger.info("%s: %s", what, text)
     if plan.warning:
         logger.warning("%s", plan.warning)
-    if plan.manifest.entries:  # else the workers say why there are none
+    if plan.manifest.entries:  # otherwise the workers log why there are none
         for rejected in plan.manifest.rejected:
             logger.error(
                 "refused: %s, version %s: %s", rejected.name, rejected.version, rejected.reason
@@ -111,7 +111,7 @@ def tell_plan():
 
 
 def pre_fork(server, worker):
-    """Give the worker its slot, and with it a seat that no living worker of this plan has (in the master)."""
+    """Claim a slot for the worker, whose placement no living worker of this plan has; in the master."""
     exits.watch(server)
     worker.plan, placements = plan, len(plan.placements)
     taken = {each.slot % placements for each in server.WORKERS.values() if each.plan is plan}
@@ -119,8 +119,8 @@ def pre_fork(server, worker):
 
 
 def post_fork(server, worker):
-    """Let the worker know its slot, and share the GIL in small pieces (in the worker)."""
-    for number in STOPS:  # until the worker has handlers of its own: the master's only take notes
+    """Enter the worker's slot, and switch threads often; in the worker."""
+    for number in STOPS:  # until the worker has its own handlers: the master's only queue signals
         signal.signal(number, signal.SIG_DFL)
     if (
         scoreboard.has_served()
@@ -134,9 +134,9 @@ def post_fork(server, worker):
 
 
 def child_exit(server, worker):
-    """Free a dead worker's slot, and take its gauges out of the metrics (in the master); its counts stay.
+    """Free a dead worker's slot and remove its gauges from the metrics; in the master. Its counters stay.
 
-    An input that crashed two workers is blocked: app/quarantine.py.
+    An input that has crashed two workers is quarantined: app/quarantine.py.
     """
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # scripts/run-gunicorn
         mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py
@@ -148,7 +148,7 @@ def child_exit(server, worker):
 
 
 def worker_exit(server, worker):
-    """Drain the model server (in the worker, after its last request)."""
+    """Drain the model server; in the worker, after its last request."""
     if model_server := getattr(getattr(worker, "wsgi", None), "extensions", {}).get("model_server"):
         model_server.stop(timeout_s=1)
         # A model thread that still loads would make the interpreter's own end abort (SIGABRT).

@@ -24,8 +24,8 @@ from app.scoreboard import Scoreboard
 from app.serving.loader import Loader
 from app.serving.model import Model
 from app.serving.prediction import HeatMapRequest, Prediction
+from app.serving.routing import Target
 from app.serving.server import ModelServer
-from app.serving.traffic import Target
 from app.settings import Settings
 
 LIGHT_GRADIENTS = np.eye(2, dtype=np.float32) * 4

@@ -28,7 +28,7 @@ def post(client, data=PICTURE, **headers):
 
 def test_a_body_that_finds_no_memory_is_refused_in_time_and_names_the_limit(crowded):
     client, server = crowded
-    with server.hold_body(64 * MEGABYTE):
+    with server.bodies.hold(64 * MEGABYTE):
         response = post(client)
     told = check_problem(response, 429, "queue_full")
     assert told == "67,108,864 bytes of request bodies are held; the limit is 67,108,864"
@@ -40,7 +40,7 @@ def test_a_body_waits_for_memory_that_becomes_free(crowded):
     client, server = crowded
 
     def hold():
-        with server.hold_body(64 * MEGABYTE):
+        with server.bodies.hold(64 * MEGABYTE):
             gevent.sleep(0.1)
 
     holding = gevent.spawn(hold)
@@ -52,7 +52,7 @@ def test_a_body_waits_for_memory_that_becomes_free(crowded):
 def test_a_compressed_body_counts_as_what_it_may_inflate_to(crowded):
     client, server = crowded
     small = gzip.compress(PICTURE)
-    with server.hold_body(40 * MEGABYTE):
+    with server.bodies.hold(40 * MEGABYTE):
         assert post(client).status_code == 200
         refused = post(client, small, **{"Content-Encoding": "gzip"})
         assert refused.status_code == 429
@@ -67,7 +67,7 @@ def test_no_answer_and_no_error_keeps_memory(crowded):
         assert post(client, b"no gzip", **{"Content-Encoding": "gzip"}).status_code == 400
         assert client.post("/predict", data={"a": "b"}).status_code == 400
         assert client.get("/nothing").status_code == 404
-    with server.hold_body(64 * MEGABYTE):
+    with server.bodies.hold(64 * MEGABYTE):
         pass
 
 

@@ -24,7 +24,7 @@ HOOKS = {
     "child_exit",
     "worker_exit",
 }
-OWN_NAMES = {"settings", "direct", "plan", "tell_plan", "SWITCH_INTERVAL_S", "STOPS"}
+OWN_NAMES = {"settings", "direct", "plan", "log_plan", "SWITCH_INTERVAL_S", "STOPS"}
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 from app.errors import BundleError, NotReady, ServingError, UnknownModel
 from app.scoreboard import Scoreboard, State
+from app.serving.routing import Target
 from app.serving.server import ModelServer
-from app.serving.traffic import Target
 from tests.helpers import (
     StubLoader,
     grey,

@@ -114,8 +114,8 @@ BREAKS = {
     ),
     "an unreadable folder": ("planner.make(settings)", "os.listdir('/root/nowhere')", "nowhere"),
     "a hook": (
-        "    tell_plan()\n\n\ndef tell_plan",
-        "    1 / 0\n\n\ndef tell_plan",
+        "    log_plan()\n\n\ndef log_plan",
+        "    1 / 0\n\n\ndef log_plan",
         "division by zero",
     ),
 }

@@ -29,8 +29,8 @@ from app.scoreboard import Scoreboard, State
 from app.serving import image_pool
 from app.serving.model import Model
 from app.serving.prediction import HeatMapRequest
+from app.serving.routing import Target
 from app.serving.server import ModelServer
-from app.serving.traffic import Target
 from tests.helpers import (
     LIGHT_GRADIENTS,
     STREET,

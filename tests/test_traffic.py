@@ -4,14 +4,14 @@ from collections import Counter
 
 import pytest
 
-from app.serving import traffic
-from app.serving.traffic import resolve_shares
+from app.serving import routing
+from app.serving.routing import resolve_shares
 
 SHARES, LABELS = {"stable": 95, "canary": 5}, {"stable": 3, "canary": 4}
 
 
 def choose_version(shares, labels, live, sticky=""):
-    return traffic.choose_version(resolve_shares(shares, labels), live, live, sticky)
+    return routing.choose_version(resolve_shares(shares, labels), live, live, sticky)
 
 
 def test_requests_are_shared_out_by_the_weights():

@@ -1,7 +1,7 @@
-"""How many workers fit: measured, not guessed. ``scripts/plan-workers`` prints what comes out.
+"""The plan: how many workers run, and where. ``scripts/plan-workers`` prints it.
 
-What one worker needs was measured (``app/control/footprint.py``); how much is free is looked up each time. The
-count is the least of what GPU memory, host memory and cores allow.
+The need of one worker was measured (``app/control/footprint.py``); free memory is read each time. The
+number of workers is the least that GPU memory, host memory and cores allow.
 
 Gunicorn's master makes the plan before it forks: nothing here touches CUDA or imports torch.
 """
@@ -24,7 +24,7 @@ from app.settings import Settings, count_cores
 from app.system.gpus import Gpu, list_gpus
 from app.system.machine import GIB, read_host_memory
 
-CORES_PER_GPU_WORKER = 2  # one for a worker's Python, one for its decode threads
+CORES_PER_GPU_WORKER = 2  # one for the worker's Python, one for its decode threads
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Plan:
 
     Attributes:
         placements: one for each worker, in the order of their slots.
-        manifest: what they serve at first.
-        lines: (what, text) rows of the table that gives the reasons.
-        warning: empty, or what an operator should know at once.
-        is_followed: the manifest's file goes on to other manifests (``app/commands/watch.py``).
-        is_tight: memory does not hold even one worker with all that it is to serve.
+        manifest: the manifest at the start.
+        lines: (name, text) rows of the table of reasons.
+        warning: empty, or a warning for operators.
+        is_followed: the workers follow the manifest's file (``app/commands/watch.py`` writes it).
+        is_tight: memory does not hold even one worker with the whole manifest.
     """
 
     placements: tuple[Placement, ...]
@@ -48,7 +48,7 @@ class Plan:
     is_tight: bool = False
 
     def engines(self, settings: Settings) -> set[str]:
-        """Return the engines that the workers need; where nothing can be served yet, the one that will be needed."""
+        """Return the engines that the workers need; with an empty manifest, the engine of the device."""
         needed = {entry.footprint.engine for entry in self.manifest.entries}
         if needed:
             return needed
@@ -56,7 +56,7 @@ class Plan:
         return {"cuda" if on_gpu else settings.engine.replace("auto", "openvino")}
 
     def placement(self, slot: int) -> Placement:
-        """Return the seat of a slot; a slot outlives its worker, so its replacement runs the same way."""
+        """Return the placement of a slot; a slot outlives its worker, so a replacement runs the same way."""
         return self.placements[slot % len(self.placements)]
 
 
@@ -65,14 +65,14 @@ def make_plan(settings: Settings, manifest: Manifest, before: Plan | None = None
 
     Args:
         settings: the settings.
-        manifest: what each worker serves.
-        before: the plan whose workers run now and will leave: what they hold counts as free.
+        manifest: served by each worker.
+        before: the plan of the running workers, which will leave: their memory counts as free.
     """
-    # Where nothing can be served yet, what comes may need the GPUs.
+    # An empty manifest: the versions to come may need the GPUs.
     on_gpu = not manifest.entries or any(e.footprint.device == "cuda" for e in manifest.entries)
     try:
         gpus = usable_gpus(settings.device) if on_gpu and settings.device != "cpu" else []
-    except BundleError:  # the manifest says so too: nothing could be measured
+    except BundleError:  # the manifest has the error: nothing could be measured
         gpus = []
     return fit_workers(settings, manifest, gpus, before)
 
@@ -91,7 +91,7 @@ def scan_and_plan(settings: Settings) -> Plan:
 
 
 def usable_gpus(wanted: str) -> list[Gpu]:
-    """Return the GPUs that the device setting allows. Raises BundleError where the one asked for is not there."""
+    """Return the GPUs that the device setting allows. Raises BundleError if the requested one is missing."""
     gpus = list_gpus(wanted)
     if wanted in ("auto", "cuda"):
         return gpus
@@ -104,7 +104,7 @@ def usable_gpus(wanted: str) -> list[Gpu]:
 def fit_workers(
     settings: Settings, manifest: Manifest, gpus: Sequence[Gpu], before: Plan | None = None
 ) -> Plan:
-    """Return the plan for what was measured and what is free now."""
+    """Return the plan for the measured footprints and the memory that is free now."""
     lines = []
     for entry in manifest.entries:
         measured = entry.footprint
@@ -167,12 +167,12 @@ def fit_workers(
 
 
 def host_need(manifest: Manifest) -> int:
-    """Return the host memory in bytes that the models of one worker need; counts what they share for each."""
+    """Return the host memory in bytes that the models of one worker need; shared memory counts for each."""
     return sum(entry.footprint.host_bytes for entry in manifest.entries)
 
 
 def worker_need(settings: Settings, manifest: Manifest) -> tuple[int, str]:
-    """Return the host memory in bytes that one worker needs, with its requests, and the sum in words."""
+    """Return the host memory in bytes that one worker needs, with its requests, and the sum as text."""
     models, decoding = host_need(manifest), decode_budget_bytes(settings)
     need = models + request_budget_bytes(settings)
     return need, (
@@ -196,7 +196,7 @@ def held_on(device: str, before: Plan | None) -> int:
 
 
 def deal_out(workers: int, devices: Sequence[str], rooms: Sequence[int]) -> list[str]:
-    """Give the GPUs workers in turn, none more than it has room for (but one where none has any)."""
+    """Assign the workers to the GPUs in turn, within their room; if none has room, to all of them."""
     left = dict(zip(devices, rooms, strict=True))
     dealt: list[str] = []
     while len(dealt) < workers:

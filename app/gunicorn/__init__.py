@@ -1,1 +1,1 @@
-"""Gunicorn: the master, its workers, their answers and addresses, made to fit."""
+"""Gunicorn adapted: master, worker, response, listeners and exits."""

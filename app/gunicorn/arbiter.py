@@ -1,9 +1,9 @@
-"""Gunicorn's master, with a reload of its own that never costs what is served.
+"""Gunicorn's master, with a reload that never interrupts serving.
 
-A reload reads the configuration, plans the workers and starts the new ones. The old ones are asked to go only
-when a new one has its model: until then both run beside each other, or, where memory cannot hold both (on
-a GPU), the old ones go first as in Gunicorn. Whatever goes wrong, the old workers go on and the log says why.
-The master never waits meanwhile, so a stop in the middle of a reload is as quick as any other.
+A reload reads the configuration, plans the workers and starts the new ones. The old ones are stopped only
+when a new one has its model: until then both run beside each other. If memory cannot hold both (on a GPU), the
+old ones stop first, as in Gunicorn. If anything fails, the old workers go on and the log has the reason.
+The master never blocks meanwhile, so a stop in the middle of a reload is as fast as any other.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from app.scoreboard import State, scoreboard
 from app.settings import Settings
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-MARGIN_S = 10.0  # a worker whose load takes too long says so itself, and then has failed
+MARGIN_S = 10.0  # a worker whose load takes too long fails by itself
 MAX_DEATHS = 3  # of new workers in one reload
 
 
 class ReloadError(Exception):
-    """A configuration that cannot be taken over."""
+    """The configuration cannot be reloaded."""
 
 
 class Interrupted(BaseException):
-    """The server is to stop while the configuration is being read; no ``except Exception`` may hold it up."""
+    """A stop while the configuration is being read; no ``except Exception`` may catch it."""
 
 
 @dataclass(frozen=True)
 class Before:
-    """What a reload goes back to when it fails: Gunicorn's configuration, and the plan of the old workers."""
+    """The state to restore when a reload fails: Gunicorn's configuration and the plan of the old workers."""
 
     config: Config
     plan: Plan | None
 
 
 class Master(Arbiter):
-    """Gunicorn's master. A worker's ``plan`` tells to which configuration it belongs (``pre_fork``)."""
+    """Gunicorn's master. A worker's ``plan`` identifies its configuration (set in ``pre_fork``)."""
 
     _before: Before | None = None  # while new workers load beside old ones
     _until = 0.0  # monotonic s: the end of the wait for them
@@ -57,11 +57,11 @@ class Master(Arbiter):
 
     @classmethod
     def adopt(cls, arbiter: Arbiter) -> None:
-        """Turn Gunicorn's own arbiter, which offers no other way in, into this one."""
+        """Turn Gunicorn's arbiter into this class; Gunicorn has no setting for it."""
         arbiter.__class__ = cls
 
     def signal(self, sig: int, frame: FrameType | None) -> None:
-        """Queue a signal; one that stops the server cuts the reading of a configuration short."""
+        """Queue a signal; a stop interrupts the reading of a configuration."""
         super().signal(sig, frame)
         if self._is_reading and sig in STOPS:
             raise Interrupted
@@ -71,18 +71,18 @@ class Master(Arbiter):
         self.log.warning("SIGUSR2 is refused: reload with SIGHUP, or restart")
 
     def handle_ttin(self) -> None:
-        """Refuse another worker: there is no seat for it."""
+        """Refuse another worker: the plan has no placement for it."""
         self._refuse_another_count("SIGTTIN")
 
     def handle_ttou(self) -> None:
-        """Refuse one worker less: each has its seat."""
+        """Refuse to remove a worker: the plan sets their number."""
         self._refuse_another_count("SIGTTOU")
 
     def _refuse_another_count(self, name: str) -> None:
         self.log.warning("%s is refused: SERVING_WORKERS sets the number of workers", name)
 
     def reload(self) -> None:
-        """Take over the configuration as it is now, or go on with the one before."""
+        """Apply the current configuration, or keep the one before."""
         if self._before is not None:
             self._reload_again = True
             self.log.info("the workers of a reload are still loading: the next reload follows")
@@ -93,7 +93,7 @@ class Master(Arbiter):
             settings, plan = Settings.from_env(os.environ), planner.plan
             is_room = plan is not None and fits_beside(settings, plan)
         except (Exception, SystemExit, Interrupted) as error:  # noqa: BLE001  (the old workers go on)
-            self._go_back_to(before)
+            self._restore(before)
             self.log.error("the reload failed, what is served goes on: %s", in_one_line(error))
             return
         self._stats["reloads"] += 1
@@ -104,15 +104,15 @@ class Master(Arbiter):
         self.manage_workers()
 
     def _read_configuration(self) -> None:
-        """Read the configuration. Raises whatever that raises, and ReloadError."""
-        words = io.StringIO()  # what Gunicorn prints before it exits: a traceback
+        """Read the configuration. Raises its errors, and ReloadError."""
+        output = io.StringIO()  # the traceback that Gunicorn prints before it exits
         self._is_reading = True
         try:
-            with redirect_stderr(words):
+            with redirect_stderr(output):
                 self.app.reload()
         except SystemExit as error:
             raise ReloadError(
-                error.code if isinstance(error.code, str) else last_line(words.getvalue())
+                error.code if isinstance(error.code, str) else last_line(output.getvalue())
             ) from error
         finally:
             self._is_reading = False
@@ -123,19 +123,19 @@ class Master(Arbiter):
         self.cfg.on_reload(self)
 
     def manage_workers(self) -> None:
-        """Start the workers that are missing, and let those go that are not of this configuration."""
+        """Start missing workers, and stop those of other configurations."""
         for _ in range(self.num_workers - len(self._current())):
             if self.spawn_worker() is None:
                 break
         if self._before is not None:
-            self._look_at_the_new()
+            self._check_new_workers()
         if self._before is None:
             for worker in self._others():
-                # Again and again: a process that has just begun may miss the first.
+                # Repeated: a process that has just started may miss the first.
                 self.kill_worker(worker.pid, signal.SIGTERM)
 
     def spawn_worker(self) -> int | None:
-        """Start a worker and return its process; None where that is not possible at this moment."""
+        """Start a worker and return its pid, or None if that is impossible at this moment."""
         try:
             pid: int = super().spawn_worker()
         except (OSError, RuntimeError, MemoryError) as error:
@@ -149,8 +149,8 @@ class Master(Arbiter):
             return None
         return pid
 
-    def _look_at_the_new(self) -> None:
-        """End the reload once it is known whether the new workers can serve."""
+    def _check_new_workers(self) -> None:
+        """End the reload as soon as the new workers are known to serve, or to fail."""
         new, old = self._current(), self._others()
         states = [scoreboard.state(worker.slot) for worker in new]
         is_settled = all(state in (State.READY, State.FAILED) for state in states)
@@ -163,18 +163,18 @@ class Master(Arbiter):
         elif is_settled or deaths >= MAX_DEATHS or time.monotonic() > self._until:
             self.log.error("the reload failed, the old workers go on: no new one can serve")
             if self._before is not None:
-                self._go_back_to(self._before)
+                self._restore(self._before)
             self._finish()
 
     def _finish(self) -> None:
-        """End the reload; what came meanwhile follows."""
+        """End the reload; start the next if it was requested meanwhile."""
         self._before = None
         if self._reload_again:
             self._reload_again = False
             self.SIG_QUEUE.put_nowait(signal.SIGHUP)
 
-    def _go_back_to(self, before: Before) -> None:
-        """Take over an earlier configuration, whose workers still run."""
+    def _restore(self, before: Before) -> None:
+        """Restore an earlier configuration, whose workers still run."""
         planner.restore(before.plan)
         self.app.cfg = before.config
         self.setup(self.app)
@@ -189,7 +189,7 @@ class Master(Arbiter):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return an error in words."""
+    """Return an error as one line."""
     if isinstance(error, Interrupted):
         return "the server is to stop"
     text = "; ".join(filter(None, (line.strip() for line in str(error).splitlines())))
@@ -197,5 +197,5 @@ def in_one_line(error: BaseException) -> str:
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not empty."""
+    """Return the last non-empty line."""
     return next((line for line in reversed(text.splitlines()) if line.strip()), "without a word")

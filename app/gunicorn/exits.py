@@ -1,4 +1,4 @@
-"""How workers end: the signal that ended each, which Gunicorn does not tell its hooks."""
+"""The signals that ended workers, which Gunicorn does not pass to its hooks."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ _signals: dict[int, int | None] = {}  # by pid
 
 
 def watch(arbiter: Any) -> None:
-    """Have Gunicorn's master note how each of its workers has ended before it reaps it; once is enough."""
+    """Make Gunicorn's master record how each worker has ended before it reaps it; idempotent."""
     if "reap_workers" in vars(arbiter):
         return
     reap = arbiter.reap_workers
 
-    def look_and_reap() -> None:
+    def record_and_reap() -> None:
         _signals.update({pid: ending_signal(pid) for pid in arbiter.WORKERS})
         reap()
 
-    arbiter.reap_workers = look_and_reap
+    arbiter.reap_workers = record_and_reap
 
 
 def take_signal(pid: int) -> int | None:
-    """Return the signal that ended a worker, 0 for none, and forget it; None where that was not seen."""
+    """Return and forget the signal that ended a worker: 0 for none, None if unknown."""
     return _signals.pop(pid, None)
 
 
 def ending_signal(pid: int) -> int | None:
-    """Return the signal that has ended a child, 0 for none; None where it lives or was reaped already."""
+    """Return the signal that ended a child: 0 for none, None if it lives or is already reaped."""
     try:
         found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

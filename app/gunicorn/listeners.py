@@ -1,4 +1,4 @@
-"""The ways into Gunicorn: nginx's socket, and a port for looking past nginx, where that is free."""
+"""Gunicorn's addresses: nginx's socket, and a port that bypasses nginx if it is free."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ POLL_S = 0.2
 def is_free(address: str) -> bool:
     """Return whether a TCP address (``host:port``) can be bound, now or within ``WAIT_S``.
 
-    Gunicorn ends where it cannot bind one of its addresses. A process that cannot be killed (state D) may
-    keep the port of an earlier master, and that must not end the service.
+    Gunicorn exits if it cannot bind one of its addresses. A process that cannot be killed (state D) may
+    keep the port of an earlier master, which must not stop the service.
     """
     host, _, port = address.rpartition(":")
     until = time.monotonic() + WAIT_S
@@ -28,7 +28,7 @@ def is_free(address: str) -> bool:
 
 
 def can_bind(host: str, port: int) -> bool:
-    """Return whether an address can be bound at this moment."""
+    """Return whether an address can be bound now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Gunicorn does
         try:

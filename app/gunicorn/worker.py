@@ -1,12 +1,11 @@
-"""Gunicorn's gevent worker, with rules of its own.
+"""Gunicorn's gevent worker, which accepts connections only while it can answer them.
 
-It takes connections only while it can do something for them. All workers accept on the same sockets,
-so whoever is idle gets the next request. A worker that is still loading would be the idlest of all.
-The scoreboard says when it may accept (``Scoreboard.may_accept``); until then the connections wait in the
-kernel for a worker that has a model.
+All workers accept on the same sockets, so an idle one gets the next request, and a worker that is still loading
+would be the idlest of all. The scoreboard decides when it may accept (``Scoreboard.may_accept``); until then
+connections wait in the kernel for a worker that has a model.
 
-A connection without a request does not hold up its end, a body that drips does not last for ever,
-and what it logs never waits for a lock of gevent's.
+An idle connection does not delay the worker's end, a slow body has a deadline, and logging never waits for
+a lock of gevent's.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ from app.scoreboard import State, scoreboard
 from app.system.log_writer import stdout
 
 POLL_S = 0.05
-BODY_S = 30  # for a request's whole body; nginx passes on complete ones, within milliseconds
-MAX_DETAIL = 300  # characters of an answer that Gunicorn's own words go into
+BODY_S = 30  # for a whole body; nginx passes on complete ones, within milliseconds
+MAX_DETAIL = 300  # characters of Gunicorn's own error texts
 CODES = {
     400: "bad_request",
     403: "forbidden",
@@ -53,7 +52,7 @@ native_poll = get_original("select", "poll")
 
 
 def write_problem(connection: socket, status: int, reason: str, detail: str) -> None:
-    """Answer what Gunicorn refuses although nginx let it pass: a control character in a header, a method "A"."""
+    """Answer a request that Gunicorn rejects and nginx does not: a control character in a header, a method "A"."""
     problem = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -81,13 +80,13 @@ def log_exception(
     error: BaseException | None,
     trace: TracebackType | None,
 ) -> None:
-    """Log what a greenlet raised and nobody caught, as a line like any other."""
+    """Log an uncaught error of a greenlet, in the format of the log."""
     what = (kind, error, trace) if error else None
     logger.error("unexpected %s in %.200s", kind.__name__, context, exc_info=what)
 
 
 def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
-    """Log what a native thread or a finalizer raised."""
+    """Log an error of a native thread or a finalizer."""
     error = unraisable.exc_value
     what = (type(error), error, unraisable.exc_traceback) if error else None
     kind = unraisable.exc_type.__name__
@@ -95,15 +94,14 @@ def log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 class BodyReader:
-    """Reads a request's body until its time is over."""
+    """Reads a request's body until its deadline."""
 
     def __init__(self, reader: Any) -> None:
-        """Read from one of Gunicorn's readers."""
         self._reader = reader
         self._deadline = time.monotonic() + BODY_S
 
     def read(self, size: int) -> bytes:
-        """Return at most so many bytes.
+        """Return at most ``size`` bytes.
 
         Raises:
             RequestTimeout: they did not arrive in time.
@@ -115,15 +113,14 @@ class BodyReader:
 
 
 class NextRequest(gevent.Timeout):
-    """The time in which a connection waits for its next request; ``waiting`` holds those that do."""
+    """The keep-alive timeout of a connection; ``waiting`` holds all that wait for their next request."""
 
     def __init__(self, seconds: float, waiting: dict[Any, NextRequest]) -> None:
-        """Wait at most so long, and without an error."""
         super().__init__(seconds, False)  # type: ignore[arg-type]  # documented: no error
         self._waiting = waiting
 
     def __enter__(self) -> NextRequest:
-        """Begin to wait."""
+        """Start waiting."""
         self._waiting[gevent.getcurrent()] = self
         super().__enter__()
         return self
@@ -143,15 +140,14 @@ class ServingWorker(GeventWorker):
     """A worker that waits for its model before it competes for requests."""
 
     def __init__(self, *arguments: Any) -> None:
-        """Make it (in the master, before the fork)."""
         super().__init__(*arguments)
         self._clients: dict[Any, socket] = {}  # by the greenlet that talks to it
         self._waiting: dict[Any, NextRequest] = {}
         self._lines_dropped = 0
-        self._is_aside = False
+        self._is_paused = False
 
     def patch(self) -> None:
-        """Patch the standard library, all but the locks of logging; let errors go to the log, not raw to stderr."""
+        """Patch the standard library, except the locks of logging; send errors to the log, not raw to stderr."""
         with native_locks():
             super().patch()
         Hub.print_exception = log_exception  # type: ignore[method-assign, assignment]
@@ -159,7 +155,7 @@ class ServingWorker(GeventWorker):
         logging.captureWarnings(True)
 
     def notify(self) -> None:
-        """Show the master a sign of life, and count what the log has lost (on the hub)."""
+        """Send the heartbeat, and count lost log lines; on the hub."""
         super().notify()
         if (dropped := stdout.dropped) > self._lines_dropped:
             from app import metrics  # noqa: PLC0415  (only a worker counts, once it has its slot)
@@ -168,7 +164,7 @@ class ServingWorker(GeventWorker):
             self._lines_dropped = dropped
 
     def run(self) -> None:
-        """Serve (on the hub): first as the lobby or in silence, then, with a model, until the end."""
+        """Serve, on the hub: without a model answer 503 or accept nothing, then serve until the end."""
         while self.alive and not self._has_model():
             if scoreboard.may_accept():
                 self._answer_not_ready()
@@ -181,25 +177,25 @@ class ServingWorker(GeventWorker):
             gevent.sleep(POLL_S)
         scoreboard.mark(
             State.DRAINING
-        )  # the others have to know before the last request is answered
+        )  # the other workers have to know before the last request is answered
         for server in servers:
             server.close()
         self._drain(servers)
 
     def _leave_to_others(self, servers: list[StreamServer]) -> None:
-        """Take no connections, new or kept, while this worker has lost its model and another has one."""
-        was_aside, self._is_aside = self._is_aside, scoreboard.has_substitute()
-        if self._is_aside:
+        """Accept no connections, new or kept, while this worker has no model and another has one."""
+        was_paused, self._is_paused = self._is_paused, scoreboard.has_substitute()
+        if self._is_paused:
             for server in servers:
                 server.stop_accepting()
-            if was_aside:  # what was accepted just now has had a moment to send its request
+            if was_paused:  # the last accepted connections have had a moment to send their request
                 get_hub().loop.run_callback(self._close_waiting)
-        elif was_aside:
+        elif was_paused:
             for server in servers:
                 server.start_accepting()
 
     def _listen(self) -> list[StreamServer]:
-        """Take connections from all sockets."""
+        """Accept connections on all sockets."""
         servers = []
         for sock in self.sockets:
             pool = Pool(self.worker_connections)
@@ -211,7 +207,7 @@ class ServingWorker(GeventWorker):
         return servers
 
     def _drain(self, servers: list[StreamServer]) -> None:
-        """Finish the requests inside within the graceful timeout; close connections that wait for their next one."""
+        """Finish the requests in flight within the graceful timeout; close connections that wait for their next."""
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while any(len(server.pool or ()) for server in servers):
             if time.monotonic() > deadline:
@@ -224,7 +220,7 @@ class ServingWorker(GeventWorker):
             gevent.sleep(POLL_S)
 
     def _close_waiting(self) -> None:
-        """End the connections that wait and have sent nothing (in the hub, where no greenlet can begin meanwhile)."""
+        """Close the connections that wait and have sent nothing; in the hub, where no greenlet can start meanwhile."""
         for greenlet, timeout in list(self._waiting.items()):
             client = self._clients[greenlet]
             readable = native_poll()
@@ -233,11 +229,11 @@ class ServingWorker(GeventWorker):
                 greenlet.throw(timeout)
 
     def timeout_ctx(self) -> NextRequest:
-        """Return the context in which a connection waits for its next request."""
+        """Return the keep-alive timeout of a connection."""
         return NextRequest(self.cfg.keepalive, self._waiting)
 
     def handle(self, listener: socket, client: socket, address: Any) -> None:
-        """Serve a connection (in a greenlet of its own)."""
+        """Serve a connection, in a greenlet of its own."""
         greenlet = gevent.getcurrent()
         self._clients[greenlet] = client
         try:
@@ -246,30 +242,30 @@ class ServingWorker(GeventWorker):
             del self._clients[greenlet]
 
     def handle_request(self, listener_name: Any, request: Any, client: socket, address: Any) -> Any:
-        """Serve a request, whose body has its time to arrive."""
+        """Serve a request; its body has a deadline."""
         reader = request.body.reader
         request.body.reader = BodyReader(reader)
         try:
             return super().handle_request(listener_name, request, client, address)
         finally:
-            request.body.reader = reader  # what is left of it has the time of the next request
+            request.body.reader = reader  # the rest of it has the deadline of the next request
 
     @staticmethod
     def _has_model() -> bool:
         return scoreboard.states().get(scoreboard.slot) is State.READY
 
     def _answer_not_ready(self) -> None:
-        """Take connections though there is no model, as long as no other worker has one: they are answered 503.
+        """Accept connections without a model, while no other worker has one: they are answered 503.
 
-        Connections are not kept alive meanwhile, or nginx would go on using them after another
+        Connections are not kept alive meanwhile, or nginx would keep using them after another
         worker became ready.
         """
         keepalive = self.cfg.keepalive
         self.cfg.set("keepalive", 0)
-        lobby = self._listen()
+        servers = self._listen()
         while self.alive and not self._has_model() and scoreboard.may_accept():
             self.notify()
             gevent.sleep(POLL_S)
-        for server in lobby:
+        for server in servers:
             server.stop_accepting()
         self.cfg.set("keepalive", keepalive)

@@ -4,19 +4,19 @@ Two kinds of threads meet here. The *hub* (gevent's thread) runs ``slot``, ``sub
 *model thread* runs ``run``, one for each lane of the engine. They share one queue, C's own
 ``SimpleQueue``: it blocks a real thread without the GIL, and gevent does not patch it.
 
-What holds at all times:
-    a request takes a place before it costs anything, and there are ``max_queue`` of them;
+Invariants:
+    a request takes one of the ``max_queue`` slots before it costs anything;
     requests are answered in the order in which they were submitted;
-    a waiter is answered exactly once, or gave up by itself and is skipped when the batch is cut;
-    a client that has hung up is noticed when the batch is cut, and costs no forward;
+    a waiter is answered exactly once, or it gave up and is skipped when the batch is cut;
+    a disconnected client is noticed when the batch is cut, and costs no forward;
     an error of one forward reaches the waiters of that batch and no other, and the loop goes on.
 
-A free engine takes what is queued and begins. It waits for nothing but pictures that are being
-decoded at that moment, and for those at most ``max_wait_s`` after the first of the batch came: a lone
-client never waits, a crowd fills the batches while the engine is busy with the one before.
+A free engine takes the queued images and begins. It waits only for images that are being decoded at that
+moment, and for those at most ``max_wait_s`` after the first of the batch came: a lone client never waits,
+and under load the next batch fills while the engine is busy.
 
-Where the engine has lanes, as many requests as lanes make a crowd: each lane then takes its share.
-Fewer are answered one batch at a time by the whole device.
+If the engine has lanes, each lane takes its share once there are as many requests as lanes. Fewer are
+answered one batch at a time by the whole device.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timing:
-    """Where a picture's time went, once it was decoded.
+    """The time that one image took after decoding.
 
     Attributes:
-        queue_s: how long it waited for the forward to begin.
-        forward_s: how long the forward took, for the whole batch.
-        batch: pictures in the forward.
-        leads: it was the first of them; who counts batches counts it alone.
+        queue_s: wait for the forward to begin.
+        forward_s: duration of the forward, for the whole batch.
+        batch: images in the forward.
+        leads: it was the first of them; batches are counted by it.
     """
 
     queue_s: float
@@ -69,12 +69,12 @@ class Timing:
 
 
 class Row(NamedTuple):
-    """What a forward gave one picture.
+    """The outputs of a forward for one image.
 
     Attributes:
         logits: (classes,) float32.
-        timing: how that went.
-        features: (channels, height, width) float32, where they were wanted and the network has them.
+        timing: queue and forward.
+        features: (channels, height, width) float32; None if they were not requested or the network has none.
     """
 
     logits: np.ndarray
@@ -87,17 +87,17 @@ Job = Callable[[], np.ndarray]
 
 @dataclass(eq=False)
 class Ticket:
-    """One picture, or a job, on its way through the model thread.
+    """An image, or a job, that waits for the model thread.
 
     Attributes:
-        work: the picture, (3, side, side) uint8; or the job.
-        is_gone: tells whether the client has hung up; asked on the model thread.
-        with_features: the picture's features are wanted too.
-        digest: of the client's bytes; should the forward end the process, they are to blame.
-        submitted: when it was queued, monotonic seconds.
-        answered: set, on the hub, once ``outcome`` is there.
-        abandoned: the waiter has left (deadline or hang-up); nobody wants the answer.
-        outcome: what the forward gave it, or the job; or the error to raise.
+        work: the image, (3, side, side) uint8; or the job.
+        is_gone: returns whether the client has disconnected; called on the model thread.
+        with_features: return the image's features too.
+        digest: of the client's bytes, which are quarantined if the forward crashes the process.
+        submitted: time of queueing, monotonic seconds.
+        answered: set on the hub once ``outcome`` is there.
+        abandoned: the waiter has left (deadline or disconnect).
+        outcome: the result of the forward or the job; or the error to raise.
     """
 
     work: np.ndarray | Job
@@ -111,12 +111,12 @@ class Ticket:
 
 
 def is_never_gone() -> bool:
-    """Stand for a client that cannot hang up."""
+    """Default disconnect check: never disconnected."""
     return False
 
 
 class Batcher:
-    """Collects pictures into batches and runs them through a network, one batch at a time."""
+    """Collects images into batches and runs them through a network."""
 
     def __init__(
         self,
@@ -126,24 +126,24 @@ class Batcher:
         max_queue: int,
         records: ActiveInputs | None = None,
     ) -> None:
-        """Make an empty batcher (on the hub).
+        """Create an empty batcher; on the hub.
 
         Args:
-            handoff: brings the answers back.
-            max_wait_s: how long the first picture of a batch waits for those that are being decoded.
-            max_queue: the most requests inside, from ``slot`` to the answer.
-            records: records what the forwards have in hand; by default nobody else reads it.
+            handoff: wakes the waiting greenlets.
+            max_wait_s: how long the first image of a batch waits for images that are being decoded.
+            max_queue: the most requests in flight, from ``slot`` to the answer.
+            records: records the inputs of running forwards, for the quarantine.
         """
         self._handoff = handoff
         self._records = records or ActiveInputs()
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
-        self._in_flight = 0  # requests that hold a place
-        self._submitted = 0  # those of them that have queued their picture
-        self._without_forward = 0  # those of them that need no forward any more
-        self._in_hand: list[list[Ticket]] = []  # the batch that each lane works on
-        self._tasks: list[Task | None] = []  # the forward that each lane is in
+        self._in_flight = 0  # requests that hold a slot
+        self._submitted = 0  # those of them that have queued their image
+        self._without_forward = 0  # those of them that need no further forward
+        self._batches: list[list[Ticket]] = []  # the current batch of each lane
+        self._tasks: list[Task | None] = []  # the running forward of each lane
         self._cutting = native_lock()
         self._closing = False
         self._idle = Event()
@@ -162,10 +162,10 @@ class Batcher:
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one of the ``max_queue`` places while a request is decoded, queued and computed.
+        """Hold one of the ``max_queue`` slots while a request is decoded, queued and computed.
 
         Raises:
-            QueueFull: all places are taken.
+            QueueFull: all slots are taken.
             NotReady: the server is shutting down.
         """
         self.check_capacity()
@@ -194,18 +194,18 @@ class Batcher:
         with_features: bool = False,
         digest: bytes = b"",
     ) -> Row:
-        """Queue a picture and wait for its answer; the caller's timeout bounds the wait.
+        """Queue an image and wait for its outputs; the caller's timeout bounds the wait.
 
         Args:
             image: (3, side, side) uint8.
-            is_gone: tells whether the client has hung up; safe on any thread.
-            with_features: give the picture's features too.
+            is_gone: returns whether the client has disconnected; safe on any thread.
+            with_features: return the image's features too.
             digest: of the client's bytes, as ``Quarantine.digest`` makes it.
 
         Raises:
             InternalError: the forward failed.
-            OutOfMemory: the device has no room for this picture alone.
-            ClientGone: the client had hung up before its turn came.
+            OutOfMemory: the device has no memory for this image alone.
+            ClientGone: the client disconnected before its turn.
             NotReady: the model thread has ended.
         """
         return cast(Row, self._wait(Ticket(image, is_gone, with_features, digest)))
@@ -213,11 +213,10 @@ class Batcher:
     def run_job(
         self, job: Job, is_gone: Callable[[], bool] = is_never_gone, digest: bytes = b""
     ) -> np.ndarray:
-        """Queue a job that needs the model thread, and wait for what it returns; else as ``submit``."""
+        """Run a function on the model thread, and return its result. Raises the errors of ``submit``."""
         return cast(np.ndarray, self._wait(Ticket(job, is_gone, digest=digest)))
 
     def _wait(self, ticket: Ticket) -> Row | np.ndarray:
-        """Queue a ticket and wait until it is answered; raise its error."""
         self._submitted += 1
         self._queue.put(ticket)
         try:
@@ -230,7 +229,7 @@ class Batcher:
         return ticket.outcome
 
     def drain(self, timeout_s: float) -> bool:
-        """Take no more requests, wait for those inside, then end ``run``; tell whether all were answered in time."""
+        """Accept no more requests, wait for those in flight, end ``run``; return whether all were answered in time."""
         self._closing = True
         drained = self._idle.wait(timeout_s)
         self._queue.put(None)
@@ -239,29 +238,29 @@ class Batcher:
     # On the model thread
 
     def open_lanes(self, lanes: int) -> None:
-        """Say how many threads will call ``run``, before the first does."""
-        self._in_hand = [[] for _ in range(lanes)]
+        """Set the number of threads that will call ``run``, before the first call."""
+        self._batches = [[] for _ in range(lanes)]
         self._tasks = [None] * lanes
 
     def tasks(self) -> list[Task]:
-        """Return the forwards and jobs that are running now; on any thread."""
+        """Return the running forwards and jobs; on any thread."""
         return [task for task in self._tasks if task is not None]
 
     def run(self, lane: int, forward: Forward, forward_in_lane: Forward, max_batch: int) -> None:
-        """Answer batches until ``drain``; once every lane has ended, call ``turn_away``.
+        """Answer batches until ``drain``; once every lane has ended, call ``reject_pending``.
 
         Args:
-            lane: which of the lanes this thread is, from 0.
+            lane: number of this thread's lane, from 0.
             forward: runs one batch with the whole device.
-            forward_in_lane: runs one beside the other lanes.
-            max_batch: the most pictures in one forward.
+            forward_in_lane: runs one batch beside the other lanes.
+            max_batch: the most images in one forward.
 
         Raises:
-            DeviceLost: the forward cannot be used any more; the batch in hand is not answered yet.
+            DeviceLost: the device is unusable; the current batch is not answered yet.
         """
-        lanes = len(self._in_hand)
+        lanes = len(self._batches)
         while self._cut_batch(lane, max_batch):
-            batch = self._in_hand[lane]
+            batch = self._batches[lane]
             jobs = [[ticket] for ticket in batch if callable(ticket.work)]
             pictures = [ticket for ticket in batch if not callable(ticket.work)]
             for part in filter(None, [pictures, *jobs]):
@@ -278,8 +277,8 @@ class Batcher:
                 self._tasks[lane] = None
 
     def reject_pending(self) -> None:
-        """Answer whoever is left: nobody will compute it."""
-        batches = (ticket for batch in self._in_hand for ticket in batch)
+        """Fail all pending tickets."""
+        batches = (ticket for batch in self._batches for ticket in batch)
         left = [ticket for ticket in batches if ticket.outcome is UNANSWERED]
         while not self._queue.empty():
             ticket = self._queue.get()
@@ -290,19 +289,19 @@ class Batcher:
         self._handoff.deliver([ticket.answered for ticket in left])
 
     def _cut_batch(self, lane: int, max_batch: int) -> bool:
-        """Wait for the lane's next batch and take it in hand; False ends the loop. It may come out empty.
+        """Wait for the lane's next batch, which may be empty, and store it; False ends the loop.
 
-        One lane at a time. Where another takes the picture for which a ``SimpleQueue.get`` with a timeout
-        has just been woken, and the time is up, CPython 3.11 waits on for ever.
+        One lane at a time: if another lane takes the image for which a ``SimpleQueue.get`` with a timeout has
+        just been woken, and the time is up, CPython 3.11 waits forever.
         """
         with self._cutting:
             return self._fill(lane, max_batch)
 
     def _fill(self, lane: int, max_batch: int) -> bool:
-        """Do so (while nobody else does)."""
-        self._in_hand[lane] = batch = []
+        """Cut a batch; the caller holds the lock."""
+        self._batches[lane] = batch = []
         ticket = self._queue.get()
-        lanes = len(self._in_hand)
+        lanes = len(self._batches)
         share = (
             max_batch if lanes == 1 else min(max_batch, -(-self._pending() // lanes))
         )  # rounded up
@@ -319,7 +318,7 @@ class Batcher:
         return bool(batch)
 
     def _next_ticket(self, batch: list[Ticket]) -> Ticket | None:
-        """Return what joins the batch, at once or soon. Raises Empty where the batch should go."""
+        """Return the next ticket of the batch, at once or soon. Raises Empty if the batch should start."""
         try:
             return self._queue.get_nowait()
         except Empty:
@@ -330,11 +329,14 @@ class Batcher:
         return self._queue.get(timeout=left_s)
 
     def _pending(self) -> int:
-        """Return how many requests need a forward, now or soon."""
+        """Return how many requests need a forward, now or soon.
+
+        The counts belong to the hub. A stale value only makes a batch smaller or its wait longer, once.
+        """
         return self._in_flight - self._without_forward
 
     def _is_wanted(self, ticket: Ticket) -> bool:
-        """Tell whether anybody waits for this answer; let go of a client that has hung up."""
+        """Return whether a client still waits for this ticket; answer those that have disconnected."""
         if ticket.abandoned:
             return False
         if not ticket.is_gone():
@@ -344,7 +346,7 @@ class Batcher:
         return False
 
     def _answer(self, batch: list[Ticket], forward: Forward) -> None:
-        """Run one forward, or one job, and hand every waiter its row, or the error."""
+        """Run one forward, or one job, and give every waiter its row, or the error."""
         short: OutOfMemory | None = None
         try:
             if callable(job := batch[0].work):
@@ -375,12 +377,12 @@ class Batcher:
 
 
 def run_forward(batch: list[Ticket], forward: Forward) -> None:
-    """Run one forward and hand every picture its row; nobody has one where it fails."""
+    """Run one forward and give every ticket its row; if it fails, none has one."""
     began = time.monotonic()
     wanted = any(ticket.with_features for ticket in batch)
     logits, features = forward([cast(np.ndarray, ticket.work) for ticket in batch], wanted)
-    took_s = time.monotonic() - began
-    for place, (ticket, own) in enumerate(zip(batch, logits, strict=True)):
-        timing = Timing(began - ticket.submitted, took_s, len(batch), leads=place == 0)
-        seen = features[place] if features is not None and ticket.with_features else None
+    forward_s = time.monotonic() - began
+    for index, (ticket, own) in enumerate(zip(batch, logits, strict=True)):
+        timing = Timing(began - ticket.submitted, forward_s, len(batch), leads=index == 0)
+        seen = features[index] if features is not None and ticket.with_features else None
         ticket.outcome = Row(own, timing, seen)

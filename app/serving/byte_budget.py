@@ -1,4 +1,4 @@
-"""A budget of bytes that greenlets share: whoever wants more than is left waits, but not for ever."""
+"""A budget of bytes that greenlets share; a request for more than is left waits, for a limited time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from app.errors import QueueFull
 class ByteBudget:
     """Bounds a sum of bytes. It belongs to the hub's thread.
 
-    Those who wait are admitted in the order in which they came, but for one that does not fit yet: a
-    small one never waits behind a large one.
+    Waiters are admitted in the order in which they came, except those that do not fit yet: a small one never
+    waits behind a large one.
     """
 
     def __init__(self, limit: int, what: str) -> None:
-        """Start with nothing held.
+        """Create an empty budget.
 
         Args:
-            limit: bytes; who wants more than all of it gets it alone.
-            what: the bytes' name, for the error.
+            limit: bytes; a larger request gets all of it, alone.
+            what: name of the bytes, for the error.
         """
         self.held = 0
         self._limit = limit
@@ -32,14 +32,14 @@ class ByteBudget:
 
     @contextmanager
     def hold(self, size: int, timeout_s: float) -> Iterator[None]:
-        """Hold some bytes of the budget while the block runs.
+        """Hold bytes of the budget while the block runs.
 
         Raises:
             QueueFull: they did not become free in time.
         """
         size = min(size, self._limit)
         if self.held + size > self._limit:
-            self._wait(size, timeout_s)  # whoever lets it in counts it
+            self._wait(size, timeout_s)  # _admit counts it
         else:
             self.held += size
         try:
@@ -61,13 +61,13 @@ class ByteBudget:
         except BaseException:
             if entry in self._waiting:
                 self._waiting.remove(entry)
-            else:  # it was let in at the same moment
+            else:  # it was admitted at the same moment
                 self.held -= size
                 self._admit()
             raise
 
     def _admit(self) -> None:
-        """Admit all waiters that fit now."""
+        """Admit all waiters that fit."""
         for entry in [*self._waiting]:
             size, admitted = entry
             if self.held + size <= self._limit:

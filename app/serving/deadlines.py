@@ -1,4 +1,4 @@
-"""Deadlines: each request has one, for everything that is done for it, its wait for a worker included."""
+"""Deadlines: each request has one, which includes its wait for a worker."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import gevent
 
 from app.errors import DeadlinePassed
 
-MARGIN_S = 0.25  # from the last picture's deadline to that of its request
-# For a request that has waited longer than its deadline already: its error has to be written.
+MARGIN_S = 0.25  # from the deadline of the images to that of their request
+# For a request that has already waited longer than its deadline: its error has to be written.
 MIN_LEFT_S = 0.1
 
 # The deadline of the request that the current greenlet answers, monotonic seconds.
@@ -22,16 +22,15 @@ class Deadlines:
     """Bounds the time of requests. Methods run on the hub, in the greenlet of a request."""
 
     def __init__(self, limit_s: float) -> None:
-        """Set the time that a request has."""
         self._limit_s = limit_s
 
     def start(self, waited_s: float = 0.0) -> gevent.Timeout:
-        """Bound everything that the current greenlet does for a request, until ``end``.
+        """Start the deadline of the current greenlet's request, until ``end``.
 
-        When it passes, DeadlinePassed is raised wherever the greenlet waits then.
+        When it passes, DeadlinePassed is raised at the point at which the greenlet waits.
 
         Args:
-            waited_s: how long the request has waited already.
+            waited_s: the time that the request has already waited.
         """
         left_s = max(MIN_LEFT_S, self._limit_s - waited_s)
         _until.set(time.monotonic() + left_s)
@@ -39,12 +38,12 @@ class Deadlines:
 
     @staticmethod
     def end(deadline: gevent.Timeout) -> None:
-        """Close the deadline of a request that is answered."""
+        """Cancel the deadline of an answered request."""
         deadline.close()
         _until.set(math.inf)
 
     def left_s(self) -> float:
-        """Return the time that the current request has left for its pictures; some stays to answer in."""
+        """Return the time left for the images of the current request; the rest is for the response."""
         left_s = _until.get() - time.monotonic() - min(MARGIN_S, self._limit_s / 10)
         return max(MIN_LEFT_S / 2, min(self._limit_s, left_s))
 

@@ -1,4 +1,4 @@
-"""Why nothing can be served, in a sentence for operators that clients may read too."""
+"""The reason why nothing can be served, in a sentence for operators that clients may read too."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MAX_NAMED = 3  # versions; there may be dozens, all wrong in the same way
 
 
 def explain_failure(statuses: Iterable[VersionStatus], problem: str, *, follows: bool) -> str:
-    """Return the reason for a failure and its cure; it names files, but not their folders.
+    """Return the reason for a failure and its cure; files are named without their folders.
 
     Args:
-        statuses: how each known version stands.
-        problem: empty, or what is wrong with the models folder as a whole.
-        follows: whether a mended version is taken over without a reload.
+        statuses: the status of each known version.
+        problem: empty, or the problem of the models folder as a whole.
+        follows: whether a repaired version is loaded without a reload.
     """
     failed = [status for status in statuses if status.problem]
     failed.sort(key=lambda status: (status.name, -status.version))

@@ -1,9 +1,8 @@
-"""The way between the model thread and the greenlets.
+"""The handoff from native threads to greenlets.
 
 Under gevent's monkey-patching a ``threading.Thread`` is a greenlet, and gevent's events may only be
-set on the hub's own thread. So the model runs in a thread of the operating system, and what it has
-finished is brought to the waiting greenlets by the hub: one wake-up for a whole batch, however many
-wait.
+set on the hub's own thread. So the model runs in a native thread, and the hub sets the events of
+the waiting greenlets: one wake-up for a whole batch.
 """
 
 from __future__ import annotations
@@ -20,23 +19,22 @@ from app.errors import ServingError
 
 T = TypeVar("T")
 
-# gevent prints the traceback of whatever a greenlet or a pool raises, but for these: a client's fault is
-# raised on another thread like anywhere else, and no surprise.
+# The hub prints the traceback of every error that ends a greenlet or a pool's task, except for these: they are
+# answered by the request that waits for the greenlet.
 Hub.NOT_ERROR += (ServingError,)
 
 _start_native_thread = get_original("_thread", "start_new_thread")
-native_lock = get_original("_thread", "allocate_lock")  # makes one that gevent does not patch
+native_lock = get_original("_thread", "allocate_lock")  # not patched by gevent
 
 
 class Handoff:
     """Wakes greenlets, and calls functions on the hub, from another thread.
 
-    Made on the hub's thread; every greenlet that waits must live on that thread. ``deliver`` and
+    Created on the hub's thread; every waiting greenlet must live on that thread. ``deliver`` and
     ``call`` are safe on any thread.
     """
 
     def __init__(self) -> None:
-        """Start watching on the current thread's hub."""
         self._calls: deque[Callable[[], Any]] = deque()  # append and popleft are atomic
         self._wakeup = get_hub().loop.async_()
         self._wakeup.start(self._run_calls)
@@ -47,12 +45,12 @@ class Handoff:
         self._wakeup.send()
 
     def call(self, function: Callable[[], Any]) -> None:
-        """Have a function called on the hub, soon; it must not wait. From any thread."""
+        """Call a function on the hub, soon; it must not wait. From any thread."""
         self._calls.append(function)
         self._wakeup.send()
 
     def _run_calls(self) -> None:
-        """Call what was handed over (on the hub); one that raises does not hold up those behind it."""
+        """Call the queued functions, on the hub; one that raises does not delay those behind it."""
         try:
             while self._calls:
                 self._calls.popleft()()
@@ -61,16 +59,16 @@ class Handoff:
                 self._wakeup.send()
 
     def close(self) -> None:
-        """Stop watching (on the hub's thread); nothing may be delivered afterwards."""
+        """Stop, on the hub's thread; nothing may be delivered afterwards."""
         self._wakeup.close()
 
 
-def call_aside(function: Callable[[], T]) -> T:
-    """Return what a function returns, called in another thread while the hub goes on; from a greenlet."""
+def call_in_thread(function: Callable[[], T]) -> T:
+    """Call a function on a thread of gevent's pool while the hub goes on; return or raise its outcome."""
     result: T = get_hub().threadpool.apply(function)
     return result
 
 
 def start_native_thread(target: Callable[[], None]) -> None:
-    """Run ``target`` in a thread of the operating system, patched or not; it ends with the process at the latest."""
+    """Run ``target`` in a native thread, under monkey-patching too; it does not keep the process alive."""
     _start_native_thread(target, ())

@@ -1,9 +1,9 @@
-"""Work on images on native threads: decoding before the forward, drawing a heat map after it.
+"""The image pool: decodes images and draws heat maps on native threads.
 
-Decoding is bounded in bytes, not in pixels alone: 38 bytes of WebP can ask for a gigabyte. A *small*
-image takes at most ``SMALL_DECODE_BYTES`` and is decoded on one of several threads. A larger one is handed on
-to a lane of its own, where one is decoded at a time and none takes more than the settings allow. So the
-small never wait behind the large, and ``app/control/plan.py`` knows what all of them take together.
+Decoding is bounded in bytes, not only in pixels: 38 bytes of WebP can take a gigabyte. A *small* image
+takes at most ``SMALL_DECODE_BYTES`` and is decoded on one of several threads. A larger one goes to a lane of
+its own, which decodes one at a time, within the memory of the settings. So small images never wait
+behind large ones, and ``app/control/plan.py`` knows the sum.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ T = TypeVar("T")
 
 
 class LargeImage(Exception):
-    """The image takes more memory than a small one: it belongs into the other lane."""
+    """The image needs the lane for large images."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as the network takes it.
+    """A decoded image.
 
     Attributes:
         image: (3, side, side) uint8, RGB.
-        size: width and height in px, as the file has them.
+        size: width and height in px, as in the file.
         digest: of the file, as ``Quarantine.digest`` makes it.
     """
 
@@ -56,7 +56,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Admission:
-    """What a job may take in its lane.
+    """The memory limit of a job.
 
     Attributes:
         limit: bytes.
@@ -67,7 +67,7 @@ class Admission:
     digest: bytes
 
     def check(self, image: Image.Image, needed: int) -> None:
-        """Raise LargeImage or ImageTooLarge where an opened image needs more bytes than that."""
+        """Raise LargeImage or ImageTooLarge if an opened image needs more bytes than the limit."""
         if self.limit == SMALL_DECODE_BYTES and needed > self.limit:
             raise LargeImage
         check_memory(image, needed, self.limit)
@@ -91,15 +91,15 @@ class ImagePool:
         self._large.close()
 
     def tasks(self) -> list[Task]:
-        """Return what the threads are working on now."""
+        """Return the running tasks of the threads."""
         return self._small.tasks() + self._large.tasks()
 
     def decode(self, picture: Picture, model: Model, *, on_trial: bool = False) -> Decoded:
-        """Return an image as the network takes it.
+        """Decode an image to the input of a model.
 
         Raises:
-            ServingError: as ``decode_image``; ImageTooLarge also where decoding takes too much memory.
-            NeedsTrial: as ``NativePool.run``.
+            ServingError: the errors of ``decode_image``; also ImageTooLarge if decoding needs too much memory.
+            NeedsTrial: see ``NativePool.run``.
         """
         fast = self._may_be_fast(model)
         return self._run(partial(self._decode, picture, model, fast), picture, on_trial)
@@ -119,7 +119,7 @@ class ImagePool:
         )
 
     def _run(self, work: Callable[[Admission], T], picture: Picture, on_trial: bool) -> T:
-        """Have work done in the lane that the picture belongs to."""
+        """Run work in the lane for small images, or for large ones if it needs more memory."""
         data = read_data(picture)
 
         def admitted(limit: int) -> Callable[[bytes], T]:
@@ -159,14 +159,14 @@ class ImagePool:
         return draw_heat_map(canvas, heat_map, transform, style)
 
     def _may_be_fast(self, model: Model) -> bool:
-        """Tell whether pictures may be decoded nearly: in fp32 they are exact."""
+        """Return whether images may be decoded approximately; by default not in fp32."""
         if self._settings.decode != "auto":
             return self._settings.decode == "fast"
         return model.choice.precision != FP32
 
 
 def read_data(picture: Picture) -> bytes | memoryview:
-    """Return the bytes of a picture, without a copy where it is a file in memory."""
+    """Return the bytes of an image; a file in memory is not copied."""
     if isinstance(picture, np.ndarray):
         return np.ascontiguousarray(picture).data
     if isinstance(picture, io.BytesIO):

@@ -1,4 +1,4 @@
-"""The requests inside this worker, recorded for the other workers (see ``app/quarantine.py``)."""
+"""The requests in flight in this worker, recorded for the other workers (see ``app/quarantine.py``)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ class InFlight:
     """Records requests by the gateway's own id. Methods run on the hub.
 
     Attributes:
-        count: the requests inside, those without an id too.
+        count: the requests in flight, with and without an id.
     """
 
     def __init__(self, scoreboard: Scoreboard) -> None:
-        """Start with nobody inside."""
         self.count = 0
         self._scoreboard = scoreboard
         self._quarantine = scoreboard.quarantine
@@ -30,22 +29,21 @@ class InFlight:
     def enter(self, request: bytes) -> None:
         """Record a request.
 
-        One that another worker still has recorded was inside it when that died, and waits until the
-        master has charged the death.
+        A request that another worker still has recorded was in flight when that worker died. It waits
+        until the master has recorded the crash.
 
         Args:
-            request: the id, 16 bytes; empty where no gateway gave one.
+            request: the id, 16 bytes; empty if no gateway has set one.
 
         Raises:
-            NotReady: the master has not charged it in time.
-            Quarantined: too many workers crashed with this request inside.
+            NotReady: the master has not recorded the crash in time.
+            Quarantined: too many workers have crashed with this request in flight.
         """
         if request:
             self._record(request)
         self.count += 1
 
     def _record(self, request: bytes) -> None:
-        """Record an id once no other worker has it recorded."""
         until = time.monotonic() + MAX_WAIT_S
         while self._is_inside_another(request):
             if time.monotonic() > until:
@@ -56,7 +54,7 @@ class InFlight:
         self._quarantine.enter(self._scoreboard.slot, request)
 
     def leave(self, request: bytes) -> None:
-        """Take a request out of the record."""
+        """Remove a request from the record."""
         self.count -= 1
         if request:
             self._quarantine.leave(self._scoreboard.slot, request)

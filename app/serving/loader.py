@@ -48,7 +48,7 @@ class Loader:
         placement = self.plan.placement(self._scoreboard.slot)
         choice = choose_engine(settings, placement, footprint)
         if is_module_patched("threading") and f"app.engines.{choice.engine}" not in sys.modules:
-            raise BundleError(  # see tell_plan in conf/gunicorn.conf.py
+            raise BundleError(  # see log_plan in conf/gunicorn.conf.py
                 f"it needs the engine {choice.engine}, which the server did not start with: reload Gunicorn"
             )
         artifacts = entry.open(settings.cache)

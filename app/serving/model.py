@@ -1,7 +1,7 @@
-"""One loaded version of a model: its queue, and the threads that run it.
+"""A loaded model, and the servable that runs it: its queue and its threads.
 
-A server holds several beside each other while one replaces another. Each has a queue of its own, so
-no batch ever mixes versions, and to retire one is to let its queue run dry.
+A server holds several versions beside each other while one replaces another. Each has its own queue, so no
+batch mixes versions, and a version retires by draining its queue.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class About(TypedDict):
-    """Who a model is and how it runs, for logs, metrics and the other workers; ``lanes`` compute side by side."""
+    """Identity and runtime of a model, for logs, metrics and the reports of workers."""
 
     model: str
     version: int
@@ -91,7 +91,7 @@ class Model:
         raise NoHeatMap(f"{which} pools no feature map that a heat map could be made of")
 
     def about(self) -> About:
-        """Return who it is and how it runs."""
+        """Return its identity and runtime."""
         return {
             "model": self.name,
             "version": self.version,
@@ -104,11 +104,11 @@ class Model:
 
 
 class Servable:
-    """A model at work. Public methods run on the hub's thread.
+    """A loaded version that answers requests. Public methods run on the hub's thread.
 
     Attributes:
         model: the model.
-        batcher: where its requests wait.
+        batcher: the queue of its requests.
     """
 
     def __init__(
@@ -125,18 +125,18 @@ class Servable:
 
         Args:
             model: the model.
-            handoff: brings the answers back.
-            max_wait_s: as ``Batcher`` takes it.
-            max_queue: likewise.
-            on_death: called with the reason, on a model thread, when one ends unasked; the requests in
-                hand are not answered yet.
-            records: as ``Batcher`` takes it.
+            handoff: wakes the waiting greenlets.
+            max_wait_s: see ``Batcher``.
+            max_queue: see ``Batcher``.
+            on_death: called with the reason, on a model thread, when one ends unexpectedly; the requests of
+                its batch are not answered yet.
+            records: see ``Batcher``.
         """
         self.model = model
         self.batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue, records=records)
         self._handoff = handoff
         self._on_death = on_death
-        self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item for each lane that did
+        self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item per ended lane
         self._retiring = False
         self._leases = 0  # requests that have found this version and are not answered yet
         self._unleased = Event()
@@ -144,7 +144,7 @@ class Servable:
         self._ended = Event()
 
     def start(self) -> None:
-        """Start a thread for each lane."""
+        """Start one thread per lane."""
         lanes = self.model.engine.lanes
         self.batcher.open_lanes(lanes)
         for lane in range(lanes):
@@ -191,13 +191,21 @@ class Servable:
         is_gone: Callable[[], bool],
         digest: bytes = b"",
     ) -> dict[int, HeatMap]:
-        """Return each class's heat map for one picture, while it holds its place.
+        """Return the heat maps of some classes for one image that holds a slot.
+
+        Args:
+            features: (channels, height, width) float32, from the image's forward.
+            classes: indices of the classes.
+            is_gone: returns whether the client has disconnected; safe on any thread.
+            digest: of the image's file.
 
         Raises:
-            NoHeatMap: there is none to give.
-            ServingError: as ``Batcher.submit``, where the gradients are to be computed.
+            NoHeatMap: the engine gives no gradients, or no features.
+            ServingError: the errors of ``Batcher.submit``, if the gradients are computed per image.
         """
         gradients = self.model.engine.gradients
+        if not classes:
+            return {}
         self.model.check_heat_maps()
         if gradients is None or features is None:
             raise NoHeatMap(f"{self.model.name} has given no feature map for this image")
@@ -220,7 +228,7 @@ class Servable:
 
     @contextmanager
     def _report_end(self) -> Iterator[None]:
-        """Log whatever ends a model thread, and tell unless it was asked for; the last one turns away who is left."""
+        """Report an unexpected end of a model thread; the last thread to end fails the pending tickets."""
         reason = "its thread ended without being asked to"
         try:
             yield

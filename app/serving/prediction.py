@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from app.errors import InvalidOption
 from app.processing.decision import Decision
 from app.processing.heatmap import Drawing, HeatMap, Style
 from app.serving.batcher import Timing
-from app.serving.model import Model
+from app.serving.model import Model, Servable
 
 
 @dataclass(frozen=True)
@@ -100,3 +100,34 @@ class HeatMapRequest:
 
 class TooManyHeatMaps(InvalidOption):
     """The images of a request need more heat maps than ``HeatMapRequest.limit``."""
+
+
+@dataclass
+class PredictCall:
+    """One call of ``ModelServer.predict``: what its images have in common.
+
+    Attributes:
+        servable: the version that answers.
+        is_gone: returns whether the client has disconnected; safe on any thread.
+        heat_maps: the heat maps to compute.
+        left_s: the time left for its images.
+        maps: heat maps of all its images so far.
+    """
+
+    servable: Servable
+    is_gone: Callable[[], bool]
+    heat_maps: HeatMapRequest | None
+    left_s: float
+    maps: int = 0
+
+    def select_heat_maps(self, logits: np.ndarray) -> Sequence[int]:
+        """Return the classes of one image that get a heat map. Raises TooManyHeatMaps."""
+        if self.heat_maps is None:
+            return ()
+        classes, limit = self.heat_maps.select(logits), self.heat_maps.limit
+        self.maps += len(classes)
+        if limit is not None and self.maps > limit:
+            raise TooManyHeatMaps(
+                f"the request wants {self.maps:,} heat maps or more; the limit is {limit}"
+            )
+        return classes

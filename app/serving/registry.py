@@ -1,8 +1,8 @@
-"""Versions: what is live in this process, brought in line with the manifest while requests go on.
+"""The registry: the live versions of this process, reconciled with the manifest while requests go on.
 
-A new version is loaded beside the old one on a thread of its own, and only then takes its place, in one
-step on the hub (``app/serving/routing.py``). What it replaced answers its last requests, then goes. Where memory
-cannot hold both, the old one goes first (TensorFlow Serving's resource-preserving order), and the log says so.
+A new version is loaded beside the old one on the loader thread, and only then replaces it, in one step on the
+hub (``app/serving/routing.py``). The old version answers its last requests, then retires. If memory cannot hold
+both, the old one retires first (TensorFlow Serving's resource-preserving order), and the log says so.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from app.serving.handoff import Handoff, start_native_thread
 from app.serving.in_flight import InFlight
 from app.serving.loader import Loader
 from app.serving.model import Model, Servable
-from app.serving.routing import Routes
+from app.serving.routing import Routes, Target
 from app.serving.status import VersionStatus, list_statuses
-from app.serving.traffic import Target
 
 RETIRE_S = 60  # for the requests inside a version that leaves
 THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
@@ -40,11 +39,11 @@ class ModelRegistry:
     """The live versions of all models.
 
     Attributes:
-        live: those that answer; changed on the hub only.
-        failed: those that could not be loaded, and why.
-        wanted: the manifest that is to be live.
-        routes: which of the live versions answers a request; changed on the hub only.
-        is_loading: a version is being loaded at this moment.
+        live: the versions that answer; changed on the hub only.
+        failed: the versions that could not be loaded, with the reason.
+        wanted: the current manifest.
+        routes: maps requests to live versions; changed on the hub only.
+        is_loading: whether a version is being loaded at this moment.
     """
 
     def __init__(
@@ -68,8 +67,8 @@ class ModelRegistry:
         self._serve = serve
         self._is_start = True  # until the first manifest has been loaded
         self._on_change: Callable[[], None] = lambda: None
-        self._orders: SimpleQueue[Manifest | None] = SimpleQueue()  # None: nothing comes after this
-        self._is_settled = False  # the newest order was brought about, as far as it could be
+        self._orders: SimpleQueue[Manifest | None] = SimpleQueue()  # None is the last
+        self._is_settled = False  # the newest manifest was applied as far as possible
         self._follower = gevent.Greenlet()
         self._stopping = False
         self.live: dict[Key, Servable] = {}
@@ -83,12 +82,12 @@ class ModelRegistry:
     def start(
         self, read_manifest: Callable[[], Manifest], poll_s: float, on_change: Callable[[], None]
     ) -> None:
-        """Load what is to be served, and go on following it.
+        """Load the manifest, and follow its changes.
 
         Args:
-            read_manifest: returns it; quick, but for the first time.
-            poll_s: how often to ask; 0: only once.
-            on_change: called on the hub whenever a manifest was brought about, as far as it could be.
+            read_manifest: returns the current manifest; fast after the first call.
+            poll_s: interval of reading it; 0 reads it once.
+            on_change: called on the hub whenever a manifest was applied as far as possible.
         """
         self._on_change = on_change
         start_native_thread(partial(self._run_loader, read_manifest))
@@ -96,7 +95,7 @@ class ModelRegistry:
             self._follower = gevent.spawn(partial(self._follow, read_manifest, poll_s))
 
     def stop(self, timeout_s: float) -> bool:
-        """Load nothing more and retire everything at once; tell whether all requests were answered in time."""
+        """Stop loading and retire all versions at once; return whether all requests were answered in time."""
         self._stopping = True
         self._follower.kill()
         self._orders.put(None)
@@ -105,7 +104,7 @@ class ModelRegistry:
         return all(greenlet.value for greenlet in retiring)
 
     def find(self, target: Target) -> Servable:
-        """Return what answers a request. Raises UnknownModel or NotReady."""
+        """Return the version that answers a request. Raises UnknownModel or NotReady."""
         failed = [key[:2] for key in self.failed]
         name, version = self.routes.find(target, self.wanted, versions_by_model(self.live), failed)
         return self.of_model(name)[version]
@@ -116,11 +115,11 @@ class ModelRegistry:
         return {servable.model.version: servable for servable in live}
 
     def statuses(self) -> list[VersionStatus]:
-        """Return how each version stands that is live, wanted or refused, by name and number."""
+        """Return the status of each version that is live, wanted or rejected, by name and number."""
         return list_statuses(self.wanted, self.failed, self.live)
 
     def _follow(self, read_manifest: Callable[[], Manifest], poll_s: float) -> None:
-        """Order each new manifest, and one of which something failed again, after growing pauses."""
+        """Order each new manifest at once, and one with failed versions again, after growing pauses."""
         ordered: Manifest | None = None
         settled, pause_s = time.monotonic(), RETRY_S
         while True:
@@ -143,7 +142,7 @@ class ModelRegistry:
             self._orders.put(manifest)
 
     def _install(self, entry: Entry, model: Model) -> None:
-        """Let a loaded model answer."""
+        """Make a loaded model live."""
         if self._stopping:
             return
         servable = self._serve(model)
@@ -155,14 +154,14 @@ class ModelRegistry:
         self.live[entry.key] = servable
 
     def _switch(self, leaving: Iterable[Key], gone: SimpleQueue[Callable[[], None]]) -> int:
-        """Move the routes to what is live, and retire in the same step what they do not need any more.
+        """Move the routes to the live versions, and retire in the same step those that no route needs.
 
         Args:
-            leaving: what has to leave in any case.
-            gone: gets the ``close`` of each version that retires, when its last request is answered.
+            leaving: versions to retire in any case.
+            gone: receives the ``close`` of each retired version, once its last request is answered.
 
         Returns:
-            How many retire.
+            The number of versions that retire.
         """
         for key in (retiring := set(leaving)):
             self._retire(key, gone)
@@ -175,7 +174,11 @@ class ModelRegistry:
         return len(retiring) + len(unneeded)
 
     def _retire(self, key: Key, gone: SimpleQueue[Callable[[], None]]) -> None:
-        """Take a version out of service at once; ``gone`` gets its ``close`` when its last request is answered."""
+        """Remove a version from the live ones at once; ``gone`` receives its ``close`` once it has drained.
+
+        Neither this frame nor the greenlet may hold the servable then: it holds the network's memory, which
+        has to be free before the next version loads.
+        """
         close = self.live[key].model.engine.close
         leaving: Servable | None = self.live.pop(key)
 
@@ -192,7 +195,6 @@ class ModelRegistry:
         gevent.spawn(finish)
 
     def _settle(self) -> None:
-        """Tell that the manifest was brought about, as far as it could be."""
         self._is_settled = self._orders.empty()
         self._is_start = False
         self._on_change()
@@ -200,7 +202,7 @@ class ModelRegistry:
     # On the loader's thread
 
     def _run_loader(self, read_manifest: Callable[[], Manifest]) -> None:
-        """Load what the manifest says, each time it changes; nothing that goes wrong ends it."""
+        """Apply each manifest; no error ends the thread."""
         order: Callable[[], Manifest | None] = read_manifest
         while True:
             try:
@@ -214,7 +216,7 @@ class ModelRegistry:
             order = self._newest_order
 
     def _newest_order(self) -> Manifest | None:
-        """Return the newest order, once there is one; those that it supersedes are dropped."""
+        """Wait for an order and return the newest; older ones are dropped."""
         order = self._orders.get()
         while order is not None:
             try:
@@ -224,7 +226,7 @@ class ModelRegistry:
         return order
 
     def _apply(self, manifest: Manifest) -> None:
-        """Load what is new, model by model, unless a newer manifest comes meanwhile."""
+        """Load the new versions of a manifest, model by model, until a newer manifest comes."""
         is_first = not self.live
         self.wanted = manifest
         wanted = {entry.key: entry for entry in manifest.entries}
@@ -242,7 +244,7 @@ class ModelRegistry:
         self._on_hub(self._settle)
 
     def _load_one(self, entry: Entry, is_first: bool) -> None:
-        """Load a version and let it answer, or note why it cannot."""
+        """Load a version and make it live, or record the reason why not."""
         started = time.monotonic()
         try:
             # At the first load nobody is served yet, so the workers need not wait for each other.
@@ -265,10 +267,10 @@ class ModelRegistry:
             self.is_loading = False
 
     def _make_room(self, entry: Entry) -> None:
-        """Let the versions that this one replaces go first, where memory cannot hold both.
+        """Retire the versions that this one replaces, if memory cannot hold both.
 
         Raises:
-            BundleError: it replaces nothing, and memory does not hold it beside what is live.
+            BundleError: it replaces nothing, and memory cannot hold it beside the live versions.
         """
         lacking = self._loader.lacking_memory(entry, is_start=self._is_start)
         if not lacking:
@@ -293,7 +295,7 @@ class ModelRegistry:
         self._move(old)
 
     def _move(self, leaving: Iterable[Key] = ()) -> None:
-        """Move the routes on the hub, and wait until what retires is gone and its memory is free."""
+        """Move the routes on the hub, and wait until the memory of the retired versions is free."""
         gone: SimpleQueue[Callable[[], None]] = SimpleQueue()
         retiring = self._on_hub(partial(self._switch, leaving, gone))
         closing = [gone.get() for _ in range(retiring)]
@@ -304,7 +306,7 @@ class ModelRegistry:
             return_memory()
 
     def _on_hub(self, function: Callable[[], T]) -> T:
-        """Call a function on the hub; return or raise what it does."""
+        """Call a function on the hub; return or raise its outcome."""
         outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
 
         def call() -> None:
@@ -320,7 +322,7 @@ class ModelRegistry:
 
 
 def raise_error(error: Exception) -> NoReturn:
-    """Raise an error that another thread has met."""
+    """Raise an error of another thread."""
     raise error
 
 
@@ -333,7 +335,7 @@ def versions_by_model(keys: Iterable[Key]) -> dict[str, set[int]]:
 
 
 def announce(model: Model, load_s: float) -> None:
-    """Log what is served from now on."""
+    """Log a version that is live from now on."""
     fields = {
         **model.about(),
         "classes": len(model.class_names),
@@ -344,7 +346,7 @@ def announce(model: Model, load_s: float) -> None:
 
 
 def return_memory() -> None:
-    """Give freed memory back to the system: glibc keeps what many small blocks of a network took."""
+    """Return freed memory to the system; glibc keeps the many small blocks of a network."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,6 +1,8 @@
-"""ModelServer: the one object that the surfaces talk to.
+"""ModelServer: the object that the routes call.
 
-``classify`` shows the whole way of a request. Which models answer is the affair of ``app/serving/registry.py``.
+The way of a request: ``find`` returns the version that answers, ``Servable.check_capacity`` refuses early what
+could not be answered, ``predict`` runs decode → submit → forward → decide. Errors are raised all the way to
+Flask's handler. ``app/serving/registry.py`` keeps the live versions, ``app/serving/lifecycle.py`` the state.
 """
 
 from __future__ import annotations
@@ -8,87 +10,47 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar, cast
+from typing import cast
 from weakref import WeakSet
 
 import gevent
-import numpy as np
 
 from app.control.manifest import Manifest, RejectedVersion
-from app.errors import MalformedRequest, NotReady, ServingError
-from app.processing.heatmap import HeatMap
+from app.errors import MalformedRequest, ServingError
 from app.scoreboard import Scoreboard, State
 from app.serving.batcher import is_never_gone
-from app.serving.byte_budget import ByteBudget
 from app.serving.deadlines import Deadlines
-from app.serving.diagnosis import explain_failure
 from app.serving.handoff import Handoff
 from app.serving.image_pool import ImagePool, Picture
 from app.serving.in_flight import InFlight
+from app.serving.lifecycle import Lifecycle
 from app.serving.loader import Loader
 from app.serving.model import Model, Servable
-from app.serving.prediction import HeatMapRequest, Prediction, TooManyHeatMaps
+from app.serving.prediction import HeatMapRequest, PredictCall, Prediction, TooManyHeatMaps
 from app.serving.registry import ModelRegistry
+from app.serving.request_bodies import RequestBodies
+from app.serving.routing import ANY, Target
 from app.serving.stats import ModelStats, stats_of
 from app.serving.status import VersionStatus
 from app.serving.thread_pool import NativePool, Task
-from app.serving.traffic import ANY, Target
 from app.serving.trials import Trials
 from app.serving.watchdog import Watchdog
 from app.serving.workers import Workers
 from app.settings import Settings
 
-T = TypeVar("T")
-
-PARSING_THREADS = 2  # large bodies parsed at once in a worker
+PARSING_THREADS = 2  # large bodies that a worker parses at once
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Call:
-    """The request that a set of images belongs to.
-
-    Attributes:
-        servable: the version that answers.
-        is_gone: returns whether the client has disconnected; safe on any thread.
-        heat_maps: the heat maps to compute.
-        left_s: the time left for its images.
-        maps: heat maps of all its images so far.
-    """
-
-    servable: Servable
-    is_gone: Callable[[], bool]
-    heat_maps: HeatMapRequest | None
-    left_s: float
-    maps: int = 0
-
-    def select_heat_maps(self, logits: np.ndarray) -> Sequence[int]:
-        """Return the classes of one image that get a heat map. Raises TooManyHeatMaps."""
-        if self.heat_maps is None:
-            return ()
-        classes, limit = self.heat_maps.select(logits), self.heat_maps.limit
-        self.maps += len(classes)
-        if limit is not None and self.maps > limit:
-            raise TooManyHeatMaps(
-                f"the request wants {self.maps:,} heat maps or more; the limit is {limit}"
-            )
-        return classes
-
-
 class ModelServer:
-    """Serves the manifest in one process.
-
-    Public methods run on the hub's thread. The state goes LOADING → READY → DRAINING, or to FAILED
-    while nothing can be served; every change is written into the scoreboard.
+    """Serves the manifest in one process. Public methods run on the hub's thread.
 
     Attributes:
-        state: of this worker.
-        workers: all workers.
-        in_flight: the requests inside this worker.
-        deadlines: their time.
+        bodies: the memory and the threads for request bodies.
+        workers: the reports and limits of all workers.
+        in_flight: the requests that this worker is answering.
+        deadlines: their deadlines.
     """
 
     def __init__(
@@ -113,43 +75,41 @@ class ModelServer:
         self._scoreboard = scoreboard
         self._read_manifest = read_manifest or (lambda: loader.plan.manifest)
         self._poll_s = settings.poll_s if read_manifest else 0.0
-        self._on_death = on_death
         self._handoff = Handoff()
         quarantine = scoreboard.quarantine
         self._records = quarantine.active_inputs(scoreboard.slot)
         self._image_pool = ImagePool(settings, self._handoff, quarantine, self._records)
-        self._parsing = NativePool(
-            "parsing", PARSING_THREADS, self._handoff, quarantine, self._records
-        )
         self._trials = Trials(quarantine, scoreboard.slot)
-        self._servables: WeakSet[Servable] = WeakSet()  # those that retire too
+        self._servables: WeakSet[Servable] = WeakSet()  # the retiring ones too
         self.deadlines = Deadlines(settings.deadline_s)
-        self._bodies = ByteBudget(settings.max_bodies_bytes, "request bodies")
+        parsing = NativePool("parsing", PARSING_THREADS, self._handoff, quarantine, self._records)
+        self.bodies = RequestBodies(settings, parsing, self._trials, self.deadlines)
         self.workers = Workers(settings, scoreboard, len(loader.plan.placements))
         self.in_flight = InFlight(scoreboard)
         self._registry = ModelRegistry(self._handoff, loader, self.in_flight, self._serve)
+        self._lifecycle = Lifecycle(settings, scoreboard, on_death)
         self._watchdog = Watchdog(settings.deadline_s, self._tasks, self._end_stuck)
-        self._load_timer = gevent.Greenlet()
-        self._failure = ""
-        self.state = State.LOADING
+
+    @property
+    def state(self) -> State:
+        """State of this worker."""
+        return self._lifecycle.state
 
     def start(self) -> None:
         """Start loading and return at once."""
-        self._enter(State.LOADING)
-        self.workers.tell(self._registry.live, self._registry.failed)
-        self._registry.start(self._read_manifest, self._poll_s, self._take_stock)
-        self._load_timer = gevent.spawn_later(self._settings.load_timeout_s, self._give_up_loading)
+        self._lifecycle.start(self._registry)
+        self.workers.report(self._registry.live, self._registry.failed)
+        self._registry.start(self._read_manifest, self._poll_s, self._update)
         self._watchdog.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Drain: take nothing new, answer what is inside, end the threads; at most ``timeout_s`` seconds."""
-        self._enter(State.DRAINING)
-        self._load_timer.kill()
+        """Drain: accept no request, answer those in flight, end the threads; at most ``timeout_s`` seconds."""
+        self._lifecycle.drain()
         self._watchdog.stop()
         if not self._registry.stop(timeout_s):
             logger.error("stopped with requests unanswered after %s s", timeout_s)
         self._image_pool.close()
-        self._parsing.close()
+        self.bodies.close()
 
     def find(self, target: Target = ANY) -> Servable:
         """Return the live version that answers a request; a request asks once.
@@ -160,20 +120,19 @@ class ModelServer:
             UnknownModel: no such model, version or label is served.
             NotReady: it is not live yet, or not any more.
         """
-        if self.state is not State.READY:
-            raise NotReady(self._failure or f"the model is {self.state.name.lower()}")
+        self._lifecycle.check_ready()
         return self._registry.find(target)
 
     @property
     def most_pictures(self) -> int:
-        """The most pictures that one request can have."""
+        """The most images that one request can have."""
         return self._settings.max_queue
 
     def check_count(self, pictures: int) -> None:
-        """Refuse a request with more pictures than can ever be inside, before anything is made of them.
+        """Check the number of images of a request, before any of them is decoded.
 
         Raises:
-            MalformedRequest: there are more than ``max_queue``, or none.
+            MalformedRequest: there are none, or more than the queue holds.
         """
         limit = self.most_pictures
         if not 0 < pictures <= limit:
@@ -199,14 +158,10 @@ class ModelServer:
         Raises:
             ServingError: the first error of any image; the others are cancelled.
         """
-        call = Call(servable, is_gone, heat_maps, self.deadlines.left_s())
+        call = PredictCall(servable, is_gone, heat_maps, self.deadlines.left_s())
         if len(images) == 1:
             return [self._answer(call, images[0])]
-        greenlets = [gevent.spawn(self._answer, call, image) for image in images]
-        try:
-            gevent.joinall(greenlets, raise_error=True)
-        finally:
-            gevent.killall(greenlets, block=False)
+        greenlets = self._spawn(call, images, raise_error=True)
         return [cast(Prediction, greenlet.value) for greenlet in greenlets]
 
     def predict_each(
@@ -221,12 +176,8 @@ class ModelServer:
         Raises:
             TooManyHeatMaps: the images need more heat maps than the request may have.
         """
-        call = Call(servable, is_gone, heat_maps, self.deadlines.left_s())
-        greenlets = [gevent.spawn(self._answer, call, image) for image in images]
-        try:
-            gevent.joinall(greenlets)
-        finally:
-            gevent.killall(greenlets, block=False)
+        call = PredictCall(servable, is_gone, heat_maps, self.deadlines.left_s())
+        greenlets = self._spawn(call, images, raise_error=False)
         outcomes: list[Prediction | ServingError] = []
         for greenlet in greenlets:
             error = greenlet.exception
@@ -236,7 +187,18 @@ class ModelServer:
                 outcomes.append(greenlet.get())
         return outcomes
 
-    def _answer(self, call: Call, image: Picture) -> Prediction:
+    def _spawn(
+        self, call: PredictCall, images: Sequence[Picture], *, raise_error: bool
+    ) -> list[gevent.Greenlet[..., Prediction]]:
+        """Predict each image in a greenlet of its own and wait for all, or until the first error."""
+        greenlets = [gevent.spawn(self._answer, call, image) for image in images]
+        try:
+            gevent.joinall(greenlets, raise_error=raise_error)
+        finally:
+            gevent.killall(greenlets, block=False)
+        return greenlets
+
+    def _answer(self, call: PredictCall, image: Picture) -> Prediction:
         """Predict one image within the deadline and the limit of the queue, and count the outcome."""
         stats = self._stats(call.servable.model)
         try:
@@ -255,7 +217,7 @@ class ModelServer:
         stats.count(prediction)
         return prediction
 
-    def _predict(self, call: Call, image: Picture, on_trial: bool) -> Prediction:
+    def _predict(self, call: PredictCall, image: Picture, on_trial: bool) -> Prediction:
         """Predict one image that holds a slot. Raises NeedsTrial for a suspect that is not on trial."""
         servable, model, began = call.servable, call.servable.model, time.monotonic()
         decoded = self._image_pool.decode(image, model, on_trial=on_trial)
@@ -263,130 +225,56 @@ class ModelServer:
         row = servable.batcher.submit(
             decoded.image, call.is_gone, call.heat_maps is not None, decoded.digest
         )
-        maps: dict[int, HeatMap] = {}
+        classes = call.select_heat_maps(row.logits)
+        maps = servable.explain(row.features, classes, call.is_gone, decoded.digest)
         drawing = None
-        if call.heat_maps is not None:
-            classes = call.select_heat_maps(row.logits)
-            maps = servable.explain(row.features, classes, call.is_gone, decoded.digest)
-            if call.heat_maps.style is not None:
-                with servable.batcher.without_forward():
-                    drawing = self._image_pool.draw(
-                        image,
-                        maps[classes[0]],
-                        model.config.transform,
-                        call.heat_maps.style,
-                        on_trial=on_trial,
-                    )
+        if call.heat_maps is not None and (style := call.heat_maps.style):
+            heat_map, transform = maps[classes[0]], model.config.transform
+            with servable.batcher.without_forward():
+                drawing = self._image_pool.draw(
+                    image, heat_map, transform, style, on_trial=on_trial
+                )
         return Prediction(row.logits, model, row.timing, decode_s, decoded.size, maps, drawing)
 
-    def run_aside(self, data: bytes, work: Callable[[], T]) -> T:
-        """Run work on a client's bytes on a native thread, while the hub goes on; return or raise what it does.
-
-        The work must not touch Flask's ``request`` or ``g``, gevent, or the metrics.
-
-        Args:
-            data: the client's bytes that the work is about: should it end the process, they are to blame.
-            work: what to do; ends within the deadline of a request.
-
-        Raises:
-            DeadlinePassed: it did not.
-            ServingError: as ``NativePool.run``.
-        """
-        with gevent.Timeout(self._settings.deadline_s, self.deadlines.error()):
-            return self._trials.run(
-                lambda on_trial: self._parsing.run(lambda _: work(), data, on_trial=on_trial)
-            )
-
-    def hold_body(self, size: int) -> AbstractContextManager[None]:
-        """Hold a part of the memory that there is for request bodies; waits for half of a request's time at most.
-
-        Raises:
-            QueueFull: it was not free in time.
-        """
-        return self._bodies.hold(size, self._settings.deadline_s / 2)
-
     def statuses(self, name: str = "") -> list[VersionStatus]:
-        """Return how each known version of a model stands, rising; of every model, where none is named."""
+        """Return the status of each known version of a model, or of all models, in rising order."""
         return [each for each in self._registry.statuses() if name in ("", each.name)]
 
     def rejected(self) -> tuple[RejectedVersion, ...]:
-        """Return the versions that were found and are not served."""
+        """Return the versions in the repository that cannot be served."""
         return self._registry.wanted.rejected
 
     def _stats(self, model: Model) -> ModelStats:
-        """Return what counts a model's pictures in this worker."""
         return stats_of(self._scoreboard.slot, model.name, model.version)
 
     def _serve(self, model: Model) -> Servable:
-        """Make a servable of a loaded model; from now on its counts are told, if only as 0."""
+        """Return a servable of a loaded model; its counters are exported from now on."""
         self._stats(model)
         servable = Servable(
             model,
             self._handoff,
             max_wait_s=self._settings.max_wait_ms / 1000,
             max_queue=self._settings.max_queue,
-            on_death=self._die,
+            on_death=self._lifecycle.die,
             records=self._records,
         )
         self._servables.add(servable)
         return servable
 
-    def _take_stock(self) -> None:
-        """Become ready, or not, by what is live now."""
-        self.workers.tell(self._registry.live, self._registry.failed)
-        if self.state is State.DRAINING:
-            return
-        if self._registry.live:
-            self._enter(State.READY)
-            return
-        problem, follows = self._registry.wanted.problem, self._settings.poll_s > 0
-        self._fail(explain_failure(self.statuses(), problem, follows=follows))
-        if failure := self._registry.wanted.failure:
-            logger.error("the model cannot be served: %s", failure)
-
-    def _give_up_loading(self) -> None:
-        """End the wait for a load that hangs, and after as long again the worker.
-
-        Should the load come through meanwhile, the worker is ready then. A worker that has another
-        version to answer with goes on, whatever a load beside it does.
-        """
-        limit_s = self._settings.load_timeout_s
-        if self.state is State.LOADING:
-            self._fail("the model did not load in time")
-            logger.error("the model did not load in time: the limit is %g s", limit_s)
-            self._load_timer = gevent.spawn_later(limit_s, self._end_hanging_load)
-
-    def _end_hanging_load(self) -> None:
-        """End the worker if it is still loading and has nothing to answer with."""
-        if self.state is State.FAILED and self._registry.is_loading:
-            self._die(f"its load has hung for {2 * self._settings.load_timeout_s:g} s")
-
-    def _die(self, reason: str) -> None:
-        """End the worker: a native thread has ended unasked, or has not come back (on any thread)."""
-        if self.state is not State.DRAINING:
-            self._fail("the model has stopped")
-            try:
-                logger.error("the model has stopped: %s", reason)
-            finally:
-                self._on_death()
+    def _update(self) -> None:
+        """Report what is live, after the registry has applied a manifest."""
+        self.workers.report(self._registry.live, self._registry.failed)
+        self._lifecycle.update(self._registry)
 
     def _tasks(self) -> list[Task]:
-        """Return what the native threads are working on for requests."""
+        """Return the running tasks of the native threads that work for requests."""
         forwards = [task for servable in self._servables for task in servable.batcher.tasks()]
-        return self._image_pool.tasks() + self._parsing.tasks() + forwards
+        return self._image_pool.tasks() + self.bodies.tasks() + forwards
 
     def _end_stuck(self, task: Task, limit_s: float) -> None:
-        """End the worker: a native thread has not come back. What else is in hand is not to blame."""
+        """End the worker because of a hanging task; the inputs of other tasks are not to blame."""
         try:
             self._records.keep_only(task.digests)
         finally:
-            self._die(f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone")
-
-    def _fail(self, reason: str) -> None:
-        """Become unready (on any thread), for a reason that clients may read."""
-        self._failure = reason
-        self._enter(State.FAILED)
-
-    def _enter(self, state: State) -> None:
-        self.state = state
-        self._scoreboard.mark(state)
+            reason = f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone"
+            self._lifecycle.die(reason)

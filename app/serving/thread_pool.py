@@ -1,7 +1,7 @@
-"""A pool of native threads: greenlets have work done there and wait, while the hub goes on.
+"""A pool of native threads for greenlets, which wait while the hub goes on.
 
-gevent has a ``ThreadPool``; this one knows what its threads are doing: since when, on which input, and
-whether anybody still waits for it. A thread that never comes back can then be noticed and named.
+Unlike gevent's ``ThreadPool`` it records the task of each thread: its start, its input, and whether a greenlet
+still waits for it. So a thread that never returns can be noticed and named.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Task:
-    """What a native thread is working on.
+    """The current work of a native thread.
 
     Attributes:
         name: for the log.
         started: monotonic seconds.
-        digests: the inputs that it has in hand.
+        digests: the inputs that it processes.
     """
 
     name: str
@@ -42,24 +42,23 @@ class Task:
 
 
 class NeedsTrial(Exception):
-    """The input is a suspect (see ``app/quarantine.py``): process it while no other suspect is."""
+    """The input is a suspect (see ``app/quarantine.py``): process it while no other suspect is processed."""
 
     def __init__(self, digest: bytes) -> None:
-        """Keep the digest of the input."""
         super().__init__()
         self.digest = digest
 
 
 @dataclass(eq=False)
 class Job(Generic[T]):
-    """A piece of work on its way through the pool.
+    """A function that waits for a thread of the pool.
 
     Attributes:
-        work: what to do; it is given the digest of the data.
-        data: the client's bytes that it is about.
-        on_trial: they may be a suspect's.
-        done: set, on the hub, once ``value`` or ``error`` is there.
-        abandoned: nobody waits for it any more; if it has not begun it never will.
+        work: the function; called with the digest of the data.
+        data: the client's bytes that it processes.
+        on_trial: the data may be a suspect.
+        done: set on the hub once ``value`` or ``error`` is there.
+        abandoned: no greenlet waits for it; it is not started any more.
     """
 
     work: Callable[[bytes], T]
@@ -85,40 +84,40 @@ class NativePool:
         quarantine: Quarantine,
         records: ActiveInputs,
     ) -> None:
-        """Start without any thread; they come as they are needed.
+        """Create a pool; threads start as they are needed.
 
         Args:
-            name: what the threads do, for the log.
-            threads: how many there may be.
-            handoff: brings the results back.
-            quarantine: knows the inputs that have ended workers.
-            records: records what the threads have in hand.
+            name: of the tasks, for the log.
+            threads: the most threads.
+            handoff: wakes the waiting greenlets.
+            quarantine: the inputs that have crashed workers.
+            records: records the inputs of the running tasks.
         """
         self._name = name
         self._handoff = handoff
         self._quarantine = quarantine
         self._records = records
         self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()  # None ends a thread
-        self._waiting = 0  # jobs that somebody waits for
+        self._waiting = 0  # jobs that a greenlet waits for
         self._started = 0  # threads
-        self._tasks: list[Task | None] = [None] * threads  # each thread writes its own place
+        self._tasks: list[Task | None] = [None] * threads  # each thread writes its own element
 
     def run(self, work: Callable[[bytes], T], data: Bytes, *, on_trial: bool = False) -> T:
-        """Have work on a client's bytes done on a thread of the pool, and return or raise what it does.
+        """Run a function on a thread of the pool; return or raise its outcome.
 
-        Whoever gives up waiting (a timeout, a killed greenlet) leaves the work behind: it is not begun
-        any more, or its result is dropped.
+        If the caller gives up waiting (a timeout, a killed greenlet), the function is not started any
+        more, or its result is dropped.
 
         Args:
-            work: what to do; must not touch gevent. It is given the digest of the data.
-            data: should the work end the process, these are to blame.
+            work: the function, called with the digest of the data; must not touch gevent.
+            data: the client's bytes that it processes; they are quarantined if it crashes the process.
             on_trial: no other suspect is being processed.
 
         Raises:
-            NeedsTrial: the data are a suspect's and this is no trial; the work was not begun.
-            Quarantined: they have ended two workers.
-            OutOfMemory: memory ran out on the way.
-            InternalError: the work ended its thread.
+            NeedsTrial: the data are a suspect and this is no trial; the function was not called.
+            Quarantined: the data have crashed two workers.
+            OutOfMemory: host memory ran out.
+            InternalError: the function ended its thread.
         """
         job = Job(work, data, on_trial)
         self._waiting += 1
@@ -140,23 +139,23 @@ class NativePool:
             del error  # its traceback holds this frame
 
     def tasks(self) -> list[Task]:
-        """Return what the threads are working on now; on any thread."""
+        """Return the running tasks; on any thread."""
         return [task for task in self._tasks if task is not None]
 
     def close(self) -> None:
-        """End the threads, each after the job that it has begun; do not wait for them."""
+        """End the threads, each after its current job; do not wait for them."""
         for _ in range(self._started):
             self._jobs.put(None)
 
     def _serve(self, thread: int) -> None:
-        """Do jobs until ``close`` (on a thread of the pool)."""
+        """Run jobs until ``close``, on a thread of the pool."""
         while (job := self._jobs.get()) is not None:
             if not job.abandoned:
                 self._do(thread, job)
             del job  # its result may be large
 
     def _do(self, thread: int, job: Job[Any]) -> None:
-        """Do one job and hand back what comes of it (on a thread of the pool)."""
+        """Run one job and wake its waiter, on a thread of the pool."""
         started = time.monotonic()
         held: Sequence[int] = ()
         try:
@@ -172,7 +171,7 @@ class NativePool:
         self._handoff.deliver([job.done])
 
     def _translate(self, error: BaseException) -> Exception:
-        """Return the error to raise for whoever waits."""
+        """Return the error to raise in the waiting greenlet."""
         if isinstance(error, ServingError):
             # Its traceback and its causes hold the frames of the decoder, and so a whole image.
             error.__cause__ = error.__context__ = None
@@ -185,7 +184,7 @@ class NativePool:
         return InternalError("the work on this request failed; the log has the reason")
 
     def _check(self, digest: bytes, on_trial: bool) -> None:
-        """Raise NeedsTrial or Quarantined where an input is not to be worked on now."""
+        """Raise NeedsTrial or Quarantined if an input must not be processed now."""
         verdict = self._quarantine.verdict(digest)
         if verdict is Verdict.BLOCKED:
             raise Quarantined(

@@ -13,26 +13,25 @@ from app.serving.thread_pool import NeedsTrial
 
 T = TypeVar("T")
 
-CLIENTS_FAULTS = range(400, 499)  # the input was looked at, and refused for what it is; 499 hung up
+CLIENTS_FAULTS = range(400, 499)  # the input was processed and rejected; 499 is a disconnect
 
 
 class Trials:
-    """Runs attempts on the hub, those on suspects one after the other."""
+    """Runs attempts on the hub, those on suspects one at a time."""
 
     def __init__(self, quarantine: Quarantine, slot: int) -> None:
-        """Start with nobody on trial in the worker of a slot."""
         self._quarantine = quarantine
         self._slot = slot
         self._turn = BoundedSemaphore()
 
     def run(self, attempt: Callable[[bool], T]) -> T:
-        """Return or raise what an attempt does; repeat it as a trial where it raises NeedsTrial.
+        """Run an attempt, and again as a trial if it raises NeedsTrial; return or raise its outcome.
 
-        A suspect that comes through is cleared: it was answered, or refused for what it is. One whose
-        time has run out stays a suspect.
+        A suspect that is answered, or rejected as a client's error, is cleared. One whose deadline passes
+        stays a suspect.
 
         Args:
-            attempt: takes whether it is a trial.
+            attempt: called with whether it is a trial.
         """
         try:
             return attempt(False)

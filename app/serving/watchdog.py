@@ -1,9 +1,9 @@
 """The watchdog: ends a worker whose native thread does not come back.
 
-A deadline frees the request that waits, not the thread that works for it, and no thread can be ended from
-outside. A decoder in an endless loop, a forward on a GPU that hangs: each takes a thread away for good,
-and a worker without threads is idle, so it would draw the requests of the others. Its process has to
-end; Gunicorn replaces it, and nginx tries its requests with another.
+A deadline frees the waiting request, not the thread that works for it, and no thread can be ended from
+outside. A decoder in an endless loop or a hanging GPU takes a thread away for good. A worker without
+threads looks idle and attracts the requests of the others, so its process has to end; Gunicorn replaces it,
+and nginx retries its requests on another.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import gevent
 
 from app.serving.thread_pool import Task
 
-LOOKS = 8  # in the time that a task may take
+LOOKS = 8  # checks in the time that a task may take
 MIN_LIMIT_S = 3.0  # an honest decode of 50 megapixels takes as long on a slow core
 
 
 class Watchdog:
-    """Looks at what native threads are doing, from the hub."""
+    """Checks the tasks of native threads, from the hub."""
 
     def __init__(
         self,
@@ -27,12 +27,12 @@ class Watchdog:
         look: Callable[[], Iterable[Task]],
         on_stuck: Callable[[Task, float], None],
     ) -> None:
-        """Prepare it; nothing is looked at before ``start``.
+        """Prepare it; nothing is checked before ``start``.
 
         Args:
-            limit_s: how long a task may take.
-            look: returns the tasks that are under way.
-            on_stuck: called with the first that takes longer, and the limit.
+            limit_s: the longest time that a task may take.
+            look: returns the running tasks.
+            on_stuck: called with the first task that takes longer, and the limit.
         """
         self.limit_s = max(limit_s, MIN_LIMIT_S)
         self._look = look
@@ -40,15 +40,15 @@ class Watchdog:
         self._greenlet = gevent.Greenlet()
 
     def start(self) -> None:
-        """Start looking."""
+        """Start checking."""
         self._greenlet = gevent.spawn(self._watch)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._greenlet.kill()
 
     def _watch(self) -> None:
-        """Count in how many looks each task is seen: a pause of the whole container is one look, however long."""
+        """Count the checks that see each task: a pause of the whole container is one check, however long."""
         seen: dict[Task, int] = {}
         while True:
             gevent.sleep(self.limit_s / LOOKS)

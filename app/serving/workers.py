@@ -1,4 +1,4 @@
-"""The workers together: what each has live, told to the others through the scoreboard, and what they may use."""
+"""The workers of this server: their reports, exchanged through the scoreboard, and their limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.settings import Settings, count_cores
 
 
 class WorkerReport(TypedDict):
-    """What a worker tells the others; ``failed`` has (model, version) of those that it could not load."""
+    """Report of one worker to the others; ``failed`` has (model, version) of those that it could not load."""
 
     pid: int
     live: list[About]
@@ -21,7 +21,7 @@ class WorkerReport(TypedDict):
 
 
 class Workers:
-    """All workers of this machine, as any one of them sees them. Methods run on the hub."""
+    """Reads the states and reports of all workers. Methods run on the hub."""
 
     def __init__(self, settings: Settings, scoreboard: Scoreboard, planned: int) -> None:
         self._settings = settings
@@ -30,11 +30,11 @@ class Workers:
 
     @property
     def device(self) -> str:
-        """What the workers may run on: ``SERVING_DEVICE``."""
+        """The setting ``SERVING_DEVICE``."""
         return self._settings.device
 
-    def tell(self, live: Mapping[Key, Servable], failed: Iterable[Key]) -> None:
-        """Tell the others what this worker has."""
+    def report(self, live: Mapping[Key, Servable], failed: Iterable[Key]) -> None:
+        """Publish the report of this worker."""
         note: WorkerReport = {
             "pid": os.getpid(),
             "live": [live[key].model.about() for key in sorted(live)],
@@ -43,27 +43,27 @@ class Workers:
         self._scoreboard.write_report(note)
 
     def states(self) -> dict[int, str]:
-        """Return every worker's state by its slot."""
+        """Return the state of every worker, by slot."""
         return {slot: state.name.lower() for slot, state in self._scoreboard.states().items()}
 
-    def notes(self) -> dict[int, WorkerReport]:
-        """Return what each worker has told, by its slot."""
+    def reports(self) -> dict[int, WorkerReport]:
+        """Return the report of each worker, by slot."""
         return cast("dict[int, WorkerReport]", self._scoreboard.read_reports())
 
     def live(self) -> dict[int, dict[str, list[int]]]:
-        """Return each worker's live versions by model, by its slot; those that have none are left out."""
+        """Return the live versions of each worker by model, by slot; workers without any are left out."""
         found: dict[int, dict[str, list[int]]] = {}
-        for slot, note in self.notes().items():
+        for slot, note in self.reports().items():
             for about in note["live"]:
                 found.setdefault(slot, {}).setdefault(about["model"], []).append(about["version"])
         return found
 
     def deaths(self) -> int:
-        """Return how many workers have died since the start: killed, crashed, or without their model thread."""
+        """Return the number of workers that have died since the start: killed, crashed, or without model thread."""
         return self._scoreboard.deaths()
 
     def limits(self) -> dict[str, float]:
-        """Return the limits of settings and machine that explain how fast the workers can be, by name."""
+        """Return the limits of settings and machine that bound the throughput, by name of the metric."""
         settings = self._settings
         return {
             "workers_planned": self._planned,

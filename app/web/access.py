@@ -1,4 +1,4 @@
-"""What is done for every request: its id, who answered it, one line in the access log, and its count."""
+"""Request ids, deadlines, the access log and the metrics of every request."""
 
 from __future__ import annotations
 
@@ -24,29 +24,27 @@ HEADER = "X-Request-ID"
 QUIET = {"/healthz", "/healthcheck", "/readyz", "/v2/health/live", "/v2/health/ready"}
 QUIET |= {"/metrics", "/monitoring/prometheus/metrics"}
 UPLOAD_TIME = "X-Upload-Time"  # how long the body took to reach nginx, in s; nginx sets it
-# When nginx passed the request on, by this machine's clock, in s: t=1700000000.123. It is not believed
-# where that was longer ago than anybody waits: the clock was set, or a client made it up.
+# When nginx passed the request on, by this machine's clock, in s: t=1700000000.123. Ignored if that is longer
+# ago than any client waits: the clock was set, or a client made it up.
 PASSED_ON = "X-Request-Start"
 MAX_ACCEPT_S = 600
-GATEWAY_ID = "X-Serving-Request"  # nginx's own id of a request, the same when it tries it again
-SAFE_ID = re.compile(
-    r"[A-Za-z0-9._-]{1,64}"
-)  # conf/nginx.conf takes over the same ids from clients
+GATEWAY_ID = "X-Serving-Request"  # nginx's own id of a request, the same for its retries
+SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # conf/nginx.conf accepts the same ids from clients
 METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
-OTHER = "(other)"  # what clients make up is no label: each would be a series for ever
+OTHER = "(other)"  # a label of what clients make up would be a series forever
 
 logger = logging.getLogger("access")
 
 
 def register(app: Flask) -> None:
-    """Give every request an id, and log and count it when it is answered."""
+    """Register the hooks that run around every request."""
     app.before_request(begin)
     app.after_request(finish)
     app.teardown_request(forget)
 
 
 def begin() -> None:
-    """Take over the client's request id where it is a safe one, else make one."""
+    """Start a request: set its id (the client's if it is safe), its deadline, its record for the quarantine."""
     g.started = time.monotonic()
     g.upload_s = read_upload_time(request.headers.get(UPLOAD_TIME, ""))
     g.accept_s = read_accept_time(request.headers.get(PASSED_ON, ""))
@@ -63,17 +61,17 @@ def begin() -> None:
 
 
 def read_gateway_id(text: str) -> bytes:
-    """Return the gateway's id of a request, 16 bytes; empty where there is none."""
+    """Return the gateway's id of a request, 16 bytes, or empty."""
     return bytes.fromhex(text) if re.fullmatch(r"[0-9a-f]{32}", text) else b""
 
 
 def read_upload_time(text: str) -> float:
-    """Return the seconds that the gateway says; 0 where there is none, or one that says something else."""
+    """Return the upload time in s, or 0 if the header is missing or malformed."""
     return float(text) if re.fullmatch(r"\d{1,6}\.\d{3}", text) else 0.0
 
 
 def read_accept_time(text: str) -> float:
-    """Return the seconds since the gateway passed the request on; 0 where that is not known."""
+    """Return the seconds since the gateway passed the request on, or 0 if unknown."""
     if not re.fullmatch(r"t=\d{1,12}\.\d{3}", text):
         return 0.0
     passed_s = time.time() - float(text[2:])
@@ -81,7 +79,7 @@ def read_accept_time(text: str) -> float:
 
 
 def finish(response: Response) -> Response:
-    """Tell the client the id, and log and count the request; health checks are logged only at level DEBUG."""
+    """Set the id header, and log and count the request; health checks are logged at level DEBUG."""
     response.headers[HEADER] = request_id.get()
     duration_s = time.monotonic() - g.started
     level = logging.DEBUG if request.path in QUIET else logging.INFO
@@ -97,14 +95,14 @@ def finish(response: Response) -> Response:
         "client": request.headers.get("X-Real-IP") or request.remote_addr,
         **g.log_fields,
     }
-    # The path is as long as its client likes: it stands in its field only, which is cut.
+    # A path can have any length: it goes into its field only, which is cut.
     logger.log(level, "%s %s", request.method, response.status_code, extra={"fields": fields})
     count(response.status_code, duration_s)
     return response
 
 
 def count(status: int, duration_s: float) -> None:
-    """Count the request; the path as the route has it, because clients make up paths."""
+    """Count the request by the route's pattern, because clients make up paths."""
     route = request.url_rule.rule if request.url_rule else OTHER
     method = request.method if request.method in METHODS else OTHER
     requests, seconds = find_series(route, method, status, *g.computed_by)
@@ -122,15 +120,17 @@ def count(status: int, duration_s: float) -> None:
 def find_series(
     route: str, method: str, status: int, *version: str | int
 ) -> tuple[Counter, Histogram]:
-    """Return what counts a kind of request; found once, which halves what counting costs."""
+    """Return the series of a kind of request; cached, which halves the cost of counting."""
     count = metrics.requests.labels(route, method, status, *version)
     return count, metrics.request_seconds.labels(route, *version)
 
 
-def sign(response: Response, model: Model, predictions: Sequence[Prediction] = ()) -> Response:
-    """Tell the client, and the log, which model and version has answered, and the log how its pictures went.
+def set_model_headers(
+    response: Response, model: Model, predictions: Sequence[Prediction] = ()
+) -> Response:
+    """Set the model headers of a response, and the log fields of its model, images and times.
 
-    A field that the log has already is kept.
+    Existing log fields are kept.
     """
     response.headers["X-Model-Name"] = encode_header(model.name)
     response.headers["X-Model-Version"] = str(model.version)
@@ -138,7 +138,7 @@ def sign(response: Response, model: Model, predictions: Sequence[Prediction] = (
     if predictions:
         g.computed_by = model.name, model.version
         fields["pictures"] = len(predictions)
-        if "labels" not in g.log_fields:  # else it was counted aside
+        if "labels" not in g.log_fields:  # otherwise it was counted on a native thread
             fields["labels"] = count_passing(predictions)
         stages = longest_stages(predictions).items()
         fields |= {f"{stage}_ms": to_ms(taken_s) for stage, taken_s in stages}
@@ -148,12 +148,12 @@ def sign(response: Response, model: Model, predictions: Sequence[Prediction] = (
 
 
 def encode_header(text: str) -> str:
-    """Encode a name for a header: a model or a label can have any text, a header only printable ASCII."""
+    """Percent-encode a name: a model or a label is any text, a header is printable ASCII."""
     return quote(text)
 
 
 def longest_stages(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Return the seconds that decoding, queue and forward took; of several pictures, the longest of each."""
+    """Return the seconds of decode, queue and forward; for several images, the longest of each."""
     return {
         "decode": max(prediction.decode_s for prediction in predictions),
         "queue": max(prediction.timing.queue_s for prediction in predictions),
@@ -162,18 +162,18 @@ def longest_stages(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def set_server_timing(response: Response, stages: Mapping[str, float], total_ms: float) -> None:
-    """Tell where the time went where browsers show it; the stages in seconds."""
+    """Set the Server-Timing header; the stages are in seconds."""
     times = [f"{stage};dur={to_ms(taken_s)}" for stage, taken_s in stages.items()]
     response.headers["Server-Timing"] = ", ".join([*times, f"total;dur={total_ms}"])
 
 
 def to_ms(seconds: float) -> float:
-    """Return milliseconds, to the microsecond."""
+    """Convert to milliseconds, rounded to the microsecond."""
     return round(seconds * 1000, 3)
 
 
 def forget(_error: BaseException | None) -> None:
-    """Forget the request: the greenlet goes on with the connection's next."""
+    """Clear the request: the greenlet serves the next request of this connection."""
     if "held" in g:
         g.held.close()
     request_id.set("")

@@ -1,9 +1,9 @@
-"""Errors as answers: RFC 9457 ``application/problem+json``, the same form that nginx uses for its own.
+"""Error responses: RFC 9457 ``application/problem+json``, in the form that nginx uses too.
 
 {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "image is empty: 0 bytes",
  "instance": "/model_predict", "code": "unreadable_image", "request_id": "5d0c…"}
 
-Under a path of another server's dialect they have the form and the statuses of that server:
+Paths of another server's dialect have the error format and the statuses of that server:
 
 {"error": "Servable not found for request: Latest(half)"}
 """
@@ -30,7 +30,7 @@ from app.web.limits import (
 )
 from app.web.quoting import cut, cut_json
 
-# The first part of the paths of each dialect, and which of our statuses its clients know by another.
+# First path segment of each dialect, and the statuses that its clients expect instead of ours.
 DIALECTS: dict[str, dict[int, int]] = {
     "v1": {413: 400, 415: 400},  # TensorFlow Serving, ToHTTPStatusCode
     "v2": {413: 400, 415: 400, 429: 503, 499: 400, 504: 503},  # Triton, HttpCodeFromError
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the application in this form."""
+    """Register the error handlers."""
     app.register_error_handler(ServingError, answer_serving_error)
     app.register_error_handler(HTTPException, answer_http_exception)
     app.register_error_handler(Exception, answer_anything)
@@ -49,9 +49,9 @@ def register(app: Flask) -> None:
 def problem(
     status: int, code: str, detail: str, images: list[ImageResult] | UnsetType = UNSET
 ) -> Response:
-    """Return a problem+json answer, or the dialect's own where the path has one; the log gets the code.
+    """Return an error response in the format of the path's dialect, and log its code.
 
-    It has at most ``MAX_ERROR_BYTES``, whatever the client has sent.
+    It has at most ``MAX_ERROR_BYTES``.
     """
     g.log_fields["code"] = code
     detail = cut_json(cut(detail, MAX_DETAIL), MAX_DETAIL_BYTES)
@@ -75,8 +75,8 @@ def problem(
 
 
 def fit(pictures: list[ImageResult], most: int) -> list[ImageResult]:
-    """Return the first pictures, with as much of their names and errors as ``most`` bytes hold of them."""
-    share = max(200, most // len(pictures)) - 200  # without what each of them has beside its texts
+    """Return the first images, their names and errors cut so that they fit into ``most`` bytes."""
+    share = max(200, most // len(pictures)) - 200  # without the rest of each entry
     fitting = []
     for picture in pictures:
         short = replace(picture, name=cut_json(picture.name, MAX_ECHO))
@@ -93,8 +93,8 @@ def fit(pictures: list[ImageResult], most: int) -> list[ImageResult]:
 def answer_serving_error(
     error: ServingError, images: list[ImageResult] | UnsetType = UNSET
 ) -> Response:
-    """Answer one of our own errors; ``images`` where it is that of all of a request's pictures."""
-    # The frames of its traceback hold the request's body, and the error itself: only the collector would free them.
+    """Answer a ServingError; ``images`` has the error of each image if all of them failed."""
+    # The frames of its traceback hold the request's body and the error: a cycle that only the collector frees.
     error.__traceback__ = error.__cause__ = error.__context__ = None
     response = problem(error.status, error.code, error.message, images)
     if error.retry_after_s is not None:
@@ -103,7 +103,7 @@ def answer_serving_error(
 
 
 def answer_http_exception(error: HTTPException) -> Response:
-    """Answer what Flask and Werkzeug raise: unknown path, wrong method, broken body."""
+    """Answer an error of Flask or Werkzeug: unknown path, wrong method, broken body."""
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     code = HTTPStatus(status).phrase.lower().replace(" ", "_")
     detail = error.description or HTTPStatus(status).phrase
@@ -126,19 +126,19 @@ def answer_http_exception(error: HTTPException) -> Response:
 
 
 def dialect() -> str:
-    """Return the first part of the current path; TensorFlow Serving's paths know no case."""
+    """Return the first segment of the current path, in lower case: TensorFlow Serving's paths ignore case."""
     return request.path.lower().split("/")[1]
 
 
 def describe_large_body() -> str:
-    """Name the body's size and the limit that it broke."""
+    """Return the error text for a body over the limit, with its size."""
     length, limit = request.content_length, request.max_content_length or 0
     size = f"{length:,}" if length is not None else "more"
     return f"the body has {size} bytes; the limit is {limit:,}"
 
 
 def answer_anything(error: Exception) -> Response:
-    """Answer what nobody expected: the log gets the traceback, the client the request id."""
+    """Answer an unexpected error: log the traceback, return the request id."""
     logger.error("unexpected %s", type(error).__name__, exc_info=error)
     return answer_serving_error(
         InternalError("an unexpected error; the log has it under this request id")

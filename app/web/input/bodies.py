@@ -44,7 +44,7 @@ def read_body() -> bytes:
         return read_plain_body()
     body = read_plain_body(room=limit)
     # Even a small body: a thousandth of the limit can inflate to the limit.
-    return model_server().run_aside(body, lambda: inflate(body, encoding, limit))
+    return model_server().bodies.process(body, lambda: inflate(body, encoding, limit))
 
 
 def read_plain_body(room: int = 0) -> bytes:
@@ -61,7 +61,7 @@ def read_plain_body(room: int = 0) -> bytes:
     """
     length = request.content_length
     size = (request.max_content_length or 0) if length is None else length
-    g.held.enter_context(model_server().hold_body(size + room))
+    g.held.enter_context(model_server().bodies.hold(size + room))
     return read_stream(request.stream)
 
 
@@ -70,7 +70,7 @@ def process_body(body: bytes, work: Callable[[], T]) -> T:
 
     ``work`` must not use Flask's ``request`` and ``g``, nor the metrics.
     """
-    return work() if len(body) <= INLINE_BYTES else model_server().run_aside(body, work)
+    return work() if len(body) <= INLINE_BYTES else model_server().bodies.process(body, work)
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
@@ -101,7 +101,7 @@ def write_rows(most: int, work: Callable[[], T]) -> T:
         most: the maximum number of rows; a row is a class of an image.
         work: encodes the response.
     """
-    return work() if most <= INLINE_ROWS else model_server().run_aside(b"", work)
+    return work() if most <= INLINE_ROWS else model_server().bodies.process(b"", work)
 
 
 def check_rows(rows: int) -> None:

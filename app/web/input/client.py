@@ -10,7 +10,7 @@ from flask import g, request
 
 from app.serving.batcher import is_never_gone
 from app.serving.model import Servable
-from app.serving.traffic import Target
+from app.serving.routing import Target
 from app.web.context import model_server
 from app.web.limits import MAX_ROUTING_KEY
 

@@ -10,7 +10,7 @@ from flask import request
 from msgspec import Meta, Struct, ValidationError, convert
 
 from app.errors import InvalidOption
-from app.serving.traffic import Target
+from app.serving.routing import Target
 from app.web.input.client import routing_key
 from app.web.limits import MAX_OPTION
 from app.web.quoting import abbreviate

@@ -31,6 +31,9 @@ from app.web.limits import MAX_FIELDS, MAX_NAME
 from app.web.quoting import cut, list_names
 
 FIELD = "image"
+FIELD_IS_TEXT = (
+    f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
+)
 JSON_FIELD = "images"
 URL_ENCODED = "application/x-www-form-urlencoded"
 JSON = "application/json"
@@ -138,10 +141,8 @@ def sort_parts(parts: list[Part]) -> tuple[list[EncodedImage], OptionPairs]:
                 EncodedImage((part.filename or default_name(encoded))[:MAX_NAME], part.data)
             )
         elif part.name == FIELD:
-            raise MissingImage(
-                f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
-            )
-        elif part.name == B64:  # text or a file: some clients send base64 as binary data
+            raise MissingImage(FIELD_IS_TEXT)
+        elif part.name == B64:  # text, or a file of it: some clients send base64 as binary data
             encoded.append(EncodedImage(default_name(encoded), text=part.data))
         elif part.is_file:
             raise MissingImage(

@@ -1,15 +1,13 @@
-"""Pictures by URL, for operators who allow it: only from hosts that they name, never from a private network.
+"""Images by URL, if the operator allows it: only from listed hosts, never from a private network.
 
-A server that fetches what a client names is a door into the network behind it. So for each URL, and
-again for each redirect: the scheme is http or https; the host and port are on the operator's list;
-every address that its name resolves to is a public one; and the connection goes to the address that
-was checked, so that a name cannot resolve to another one in between. Size, time, redirects and the
-number of connections are bounded.
+Fetching URLs of clients opens the network behind the server to them (SSRF). So for each URL, and again for
+each redirect: the scheme is http or https; the host and port are on the operator's list; every address that
+the name resolves to is public; and the connection goes to the checked address, so that the name cannot resolve
+to another one in between. Size, time, redirects and the number of connections are bounded.
 
-It runs on the hub: gevent's sockets wait without holding it up. Names are looked up on native threads of
-its own, which a slow name server cannot take from anybody else. Everything that a request wants from
-elsewhere has one deadline, waiting for a place included, and no request has more than its share of the
-places.
+It runs on the hub: gevent's sockets wait without blocking it. Names are looked up on a thread pool of its own,
+so that a slow name server blocks nothing else. All fetches of a request share one deadline, which includes
+the wait for a connection, and no request gets more than its share of the connections.
 """
 
 from __future__ import annotations
@@ -42,13 +40,13 @@ LOOKUPS = 8  # names that are looked up at once
 MAX_REDIRECTS = 3
 MAX_URL = 8192  # characters; what servers commonly take
 CHUNK_BYTES = 64 * 1024
-CHUNKS_IN_A_ROW = 16  # before other greenlets get their turn, however fast they come
-SHOWN = 200  # characters of a URL that an error repeats
-# What a fetch can meet: a name that is none, an answer that is no HTTP, a length below zero.
+CHUNKS_IN_A_ROW = 16  # before other greenlets run, however fast the chunks come
+SHOWN = 200  # characters of a URL in an error text
+# Expected errors of a fetch: unknown name, invalid HTTP, negative length.
 ERRORS = (OSError, ValueError, HTTPException, urllib3.exceptions.HTTPError)
 
-# The addresses that are not of the public internet, by IANA's registries of special-purpose addresses;
-# not Python's own table, which differs from release to release.
+# Addresses outside the public internet, by IANA's registries of special-purpose addresses; Python's own table
+# differs between releases.
 SPECIAL = [
     ipaddress.ip_network(text)
     for text in (
@@ -76,7 +74,7 @@ SPECIAL = [
 UNICAST = ipaddress.ip_network("2000::/3")  # all that is public in IPv6
 ISATAP = (0x5EFE, 0x0200_5EFE)  # bits 32 to 63 of an address with an IPv4 address inside (RFC 5214)
 
-look_up = get_original("socket", "getaddrinfo")  # gevent's own takes the threads that all share
+look_up = get_original("socket", "getaddrinfo")  # gevent's takes threads of the shared pool
 logger = logging.getLogger(__name__)
 
 
@@ -93,12 +91,12 @@ def is_public(address: str) -> bool:
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Return the TLS context of all fetches; reading the authorities takes 50 ms."""
+    """Return the TLS context of all fetches; loading the certificates takes 50 ms."""
     return ssl.create_default_context()
 
 
 class Fetcher:
-    """Fetches pictures. Public methods run on the hub's thread."""
+    """Fetches images. Public methods run on the hub's thread."""
 
     def __init__(
         self,
@@ -107,63 +105,70 @@ class Fetcher:
         timeout_s: float,
         may_connect: Callable[[str], bool] = is_public,
     ) -> None:
-        """Take the rules.
+        """Create a fetcher.
 
         Args:
             hosts: ``images.example.org``, ``*.example.org`` (any host below it), or either with a port,
-                ``example.org:8080``; without one the scheme's own port is meant. None: URLs are off.
-            max_bytes: of all the pictures of one request together.
-            timeout_s: for all the pictures of one request, waiting for a place and redirects included.
-            may_connect: tells whether an IP address may be connected to.
+                ``example.org:8080``; by default the port of the scheme. Empty: URLs are off.
+            max_bytes: limit of all images of one request together.
+            timeout_s: limit for all images of one request, with redirects and the wait for a connection.
+            may_connect: returns whether connecting to an IP address is allowed.
         """
         self._hosts = hosts
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._may_connect = may_connect
-        self._places = BoundedSemaphore(AT_ONCE)
+        self._connections = BoundedSemaphore(AT_ONCE)
         self._lookups = ThreadPool(LOOKUPS)  # starts no thread before it is used
         if hosts:
             tls_context()  # now, not while others wait
 
     def fetch_all(self, urls: Sequence[str]) -> list[BinaryIO | ServingError]:
-        """Fetch side by side; one's error (``UrlRefused``, ``FetchFailed``) is returned in its place."""
+        """Fetch URLs side by side; the error of one (``UrlRefused``, ``FetchFailed``) is returned in its place."""
         left, share = [self._max_bytes], BoundedSemaphore(SHARE)
         until = time.monotonic() + self._timeout_s
-        waiting: list[gevent.Greenlet[..., BinaryIO | ServingError]] = []
+        greenlets = [gevent.spawn(self._fetch, url, left, share, until) for url in urls]
         try:
-            for url in urls:
-                waiting.append(gevent.spawn(self._fetch, url, left, share, until))
-            return [greenlet.get() for greenlet in waiting]
+            gevent.joinall(greenlets)
         finally:
-            gevent.killall(waiting, block=False)
+            gevent.killall(greenlets, block=False)
+        return [
+            greenlet.exception.with_traceback(None)
+            if isinstance(greenlet.exception, ServingError)
+            else greenlet.get()
+            for greenlet in greenlets
+        ]
 
-    def _fetch(
-        self, url: str, left: list[int], share: BoundedSemaphore, until: float
-    ) -> BinaryIO | ServingError:
-        """Fetch one.
+    def _fetch(self, url: str, left: list[int], share: BoundedSemaphore, until: float) -> BinaryIO:
+        """Fetch one URL.
 
         Args:
-            url: where it is.
-            left: the bytes that the request may still take.
-            share: the places that the request may still take.
-            until: its deadline, on the monotonic clock.
+            url: the URL.
+            left: bytes that the request may still fetch.
+            share: connections that the request may still open.
+            until: deadline of the request, monotonic seconds.
+
+        Raises:
+            UrlRefused: the URL is not allowed.
+            FetchFailed: it cannot be fetched.
         """
         too_late = FetchFailed(f"{shown(url)} took longer than {self._timeout_s:g} s")
         try:
-            self._check(url)  # what is refused takes no place
+            self._check(url)  # a refused URL takes no connection
             left_s = max(0.0, until - time.monotonic())
-            with gevent.Timeout(left_s, too_late), share, self._places:
+            with gevent.Timeout(left_s, too_late), share, self._connections:
                 return self._follow(url, left)
-        except ServingError as error:
-            return error
+        except ServingError:
+            raise
         except ERRORS as error:
-            return FetchFailed(f"{shown(url)} cannot be fetched: {type(error).__name__}")
+            failure = FetchFailed(f"{shown(url)} cannot be fetched: {type(error).__name__}")
         except Exception as error:
             logger.error("a fetch failed in an unexpected way", exc_info=error)
-            return FetchFailed(f"{shown(url)} cannot be fetched")
+            failure = FetchFailed(f"{shown(url)} cannot be fetched")
+        raise failure  # outside of the handlers: its context would hold the fetched bytes
 
     def _follow(self, url: str, left: list[int]) -> BinaryIO:
-        """Return what lies at a URL, after redirects."""
+        """Return the file at a URL, after redirects."""
         at = url
         for _ in range(MAX_REDIRECTS + 1):
             parts, port = self._check(at)
@@ -183,7 +188,7 @@ class Fetcher:
     def _ask(
         self, connections: urllib3.HTTPConnectionPool, parts: SplitResult
     ) -> urllib3.BaseHTTPResponse:
-        """Ask for a URL, and return the answer's head."""
+        """Send the request and return the response, its body unread."""
         return connections.urlopen(
             "GET",
             (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
@@ -196,7 +201,7 @@ class Fetcher:
         )
 
     def _check(self, url: str) -> tuple[SplitResult, int]:
-        """Return a URL's parts and port, or raise UrlRefused."""
+        """Return the parts and the port of a URL. Raises UrlRefused."""
         if not self._hosts:
             raise UrlRefused("pictures by URL are off here: send the file, or its base64")
         if len(url) > MAX_URL:
@@ -218,7 +223,7 @@ class Fetcher:
         return parts, port
 
     def _resolve(self, parts: SplitResult, port: int) -> str:
-        """Return an address of a URL's host; raise UrlRefused unless each of them may be connected to."""
+        """Return an address of a URL's host. Raises UrlRefused unless all its addresses are allowed."""
         found = self._lookups.apply(find_addresses, (parts.hostname, port))
         if isinstance(found, Exception):
             raise found
@@ -229,14 +234,14 @@ class Fetcher:
 
 
 def is_plain(host: str) -> bool:
-    """Return whether a host is an address or a name that can be looked up, in ASCII."""
+    """Return whether a host is an address or a valid host name in ASCII."""
     return (
         host.isascii() and len(host) < 254 and all(0 < len(part) < 64 for part in host.split("."))
     )
 
 
 def find_addresses(host: str | None, port: int) -> Any:
-    """Return the addresses of ``getaddrinfo``, or its error (on a native thread, whose errors gevent prints)."""
+    """Return the addresses of ``getaddrinfo``, or its error: gevent prints what its threads raise."""
     try:
         return look_up(host, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
@@ -244,7 +249,7 @@ def find_addresses(host: str | None, port: int) -> Any:
 
 
 def connect(parts: SplitResult, port: int, address: str) -> urllib3.HTTPConnectionPool:
-    """Return a pool of connections to that address, which must prove to be the URL's host where it is https."""
+    """Return a connection pool to an address; with https its certificate must match the URL's host."""
     if parts.scheme == "http":
         return urllib3.HTTPConnectionPool(address, port)
     return urllib3.HTTPSConnectionPool(
@@ -259,7 +264,7 @@ def connect(parts: SplitResult, port: int, address: str) -> urllib3.HTTPConnecti
 def read_bounded(
     response: urllib3.BaseHTTPResponse, url: str, left: list[int], limit: int
 ) -> BinaryIO:
-    """Return a body, or raise FetchFailed where the request's pictures become larger than the limit."""
+    """Return the body. Raises FetchFailed if the images of the request exceed the limit."""
     file = io.BytesIO()
     for count, piece in enumerate(response.stream(CHUNK_BYTES), 1):
         left[0] -= len(piece)
@@ -275,7 +280,7 @@ def read_bounded(
 
 
 def matches(host: str, port: int, rule: str, scheme: str) -> bool:
-    """Tell whether a rule of the list allows a host and port."""
+    """Return whether a rule of the list allows a host and port."""
     name, _, number = rule.lower().partition(":")
     if port != (int(number) if number else PORTS[scheme]):
         return False
@@ -283,5 +288,5 @@ def matches(host: str, port: int, rule: str, scheme: str) -> bool:
 
 
 def shown(url: str) -> str:
-    """Return a URL as an error repeats it."""
+    """Return a URL as error texts have it."""
     return repr(url if len(url) <= SHOWN else url[:SHOWN] + "…")

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from app import __version__
 from app.processing.decision import Decision
-from app.serving.traffic import Target
+from app.serving.routing import Target
 from app.web.context import model_server, settings
 
 

@@ -1,4 +1,4 @@
-"""``POST /predict/heatmap``: where in a picture the network saw a label, drawn over it or as numbers."""
+"""``POST /predict/heatmap``: the Grad-CAM heat map of one label, drawn over the image or as numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from app.errors import MalformedRequest, NotAcceptable, ServingError
 from app.logs import request_id
 from app.processing.heatmap import Drawing, Style
 from app.serving.prediction import HeatMapRequest, Prediction
-from app.web.access import encode_header, longest_stages, set_server_timing, sign, to_ms
+from app.web.access import (
+    encode_header,
+    longest_stages,
+    set_model_headers,
+    set_server_timing,
+    to_ms,
+)
 from app.web.answers import (
     DIGITS,
     DrawingTimings,
@@ -34,7 +40,7 @@ blueprint = Blueprint("heatmaps", __name__)
 
 @blueprint.post("/predict/heatmap")
 def heatmap() -> Response:
-    """Answer the drawing as a PNG, or in JSON with its numbers, as the request accepts it."""
+    """Answer the drawing as a PNG, or in JSON with its numbers, by the Accept header."""
     mimetype = choose_type()
     servable, uploads, options = read_request(HeatMapOptions)
     label = options.label
@@ -60,11 +66,11 @@ def heatmap() -> Response:
     response.headers["Vary"] = "Accept"
     set_server_timing(response, stages, total_ms)
     g.log_fields["label"] = label
-    return sign(response, prediction.model, [prediction])
+    return set_model_headers(response, prediction.model, [prediction])
 
 
 def choose_type() -> str:
-    """Return what the client wants: a PNG where it does not mind. Raises NotAcceptable."""
+    """Return the media type by the Accept header, by default a PNG. Raises NotAcceptable."""
     accepted = request.accept_mimetypes
     wanted = accepted.best_match([PNG, JSON]) if accepted else PNG
     if wanted is None:
@@ -73,7 +79,7 @@ def choose_type() -> str:
 
 
 def open_one(uploads: list[Upload]) -> BinaryIO:
-    """Return the request's only picture.
+    """Return the only image of the request.
 
     Raises:
         MalformedRequest: there are several.
@@ -106,5 +112,5 @@ def describe(prediction: Prediction, index: int, timings: DrawingTimings) -> Dra
 
 
 def drawing_of(prediction: Prediction) -> Drawing:
-    """Return the drawing that was wished for."""
+    """Return the requested drawing."""
     return cast(Drawing, prediction.drawing)

@@ -20,7 +20,7 @@ from app import __version__
 from app.control.manifest import RejectedVersion
 from app.metrics import VERSION, expose
 from app.scoreboard import State
-from app.serving.handoff import call_aside
+from app.serving.handoff import call_in_thread
 from app.serving.workers import WorkerReport, Workers
 from app.system.gpus import list_gpus
 from app.system.machine import read_cpu_pressure, read_host_memory, read_process
@@ -46,7 +46,7 @@ blueprint = Blueprint("monitoring", __name__)
 def show_metrics() -> Response:
     """Returns the metrics of all workers in the Prometheus text format, or as OpenMetrics if `Accept` asks for it."""
     server, accept = model_server(), request.headers.get("Accept", "")
-    reports = server.workers.notes()
+    reports = server.workers.reports()
     gauges = [
         *describe_build(),
         *describe_workers(server.workers),
@@ -55,7 +55,7 @@ def show_metrics() -> Response:
     ]
     device = server.workers.device
     pids = {slot: report["pid"] for slot, report in reports.items()}
-    text, content_type = call_aside(
+    text, content_type = call_in_thread(
         lambda: expose([*gauges, *sample_processes(pids), *sample_machine(device)], accept)
     )
     return Response(text, content_type=content_type)

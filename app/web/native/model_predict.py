@@ -1,4 +1,4 @@
-"""``POST /model_predict``: one picture in a multipart form, its labels back."""
+"""``POST /model_predict``: the labels of one image in a multipart form."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import BinaryIO
 from flask import Blueprint, Response, jsonify
 
 from app.errors import MissingImage
-from app.serving.traffic import Target
-from app.web.access import sign
+from app.serving.routing import Target
+from app.web.access import set_model_headers
 from app.web.answers import Labels
 from app.web.context import model_server
 from app.web.input.client import find_model, routing_key, watch_client
 from app.web.input.forms import parse_form, read_form_body
+from app.web.input.uploads import FIELD, FIELD_IS_TEXT
 from app.web.quoting import list_names
-
-FIELD = "image"
 
 blueprint = Blueprint("predict", __name__)
 
@@ -29,15 +28,15 @@ def model_predict() -> Response:
     (prediction,) = model_server().predict(servable, [read_image_field()], watch_client())
     labels = prediction.labels()
     answer = Labels(result=labels or "No Categories", status=1 if labels else 0)
-    return sign(jsonify(answer), prediction.model, [prediction])
+    return set_model_headers(jsonify(answer), prediction.model, [prediction])
 
 
 def read_image_field() -> BinaryIO:
-    """Return the uploaded file.
+    """Return the file of the form's field ``image``.
 
     Raises:
-        ServingError: as ``read_form_body`` and ``parse_form``.
-        MissingImage: the form has no file under the name ``image``.
+        ServingError: the errors of ``read_form_body`` and ``parse_form``.
+        MissingImage: the form has no such file.
     """
     parts = parse_form(read_form_body())
     named = [part for part in parts if part.name == FIELD]
@@ -45,8 +44,6 @@ def read_image_field() -> BinaryIO:
     if file is not None:
         return io.BytesIO(file.data)
     if named:
-        raise MissingImage(
-            f"the field {FIELD!r} holds text, not a file; curl sends one with -F {FIELD}=@picture.jpg"
-        )
+        raise MissingImage(FIELD_IS_TEXT)
     names = list_names(part.name for part in parts) or "no field at all"
     raise MissingImage(f"the form has no file field {FIELD!r}; it has {names}")

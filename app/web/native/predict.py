@@ -1,4 +1,4 @@
-"""``POST /predict``: one picture or many, in any form; labels with scores, timings, and each picture's own error."""
+"""``POST /predict``: labels, scores, timings and errors of one or many images, in any encoding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.processing.decision import SCORE
 from app.processing.heatmap import write_numbers
 from app.serving.model import Model
 from app.serving.prediction import ClassRule, HeatMapRequest, Prediction, TooManyHeatMaps
-from app.web.access import longest_stages, set_server_timing, sign, to_ms
+from app.web.access import longest_stages, set_model_headers, set_server_timing, to_ms
 from app.web.answers import (
     DIGITS,
     Answer,
@@ -40,7 +40,7 @@ from app.web.limits import MAX_FAULT, MAX_GUESSED, MAX_GUESSES, MAX_MAPS, MAX_NA
 from app.web.problems import answer_serving_error
 from app.web.quoting import abbreviate, cut
 
-ROWS_OF_A_MAP = 20  # a map is as much work as so many labels
+ROWS_OF_A_MAP = 20  # encoding a map takes as long as this many labels
 
 blueprint = Blueprint("predictions", __name__)
 
@@ -111,7 +111,7 @@ def respond(
     response = write_json(answer)
     set_server_timing(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
     g.log_fields["labels"] = labels
-    return sign(response, model, predictions)
+    return set_model_headers(response, model, predictions)
 
 
 def write_pictures(
@@ -120,7 +120,7 @@ def write_pictures(
     rule: ClassRule,
     options: PredictOptions,
 ) -> tuple[list[bytes], int]:
-    """Return each picture's part of the answer as JSON, and how many labels pass (on any thread)."""
+    """Return the JSON of each image, and the number of labels; on any thread."""
     passing = [
         rule.select(answer.logits) if isinstance(answer, Prediction) else [] for answer in answers
     ]
@@ -137,14 +137,14 @@ def write_pictures(
 
 
 def describe_error(upload: Upload, error: ServingError) -> ImageResult:
-    """Return the part of the answer of a picture that has none."""
+    """Return the entry of an image that failed."""
     return ImageResult(upload.name, upload.bytes, error=describe_fault(error))
 
 
 def describe_picture(
     upload: Upload, prediction: Prediction, passing: Sequence[int], options: PredictOptions
 ) -> ImageResult:
-    """Return one picture's part of the answer; the classes that pass are known."""
+    """Return the entry of a predicted image; ``passing`` are the classes to list."""
     width, height = prediction.size
     picture = ImageResult(
         upload.name,
@@ -166,7 +166,7 @@ def describe_picture(
 
 
 def describe_classes(prediction: Prediction, classes: Sequence[int]) -> list[Label]:
-    """Return some classes in their order."""
+    """Return the labels of some classes, in the given order."""
     scores, logits = prediction.scores().tolist(), prediction.logits.tolist()
     labels = []
     for index in classes:
@@ -180,7 +180,7 @@ def describe_classes(prediction: Prediction, classes: Sequence[int]) -> list[Lab
 
 
 def find_class(model: Model, option: str, name: str) -> int:
-    """Return the class that an option names. Raises InvalidOption with what there is."""
+    """Return the index of the class that an option names. Raises InvalidOption, which lists similar names."""
     names = model.class_names
     if name in names:
         return names.index(name)
@@ -194,7 +194,7 @@ def find_class(model: Model, option: str, name: str) -> int:
 
 
 def describe_fault(error: ServingError) -> ImageError:
-    """Return why a picture has no answer."""
+    """Return an error as the entry of an image has it."""
     fault = ImageError(error.status, error.code, cut(error.message, MAX_FAULT))
     if error.retry_after_s is not None:
         fault.retry_after_s = error.retry_after_s

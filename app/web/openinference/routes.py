@@ -13,8 +13,8 @@ from flask import Blueprint, Response, g, jsonify, request
 from app import __version__
 from app.errors import MalformedRequest, NotReady, UnknownModel
 from app.serving.model import Model
-from app.serving.traffic import Target
-from app.web.access import sign
+from app.serving.routing import Target
+from app.web.access import set_model_headers
 from app.web.context import model_server
 from app.web.input.bodies import process_body, read_body
 from app.web.input.client import find_model, routing_key, watch_client
@@ -34,7 +34,7 @@ from app.web.openinference.tensors import INPUT_TENSORS, read_inference
 from app.web.problems import answer_serving_error
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
-# As Triton calls them.
+# Triton's names.
 STATES: dict[str, Literal["READY", "LOADING", "UNAVAILABLE"]] = {
     "AVAILABLE": "READY",
     "LOADING": "LOADING",
@@ -46,7 +46,7 @@ blueprint = Blueprint("openinference", __name__, url_prefix="/v2")
 
 @blueprint.errorhandler(UnknownModel)
 def answer_unknown_model(error: UnknownModel) -> Response:
-    """Say that a model is unknown as KServe does."""
+    """Answer an unknown model in the words of KServe."""
     named = request.view_args or {}
     if "name" not in named:
         return answer_serving_error(error)
@@ -57,7 +57,7 @@ def answer_unknown_model(error: UnknownModel) -> Response:
 
 @blueprint.get("")
 def server_metadata() -> Response:
-    """Tell what this server is."""
+    """Answer the name, version and extensions of the server."""
     return jsonify(
         ServerMetadata(name="resnet-serving", version=__version__, extensions=EXTENSIONS)
     )
@@ -86,7 +86,7 @@ def models() -> Response:
 @blueprint.get("/models/<name>")
 @blueprint.get("/models/<name>/versions/<int:version>")
 def model_metadata(name: str, version: int | None = None) -> Response:
-    """Tell what a model takes and gives."""
+    """Answer the inputs and outputs of a model."""
     server = model_server()
     model = server.find(Target(name, version)).model
     live = [str(each.version) for each in server.statuses(name) if each.state == "AVAILABLE"]
@@ -98,7 +98,7 @@ def model_metadata(name: str, version: int | None = None) -> Response:
         inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUT_TENSORS.items()],
         outputs=outputs,
     )
-    return sign(jsonify(metadata), model)
+    return set_model_headers(jsonify(metadata), model)
 
 
 def describe(name: str, datatype: str, shape: list[int]) -> TensorMetadata:
@@ -109,32 +109,32 @@ def describe(name: str, datatype: str, shape: list[int]) -> TensorMetadata:
 @blueprint.get("/models/<name>/ready")
 @blueprint.get("/models/<name>/versions/<int:version>/ready")
 def model_ready(name: str, version: int | None = None) -> Response:
-    """Tell whether a model answers; otherwise 503, as KServe does."""
+    """Ready: the model answers; otherwise 503, as KServe does."""
     try:
         model: Model = model_server().find(Target(name, version)).model
     except NotReady as error:
         raise NotReady(f"Model with name {name} is not ready.") from error
-    return sign(jsonify(ModelReady(name=name, ready=True)), model)
+    return set_model_headers(jsonify(ModelReady(name=name, ready=True)), model)
 
 
 @blueprint.post("/models/<name>/infer")
 @blueprint.post("/models/<name>/versions/<int:version>/infer")
 def infer(name: str, version: int | None = None) -> Response:
-    """Answer pictures."""
+    """Answer an inference request."""
     server = model_server()
     servable = find_model(Target(name, version, sticky=routing_key()))
     servable.check_capacity()
     body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
-    asked = process_body(body, lambda: read_inference(body, header_length, server.check_count))
-    g.log_fields["pictures"] = len(asked.pictures)
-    predictions = server.predict(servable, asked.pictures, watch_client())
-    response = encode_response(predictions, asked.outputs, asked.id)
-    return sign(response, predictions[0].model, predictions)
+    parsed = process_body(body, lambda: read_inference(body, header_length, server.check_count))
+    g.log_fields["pictures"] = len(parsed.pictures)
+    predictions = server.predict(servable, parsed.pictures, watch_client())
+    response = encode_response(predictions, parsed.outputs, parsed.id)
+    return set_model_headers(response, predictions[0].model, predictions)
 
 
 @blueprint.post("/repository/index")
 def repository_index() -> Response:
-    """Tell how every version of every model stands; only those that answer where ``ready`` is asked for."""
+    """Answer the state of every version of every model; with ``ready``, of the live ones only."""
     body = read_body()
     given = process_body(body, lambda: parse_object(body)) if body else {}
     only_ready = plain(given.get("ready", False))
@@ -154,7 +154,7 @@ def repository_index() -> Response:
 
 @blueprint.post("/repository/models/<name>/<any(load, unload):action>")
 def control(name: str, action: str) -> Response:
-    """Refuse to change what is served: that is the operator's affair, not a client's."""
+    """Refuse to load or unload models: only the operator may."""
     raise MalformedRequest(
         f"to {action} {name} by request is not allowed; what lies in the models folder is served"
     )

@@ -7,8 +7,8 @@
                                                         {"inputs": …}      → {"outputs": …}
     POST  /v1/models/M[/versions/V|/labels/L]:classify  {"examples": […]}  → {"results": […]}
 
-Texts and statuses are those of its http_rest_api_util.cc, json_tensor.cc and server_core.cc where a
-client may look for them. ``web/tfserving/signatures.py`` reads the requests.
+Error texts and statuses follow its http_rest_api_util.cc, json_tensor.cc and server_core.cc, because clients may
+depend on them. ``app/web/tfserving/signatures.py`` parses the requests.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from flask import Blueprint, Response, g, request
 from app.errors import MalformedRequest, UnknownModel
 from app.serving.image_pool import Picture
 from app.serving.prediction import Prediction, count_passing
+from app.serving.routing import Target
 from app.serving.status import VersionStatus
-from app.serving.traffic import Target
-from app.web.access import sign
+from app.web.access import set_model_headers
 from app.web.context import model_server
 from app.web.input.bodies import check_rows, process_body, read_body, write_rows
 from app.web.input.client import find_model, routing_key, watch_client
@@ -65,11 +65,11 @@ blueprint = Blueprint("tfserving", __name__)
 
 
 class Address(Target):
-    """Which model a path names. ``str`` is TensorFlow Serving's own way to write it."""
+    """The target of a path. ``str`` formats it as TensorFlow Serving does."""
 
     @classmethod
     def from_path(cls, name: str | None, version: str | None, label: str | None) -> Address:
-        """Take a path's groups. Raises MalformedRequest where the version has too many digits."""
+        """Create it from the groups of a path. Raises MalformedRequest if the version has too many digits."""
         if version and (len(version) > MAX_DIGITS or int(version) > MAX_VERSION):
             raise MalformedRequest(f"Failed to convert version: {cut(version)} to numeric.")
         number = int(version) if version else None
@@ -81,8 +81,8 @@ class Address(Target):
         return f"Specific({self.name}, {self.version})"
 
     @contextmanager
-    def in_their_words(self) -> Iterator[None]:
-        """Say that a model is unknown as TensorFlow Serving does."""
+    def translate_errors(self) -> Iterator[None]:
+        """Raise the errors of TensorFlow Serving for an unknown model."""
         try:
             yield
         except UnknownModel as error:
@@ -95,7 +95,7 @@ class Address(Target):
 @blueprint.get("/v1/<path:rest>")
 @blueprint.get("/V1/<path:rest>")
 def read(rest: str) -> Response:
-    """Answer what is served: all models, how one stands, or what it takes."""
+    """Answer the list of models, the status of a model, or its metadata."""
     match = STATUS.fullmatch(request.path)
     if match is None:
         raise MalformedRequest(f"Malformed request: {request.method} {request.path}")
@@ -111,47 +111,49 @@ def read(rest: str) -> Response:
 @blueprint.post("/v1/<path:rest>")
 @blueprint.post("/V1/<path:rest>")
 def ask(rest: str) -> Response:
-    """Answer pictures."""
+    """Answer ``:predict`` and ``:classify``."""
     match = PREDICTION.fullmatch(request.path)
     if match is None:
         raise MalformedRequest(f"Malformed request: {request.method} {request.path}")
     *target, method = match.groups()
     found = Address.from_path(*target)
-    with found.in_their_words():
+    with found.translate_errors():
         servable = find_model(found)
     servable.check_capacity()
     body, check_count = read_body(), model_server().check_count
-    asked = process_body(
+    parsed = process_body(
         body, lambda: read_request(method.lower(), parse_object(body), check_count)
     )
-    g.log_fields["pictures"] = len(asked.pictures)
-    predictions = model_server().predict(servable, asked.pictures, watch_client())
+    g.log_fields["pictures"] = len(parsed.pictures)
+    predictions = model_server().predict(servable, parsed.pictures, watch_client())
     return (
         answer_rankings(predictions)
         if method.lower() == "classify"
-        else answer_outputs(predictions, asked)
+        else answer_outputs(predictions, parsed)
     )
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request: its pictures, at least one; its signature; and whether it has rows rather than columns."""
+class PredictRequest:
+    """A parsed request: its images, at least one; its signature; and whether it has rows or columns."""
 
     pictures: list[Picture]
     signature: Signature
     by_row: bool = False
 
 
-def read_request(method: str, content: dict[str, Any], check_count: Callable[[int], None]) -> Asked:
-    """Read the body of a prediction (on any thread).
+def read_request(
+    method: str, content: dict[str, Any], check_count: Callable[[int], None]
+) -> PredictRequest:
+    """Parse the body of a prediction; on any thread.
 
     Args:
-        method: what the path asks for.
+        method: of the path: ``predict``, ``classify`` or ``regress``.
         content: the body.
-        check_count: refuses a number of pictures, before anything is made of them.
+        check_count: checks the number of images, before they are decoded.
 
     Raises:
-        MalformedRequest: it is not as the method, or the model, asks for.
+        MalformedRequest: it does not match the method or the signature.
     """
     signature = find_signature(content)
     if method == "regress":
@@ -161,22 +163,22 @@ def read_request(method: str, content: dict[str, Any], check_count: Callable[[in
         )
     if method == "classify":
         examples = find_examples(content, check_count)
-        return Asked(open_pictures("image_bytes", examples, check_count), signature)
+        return PredictRequest(open_pictures("image_bytes", examples, check_count), signature)
     by_row = "instances" in content
     tensor, values = (unpack_rows if by_row else unpack_columns)(content, check_count)
-    return Asked(open_pictures(tensor, values, check_count), signature, by_row)
+    return PredictRequest(open_pictures(tensor, values, check_count), signature, by_row)
 
 
-def answer_outputs(predictions: list[Prediction], asked: Asked) -> Response:
+def answer_outputs(predictions: list[Prediction], parsed: PredictRequest) -> Response:
     """Answer ``:predict``: a row for each image if the request had rows, else a column for each output."""
-    names = asked.signature.outputs
+    names = parsed.signature.outputs
 
     def write() -> str:
         columns = {
             name: [write_list(SIGNATURE_OUTPUTS[name].values(p)) for p in predictions]
             for name in names
         }
-        if asked.by_row:
+        if parsed.by_row:
             rows = [write_outputs(names, row) for row in zip(*columns.values(), strict=True)]
             return f'{{"predictions": {write_list(rows)}}}'
         written = write_outputs(names, [write_list(columns[name]) for name in names])
@@ -186,7 +188,7 @@ def answer_outputs(predictions: list[Prediction], asked: Asked) -> Response:
 
 
 def write_outputs(names: Sequence[str], values: Sequence[str]) -> str:
-    """Return outputs that are JSON already as one: by their names, but a lone one has none."""
+    """Return JSON values as an object by their names; a single one without its name."""
     if len(names) == 1:
         return values[0]
     pairs = [f'"{name}": {value}' for name, value in zip(names, values, strict=True)]
@@ -194,7 +196,7 @@ def write_outputs(names: Sequence[str], values: Sequence[str]) -> str:
 
 
 def write_list(elements: Iterable[str]) -> str:
-    """Return elements that are JSON already as a list."""
+    """Return JSON values as a JSON list."""
     return f"[{', '.join(elements)}]"
 
 
@@ -215,7 +217,7 @@ def write_ranking(prediction: Prediction) -> str:
 
 
 def list_models() -> Response:
-    """Answer all models, as KServe's first protocol and OpenAI's do; TensorFlow Serving has no such answer."""
+    """Answer all models, as KServe's V1 protocol and OpenAI's API do; TensorFlow Serving has no such route."""
     names = list(dict.fromkeys(status.name for status in model_server().statuses()))
     data: list[ModelEntry] = [{"id": name, "object": "model"} for name in names]
     models: ModelList = {"models": names, "object": "list", "data": data}
@@ -223,7 +225,7 @@ def list_models() -> Response:
 
 
 def show_status(target: Address) -> Response:
-    """Answer how the versions of a model stand, the highest first; KServe's and OpenAI's keys beside it."""
+    """Answer the status of a model's versions, the highest first, with the keys of KServe and OpenAI."""
     versions: list[VersionState] = [
         {
             "version": str(status.version),
@@ -247,16 +249,16 @@ def show_status(target: Address) -> Response:
 
 
 def find_statuses(target: Address) -> list[VersionStatus]:
-    """Return how the versions stand that a path names; at least one.
+    """Return the statuses of the versions that a path addresses; at least one.
 
     Raises:
         UnknownModel: there is none.
-        NotReady: it is not known yet which there are.
+        NotReady: the versions are not known yet.
     """
     server = model_server()
     version = target.version
     if target.label:
-        with target.in_their_words():
+        with target.translate_errors():
             version = server.find(target).model.version
     known = server.statuses(target.name)
     if not known:
@@ -272,25 +274,25 @@ def find_statuses(target: Address) -> list[VersionStatus]:
 
 
 def show_metadata(target: Address) -> Response:
-    """Answer what a model takes and gives."""
-    with target.in_their_words():
+    """Answer the signatures of a model."""
+    with target.translate_errors():
         model = model_server().find(target).model
     metadata: ModelMetadata = {
         "model_spec": {"name": model.name, "signature_name": "", "version": str(model.version)},
         "metadata": {"signature_def": {"signature_def": describe_signatures(model)}},
     }
-    return sign(show(metadata), model)
+    return set_model_headers(show(metadata), model)
 
 
 def show(body: Mapping[str, Any]) -> Response:
-    """Return JSON, laid out for people as theirs is."""
+    """Return indented JSON, as TensorFlow Serving does."""
     return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
 
 
 def answer(write: Callable[[], str], predictions: list[Prediction], outputs: int) -> Response:
-    """Return what is written of predictions, and who made them."""
+    """Return the response to a prediction; ``outputs`` is the number of values per class."""
     model = predictions[0].model
     rows = len(predictions) * len(model.class_names) * outputs
     check_rows(rows)
     text, g.log_fields["labels"] = write_rows(rows, lambda: (write(), count_passing(predictions)))
-    return sign(Response(text + "\n", mimetype="application/json"), model, predictions)
+    return set_model_headers(Response(text + "\n", mimetype="application/json"), model, predictions)
