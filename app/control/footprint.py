@@ -23,9 +23,9 @@ from app.errors import BundleError, PassingFailure
 from app.models.artifacts import NETWORKS, Artifacts
 from app.models.bundle import Bundle
 from app.models.precision import FP32, INT8, TF32
-from app.settings import ROOT, Settings, count_cores
+from app.settings import ROOT, Settings
 from app.system.gpus import list_gpus
-from app.system.machine import processor
+from app.system.machine import count_cores, processor
 
 PREPARE, MEASURE = "prepare", "measure"  # what app/commands/measure.py does
 # Its answer where OpenVINO's network is to be made first.

@@ -27,9 +27,9 @@ from app.control.manifest import ManifestFile, instance_id, last_default
 from app.control.scanner import Manifest, RepositoryScanner
 from app.engines.engine import Choice
 from app.errors import BundleError
-from app.settings import Settings, count_cores
+from app.settings import Settings
 from app.system.gpus import Gpu, free_on, list_gpus
-from app.system.machine import GIB, hold_host_lock, read_host_memory
+from app.system.machine import GIB, count_cores, hold_host_lock, read_host_memory
 
 CORES_PER_GPU_WORKER = 2  # one for a worker's Python, one for its decode threads
 MEMORY_POLL_S = 0.2

@@ -10,7 +10,8 @@ from app.control.plan import planned_workers
 from app.control.scanner import Key
 from app.scoreboard import Scoreboard
 from app.serving.model import About, Servable
-from app.settings import Settings, count_cores
+from app.settings import Settings
+from app.system.machine import count_cores
 
 
 class WorkerReport(TypedDict):
