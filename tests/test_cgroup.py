@@ -4,9 +4,9 @@ import pytest
 
 from app import settings as settings_module
 from app.control.budgets import request_budget_bytes
-from app.settings import count_cores, total_memory
+from app.system import machine
 from app.system.cgroup import MemoryLimit, cpu_quota, memory_limits
-from app.system.machine import Memory, read_host_memory
+from app.system.machine import Memory, count_cores, read_host_memory, total_memory
 
 MIB = 1 << 20
 NONE_V1 = 9223372036854771712  # what version 1 shows where nothing is set
@@ -150,7 +150,7 @@ def test_the_tightest_quota_of_nested_groups_counts(tree):
     ("quota", "cores"), [(None, 8), (1, 1), (1.5, 1), (0.2, 1), (3.9, 3), (16, 8)]
 )
 def test_a_fraction_of_a_core_is_not_counted(monkeypatch, quota, cores):
-    monkeypatch.setattr(settings_module, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
     assert count_cores() == cores
 

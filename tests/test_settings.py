@@ -1,11 +1,13 @@
 """Settings: one table, read strictly."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from app.errors import SettingsError
-from app.settings import PREFIX, Settings, count_cores, format_table, table_rows
+from app.settings import PREFIX, Settings, format_shell, format_table, table_rows
+from app.system.machine import count_cores
 from tests.helpers import ROOT
 
 
@@ -63,11 +65,35 @@ def test_all_faults_are_told_at_once_with_name_value_and_limit():
         ("PRECISION", "int4"),
         ("ENGINE", "onnx"),
         ("MEMORY_RESERVE_PERCENT", "95"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("DIRECT_PORT", "all"),
+        ("HOST", ""),
+        ("HOST", "localhost"),
+        ("HOST", "127.0.0.1;8080"),
     ],
 )
 def test_a_value_outside_its_range_is_refused(name, value):
     with pytest.raises(SettingsError, match=f"SERVING_{name}="):
         Settings.from_env({PREFIX + name: value})
+
+
+def test_ports_addresses_and_the_runtime_folder_are_settings(settings):
+    chosen = settings(run="run2", port="9000", direct_port="10087", host="::, 127.0.0.1")
+    assert chosen.listen == ("[::]:9000", "127.0.0.1:9000")
+    assert chosen.url == "http://[::1]:9000"
+    assert chosen.direct_port == 10087
+    assert chosen.run == ROOT / "run2"
+    assert chosen.cache == ROOT / "run2" / "cache", "a server's cache lies in its runtime folder"
+    assert settings(run="run2", cache="/srv/cache").cache == Path("/srv/cache")
+    assert (settings().url, settings().cache) == ("http://127.0.0.1:8999", ROOT / "run" / "cache")
+
+
+def test_shell_scripts_get_quoted_values_with_absolute_paths(settings):
+    lines = format_shell(settings(run="/tmp/my run", host="0.0.0.0,::")).splitlines()
+    assert "SERVING_RUN='/tmp/my run'" in lines
+    assert "LISTEN='0.0.0.0:8999 [::]:8999'" in lines
+    assert "LOCAL_HOST=127.0.0.1" in lines
 
 
 def test_cores_are_at_least_one():

@@ -39,9 +39,9 @@ from app.models.precision import (
     floor_percent,
 )
 from app.processing.images import InputTransform, decode_image
-from app.settings import Settings, count_cores
+from app.settings import Settings
 from app.system.gpus import list_gpus
-from app.system.machine import processor
+from app.system.machine import count_cores, processor
 
 CALIBRATING = 4  # one image in four is for calibration, the others for measurement
 SPEED_ROUNDS = 5

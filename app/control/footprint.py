@@ -24,9 +24,9 @@ from app.errors import BundleError, PassingFailure
 from app.models.artifacts import NETWORKS, Artifacts
 from app.models.bundle import Bundle
 from app.models.precision import FP32, INT8, TF32
-from app.settings import ROOT, Settings, count_cores
+from app.settings import ROOT, Settings
 from app.system.gpus import list_gpus
-from app.system.machine import processor
+from app.system.machine import count_cores, processor
 
 CONVERT, MEASURE = "convert", "measure"  # the tasks of app/commands/measure.py
 MEASURE_TIMEOUT_S = 300

@@ -20,9 +20,9 @@ from app.control.manifest import Manifest, last_default
 from app.control.placement import Placement, count_room, count_workers
 from app.control.scanner import RepositoryScanner
 from app.errors import BundleError
-from app.settings import Settings, count_cores
+from app.settings import Settings
 from app.system.gpus import Gpu, list_gpus
-from app.system.machine import GIB, read_host_memory
+from app.system.machine import GIB, count_cores, read_host_memory
 
 CORES_PER_GPU_WORKER = 2  # one for the worker's Python, one for its decode threads
 

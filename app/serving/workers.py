@@ -9,7 +9,8 @@ from typing import TypedDict, cast
 from app.control.manifest import Key
 from app.scoreboard import Scoreboard
 from app.serving.model import About, Servable
-from app.settings import Settings, count_cores
+from app.settings import Settings
+from app.system.machine import count_cores
 
 
 class WorkerReport(TypedDict):

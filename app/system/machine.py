@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.system.cgroup import ROOT, memory_limits
+from app.system.cgroup import ROOT, cpu_quota, memory_limits
 
 GIB = 1 << 30
 CGROUP = Path("/sys/fs/cgroup")  # version 2
@@ -38,6 +39,24 @@ def read_host_memory(root: Path = ROOT) -> Memory:
         min([free, *(limit.free for limit in limits)]),
         min([total, *(limit.total for limit in limits)]),
     )
+
+
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use: its affinity mask, limited by its cgroups' quota.
+
+    A fraction is rounded down (1.5 → 1): two threads that compute would use up the quota before its period is
+    over, and then the kernel stops the whole process, the hub included.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+@functools.cache  # budgets stay as they were planned
+def total_memory() -> int:
+    """Return the bytes of this machine's memory, or of its container's if that is less."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *(limit.total for limit in memory_limits())])
 
 
 def read_cpu_pressure(

@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from app.settings import ROOT, count_cores
+from app.settings import ROOT
 from app.system.gpus import list_gpus
-from app.system.machine import processor
+from app.system.machine import count_cores, processor
 from scripts.bench.answers import labels_in, reference
 from scripts.bench.contenders import CONTENDERS, Contender, wait_for_answer
 from scripts.bench.load import measure

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import requests
 
-from app.settings import ROOT, count_cores
+from app.settings import ROOT
+from app.system.machine import count_cores
 from scripts.bench import CONSTANT
 from scripts.bench.form import IMAGE, TRITON, Form, multipart
 from scripts.bench.load import Running, family

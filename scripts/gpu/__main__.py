@@ -20,9 +20,9 @@ from typing import Any
 
 import psutil
 
-from app.settings import ROOT, count_cores
+from app.settings import ROOT
 from app.system.gpus import list_gpus
-from app.system.machine import processor
+from app.system.machine import count_cores, processor
 from scripts.gpu.trial import Trial
 
 TOTAL_S = 590  # for everything

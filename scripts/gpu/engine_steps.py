@@ -13,7 +13,8 @@ from app.engines.loader import load_engine
 from app.errors import BundleError, OutOfMemory
 from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
-from app.settings import ROOT, count_cores
+from app.settings import ROOT
+from app.system.machine import count_cores
 from scripts.gpu.trial import MIB, Trial, used_mib
 
 FP32_LIMIT = 1e-3  # the contract

@@ -18,7 +18,8 @@ from typing import Any
 
 from app.errors import ServingError
 from app.processing.images import decode_image
-from app.settings import ROOT, Settings, count_cores
+from app.settings import ROOT, Settings
+from app.system.machine import count_cores
 from scripts.hostile.bombs import make_bombs
 from scripts.hostile.dice import throw
 from scripts.hostile.mutate import make_picture

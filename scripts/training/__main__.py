@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from app.errors import SettingsError
-from app.settings import Settings, count_cores
+from app.settings import Settings
+from app.system.machine import count_cores
 from scripts.training.errors import Interrupted, TrainingError
 from scripts.training.examples import Examples
 from scripts.training.loop import Trainer
