@@ -171,17 +171,23 @@ def tiny_server(new_server):
 
 
 @pytest.fixture
-def start_server(new_server):
-    """Return a maker of servers with settings of their own; all are stopped afterwards."""
-    started = []
+def lay_out_server(new_server):
+    """Return a maker of servers with settings of their own, not started yet; all are stopped afterwards."""
+    made = []
 
-    def start(**rows: str) -> Server:
-        started.append(new_server(**rows))
-        return started[-1].start()
+    def make(**rows: str) -> Server:
+        made.append(new_server(**rows))
+        return made[-1]
 
-    yield start
-    for live in started:
+    yield make
+    for live in made:
         live.remove()
+
+
+@pytest.fixture
+def start_server(lay_out_server):
+    """Return a maker of servers with settings of their own, started; all are stopped afterwards."""
+    return lambda **rows: lay_out_server(**rows).start()
 
 
 @pytest.fixture(scope="module")

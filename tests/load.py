@@ -1,6 +1,7 @@
 """Clients that never stop asking, and remember every answer."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,15 +23,16 @@ class Answer:
 
 
 class Load:
-    """Clients that post without a pause, each one after the other's answer.
+    """Clients that post again and again, each its next request after the answer to the one before.
 
     Attributes:
         answers: every request that ended, whatever came.
     """
 
-    def __init__(self, server, clients=CLIENTS, data=None):
+    def __init__(self, server, clients=CLIENTS, data=None, pause_s=0.0):
         """Prepare clients of that server, who send an image's file."""
         self._clients = clients
+        self._pause_s = pause_s
         self._data = data or STREET.read_bytes()
         self.answers: list[Answer] = []
         self._server = server
@@ -44,6 +46,7 @@ class Load:
                 self.answers.append(Answer(response.status_code, response.text, version))
             except requests.RequestException as error:
                 self.answers.append(Answer(type(error).__name__, str(error)))
+            time.sleep(self._pause_s)
 
     @contextmanager
     def running(self):

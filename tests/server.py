@@ -87,6 +87,8 @@ class Server:
         """Start supervisord; it is not ready yet. Without another standard output, ``console`` shows it."""
         if command[0] == "supervisord" and os.getuid() == 0:
             command = [*command, "--user", "root"]
+        # A shell's background job ignores SIGINT, and its children would.
+        command = ["env", "--default-signal=INT", *command]
         with (self.folder / "run" / "console").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, env=self.environment, stdout=stdout or log, stderr=log

@@ -22,6 +22,8 @@ from tests import reference
 from tests.helpers import SAMPLES
 from tests.random_models import CLASSES, load, sample_images, write_model
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = {
     "resnet18": {"crop": {"resize": 256}, "activation": "softmax", "top_k": 3},
     "mobilenet_v3_small": {"input_size": 96, "mean": [0.5] * 3, "deviation": [0.5] * 3},

@@ -98,6 +98,7 @@ def test_a_body_is_written_for_every_picture(tmp_path):
     assert [path.read_text() for path in sorted(bodies.iterdir())] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_nothing_of_a_server_that_was_ended_stays():
     process = subprocess.Popen(["bash", "-c", "sleep 600 & wait"])
     wait_until(lambda: len(family(process.pid)) == 2)

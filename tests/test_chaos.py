@@ -48,6 +48,7 @@ def everything(seed):
         yield from (case.data for case in cases)
 
 
+@pytest.mark.slow
 def test_nothing_hostile_gets_past_the_server_or_stays_in_it(tmp_path):
     options = Options(tmp_path, seed=1, scale=0.002, minutes=2, bomb_bytes=256 << 10, max_lag_s=2.0)
     rows, before, after = chaos.run(options)
@@ -60,6 +61,7 @@ def test_nothing_hostile_gets_past_the_server_or_stays_in_it(tmp_path):
     assert rows[chaos.PHASES.index("disturb")].deaths == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_sends_the_same_bytes_in_any_process():
     here = [
         subprocess.run(
@@ -83,6 +85,7 @@ def test_a_file_is_its_parts_also_when_it_is_damaged(name):
         assert len(broken) <= MOST_BYTES
 
 
+@pytest.mark.slow
 def test_the_bombs_are_small_or_of_the_size_that_is_asked_for():
     sizes = {name: len(make()) for name, make in make_bombs(SMALL).items()}
     assert sizes.pop("webp-38-bytes") == 38

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 import subprocess
 from urllib.parse import urlsplit
 
@@ -15,14 +14,10 @@ from PIL import Image
 
 from tests import reference
 from tests.helpers import ROOT, SAMPLES, STREET, encode
+from tests.pages import blocks
 
 FARM = SAMPLES / "farm.jpg"
-PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text()
-CURL_LINES = [
-    line
-    for block in re.findall(r"^```sh\n(.*?)^```", PROTOCOLS, re.MULTILINE | re.DOTALL)
-    for line in block.splitlines()
-]
+PROTOCOLS = ROOT / "docs" / "protocols.md"
 TOLERANCE = 1e-3  # the server is fp32
 
 
@@ -216,24 +211,9 @@ def test_the_guides_errors_are_ours(server):
     assert body == {"error": "Servable not found for request: Latest(half)"}
 
 
-@pytest.mark.parametrize("line", CURL_LINES, ids=lambda line: line[-60:])
-def test_every_line_of_the_page_works_as_pasted(server, line):
-    line = line.replace("http://localhost:8999", server.url).replace("curl ", "curl -sS --fail ")
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}"],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    if "--output" not in line:
-        assert json.loads(done.stdout)
-
-
 def test_the_pages_python_works_as_pasted(server, monkeypatch):
     monkeypatch.chdir(ROOT)
-    (program,) = re.findall(r"^```python\n(.*?)^```", PROTOCOLS, re.MULTILINE | re.DOTALL)
+    (program,) = blocks(PROTOCOLS, "python")
     program = program.replace("localhost:8999", urlsplit(server.url).netloc)
     shown = io.StringIO()
     exec(program, {"print": lambda value: shown.write(str(value))})  # the page's own

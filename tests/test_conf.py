@@ -70,6 +70,7 @@ def test_the_model_loads_after_the_fork(gunicorn):
     assert gunicorn["control_socket_disable"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
 def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads(engine):
     """A fork after CUDA or after an OpenMP region breaks the workers."""

@@ -306,6 +306,7 @@ def test_a_failure_of_cudnn_on_a_lost_device_is_reported_as_such(monkeypatch):
         raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
 
 
+@pytest.mark.slow
 def test_importing_the_engine_as_the_master_does_initializes_no_cuda():
     """A fork after that breaks every worker; scripts/test-gpu looks at a master's open devices too."""
     program = (

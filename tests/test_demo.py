@@ -59,6 +59,7 @@ def test_the_card_promises_what_the_project_asks_for():
     assert scores["exact_label_sets"] >= 0.85
 
 
+@pytest.mark.slow
 def test_the_card_is_true(held_out):
     promised = json.loads((DEMO / "model.json").read_text())["scores"]
     measured = measure_bundle(ROOT / "models", *held_out)
@@ -129,6 +130,7 @@ def test_pruning_reaches_its_share_and_keeps_the_largest_weights():
     assert scores.tolist() == pytest.approx([1.0, 1 / 14, 4 / 13])
 
 
+@pytest.mark.slow
 def test_what_is_written_as_a_bundle_serves_the_same(tmp_path):
     from torchvision.models import resnet50
 

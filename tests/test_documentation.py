@@ -12,35 +12,15 @@ import requests
 from scripts.predicting.pictures import SUFFIXES
 from scripts.predicting.table import COLUMNS
 from tests.helpers import ROOT, STREET
+from tests.pages import blocks, find_commands, paste
 
 DOCS = ROOT / "docs"
 CLIENTS = (DOCS / "clients.md").read_text()
-PAGES = [DOCS / "clients.md", DOCS / "predict.md"]
 
 
-def blocks(page, kind):
-    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [block for its_kind, block in found if its_kind == kind]
-
-
-# tests/test_postman.py has its own way to newman.
-COMMANDS = [block for page in PAGES for block in blocks(page, "sh") if "npm" not in block]
-
-
-@pytest.mark.parametrize("block", COMMANDS)
-def test_every_command_works_as_pasted(server, tmp_path, block):
-    program = block.replace("http://localhost:8999", server.url)
-    program = program.replace("curl ", "curl -sS --fail ")
-    program = program.replace("out.csv", f"{tmp_path}/out.csv --url {server.url}")
-    program = program.replace("bus.png", f"{tmp_path}/bus.png")
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("command", find_commands(), ids=lambda command: command[-60:])
+def test_every_command_works_as_pasted(server, tmp_path, command):
+    paste(server, command, tmp_path)
 
 
 def test_the_python_works_as_pasted(server, monkeypatch):
@@ -82,9 +62,3 @@ def test_the_columns_and_the_names_of_pictures_are_the_codes():
     assert shown == COLUMNS
     for suffix in SUFFIXES:
         assert f"`{suffix}`" in CLIENTS
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page):
-    for name in re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", page.read_text()):
-        assert (page.parent / name).exists(), name

@@ -24,6 +24,8 @@ from app.processing.images import decode_image
 from tests import reference
 from tests.helpers import ROOT, SAMPLES, encode
 
+pytestmark = pytest.mark.slow
+
 MAX_BATCH = 8
 # A GPU where there is one: in fp32 it has to agree as the others do.
 GPU = [("cuda", "cuda:0")] if torch.cuda.is_available() else []

@@ -203,9 +203,8 @@ def test_supervisorctl_controls_the_programs(start_server):
     assert server.predict(STREET.read_bytes()).status_code == 200
 
 
-def test_scripts_serve_shows_the_way_stops_at_ctrl_c_and_starts_again(start_server, tmp_path):
-    server = start_server()
-    server.stop()
+def test_scripts_serve_shows_the_way_stops_at_ctrl_c_and_starts_again(lay_out_server, tmp_path):
+    server = lay_out_server()
     for attempt in range(2):
         (server.folder / "run" / "console").write_text("")
         began = time.monotonic()
@@ -241,9 +240,8 @@ def processes_of(server) -> list[str]:
     return found
 
 
-def test_scripts_serve_names_a_wrong_setting_and_a_taken_port(start_server):
-    server = start_server()
-    server.stop()
+def test_scripts_serve_names_a_wrong_setting_and_a_taken_port(lay_out_server):
+    server = lay_out_server()
     server.environment["SERVING_WORKERS"] = "lots"
     refused = server.run("scripts/serve")
     assert refused.returncode == 1
@@ -266,10 +264,9 @@ def test_stopping_while_the_model_loads_is_quiet(start_server):
     assert "terminate called" not in log
 
 
-def test_a_terminal_that_nobody_reads_stops_no_request(start_server):
+def test_a_terminal_that_nobody_reads_stops_no_request(lay_out_server):
     """More lines than the pipes between the programs and the terminal can hold."""
-    server = start_server(workers="1", log_level="DEBUG")
-    server.stop()
+    server = lay_out_server(workers="1", log_level="DEBUG")
     server.start(stdout=subprocess.PIPE)
     unread = server.process
     try:
@@ -289,10 +286,9 @@ def test_a_terminal_that_nobody_reads_stops_no_request(start_server):
         unread.stdout.close()
 
 
-def test_standard_output_may_be_a_socket(start_server):
+def test_standard_output_may_be_a_socket(lay_out_server):
     """As under systemd, whose journal is one."""
-    server = start_server()
-    server.stop()
+    server = lay_out_server()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         server.start(["scripts/serve"], stdout=theirs)
@@ -305,9 +301,8 @@ def test_standard_output_may_be_a_socket(start_server):
 
 
 @pytest.mark.parametrize("kind", ["a socket", "closed"])
-def test_no_kind_of_standard_output_ends_the_server(start_server, kind):
-    server = start_server()
-    server.stop()
+def test_no_kind_of_standard_output_ends_the_server(lay_out_server, kind):
+    server = lay_out_server()
     if kind == "a socket":
         reader, writer = (end.detach() for end in socket.socketpair())
     else:

@@ -23,6 +23,8 @@ from tests import reference
 from tests.helpers import ROOT, SAMPLES, STREET
 from tests.random_models import CLASSES, load, sample_images, write_model
 
+pytestmark = pytest.mark.slow
+
 SIDE = 96
 # Where the last feature map of each is, as the reference finds it.
 CONSTANT = {

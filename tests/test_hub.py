@@ -1,6 +1,10 @@
 """No request holds the hub: tests/hub_patched.py under gevent's monkey-patching, as in a Gunicorn worker."""
 
+import pytest
+
 from tests.test_patched import run_patched
+
+pytestmark = pytest.mark.timing
 
 
 def test_no_request_holds_the_hub():

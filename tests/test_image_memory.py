@@ -27,6 +27,8 @@ from tests import reference
 from tests.bombs import greedy_exif, png, tables_webp, tiny_webp
 from tests.helpers import ROOT, encode, photo_like
 
+pytestmark = pytest.mark.slow
+
 SIDE = 2000  # px: nothing that does not grow with the picture matters
 TABLES = ("lossy-alpha.webp", "lossless.webp", "lossless-alpha.webp")
 SLACK = 3 * MIB  # of the estimates: what the interpreter itself takes

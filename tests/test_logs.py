@@ -319,6 +319,7 @@ os._exit(0)
 """
 
 
+@pytest.mark.slow
 def test_native_threads_and_greenlets_that_log_together_are_never_silent():
     done = subprocess.run(
         [sys.executable, "-c", TOGETHER],

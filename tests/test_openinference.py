@@ -256,6 +256,7 @@ def test_pixels_reach_the_network_as_the_picture_they_are(client_and_seen):
     assert (seen[0] == seen[1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flat", [True, False])
 def test_many_pixels_reach_the_network_as_the_pictures_that_they_are(client_and_seen, flat):
     """Megabytes of JSON, which are read aside and in slices."""

@@ -288,6 +288,7 @@ def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings)
     )  # each 1 + 3 GiB and requests
 
 
+@pytest.mark.slow
 def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     settings, tmp_path, monkeypatch
 ):
@@ -311,6 +312,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     assert (again.placements, again.manifest) == (plan.placements, plan.manifest)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings, tmp_path):
     (tmp_path / "model.pth").write_bytes(b"no weights")
     (tmp_path / "class_name.json").write_text('{"0": "Ant"}')
@@ -392,6 +394,7 @@ def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
     assert "SERVING_DEVICE=cuda:7: there are " in plan.manifest.failure
 
 
+@pytest.mark.slow
 def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settings, monkeypatch):
     real = footprint.run_measure
     asked = []

@@ -8,6 +8,8 @@ import pytest
 
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(900)  # 30 s of computing; machines are shared
 def test_whatever_a_kill_leaves_the_next_start_serves_the_right_answers(tmp_path):

@@ -75,7 +75,7 @@ def test_publishing_under_load_loses_no_request_and_mixes_no_versions(start_serv
     change(source)
     server = start_server(models=str(models), workers="2").wait_ready(2)
     before = server.predict(STREET.read_bytes()).json()
-    load = Load(server, clients=32)
+    load = Load(server, clients=32, pause_s=0.1)
     with load.running():
         load.wait_for_more(64)
         done = run_publish(source, models / "pictograms")
@@ -136,6 +136,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__)
 def test_what_cannot_be_served_is_not_published(spoil, models, source, settings):
     spoil(source)
@@ -146,6 +147,7 @@ def test_what_cannot_be_served_is_not_published(spoil, models, source, settings)
     assert not os.path.exists("/tmp/bomb-went-off")
 
 
+@pytest.mark.slow
 def test_a_refusal_is_one_line_and_a_status(models, source):
     truncate(source)
     done = run_publish(source, models / "pictograms", device="cpu")
@@ -228,6 +230,7 @@ def test_several_models_with_labels_and_shares_follow_their_file(
     wait_until(lambda: answering("0") == ("signs", "5"), 30)
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, source):
     disk = models / "pictograms"
     change(source)

@@ -233,6 +233,7 @@ def test_the_last_version_stays_while_the_new_one_cannot_be_loaded(stage):
     assert here.live() == [("b", 1)]
 
 
+@pytest.mark.slow
 def test_a_retired_version_leaves_nothing_behind(stage):
     engines = []
 

@@ -20,6 +20,8 @@ import requests
 from tests.helpers import ROOT, grey, make_entry, make_manifest, wait_until
 from tests.server import free_port
 
+pytestmark = pytest.mark.live
+
 
 class Gunicorn:
     """Gunicorn with a copy of the project's configuration that the test may change."""

@@ -60,6 +60,7 @@ def test_noise_is_the_same_everywhere():
     assert [int(each.sum()) for each in noise] == SUMS
 
 
+@pytest.mark.slow
 def test_what_was_converted_answers_as_torch_in_every_precision(artifacts):
     for precision, reason in cpu_precisions(artifacts).items():
         if not reason:
@@ -112,6 +113,7 @@ def test_an_eager_worker_loads_no_other_weights_than_were_checked(artifacts, how
     assert load_engine(CPU, artifacts)  # it reads what was converted of those that were checked
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_path):
     """4 MiB for a network of 3, where 3 are taken by the weights."""
     disk = tmp_path / "disk"

@@ -235,6 +235,7 @@ def test_a_client_that_hangs_up_while_it_waits_is_not_computed(server):
     assert line["status"] == 499
 
 
+@pytest.mark.timing
 def test_32_clients_at_once_wait_alike(server):
     """Requests are answered in the order of their arrival: nobody is served late for others' sake."""
     data = STREET.read_bytes()

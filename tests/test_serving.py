@@ -276,6 +276,7 @@ def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, c
     assert "surprise" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_load_that_hangs_for_good_ends_the_worker(settings):
     gate, scoreboard, deaths = SimpleQueue(), Scoreboard(), []
     scoreboard.enter(scoreboard.claim())

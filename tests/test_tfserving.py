@@ -243,6 +243,7 @@ def noise(*shape):
     return np.random.default_rng(7).integers(0, 256, shape, np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [
@@ -275,6 +276,7 @@ def spoil(array, *place, value):
     return nested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [

@@ -147,6 +147,7 @@ def test_a_suspect_is_worked_on_only_on_trial_and_a_convict_never(pool, ward):
         pool.run(lambda _: 1, b"data", on_trial=True)
 
 
+@pytest.mark.slow
 def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
     held, stuck = SimpleQueue(), []
     watchdog = Watchdog(3, pool.tasks, lambda task, limit: stuck.append((task, limit)))
@@ -163,6 +164,7 @@ def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
     watchdog.stop()
 
 
+@pytest.mark.slow
 def test_a_pause_of_the_whole_process_is_no_stuck_task(ward):
     looks, stuck = [], []
 

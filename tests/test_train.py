@@ -27,6 +27,8 @@ from scripts.training.voc import read_voc
 from tests.drawn_voc import TRAINING, error_of
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 READER = Reader(max_pixels=10_000_000, exif_rotate=False)
 
 

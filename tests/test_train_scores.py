@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from app.processing.decision import LOGIT_THRESHOLD
 from scripts.demo_scenes import CLASS_NAMES
@@ -14,6 +15,7 @@ from tests.drawn_voc import VALIDATION
 # Scores
 
 
+@pytest.mark.slow
 def test_a_tuned_threshold_is_as_good_as_the_best_of_all():
     rng = np.random.default_rng(3)
     for _ in range(200):

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,16 +15,19 @@ from PIL import Image
 from tests.helpers import ROOT, encode, photo_like, wait_until
 from tests.server import free_port
 
+pytestmark = pytest.mark.live
 
-@pytest.fixture
-def gunicorn(tmp_path):
-    """Return Gunicorn serving tests/mortal.py with two workers, and where; it is stopped afterwards."""
+
+@contextmanager
+def gunicorn(models, folder):
+    """Run Gunicorn serving tests/mortal.py with two workers; yield the process and where it answers."""
     address = f"127.0.0.1:{free_port()}"
     conf = str(ROOT / "conf" / "gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "-b", address, "-w", "2"]
-    with (tmp_path / "log").open("wb") as log:
+    environment = os.environ | {"SERVING_MODELS": str(models), "SERVING_CACHE": str(folder)}
+    with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "tests.mortal:app"], cwd=ROOT, env=os.environ, stdout=log, stderr=log
+            [*command, "tests.mortal:app"], cwd=ROOT, env=environment, stdout=log, stderr=log
         )
     try:
         wait_until(lambda: states(f"http://{address}") == ["ready", "ready"], 60)
@@ -34,10 +37,11 @@ def gunicorn(tmp_path):
         process.wait(timeout=30)
 
 
-@pytest.fixture
-def url(gunicorn):
-    """Return where Gunicorn serves."""
-    return gunicorn[1]
+@pytest.fixture(scope="module")
+def url(tiny_models, tmp_path_factory):
+    """Return where a Gunicorn serves; each test leaves both workers ready."""
+    with gunicorn(tiny_models, tmp_path_factory.mktemp("gunicorn")) as (_, url):
+        yield url
 
 
 def connect(url: str) -> socket.socket:
@@ -68,9 +72,13 @@ def test_a_worker_whose_model_dies_is_gone_at_once_and_replaced(url):
         wait_until(lambda: states(url) == ["ready", "ready"], 30)
 
 
-def test_connections_that_wait_for_their_next_request_do_not_hold_up_the_end(gunicorn):
-    process, url = gunicorn
-    with requests.Session() as kept, connect(url), connect(url) as asking:
+def test_connections_that_wait_for_their_next_request_do_not_hold_up_the_end(tiny_models, tmp_path):
+    with (
+        gunicorn(tiny_models, tmp_path) as (process, url),
+        requests.Session() as kept,
+        connect(url),
+        connect(url) as asking,
+    ):
         assert kept.get(f"{url}/healthz", timeout=10).status_code == 200
         asking.sendall(b"GET /healthz HTTP/1.1\r\n")
         began = time.monotonic()

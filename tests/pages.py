@@ -1,0 +1,55 @@
+"""The pages for people: what they show, and how it is pasted."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+from PIL import Image
+
+from tests.helpers import ROOT
+
+URL = "http://localhost:8999"  # on every page
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("clients", "predict", "protocols")),
+]
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    """Return the blocks of a page that are marked as one kind of text."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for its_kind, block in found if its_kind == kind]
+
+
+def find_commands() -> list[str]:
+    """Return the commands of all pages that ask a running server, each with the lines that belong to it."""
+    lines = [
+        line
+        for page in PAGES
+        for block in blocks(page, "sh")
+        for line in re.sub(r"\\\n", "", block).replace("|\n", "| ").splitlines()
+    ]
+    return list(dict.fromkeys(line for line in lines if URL in line or " --csv " in line))
+
+
+def paste(server, command: str, folder: Path) -> None:
+    """Run a command as it is shown, but for the server and what it writes; assert that it gets what it asks for."""
+    command = command.replace(URL, server.url).replace("curl ", "curl -sS --fail ")
+    command = command.replace("out.csv", f"{folder}/out.csv --url {server.url}")
+    written = re.search(r"--output (\w\S+)", command)
+    if written:
+        command = command.replace(written[1], str(folder / written[1]))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if written:
+        with Image.open(folder / written[1]) as image:
+            assert image.width
+    elif "curl" in command and "--output" not in command:
+        assert json.loads(done.stdout)
