@@ -15,9 +15,9 @@ from app.engines.engine import Choice
 from app.engines.network import build_network
 from app.errors import BundleError
 from app.processing.images import decode_image
-from app.serving.batcher import Timing
 from app.serving.model import Model
 from app.serving.server import Prediction
+from app.serving.ticket import Timing
 from tests import reference
 from tests.helpers import SAMPLES
 from tests.random_models import CLASSES, load, sample_images, write_model

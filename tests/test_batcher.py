@@ -13,8 +13,9 @@ from gevent.event import Event
 
 from app.engines.engine import Outputs
 from app.errors import ClientGone, DeviceLost, InternalError, NotReady, OutOfMemory, QueueFull
-from app.serving.batcher import Batcher, Ticket, Timing, is_never_gone, run_forward
+from app.serving.batcher import Batcher
 from app.serving.handoff import Handoff, start_native_thread
+from app.serving.ticket import Ticket, Timing, is_never_gone, run_forward
 from tests.helpers import as_forward, wait_until
 
 

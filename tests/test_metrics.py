@@ -10,9 +10,9 @@ import pytest
 from app import metrics
 from app.control.manifest import RejectedVersion
 from app.errors import BundleError, QueueFull, ServingError
-from app.serving.batcher import Timing
 from app.serving.prediction import Prediction
 from app.serving.stats import MAX_LABELS, label_values
+from app.serving.ticket import Timing
 from app.system.gpus import Gpu
 from app.web.access import MAX_ACCEPT_S, read_accept_time, read_upload_time
 from app.web.native import metrics as metrics_route

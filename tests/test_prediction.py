@@ -5,8 +5,8 @@ import pytest
 
 from app.models.config import DEFAULT, ModelConfig
 from app.processing.decision import Decision
-from app.serving.batcher import Timing
 from app.serving.prediction import Prediction
+from app.serving.ticket import Timing
 from tests.helpers import make_entry, make_model
 
 NAMES = ("Ant", "Bee", "Cat")

@@ -7,9 +7,11 @@ the waiting greenlets: one wake-up for a whole batch.
 
 from __future__ import annotations
 
+from _queue import SimpleQueue
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 from gevent.event import Event
 from gevent.hub import Hub, get_hub
@@ -49,6 +51,21 @@ class Handoff:
         self._calls.append(function)
         self._wakeup.send()
 
+    def call_and_wait(self, function: Callable[[], T]) -> T:
+        """Call a function on the hub; return or raise its outcome. From a native thread."""
+        outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
+
+        def call() -> None:
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001  (raised in the waiting thread)
+                outcome.put(partial(raise_error, error))
+            else:
+                outcome.put(lambda: result)
+
+        self.call(call)
+        return outcome.get()()
+
     def _run_calls(self) -> None:
         """Call the queued functions, on the hub; one that raises does not delay those behind it."""
         try:
@@ -61,6 +78,11 @@ class Handoff:
     def close(self) -> None:
         """Stop, on the hub's thread; nothing may be delivered afterwards."""
         self._wakeup.close()
+
+
+def raise_error(error: Exception) -> NoReturn:
+    """Raise an error of another thread."""
+    raise error
 
 
 def call_in_thread(function: Callable[[], T]) -> T:

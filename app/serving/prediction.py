@@ -11,8 +11,8 @@ import numpy as np
 from app.errors import InvalidOption
 from app.processing.decision import Decision
 from app.processing.heatmap import Drawing, HeatMap, Style
-from app.serving.batcher import Timing
 from app.serving.model import Model, Servable
+from app.serving.ticket import Timing
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,12 @@ both, the old one retires first (TensorFlow Serving's resource-preserving order)
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import time
 from _queue import Empty, SimpleQueue
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
-from typing import NoReturn, TypeVar
 
 import gevent
 
@@ -23,15 +21,14 @@ from app.control.scanner import RETRY_MOST_S, RETRY_S
 from app.errors import BundleError
 from app.serving.handoff import Handoff, start_native_thread
 from app.serving.in_flight import InFlight
-from app.serving.loader import Loader
+from app.serving.loader import Loader, return_memory
 from app.serving.model import Model, Servable
-from app.serving.routing import Routes, Target
+from app.serving.routing import Routes, Target, versions_by_model
 from app.serving.status import VersionStatus, list_statuses
 
 RETIRE_S = 60  # for the requests inside a version that leaves
 THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -212,7 +209,7 @@ class ModelRegistry:
                 self._apply(manifest)
             except Exception:
                 logger.exception("the manifest could not be brought about")
-                self._on_hub(self._settle)
+                self._handoff.call_and_wait(self._settle)
             order = self._newest_order
 
     def _newest_order(self) -> Manifest | None:
@@ -241,7 +238,7 @@ class ModelRegistry:
             self._move()
         for sentence in self.routes.left_behind(manifest):
             logger.warning("%s", sentence)
-        self._on_hub(self._settle)
+        self._handoff.call_and_wait(self._settle)
 
     def _load_one(self, entry: Entry, is_first: bool) -> None:
         """Load a version and make it live, or record the reason why not."""
@@ -253,7 +250,7 @@ class ModelRegistry:
                     self._make_room(entry)
                 self.is_loading = True
                 model = self._loader.load(entry)
-            self._on_hub(partial(self._install, entry, model))
+            self._handoff.call_and_wait(partial(self._install, entry, model))
         except BundleError as error:
             self.failed[entry.key] = str(error)
             logger.error("the model cannot be served: %s", error)
@@ -297,41 +294,13 @@ class ModelRegistry:
     def _move(self, leaving: Iterable[Key] = ()) -> None:
         """Move the routes on the hub, and wait until the memory of the retired versions is free."""
         gone: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        retiring = self._on_hub(partial(self._switch, leaving, gone))
+        retiring = self._handoff.call_and_wait(partial(self._switch, leaving, gone))
         closing = [gone.get() for _ in range(retiring)]
         if retiring:
             time.sleep(THREAD_END_S)
             while closing:
                 closing.pop()()
             return_memory()
-
-    def _on_hub(self, function: Callable[[], T]) -> T:
-        """Call a function on the hub; return or raise its outcome."""
-        outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
-
-        def call() -> None:
-            try:
-                result = function()
-            except Exception as error:  # noqa: BLE001  (raised where it was called for)
-                outcome.put(partial(raise_error, error))
-            else:
-                outcome.put(lambda: result)
-
-        self._handoff.call(call)
-        return outcome.get()()
-
-
-def raise_error(error: Exception) -> NoReturn:
-    """Raise an error of another thread."""
-    raise error
-
-
-def versions_by_model(keys: Iterable[Key]) -> dict[str, set[int]]:
-    """Return model → versions."""
-    found: dict[str, set[int]] = {}
-    for name, version, *_ in keys:
-        found.setdefault(name, set()).add(version)
-    return found
 
 
 def announce(model: Model, load_s: float) -> None:
@@ -343,10 +312,3 @@ def announce(model: Model, load_s: float) -> None:
         "description": model.bundle.description,
     }
     logger.info("model ready", extra={"fields": fields})
-
-
-def return_memory() -> None:
-    """Return freed memory to the system; glibc keeps the many small blocks of a network."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -197,6 +197,14 @@ def versions_of(wanted: Manifest, name: str) -> set[int]:
     return {entry.version for entry in wanted.entries if entry.name == name}
 
 
+def versions_by_model(keys: Iterable[Key]) -> dict[str, set[int]]:
+    """Return model → versions."""
+    found: dict[str, set[int]] = {}
+    for name, version, *_ in keys:
+        found.setdefault(name, set()).add(version)
+    return found
+
+
 def not_live(name: str, has_failed: bool) -> NotReady:
     """Return the error for a model or version of the manifest that is not live."""
     return NotReady(f"{name} cannot be served" if has_failed else f"{name} is being loaded")

@@ -19,7 +19,6 @@ import gevent
 from app.control.manifest import Manifest, RejectedVersion
 from app.errors import MalformedRequest, ServingError
 from app.scoreboard import Scoreboard, State
-from app.serving.batcher import is_never_gone
 from app.serving.deadlines import Deadlines
 from app.serving.handoff import Handoff
 from app.serving.image_pool import ImagePool, Picture
@@ -34,6 +33,7 @@ from app.serving.routing import ANY, Target
 from app.serving.stats import ModelStats, stats_of
 from app.serving.status import VersionStatus
 from app.serving.thread_pool import NativePool, Task
+from app.serving.ticket import is_never_gone
 from app.serving.trials import Trials
 from app.serving.watchdog import Watchdog
 from app.serving.workers import Workers

@@ -8,9 +8,9 @@ from typing import cast
 
 from flask import g, request
 
-from app.serving.batcher import is_never_gone
 from app.serving.model import Servable
 from app.serving.routing import Target
+from app.serving.ticket import is_never_gone
 from app.web.context import model_server
 from app.web.limits import MAX_ROUTING_KEY
 
