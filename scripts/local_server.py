@@ -84,7 +84,7 @@ class LocalServer:
 
     @property
     def pid(self) -> int:
-        """Process id of what was started; 0 before the start and after the stop."""
+        """Process id of the started command; 0 before the start and after the stop."""
         return self.process.pid if self.process else 0
 
     def wait_ready(self, workers: int = 1) -> LocalServer:

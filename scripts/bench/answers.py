@@ -1,4 +1,4 @@
-"""Whether a contender answers what the network itself does, whatever it wraps its answer in."""
+"""Compare the labels of a contender with those of the network itself."""
 
 from __future__ import annotations
 

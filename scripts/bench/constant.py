@@ -1,4 +1,4 @@
-"""This server around a model that costs nothing: what is left is nginx, HTTP, decode, resize, batching."""
+"""This server with a model that costs nothing: only nginx, HTTP, decoding, resizing and batching are measured."""
 
 import os
 from collections.abc import Sequence

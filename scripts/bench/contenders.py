@@ -1,4 +1,4 @@
-"""Who takes part in the benchmark, and how each is started."""
+"""The contenders of the benchmark, and how each is started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What everybody but this server runs: Pillow, torchvision's transforms, the eager network, one torch thread.
+"""The other contenders' model: Pillow, torchvision's transforms, the eager network, one torch thread.
 
 ``BENCH_MODEL=constant`` leaves out the network: what is measured then is the server alone, with decode
 and resize. ``python -m scripts.bench.eager PICTURE`` prints the answer.

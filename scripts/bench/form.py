@@ -10,7 +10,7 @@ BOUNDARY = "d74496d66958873e"
 
 @dataclass(frozen=True)
 class Form:
-    """Headers, and what stands around a picture's bytes in the body."""
+    """The headers of a request, and the bytes around an image in its body."""
 
     headers: dict[str, str]
     before: bytes = b""

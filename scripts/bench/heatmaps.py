@@ -1,4 +1,4 @@
-"""What heat maps cost: ``python -m scripts.bench.heatmaps --pictures FOLDER``.
+"""Measure the cost of heat maps: ``python -m scripts.bench.heatmaps --pictures FOLDER``.
 
 First the networks alone, with the features as a second output and without, in turns: what everybody pays,
 whether they want heat maps or not. Then a server: requests without heat maps, with the strongest label's,

@@ -1,4 +1,4 @@
-"""The load, by wrk, and what a server costs meanwhile."""
+"""The load by wrk, and the CPU time and memory of the server under it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Answer:
 def measure_overload(
     url: str, pictures: Path, best_per_s: float, options: argparse.Namespace
 ) -> dict[str, float]:
-    """Measure what ``--overload`` and ``--poisson`` ask for; ``best_per_s`` is the closed loop's best."""
+    """Measure the loads of ``--overload`` and ``--poisson``; ``best_per_s`` is the best rate of the closed loop."""
     bodies = [build_request(url, path.read_bytes()) for path in sorted(pictures.glob("*.jpg"))]
     found: dict[str, float] = {}
     if options.overload:

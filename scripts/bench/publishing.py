@@ -1,4 +1,4 @@
-"""What a change of versions costs those who are being served: ``python -m scripts.bench.publishing``.
+"""Measure the effect of new versions on the requests meanwhile: ``python -m scripts.bench.publishing``.
 
 Clients load the server all the time, first in peace, then while one version after another is published.
 """
@@ -35,7 +35,7 @@ def publish_copy(model: Path) -> int:
 
 
 def live_versions(running: Running) -> list[list[int]]:
-    """Return what each worker has live."""
+    """Return the live versions of each worker."""
     ready = running.url.replace("/model_predict", "/readyz")
     answer = requests.get(ready, timeout=60).json()
     return [versions for live in answer.get("live", {}).values() for versions in live.values()]

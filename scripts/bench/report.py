@@ -1,4 +1,4 @@
-"""What came out: medians over the rounds, ratios with their spread, a table and a plot."""
+"""The results: medians over the rounds, ratios with their spread, a table and a plot."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 
 def print_disagreements(report: dict[str, Any]) -> None:
-    """Tell who saw something else in the first picture than the network itself does."""
+    """Print the contenders whose labels of the first image differ from those of the network itself."""
     for name, rounds in report["results"].items():
         found = [one["labels"] for one in rounds if "labels" in one and "no-model" not in name]
         if any(labels != report["labels"] for labels in found):

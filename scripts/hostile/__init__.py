@@ -1,4 +1,4 @@
-"""Hostile input at scale, against a server of its own: what clients, attackers and operators do at their worst.
+"""Hostile input at scale, against a server of its own: the worst of clients, attackers and operators.
 
 __main__     what is asked for, the server, the phases, the table
 trial        a run: its server, clock and seed; what was sent and what went wrong

@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def run(options: Options) -> tuple[list[Row], Gauges | None, Gauges | None]:
-    """Run what is asked for; return the phases, and the gauges before and after."""
+    """Run the chosen phases; return them, and the gauges before and after."""
     options.out.mkdir(parents=True, exist_ok=True)
     ending = time.monotonic() + options.minutes * 60
     phases = [name for name in PHASES if not options.only or name in options.only]
@@ -156,7 +156,7 @@ def attack(live: Live, trial: Trial, phases: list[str], ending: float) -> list[R
 
 
 async def run_phase(trial: Trial, name: str, phase: Phase, ending: float, live: Live | None) -> Row:
-    """Run one phase and note what it did to the workers."""
+    """Run one phase and record its effect on the workers."""
     now = time.monotonic()
     share = 1.0 if len(trial.options.only) == 1 else SHARES[name]
     row = Row(name, overload=name in OVERLOAD, until=now + max(10.0, (ending - now) * share))
@@ -189,7 +189,7 @@ async def run_disturbance(live: Live, trial: Trial, row: Row) -> None:
 
 
 def add_good(rows: list[Row], told: list[Told], max_lag_s: float) -> None:
-    """Note to each phase what the good clients met while it ran."""
+    """Add the results of the good clients to the phases during which they ran."""
     for row in rows:
         for each in told:
             if not row.began <= each.began <= row.ended:

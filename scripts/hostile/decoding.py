@@ -100,7 +100,7 @@ def choose_way(seed: int, index: int) -> dict[str, Any]:
 
 
 def check_picture(seed: int, index: int, bomb_bytes: int) -> dict[str, Any] | None:
-    """Decode a picture; return what is wrong with that, or nothing."""
+    """Decode an image; return the fault, or None."""
     data = picture_at(seed, index, bomb_bytes)[1]
     how = choose_way(seed, index)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
@@ -128,7 +128,7 @@ def read_mib(name: str) -> float:
 
 
 def main(seed: int, first: int, count: int, step: int, bomb_bytes: int) -> None:
-    """Decode pictures; end when the process has grown: what the next ones take could not be seen."""
+    """Decode images; end when the process has grown: it would hide the memory of the next ones."""
     os.nice(5)
     spare = int(read_mib("VmSize") + SPARE_MIB) << 20
     resource.setrlimit(resource.RLIMIT_AS, (spare, spare))

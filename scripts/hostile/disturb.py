@@ -1,4 +1,4 @@
-"""What operators and bad luck do, all at once: kills, reloads, new versions, full queues, clients that leave."""
+"""Disturbances by operators and accidents, all at once: kills, reloads, new versions, full queues, lost clients."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Disturbance:
         )
 
     async def _burst(self) -> None:
-        """Send more requests at once than there are places; each is answered, or told when to come again."""
+        """Send more requests at once than the queue holds; each is answered or refused with Retry-After."""
         make = PICTURE_ROUTES["predict raw"]
         case = Case("a burst", make(PICTURE.read_bytes()))
         count = self._trial.options.scaled(BURST, 60)

@@ -1,4 +1,4 @@
-"""What the server's processes hold, read from /proc: memory, descriptors, threads, temporary files."""
+"""Resources of the server's processes, read from /proc: memory, descriptors, threads, temporary files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError, ProcessLo
 
 @dataclass
 class Gauges:
-    """What all processes of a server hold together, by kind.
+    """Sum of the resources of all processes of a server, by kind.
 
     Attributes:
         workers: Gunicorn workers.
@@ -106,7 +106,7 @@ def risen(before: Gauges, after: Gauges) -> list[str]:
 
 
 class Watch:
-    """Looks at the workers all the time, on a thread: what they take at most, and which there were.
+    """Watches the workers on a thread: their peak memory, and their process ids.
 
     Attributes:
         peak_mib: the most that one worker held since this was last set to 0.
@@ -145,7 +145,7 @@ class Watch:
 
 
 def settle(supervisord: int, run: Path, before: Gauges, within_s: float) -> tuple[Gauges, Row]:
-    """Wait until everything is back where it was, or the time is over; return the last reading and what is not."""
+    """Wait until all gauges are back, at most ``within_s``; return the last reading and the rises."""
     row = Row("settling")
     while True:
         now = read_gauges(supervisord, run)

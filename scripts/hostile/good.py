@@ -43,7 +43,7 @@ TOLERANCE = 5e-3  # of a score or a logit: a batch of another size adds up in an
 
 @dataclass(frozen=True)
 class Told:
-    """One good request that ended: when, how, and what was wrong with it, if anything."""
+    """One good request that ended: when, how, and its fault, if any."""
 
     kind: str
     began: float
@@ -53,7 +53,7 @@ class Told:
 
     @property
     def refused(self) -> bool:
-        """Whether it was told to come again before it was answered."""
+        """Whether it was refused with Retry-After before it was answered."""
         return len(self.statuses) > 1
 
 
@@ -69,7 +69,7 @@ def good_requests() -> dict[str, bytes]:
 
 
 def essence(content: Any) -> Any:
-    """Return JSON without what may be another each time."""
+    """Return JSON without the fields that differ from request to request."""
     if isinstance(content, dict):
         return {key: essence(each) for key, each in content.items() if key not in VOLATILE}
     return [essence(each) for each in content] if isinstance(content, list) else content
@@ -87,7 +87,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 async def learn(address: Address) -> dict[str, Any]:
-    """Ask each request once, in peace, and return what is right from now on.
+    """Send each request once, without load, and return the right answers.
 
     Raises:
         ValueError: an answer is not what is known of the picture.
@@ -104,7 +104,7 @@ async def learn(address: Address) -> dict[str, Any]:
 
 
 async def ask(address: Address, kind: str, data: bytes, right: Any) -> Told:
-    """Send a request, again when it is told to, and compare the answer."""
+    """Send a request, retry it after a refusal with Retry-After, and compare the answer."""
     began, statuses, fault = time.monotonic(), [], "was refused again and again"
     while time.monotonic() < began + GIVE_UP_S:
         done = await exchange(address, data)

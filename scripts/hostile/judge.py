@@ -1,4 +1,4 @@
-"""What an answer may be, whatever was sent."""
+"""The rules that every answer must follow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_SECONDS = 35.0  # the deadline of a request, and a little for the way
 
 @dataclass(frozen=True)
 class Case:
-    """Bytes to send, and what may come of them.
+    """Bytes to send, and the answers that are right.
 
     Attributes:
         name: for the report.
@@ -41,7 +41,7 @@ class Case:
 
 
 def find_fault(case: Case, done: Exchange) -> str:
-    """Return what is wrong with the answers to a case, or nothing; the kind of fault stands before a colon."""
+    """Return the fault of the answers to a case, or an empty text; the kind of fault stands before a colon."""
     if not done.answers and not case.may_close:
         return f"no answer: {done.error or 'closed'} after {done.seconds:.1f} s"
     if len(done.answers) > case.most:
@@ -56,7 +56,7 @@ def find_fault(case: Case, done: Exchange) -> str:
 
 
 def find_fault_of_answer(case: Case, answer: Answer) -> str:
-    """Return what is wrong with one answer, or nothing."""
+    """Return the fault of one answer, or an empty text."""
     if answer.status in BUSY:
         return "" if answer.headers.get("retry-after") else f"{answer.status} without Retry-After"
     if answer.status >= 500 and answer.status not in case.also:
@@ -66,7 +66,7 @@ def find_fault_of_answer(case: Case, answer: Answer) -> str:
 
 
 def find_fault_of_error(answer: Answer) -> str:
-    """Return what is wrong with an error's body, or nothing."""
+    """Return the fault of an error's body, or an empty text."""
     if len(answer.body) > MOST_ERROR_BYTES:
         return f"an error of over {MOST_ERROR_BYTES:,} bytes: {len(answer.body):,}"
     try:

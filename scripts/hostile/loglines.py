@@ -13,12 +13,12 @@ LOGS = ("gunicorn.log", "nginx.log", "follow.log")
 
 
 def measure_logs(run: Path) -> dict[str, int]:
-    """Return how long each log is: what stands in it so far is no client's doing."""
+    """Return the length of each log; lines before that are not caused by clients."""
     return {name: sum(path.stat().st_size for path in run.glob(f"{name}*")) for name in LOGS}
 
 
 def check_logs(run: Path, begun: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong with the lines that came to the logs since they were so long, and the line."""
+    """Yield the faults of the lines that were added to the logs since, with the line."""
     for name in LOGS:
         files = sorted(run.glob(f"{name}*"), reverse=True)  # the rotated file is the older one
         data = b"".join(path.read_bytes() for path in files)[begun[name] :]
@@ -28,7 +28,7 @@ def check_logs(run: Path, begun: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 
 def find_fault(line: bytes) -> str:
-    """Return what is wrong with a line, or nothing."""
+    """Return the fault of a line, or an empty text."""
     if len(line) > MOST_BYTES:
         return f"a line of over {MOST_BYTES:,} bytes"
     try:

@@ -1,4 +1,4 @@
-"""Files of pictures taken apart into what they are made of; the parts joined are the file again."""
+"""Image files split into their parts; the parts joined are the file again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE_FIELDS = {
 
 
 def split_file(data: bytes) -> list[bytes]:
-    """Return a file's segments, chunks or blocks; what has no such structure is one part."""
+    """Return a file's segments, chunks or blocks; a file without such a structure is one part."""
     if data.startswith(b"\xff\xd8"):
         return split_jpeg(data)
     if data.startswith(PNG_MAGIC):

@@ -33,7 +33,7 @@ def with_checks(cases: Iterator[Case], every: int = 10) -> Iterator[Case]:
 
 
 def damaged(seed: int, count: int) -> Iterator[Case]:
-    """Yield damaged streams; what they ask for in the end is unknown, so any number of answers is right."""
+    """Yield damaged streams; the number of requests in them is unknown, so any number of answers is right."""
     streams = [case.data for case in all_streams() if len(case.data) < 10_000]
     for index in range(count):
         dice = throw(seed, "stream", index)

@@ -1,4 +1,4 @@
-"""What came out: a line for each phase, then every kind of fault with its first inputs."""
+"""The results: a line for each phase, then every kind of fault with its first inputs."""
 
 from __future__ import annotations
 

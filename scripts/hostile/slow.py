@@ -1,4 +1,4 @@
-"""Clients that are slow, idle, gone, or never read what they asked for; many at once, for a while."""
+"""Clients that are slow, idle, disconnected, or never read their answers; many at once, for a while."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def drip_body(address: Address, source: str, dice: random.Random, until: f
 
 
 async def read_nothing(address: Address, source: str, dice: random.Random, until: float) -> None:
-    """Ask again and again for what is long, and never read."""
+    """Request a long answer repeatedly, and never read it."""
     reader, writer = await connect(address, source)
     asked = build(
         "GET",

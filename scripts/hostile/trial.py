@@ -1,4 +1,4 @@
-"""A run: the server that is attacked, the clock, the seed, and what came of each phase."""
+"""A run: the server under attack, the clock, the seed, and the result of each phase."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = 5  # faults of one kind that are kept; the others are counted
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for.
+    """The options of a run.
 
     Attributes:
         seed: of everything that is sent.
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass
 class Row:
-    """One phase and what came of it.
+    """One phase and its result.
 
     Attributes:
         name: the phase.
@@ -98,7 +98,7 @@ class Row:
             places.append(where)
 
     def add(self, name: str, done: Exchange) -> None:
-        """Count what came of a connection that has just ended."""
+        """Count the result of a connection that has just ended."""
         self.sent += 1
         now = time.monotonic()
         self.spans.append((now - done.seconds, now, name))
@@ -148,7 +148,7 @@ class Trial:
         await asyncio.gather(*(work() for _ in range(at_once)))
 
     async def send(self, row: Row, case: Case) -> Exchange:
-        """Send a case and judge what comes back."""
+        """Send a case and judge the answers."""
         source = source_of(len(row.spans))
         manner = Manner(60, case.quiet_s, source, case.half_close)
         done = await exchange(self.address, case.data, manner)

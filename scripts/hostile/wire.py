@@ -23,7 +23,7 @@ class Answer:
 
 @dataclass
 class Exchange:
-    """What came of some bytes on one connection.
+    """The result of some bytes on one connection.
 
     Attributes:
         answers: in their order, without those of 1xx.
