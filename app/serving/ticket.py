@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from gevent.event import Event
 
-from app.engines.outputs import Forward
+from app.engines.engine import Forward
 from app.errors import InternalError, ServingError
 
 UNANSWERED = InternalError("the model gave no answer")
