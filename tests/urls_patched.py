@@ -44,4 +44,4 @@ def test_a_request_that_is_given_up_leaves_no_fetch_behind(gallery):  # noqa: F8
     gevent.sleep(0.3)
     request.kill()
     gevent.sleep(0.1)
-    assert rules._places.counter == AT_ONCE
+    assert rules._connections.counter == AT_ONCE
