@@ -275,8 +275,8 @@ def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
     disk = tmp_path / "models" / "own"
     program = (
         "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"
-        "from app.models.artifacts import Optimized;"
-        "o = Optimized(open_bundle(Path(sys.argv[1]), 'own', 1), Path(sys.argv[1], 'cache'));"
+        "from app.models.artifacts import Artifacts;"
+        "o = Artifacts(open_bundle(Path(sys.argv[1]), 'own', 1), Path(sys.argv[1], 'cache'));"
         "o.add_report('good')\n"
         "try: o.add_report('x' * 80_000)\n"
         "except Exception as error: print(repr(error))\n"
