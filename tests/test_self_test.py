@@ -119,9 +119,9 @@ def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_p
     shutil.copytree(made.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
     program = (
         "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"
-        "from app.engines.conversion import convert_bundle; from app.models.artifacts import Optimized\n"
+        "from app.engines.conversion import convert_bundle; from app.models.artifacts import Artifacts\n"
         "folder = Path(sys.argv[1])\n"
-        "try: convert_bundle(Optimized(open_bundle(folder, 'own', 1), folder / 'cache'))\n"
+        "try: convert_bundle(Artifacts(open_bundle(folder, 'own', 1), folder / 'cache'))\n"
         "except Exception as error: print(type(error).__name__, str(error).replace(str(folder), ''))\n"
         "print([path.name for path in folder.rglob('*') if path.is_file()])"
     )
