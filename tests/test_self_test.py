@@ -18,6 +18,8 @@ from app.models.artifacts import Artifacts
 from tests.disks import on_small_disk
 from tests.random_models import write_model
 
+pytestmark = pytest.mark.slow
+
 SIDE = 32
 CARD = {"architecture": "squeezenet1_1", "input_size": SIDE}
 SUMS = [19171626, 19069376, 18284544]  # of each picture
@@ -60,7 +62,6 @@ def test_noise_is_the_same_everywhere():
     assert [int(each.sum()) for each in noise] == SUMS
 
 
-@pytest.mark.slow
 def test_what_was_converted_answers_as_torch_in_every_precision(artifacts):
     for precision, reason in cpu_precisions(artifacts).items():
         if not reason:
@@ -113,7 +114,6 @@ def test_an_eager_worker_loads_no_other_weights_than_were_checked(artifacts, how
     assert load_engine(CPU, artifacts)  # it reads what was converted of those that were checked
 
 
-@pytest.mark.slow
 def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_path):
     """4 MiB for a network of 3, where 3 are taken by the weights."""
     disk = tmp_path / "disk"
