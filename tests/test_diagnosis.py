@@ -3,7 +3,7 @@
 import sys
 import time
 from importlib.machinery import SourceFileLoader
-from types import ModuleType
+from importlib.util import module_from_spec, spec_from_loader
 
 import pytest
 
@@ -59,9 +59,10 @@ def test_the_plan_counts_nothing_where_nothing_can_be_served(settings):
 )
 def test_the_terminal_says_what_lasts_once(monkeypatch, capsys, reason, after_s):
     """scripts/serve waits with scripts/ready; a load of a few seconds is no news."""
-    ready = ModuleType("ready")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    SourceFileLoader("ready", str(ROOT / "scripts" / "ready")).exec_module(ready)
+    loader = SourceFileLoader("ready", str(ROOT / "scripts" / "ready"))
+    ready = module_from_spec(spec_from_loader("ready", loader))
+    loader.exec_module(ready)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     patience = ready.Patience()

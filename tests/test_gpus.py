@@ -102,7 +102,7 @@ def config(number=0, free=60, total=80, **more):
 def fresh(monkeypatch):
     """Forget what another test has confined or logged."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    for name, value in (("_is_confined", False), ("_visible_before", None), ("_told", set())):
+    for name, value in (("_is_confined", False), ("_visible_before", None), ("_warned", set())):
         monkeypatch.setattr(gpus, name, value)
 
 
