@@ -176,11 +176,11 @@ class BundleError(Exception):
     """A model folder cannot be served; for the operator's log, never for a client."""
 
 
-class PassingFailure(BundleError):
+class TransientError(BundleError):
     """A model cannot be served for a transient reason: a full disk, a killed measurement process."""
 
 
-class NoDeviceMemory(PassingFailure):
+class NoDeviceMemory(TransientError):
     """The device has too little free memory for the model while other processes use it."""
 
 

@@ -285,7 +285,7 @@ def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
     done = on_small_disk(disk, 64, program)
     error, report = done.stdout.splitlines()
     assert report == "good"
-    assert "PassingFailure" in error
+    assert "TransientError" in error
     assert "No space left on device" in error
 
 

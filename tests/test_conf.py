@@ -209,7 +209,7 @@ def test_every_program_ends_with_supervisord(supervisor):
     assert len(programs) == 5
     for program in programs:
         assert program["command"].startswith("setpriv --pdeathsig TERM "), program.name
-    for name in ("nginx", "gunicorn", "follow", "logs"):
+    for name in ("nginx", "gunicorn", "watch", "logs"):
         assert supervisor.getboolean(f"program:{name}", "killasgroup")
 
 

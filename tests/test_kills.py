@@ -105,7 +105,7 @@ def test_a_killed_gunicorn_is_replaced_and_its_workers_hold_no_port(server):
     check_replaced(server, "gunicorn", orphans, ports_of(server)[1])
 
 
-@pytest.mark.parametrize("program", ["follow", "logs", "exit-on-fatal"])
+@pytest.mark.parametrize("program", ["watch", "logs", "exit-on-fatal"])
 def test_a_killed_helper_is_replaced_and_leaves_nothing_over(server, program):
     wait_until(lambda: "RUNNING" in server.control("status", program).stdout, 15, "RUNNING")
     old = pid_of(server, program)

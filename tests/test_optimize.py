@@ -130,11 +130,11 @@ def test_reduced_precisions_are_made_measured_and_then_served(
         assert (found.classes, found.classes_seen) == (20, 20)
         assert each.images_per_s > 0
     assert network.with_suffix(".bin").stat().st_size < 40e6
-    (entry,) = RepositoryScanner(chosen).look().entries
+    (entry,) = RepositoryScanner(chosen).scan().entries
     expected, reason = choose_precision(report, "cpu", usable, "auto", insist=False)
     assert (entry.footprint.precision, entry.footprint.reason) == (expected, reason)
     insisting = settings(models=str(models), device="cpu", precision="int8", insist="on")
-    (entry,) = RepositoryScanner(insisting).look().entries
+    (entry,) = RepositoryScanner(insisting).scan().entries
     assert entry.footprint.precision == "int8"
     check_heat_maps(artifacts, demo_network)
 

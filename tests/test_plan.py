@@ -20,7 +20,7 @@ from app.control.plan import deal_out, fit_workers, scan_and_plan
 from app.control.planner import Planner, manifest_reader
 from app.control.scanner import RepositoryScanner
 from app.engines.engine import Choice
-from app.errors import BundleError, PassingFailure
+from app.errors import BundleError, TransientError
 from app.models.bundle import find_bundle
 from app.system.files import lock_file, lock_host
 from app.system.gpus import Gpu
@@ -29,7 +29,7 @@ from tests.helpers import ROOT
 
 ON_GPU = Footprint("cuda", "fp16", "cuda", "asked for", GIB, 3 * GIB)
 ON_CPU = Footprint("openvino", "bf16", "cpu", "asked for", GIB // 2)
-real_look = RepositoryScanner.look
+real_scan = RepositoryScanner.scan
 
 
 def serving(*footprints):
@@ -340,11 +340,11 @@ def followed(settings, tmp_path, monkeypatch):
     return settings(device="cpu", cache=str(tmp_path / "cache")), planner
 
 
-def test_a_reload_while_the_follower_converts_goes_on_from_what_is_served_now(
+def test_a_reload_while_the_watcher_converts_goes_on_from_what_is_served_now(
     followed, tmp_path, monkeypatch
 ):
     """Not from what was served at the start."""
-    monkeypatch.setattr(RepositoryScanner, "look", lambda self: real_look(self, 0.1))
+    monkeypatch.setattr(RepositoryScanner, "scan", lambda self: real_scan(self, 0.1))
     with lock_file(tmp_path / "cache" / "scanner.lock", 5):
         chosen, planner = followed
         plan = planner.make(chosen)
@@ -370,7 +370,7 @@ def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
 ):
     """Where the folders are followed the workers have the new manifest anyway."""
     found = [serving(ON_CPU), Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))]
-    monkeypatch.setattr(RepositoryScanner, "look", lambda self: found.pop(0))
+    monkeypatch.setattr(RepositoryScanner, "scan", lambda self: found.pop(0))
     chosen = settings(device="cpu", poll_s=poll_s)
     planner = followed[1]
     before = planner.make(chosen)
@@ -435,7 +435,7 @@ def test_a_measure_process_that_the_kernel_killed_is_retried_and_says_why(tmp_pa
     killed.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(killed))
     with pytest.raises(
-        PassingFailure, match=r"the convert process was killed, most likely for lack of mem"
+        TransientError, match=r"the convert process was killed, most likely for lack of mem"
     ):
         footprint.run_measure("convert", find_bundle(ROOT / "models"), {})
 

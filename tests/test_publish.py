@@ -166,8 +166,8 @@ def test_a_version_copied_by_hand_that_is_no_good_is_refused_and_the_old_one_ser
     before = server.predict(STREET.read_bytes()).json()
     copy_converted(models / "pictograms" / "2")
     truncate(models / "pictograms" / "2")
-    wait_until(lambda: "refused: pictograms, version 2" in server.log("follow"), 60)
-    (refused,) = [line for line in server.log_lines("follow") if "refused" in line["message"]]
+    wait_until(lambda: "refused: pictograms, version 2" in server.log("watch"), 60)
+    (refused,) = [line for line in server.log_lines("watch") if "refused" in line["message"]]
     assert "model.npz cannot be read as weights" in refused["message"]
     assert server.predict(STREET.read_bytes()).json() == before
     assert live(server) == [{1}]
@@ -185,7 +185,7 @@ def test_versions_can_be_named_and_follow_the_folder(start_server, models, copy_
     shutil.rmtree(models / "pictograms" / "2")
     wait_until(lambda: live(server) == [{1}], 30)
     shutil.rmtree(models / "pictograms" / "1")
-    wait_until(lambda: "what is served goes on" in server.log("follow"), 30)
+    wait_until(lambda: "what is served goes on" in server.log("watch"), 30)
     assert requests.get(f"{server.url}/readyz", timeout=10).status_code == 200
 
 
@@ -223,7 +223,7 @@ def test_several_models_with_labels_and_shares_follow_their_file(
     wait_until(lambda: states() == {"5": "AVAILABLE"}, 30)
 
     file.write_text("model_config_list { confg {} }")  # a slip: what is served goes on
-    wait_until(lambda: "confg" in server.log("follow"), 10)
+    wait_until(lambda: "confg" in server.log("watch"), 10)
     assert answering("0") == users["0"]
 
     file.write_text("model_config_list {" + second + "}")

@@ -12,7 +12,7 @@ from app.control import scanner as scanner_module
 from app.control.footprint import Footprint
 from app.control.manifest import Entry, Manifest, ManifestFile, RejectedVersion, last_default
 from app.control.scanner import WATCHED, RepositoryScanner
-from app.errors import BundleError, PassingFailure
+from app.errors import BundleError, TransientError
 from app.models.bundle import write_sums
 from app.system import files
 from app.system.files import lock_file
@@ -70,66 +70,66 @@ def versions(manifest):
 def test_what_is_found_is_checked_once(scanner, models, measured):
     add_version(models, 1)
     here = scanner()
-    assert versions(here.look()) == [1]
-    assert here.look() == here.look()
+    assert versions(here.scan()) == [1]
+    assert here.scan() == here.scan()
     assert measured == [1]
 
 
 def test_a_new_version_takes_over_once_nobody_is_copying_it_any_more(scanner, models, measured):
     add_version(models, 1)
     here = scanner()
-    here.look()
+    here.scan()
     add_version(models, 2, b"half")
-    assert versions(here.look()) == [1]
+    assert versions(here.scan()) == [1]
     add_version(models, 2, b"all of it")
-    assert versions(here.look()) == [1]
-    assert versions(here.look()) == [2]
+    assert versions(here.scan()) == [1]
+    assert versions(here.scan()) == [2]
     assert measured == [1, 2]
 
 
 def test_a_published_version_takes_over_at_once(scanner, models):
     add_version(models, 1)
     here = scanner()
-    here.look()
+    here.scan()
     write_sums(add_version(models, 2))
-    assert versions(here.look()) == [2]
+    assert versions(here.scan()) == [2]
 
 
 def test_a_refused_version_leaves_the_one_before_and_says_why(scanner, models):
     add_version(models, 1)
     here = scanner()
-    here.look()
+    here.scan()
     folder = add_version(models, 2, b"bad")
-    here.look()
-    manifest = here.look()
+    here.scan()
+    manifest = here.scan()
     assert versions(manifest) == [1]
     (rejected,) = manifest.rejected
     assert (rejected.name, rejected.version) == ("leaves", 2)
     assert rejected.reason == f"{folder / 'model.pth'} cannot be read as weights"
     assert not manifest.failure
     add_version(models, 2, b"mended")
-    here.look()
-    assert versions(here.look()) == [2]
+    here.scan()
+    assert versions(here.scan()) == [2]
 
 
 def test_files_that_are_not_what_the_sums_say_are_refused(scanner, models):
     folder = add_version(models, 1)
     write_sums(folder)
     (folder / "class_name.json").write_text('{"0": "Dust"}')
-    manifest = scanner().look()
+    manifest = scanner().scan()
     assert versions(manifest) == []
     assert "class_name.json is not what SHA256SUMS says" in manifest.failure
     (folder / "class_name.json").unlink()
-    assert "class_name.json" in scanner().look().failure
+    assert "class_name.json" in scanner().scan().failure
 
 
 def test_weights_that_change_in_place_are_another_thing_to_serve(scanner, models):
     add_version(models, 1)
     here = scanner()
-    (before,) = here.look().entries
+    (before,) = here.scan().entries
     add_version(models, 1, b"fine-tuned")
-    here.look()
-    (after,) = here.look().entries
+    here.scan()
+    (after,) = here.scan().entries
     assert before.version == after.version == 1
     assert before.key != after.key
 
@@ -137,15 +137,15 @@ def test_weights_that_change_in_place_are_another_thing_to_serve(scanner, models
 def test_a_config_that_changes_in_place_is_another_thing_to_serve(scanner, models, tmp_path):
     folder = add_version(models, 1)
     here = scanner()
-    (before,) = here.look().entries
+    (before,) = here.scan().entries
     before.open(tmp_path / "cache")
     (folder / "model.json").write_text('{"threshold": 0.75}')
     with pytest.raises(
         BundleError, match=r"1/model\.json has changed since the version was checked"
     ):
         before.open(tmp_path / "cache")
-    here.look()
-    (after,) = here.look().entries
+    here.scan()
+    (after,) = here.scan().entries
     assert after.key != before.key
     assert after.open(tmp_path / "cache").bundle.config.decision.threshold == 0.75
 
@@ -154,14 +154,14 @@ def test_a_config_that_changes_in_place_is_another_thing_to_serve(scanner, model
 def test_a_vanished_mount_unloads_nothing(scanner, models, how):
     add_version(models, 3)
     here = scanner()
-    here.look()
+    here.scan()
     if how == "all gone":
         shutil.rmtree(models)
     elif how == "gone":
         shutil.rmtree(models / "leaves")
     else:
         shutil.rmtree(models / "leaves" / "3")
-    manifest = here.look()
+    manifest = here.scan()
     assert versions(manifest) == [3]
     assert "holds no" in manifest.problem or "cannot be read" in manifest.problem
 
@@ -169,13 +169,13 @@ def test_a_vanished_mount_unloads_nothing(scanner, models, how):
 def test_a_folder_that_cannot_be_read_unloads_nothing(scanner, models, monkeypatch):
     add_version(models, 3)
     here = scanner()
-    here.look()
+    here.scan()
 
     def refuse(folder):
         raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(scanner_module, "versions_of", refuse)
-    manifest = here.look()
+    manifest = here.scan()
     assert versions(manifest) == [3]
     assert "leaves cannot be read: " in manifest.problem
 
@@ -183,10 +183,10 @@ def test_a_folder_that_cannot_be_read_unloads_nothing(scanner, models, monkeypat
 def test_the_last_version_stays_when_it_is_damaged_in_place(scanner, models):
     add_version(models, 3)
     here = scanner()
-    before = here.look()
+    before = here.scan()
     add_version(models, 3, b"bad")
-    here.look()
-    after = here.look()
+    here.scan()
+    after = here.scan()
     assert after.entries == before.entries
     assert after.rejected[0].version == 3
 
@@ -204,33 +204,33 @@ def test_the_last_version_stays_when_it_is_damaged_in_place(scanner, models):
 def test_a_version_that_cannot_be_served_does_not_count(scanner, models, policy, chosen):
     for version in (1, 2, 5, 10):
         add_version(models, version, b"bad" if version == 10 else b"good")
-    assert versions(scanner(versions=policy).look()) == chosen
+    assert versions(scanner(versions=policy).scan()) == chosen
 
 
 def test_latest_checks_no_more_versions_than_it_has_to(scanner, models, measured):
     for version in (1, 2, 5, 10):
         add_version(models, version)
-    scanner(versions="latest:2").look()
+    scanner(versions="latest:2").scan()
     assert measured == [10, 5]
 
 
 def test_several_versions_and_their_order(scanner, models):
     for version in ("0003", "1", "2", "draft", ".publishing-x", "0"):
         add_version(models, version)
-    assert versions(scanner(versions="all").look()) == [1, 2, 3]
-    assert versions(scanner(versions="latest:2").look()) == [2, 3]
-    assert versions(scanner(versions="1,7").look()) == [1]
+    assert versions(scanner(versions="all").scan()) == [1, 2, 3]
+    assert versions(scanner(versions="latest:2").scan()) == [2, 3]
+    assert versions(scanner(versions="1,7").scan()) == [1]
 
 
 def test_while_another_process_looks_what_is_served_stays(scanner, models, measured, tmp_path):
     add_version(models, 1)
     here = scanner()
-    before = here.look()
+    before = here.scan()
     add_version(models, 2, b"half")
     with lock_file(tmp_path / "cache" / "scanner.lock", 5):
-        assert here.look(wait_s=0.1) == before
+        assert here.scan(wait_s=0.1) == before
         fresh = scanner()
-        assert versions(fresh.look(wait_s=0.1)) == [2], (
+        assert versions(fresh.scan(wait_s=0.1)) == [2], (
             "it has nothing yet, so it looks without the lock"
         )
     assert measured == [1, 2]
@@ -239,7 +239,7 @@ def test_while_another_process_looks_what_is_served_stays(scanner, models, measu
 def test_a_scanner_starts_with_what_was_served(scanner, models):
     before = make_manifest(make_entry("leaves", 4))
     add_version(models, 5, b"bad")
-    assert versions(scanner(before).look()) == [4]
+    assert versions(scanner(before).scan()) == [4]
 
 
 @pytest.fixture
@@ -291,18 +291,18 @@ def test_a_worker_follows_its_own_masters_manifest_only(run_folder):
     ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
     assert ManifestFile("us").read() is None
     ManifestFile("us").write(make_manifest(make_entry("new", 1)))
-    follower = ManifestFile()
-    assert follower.read().default == "new"
-    follower.write(make_manifest(make_entry("newer", 1)))
+    watcher = ManifestFile()
+    assert watcher.read().default == "new"
+    watcher.write(make_manifest(make_entry("newer", 1)))
     assert ManifestFile("us").read().default == "newer"
 
 
-def test_a_follower_writes_for_the_master_that_runs_now(run_folder):
+def test_a_watcher_writes_for_the_master_that_runs_now(run_folder):
     ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
-    follower = ManifestFile()
-    follower.read()
-    ManifestFile("us").write(make_manifest(make_entry("new", 1)))  # while the follower looked
-    follower.write(make_manifest(make_entry("newer", 1)))
+    watcher = ManifestFile()
+    watcher.read()
+    ManifestFile("us").write(make_manifest(make_entry("new", 1)))  # while the watcher scanned
+    watcher.write(make_manifest(make_entry("newer", 1)))
     assert ManifestFile("us").read().default == "newer"
 
 
@@ -340,7 +340,7 @@ def test_what_a_killed_writer_left_goes_with_the_next_manifest(run_folder):
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link out", "loop"])
 def test_a_precision_report_that_cannot_be_read_leaves_the_version_served(scanner, models, kind):
     make_special(add_version(models, 1) / "precision.json", kind)
-    manifest = scanner().look()
+    manifest = scanner().scan()
     assert versions(manifest) == [1]
     assert not manifest.rejected
 
@@ -351,7 +351,7 @@ def test_sums_may_be_written_in_capitals_and_have_empty_lines(scanner, models):
     sums = (folder / "SHA256SUMS").read_text().splitlines()
     sums = [line[:64].upper() + line[64:] for line in sums]
     (folder / "SHA256SUMS").write_text("\n\n".join(sums))
-    assert versions(scanner().look()) == [1]
+    assert versions(scanner().scan()) == [1]
 
 
 def test_sums_are_such_as_sha256sum_checks(models):
@@ -374,7 +374,7 @@ class Clock:
 def passing(monkeypatch, scanner):
     """Stand for a probe that fails for a reason which may pass. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
-    reasons = [PassingFailure("the measure process took longer than 300 s")] * 9
+    reasons = [TransientError("the measure process took longer than 300 s")] * 9
 
     def find_footprint(settings, artifacts, sibling=None):
         calls.append(clock.now)
@@ -393,10 +393,10 @@ def test_a_refusal_that_may_pass_is_tried_again_with_growing_pauses(passing, mod
     add_version(models, 1)
     told = set()
     for clock.now in range(0, 30_000, 10):
-        told |= {rejected.reason for rejected in here.look().rejected}
+        told |= {rejected.reason for rejected in here.scan().rejected}
     pauses = [later - earlier for earlier, later in itertools.pairwise(calls)]
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
-    assert versions(here.look()) == [1]
+    assert versions(here.scan()) == [1]
     (reason,) = told  # so the log has it once
     assert reason.startswith("the measure process took longer than 300 s; it is tried again")
 
@@ -404,12 +404,12 @@ def test_a_refusal_that_may_pass_is_tried_again_with_growing_pauses(passing, mod
 def test_changed_files_are_checked_at_once_and_pauses_begin_anew(passing, models):
     here, clock, _reasons, calls = passing
     add_version(models, 1)
-    here.look()
+    here.scan()
     clock.now = 60
-    here.look()
+    here.scan()
     add_version(models, 1, b"other weights")
     for clock.now in (61, 62, 100, 122):
-        here.look()
+        here.scan()
     assert calls == [0, 60, 62, 122]
 
 
@@ -418,9 +418,9 @@ def test_a_full_disk_or_memory_may_pass(passing, models, error):
     here, clock, reasons, _calls = passing
     reasons[:] = [error]
     add_version(models, 1)
-    assert "it is tried again" in here.look().failure
+    assert "it is tried again" in here.scan().failure
     clock.now = 60
-    assert versions(here.look()) == [1]
+    assert versions(here.scan()) == [1]
 
 
 @pytest.mark.parametrize("error", [TypeError("odd"), RecursionError(), KeyError("a"), ValueError()])
@@ -429,20 +429,20 @@ def test_whatever_a_check_raises_refuses_the_version_and_is_not_tried_again(pass
     reasons[:] = [error] * 2
     add_version(models, 1)
     for clock.now in (0, 100, 10_000):
-        assert type(error).__name__ in here.look().failure
+        assert type(error).__name__ in here.scan().failure
     assert calls == [0]
 
 
 def test_whatever_the_folders_raise_leaves_what_is_served(scanner, models, monkeypatch):
     add_version(models, 1)
     here = scanner()
-    here.look()
+    here.scan()
 
     def fail(_settings):
         raise RuntimeError("Symlink loop")
 
     monkeypatch.setattr(scanner_module, "read_repository", fail)
-    manifest = here.look()
+    manifest = here.scan()
     assert versions(manifest) == [1]
     assert "Symlink loop" in manifest.problem
 
@@ -454,65 +454,65 @@ def names(manifest):
 def test_a_second_own_model_beside_the_first_is_served_and_the_default_stays(scanner, models):
     add_version(models, 1, name="shapes")
     here = scanner()
-    assert here.look().default == "shapes"
+    assert here.scan().default == "shapes"
     write_sums(add_version(models, 1, name="acorns"))
-    manifest = here.look()
+    manifest = here.scan()
     assert sorted(names(manifest)) == ["acorns", "shapes"]
     assert manifest.default == "shapes"
     assert "answered by shapes (SERVING_MODEL" in manifest.default_note
     write_sums(add_version(models, 2, name="shapes"))
-    assert sorted(entry.key[:2] for entry in here.look().entries) == [("acorns", 1), ("shapes", 2)]
+    assert sorted(entry.key[:2] for entry in here.scan().entries) == [("acorns", 1), ("shapes", 2)]
 
 
 def test_at_a_fresh_start_the_model_that_was_there_first_is_the_default(scanner, models, tmp_path):
     for age, name in ((1, "acorns"), (3, "shapes"), (2, "birds")):
         os.utime(add_version(models, 1, name=name) / "model.pth", (10**9 - age, 10**9 - age))
         add_version(models, 2, name=name)
-    assert scanner().look().default == "shapes"
-    assert scanner(model="birds").look().default == "birds"
-    assert names(scanner(model="birds").look()) == ["birds"]
+    assert scanner().scan().default == "shapes"
+    assert scanner(model="birds").scan().default == "birds"
+    assert names(scanner(model="birds").scan()) == ["birds"]
     shutil.rmtree(models / "shapes")
-    assert scanner().look().default == "birds"
+    assert scanner().scan().default == "birds"
     earlier = RepositoryScanner(
         scanner()._settings, default="acorns"
-    ).look()  # this installation's last default
+    ).scan()  # this installation's last default
     assert earlier.default == "acorns"
 
 
 def test_models_of_the_same_age_are_taken_by_name(scanner, models):
     for name in ("b", "a", "c"):
         os.utime(add_version(models, 1, name=name) / "model.pth", (10**9, 10**9))
-    assert scanner().look().default == "a"
+    assert scanner().scan().default == "a"
 
 
 def test_a_removed_default_falls_to_the_next(scanner, models):
     add_version(models, 1, name="shapes")
     here = scanner()
-    here.look()
+    here.scan()
     write_sums(add_version(models, 1, name="acorns"))
-    here.look()
+    here.scan()
     shutil.rmtree(models / "shapes")
-    manifest = here.look()
+    manifest = here.scan()
     assert (names(manifest), manifest.default, manifest.default_note) == (["acorns"], "acorns", "")
 
 
 def test_a_model_that_cannot_be_served_is_no_default_while_another_can(scanner, models):
     os.utime(add_version(models, 1, b"bad", name="old") / "model.pth", (1, 1))
     add_version(models, 1, name="new")
-    manifest = scanner().look()
+    manifest = scanner().scan()
     assert (names(manifest), manifest.default) == (["new"], "new")
 
 
 def test_a_first_own_model_that_is_no_good_leaves_the_demo_serving(scanner, models):
     add_version(models, 1, name="demo")
     here = scanner()
-    here.look()
+    here.scan()
     write_sums(add_version(models, 1, b"bad", name="own"))
-    manifest = here.look()
+    manifest = here.scan()
     assert (names(manifest), manifest.default) == (["demo"], "demo")
     assert manifest.rejected[0].name == "own"
     write_sums(add_version(models, 2, name="own"))
-    manifest = here.look()
+    manifest = here.scan()
     assert (names(manifest), manifest.default) == (["own"], "own")
 
 
@@ -521,17 +521,17 @@ def test_a_bare_mount_and_models_in_it_are_all_served(scanner, models):
     (models / "class_name.json").write_text('{"0": "Rust"}')
     os.utime(models / "model.pth", (1, 1))
     add_version(models, 1, name="shapes")
-    manifest = scanner().look()
+    manifest = scanner().scan()
     assert sorted(names(manifest)) == ["models", "shapes"]
     assert manifest.default == "models"
-    assert names(scanner(model="shapes").look()) == ["shapes"]
+    assert names(scanner(model="shapes").scan()) == ["shapes"]
 
 
 def test_the_version_policy_holds_for_each_model(scanner, models):
     for name in ("a", "b"):
         for version in (1, 2, 3):
             add_version(models, version, name=name)
-    manifest = scanner(versions="latest:2").look()
+    manifest = scanner(versions="latest:2").scan()
     assert sorted(entry.key[:2] for entry in manifest.entries) == [
         ("a", 2),
         ("a", 3),
@@ -545,7 +545,7 @@ def test_two_names_for_one_folder_both_answer(scanner, models, tmp_path, setting
     file = models.parent / "models.config"
     configs = [{"name": name, "base_path": str(models / "leaves")} for name in ("mnist", "mxnet")]
     file.write_text(json.dumps({"model_config_list": {"config": configs}}))
-    manifest = scanner(models_file=str(file)).look()
+    manifest = scanner(models_file=str(file)).scan()
     assert [(entry.name, entry.version) for entry in manifest.entries] == [
         ("mnist", 1),
         ("mxnet", 1),
@@ -555,13 +555,13 @@ def test_two_names_for_one_folder_both_answer(scanner, models, tmp_path, setting
 def test_files_of_the_same_size_and_time_are_seen_to_be_others(scanner, models):
     folder = add_version(models, 1)
     here = scanner()
-    (before,) = here.look().entries
+    (before,) = here.scan().entries
     stat = (folder / "model.pth").stat()
     (folder / "other").write_bytes(b"evil")
     os.replace(folder / "other", folder / "model.pth")
     os.utime(folder / "model.pth", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    here.look()
-    (after,) = here.look().entries
+    here.scan()
+    (after,) = here.scan().entries
     assert before.key != after.key
 
 
@@ -569,10 +569,10 @@ def test_a_version_that_is_changed_in_place_is_not_left_for_a_lower_one(scanner,
     for version in (1, 2):
         add_version(models, version)
     here = scanner()
-    assert versions(here.look()) == [2]
+    assert versions(here.scan()) == [2]
     os.utime(models / "leaves" / "2" / "model.pth")
-    assert versions(here.look()) == [2]
-    assert versions(here.look()) == [2]
+    assert versions(here.scan()) == [2]
+    assert versions(here.scan()) == [2]
 
 
 def test_another_network_of_the_same_weights_is_another_thing_to_serve():
@@ -591,17 +591,17 @@ def test_a_version_whose_network_is_gone_is_looked_at_again(scanner, models, mea
     """A worker that finds it damaged removes it; the next look has it made anew."""
     add_version(models, 1)
     here = scanner()
-    (entry,) = here.look().entries
+    (entry,) = here.scan().entries
     network = tmp_path / "fp32-0123456789abcdef"
     network.mkdir()
     ((key, known),) = here._checks.items()
     here._checks[key] = dataclasses.replace(
         known, result=dataclasses.replace(entry, network=str(network))
     )
-    here.look()
+    here.scan()
     assert measured == [1]
     network.rmdir()
-    here.look()
+    here.scan()
     assert measured == [1, 1]
 
 
@@ -610,18 +610,18 @@ def test_a_version_whose_network_is_gone_is_looked_at_again(scanner, models, mea
 def test_a_link_that_cannot_be_followed_harms_its_own_version_only(scanner, models, name, target):
     add_version(models, 1)
     running = scanner()
-    running.look()
+    running.scan()
     folder = add_version(models, 2)
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(name if target == "itself" else target)
     for here in (running, scanner()):
-        here.look()
-        manifest = here.look()
+        here.scan()
+        manifest = here.scan()
         assert versions(manifest) in ([1], [2])
         assert not manifest.problem
         assert [rejected.version for rejected in manifest.rejected] in ([2], [])
     write_sums(add_version(models, 3))
-    assert versions(running.look()) == [3]
+    assert versions(running.scan()) == [3]
 
 
 @pytest.mark.parametrize("way", ["a file", "a FIFO for a lock"])
@@ -635,6 +635,6 @@ def test_where_the_cache_takes_no_lock_new_versions_are_taken_over_all_the_same(
         os.mkfifo(tmp_path / "cache" / "scanner.lock")
     add_version(models, 1)
     here = scanner()
-    assert versions(here.look()) == [1]
+    assert versions(here.scan()) == [1]
     write_sums(add_version(models, 2))
-    assert versions(here.look()) == [2]
+    assert versions(here.scan()) == [2]

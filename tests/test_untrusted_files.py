@@ -283,7 +283,7 @@ def test_an_irregular_file_is_refused_and_blocks_no_reader(tmp_path, name, kind,
     scanner = RepositoryScanner(
         settings(models=str(tmp_path / "models"), cache=str(tmp_path / "cache"))
     )
-    failure = scanner.look().failure
+    failure = scanner.scan().failure
     assert time.monotonic() - began < 20
     assert name in failure
     assert "leaves/1" in failure
@@ -606,7 +606,7 @@ def test_a_scanner_looks_at_anything_and_never_raises(
     from app.settings import Settings
 
     chosen = Settings.from_env({"SERVING_MODELS": str(models), "SERVING_CACHE": str(models / "c")})
-    found = RepositoryScanner(chosen).look()
+    found = RepositoryScanner(chosen).scan()
     assert found.entries or found.failure
 
 

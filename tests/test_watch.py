@@ -1,4 +1,4 @@
-"""The follower goes on, whatever goes wrong: it says so once, and waits longer each time."""
+"""The watcher goes on, whatever goes wrong: it says so once, and waits longer each time."""
 
 import errno
 
@@ -20,21 +20,21 @@ class Over(BaseException):
 
 @pytest.fixture
 def run(settings, tmp_path, monkeypatch):
-    """Return a runner of the follower over a list of what its looks find or raise; it returns the pauses between."""
+    """Return a runner of the watcher over a list of what its scans find or raise; it returns the pauses between."""
     chosen = settings(cache=str(tmp_path / "cache"), poll_s="2")
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     ManifestFile(instance_id()).write(SERVED)
 
-    def start(looks, sleep=None):
-        found, pauses = iter(looks), []
+    def start(scans, sleep=None):
+        found, pauses = iter(scans), []
 
-        def look(_scanner):
+        def scan(_scanner):
             result = next(found, Over())
             if isinstance(result, BaseException):
                 raise result
             return result() if callable(result) else result
 
-        monkeypatch.setattr(RepositoryScanner, "look", look)
+        monkeypatch.setattr(RepositoryScanner, "scan", scan)
         monkeypatch.setattr(program.time, "sleep", sleep or pauses.append)
         with pytest.raises(Over):
             watch(chosen)

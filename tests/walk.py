@@ -32,7 +32,7 @@ from app.engines import conversion
 from app.engines.conversion import convert_bundle
 from app.engines.engine import Choice
 from app.engines.loader import load_engine
-from app.engines.self_test import make_noise
+from app.engines.self_check import make_noise
 from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, find_bundle
 from app.models.checksums import find_damage
@@ -116,11 +116,11 @@ class Walk:
         """Start as a server does on what was left, and answer as before; publish where nothing was."""
         models = self.work / "models"
         (models / "leaves").mkdir(parents=True, exist_ok=True)
-        manifest = RepositoryScanner(self.settings).look()
+        manifest = RepositoryScanner(self.settings).scan()
         if not manifest.entries:
             assert "holds no" in manifest.failure, manifest.failure
             publish(self.source, models / "leaves", self.settings)
-            manifest = RepositoryScanner(self.settings).look()
+            manifest = RepositoryScanner(self.settings).scan()
         clean_up(self.settings, manifest)
         (entry,) = manifest.entries
         assert entry.version == 1

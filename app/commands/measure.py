@@ -26,7 +26,7 @@ from app.control.footprint import (
 from app.control.plan import usable_gpus
 from app.engines.engine import Choice
 from app.engines.loader import load_engine, supported_precisions
-from app.errors import BundleError, NoDeviceMemory, OutOfMemory, PassingFailure, first_line
+from app.errors import BundleError, NoDeviceMemory, OutOfMemory, TransientError, first_line
 from app.models.artifacts import Artifacts
 from app.models.bundle import Bundle, open_bundle
 from app.models.precision import FP32, choose_precision
@@ -200,7 +200,7 @@ def main(
             is_last_try = int(tries) >= MAX_TRIES
             result = measure_footprint(settings, bundle, other, is_last_try)
     except BundleError as error:
-        is_transient = isinstance(error, PassingFailure)
+        is_transient = isinstance(error, TransientError)
         result = MeasureResult(failure=str(error), is_transient=is_transient)
     except OutOfMemory as error:
         result = MeasureResult(failure=f"not enough memory: {error.message}", is_transient=True)

@@ -24,7 +24,7 @@ CLEANUP_S = 3600  # between two removals of unused derived files
 MAX_PAUSE_S = 300
 TROUBLE = "new versions cannot be taken over, what is served goes on; tried again at pauses of up to %d s: %s"
 
-logger = logging.getLogger("follow")
+logger = logging.getLogger("watch")
 
 
 def watch(settings: Settings) -> None:
@@ -39,7 +39,7 @@ def watch(settings: Settings) -> None:
     while True:
         try:
             manifest = file.read_current() or manifest  # the master may have written another
-            manifest = look_once(scanner, file, manifest)
+            manifest = scan_once(scanner, file, manifest)
             if not cleaned_at or time.monotonic() - cleaned_at > CLEANUP_S:
                 cleaned_at = (
                     time.monotonic()
@@ -56,9 +56,9 @@ def watch(settings: Settings) -> None:
         time.sleep(pause)
 
 
-def look_once(scanner: RepositoryScanner, file: ManifestFile, before: Manifest) -> Manifest:
+def scan_once(scanner: RepositoryScanner, file: ManifestFile, before: Manifest) -> Manifest:
     """Return the new manifest, after it was written for the workers. Raises OSError."""
-    manifest = scanner.look()
+    manifest = scanner.scan()
     if manifest != before or file.read() is None:  # the file was removed
         file.write(manifest)
         log_changes(before, manifest)

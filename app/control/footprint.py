@@ -20,7 +20,7 @@ from dataclasses import fields as fields_of
 from importlib.metadata import version
 from typing import Any
 
-from app.errors import BundleError, PassingFailure
+from app.errors import BundleError, TransientError
 from app.models.artifacts import NETWORKS, Artifacts
 from app.models.bundle import Bundle
 from app.models.precision import FP32, INT8, TF32
@@ -116,7 +116,7 @@ def find_footprint(
         return kept
     result = measure_bundle(settings, artifacts.bundle, sibling)
     if result.footprint is None:
-        raise PassingFailure("the measure process has reported no footprint")
+        raise TransientError("the measure process has reported no footprint")
     if result.is_estimated:  # it is measured at the next chance
         return result.footprint
     try:
@@ -241,13 +241,13 @@ def run_measure(
         )
     except subprocess.TimeoutExpired as error:
         message = f"the {task} process took longer than {MEASURE_TIMEOUT_S} s"
-        raise PassingFailure(message) from error
+        raise TransientError(message) from error
     try:
         result = MeasureResult.from_text(done.stdout.splitlines()[-1])
     except (IndexError, ValueError, TypeError, AttributeError) as error:
-        raise PassingFailure(f"the {task} process {describe_death(done)}") from error
+        raise TransientError(f"the {task} process {describe_death(done)}") from error
     if result.failure:
-        raise (PassingFailure if result.is_transient else BundleError)(result.failure)
+        raise (TransientError if result.is_transient else BundleError)(result.failure)
     return result
 
 

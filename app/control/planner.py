@@ -28,7 +28,7 @@ class Planner:
             before = replace(before, manifest=file.read() or before.manifest)
         manifest = RepositoryScanner(
             settings, before.manifest if before else None, last_default()
-        ).look()
+        ).scan()
         problem = file.try_write(manifest)
         plan = make_plan(settings, manifest, before)
         if problem:

@@ -18,7 +18,7 @@ from pathlib import Path
 from app.control.footprint import Footprint, find_footprint, serving_network
 from app.control.manifest import Entry, Manifest, RejectedVersion
 from app.control.repository import Repository, ServedModel, read_repository
-from app.errors import BundleError, PassingFailure, first_line
+from app.errors import BundleError, TransientError, first_line
 from app.models.artifacts import Artifacts
 from app.models.bundle import CONFIG_FILE, SUMS_FILE, check_sums, open_bundle
 from app.models.folders import CLASS_FILE, WEIGHT_FILES, versions_of
@@ -94,7 +94,7 @@ class RepositoryScanner:
         self._fingerprints: dict[Path, Fingerprint] = {}  # of the last scan
         self._has_scanned = False
 
-    def look(self, wait_s: float = LOCK_WAIT_S) -> Manifest:
+    def scan(self, wait_s: float = LOCK_WAIT_S) -> Manifest:
         """Scan the folders and return the manifest; seconds for a new version, microseconds without changes.
 
         Another process may hold the scan's lock. After ``wait_s`` the current manifest is returned, or, if
@@ -106,9 +106,9 @@ class RepositoryScanner:
         try:
             self._manifest = self._scan(wait_s)
         except BundleError as error:
-            self._manifest = dataclasses.replace(self._manifest, problem=bounded(error))
+            self._manifest = dataclasses.replace(self._manifest, problem=cut_reason(error))
         except Exception as error:  # noqa: BLE001  (untrusted files must not end the master)
-            problem = f"the models cannot be looked at: {type(error).__name__}: {first_line(error)}"
+            problem = f"the models cannot be scanned: {type(error).__name__}: {first_line(error)}"
             self._manifest = dataclasses.replace(self._manifest, problem=problem)
         return self._manifest
 
@@ -201,11 +201,11 @@ class RepositoryScanner:
         try:
             result = check_version(self._settings, folder, name, version, next(served, None))
             pause_s = 0
-        except (PassingFailure, OSError, MemoryError) as error:
-            reason = f"{bounded(error) or type(error).__name__}; it is tried again, at longer and longer intervals"
+        except (TransientError, OSError, MemoryError) as error:
+            reason = f"{cut_reason(error) or type(error).__name__}; it is tried again, at longer and longer intervals"
             result = RejectedVersion(name, version, reason, str(folder))
         except BundleError as error:
-            result, pause_s = RejectedVersion(name, version, bounded(error), str(folder)), 0
+            result, pause_s = RejectedVersion(name, version, cut_reason(error), str(folder)), 0
         except Exception as error:  # noqa: BLE001  (untrusted files must not end the master)
             reason = f"{folder}: {type(error).__name__}: {first_line(error)}"
             result, pause_s = RejectedVersion(name, version, reason, str(folder)), 0
@@ -213,7 +213,7 @@ class RepositoryScanner:
         return result
 
 
-def bounded(error: Exception) -> str:
+def cut_reason(error: Exception) -> str:
     """Return an error's text, cut to ``MAX_REASON`` characters for the log and the manifest's file."""
     return str(error)[:MAX_REASON]
 

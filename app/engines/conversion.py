@@ -12,7 +12,7 @@ from torch import nn
 
 from app.engines.network import PixelNetwork, build_network
 from app.engines.openvino import save_network  # before OpenVINO's own import: see there
-from app.engines.self_test import make_noise
+from app.engines.self_check import make_noise
 from app.errors import BundleError, first_line
 from app.models.artifacts import Artifacts
 from app.models.precision import FP32

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from app.engines.engine import Choice, Engine
-from app.engines.self_test import check_answers
+from app.engines.self_check import check_answers
 from app.errors import BundleError, NoDeviceMemory, OutOfMemory
 from app.models.artifacts import NETWORKS, Artifacts
 from app.models.bundle import Bundle

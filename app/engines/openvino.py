@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 import openvino  # noqa: E402
 
 from app.engines.engine import Gradients, Outputs  # noqa: E402
-from app.engines.self_test import make_noise  # noqa: E402
+from app.engines.self_check import make_noise  # noqa: E402
 from app.errors import BundleError, first_line  # noqa: E402
 from app.models.artifacts import NETWORKS, Artifacts  # noqa: E402
 from app.models.precision import FP32, INT8  # noqa: E402

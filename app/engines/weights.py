@@ -20,7 +20,7 @@ import torch
 from safetensors import safe_open
 
 from app.engines.weight_errors import describe_unreadable
-from app.errors import BundleError, PassingFailure
+from app.errors import BundleError, TransientError
 from app.models.bundle import MAX_WEIGHTS_BYTES
 from app.models.untrusted_files import open_regular
 
@@ -95,7 +95,7 @@ def translate_parser_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing") from error
     except MemoryError as error:
-        raise PassingFailure(f"{path}: there is not enough memory to read it") from error
+        raise TransientError(f"{path}: there is not enough memory to read it") from error
     except Exception as error:
         raise BundleError(describe_unreadable(path, error)) from error
 

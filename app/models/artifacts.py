@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from app.errors import BundleError, PassingFailure
+from app.errors import BundleError, TransientError
 from app.logs import warn_once
 from app.models.bundle import Bundle
 from app.models.checksums import (
@@ -138,7 +138,7 @@ class Artifacts:
         Args:
             kind: ``fp32`` or ``int8``.
             save: writes NAME.xml and NAME.bin at the given path and returns the network's answers to
-                ``self_test.make_noise``.
+                ``self_check.make_noise``.
             gradients: its constant gradients, (classes, channels) float32; None copies fp32's.
 
         Raises:
@@ -258,14 +258,14 @@ class Artifacts:
         return array
 
     def _keep(self, name: str, write: Callable[[Path], T]) -> T:
-        """Call ``write`` with the first writable home. Raises PassingFailure if there is none."""
+        """Call ``write`` with the first writable home. Raises TransientError if there is none."""
         problems = []
         for home in self.homes:
             try:
                 return write(home)
             except OSError as error:
                 problems.append(f"{home}: {error.strerror or error}")
-        raise PassingFailure(
+        raise TransientError(
             f"{name} cannot be written ({'; '.join(problems)}); set SERVING_CACHE to a folder that can"
         )
 

@@ -15,7 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from app.errors import BundleError, PassingFailure
+from app.errors import BundleError, TransientError
 from app.names import shorten
 
 MAX_JSON_BYTES = 8 << 20  # 100,000 class names of 80 bytes; parsed it takes up to twenty times that
@@ -39,7 +39,7 @@ def open_regular(path: Path, most_bytes: int, home: Path | None = None) -> Buffe
 
     Raises:
         BundleError: it is not a regular file, too large, or outside of ``home``; the message names it.
-        PassingFailure: it cannot be opened for another reason.
+        TransientError: it cannot be opened for another reason.
         FileNotFoundError: there is no such file.
     """
     home = home or home_of(path.parent)
@@ -49,7 +49,7 @@ def open_regular(path: Path, most_bytes: int, home: Path | None = None) -> Buffe
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
+        raise TransientError(f"{path} cannot be read: {error.strerror}") from error
     file = os.fdopen(descriptor, "rb")
     try:
         status = os.fstat(descriptor)
@@ -90,7 +90,7 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing") from error
     except OSError as error:
-        raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
+        raise TransientError(f"{path} cannot be read: {error.strerror}") from error
     if len(content) > most_bytes:  # it has grown since it was opened
         raise BundleError(f"{path} has more than {most_bytes} bytes")
     return content
@@ -104,7 +104,7 @@ def take_sum(path: Path, most_bytes: int) -> str:
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing") from error
     except OSError as error:
-        raise PassingFailure(f"{path} cannot be read: {error.strerror}") from error
+        raise TransientError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_json(path: Path) -> Any:

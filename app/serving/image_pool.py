@@ -30,7 +30,7 @@ from app.serving.model import Model
 from app.serving.thread_pool import NativePool, Task
 from app.settings import Settings
 
-Picture = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
+ImageInput = BinaryIO | np.ndarray  # a file; or RGB pixels, (height, width, 3) uint8
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class ImagePool:
         """Return the running tasks of the threads."""
         return self._small.tasks() + self._large.tasks()
 
-    def decode(self, picture: Picture, model: Model, *, on_trial: bool = False) -> Decoded:
+    def decode(self, picture: ImageInput, model: Model, *, on_trial: bool = False) -> Decoded:
         """Decode an image to the input of a model.
 
         Raises:
@@ -106,7 +106,7 @@ class ImagePool:
 
     def draw(
         self,
-        picture: Picture,
+        picture: ImageInput,
         heat_map: HeatMap,
         transform: InputTransform,
         style: Style,
@@ -118,7 +118,7 @@ class ImagePool:
             partial(self._draw, picture, heat_map, transform, style), picture, on_trial
         )
 
-    def _run(self, work: Callable[[Admission], T], picture: Picture, on_trial: bool) -> T:
+    def _run(self, work: Callable[[Admission], T], picture: ImageInput, on_trial: bool) -> T:
         """Run work in the lane for small images, or for large ones if it needs more memory."""
         data = read_data(picture)
 
@@ -130,7 +130,9 @@ class ImagePool:
         limit = self._settings.decode_memory_bytes
         return self._large.run(admitted(limit), data, on_trial=on_trial)
 
-    def _decode(self, picture: Picture, model: Model, fast: bool, admission: Admission) -> Decoded:
+    def _decode(
+        self, picture: ImageInput, model: Model, fast: bool, admission: Admission
+    ) -> Decoded:
         settings, transform = self._settings, model.config.transform
         if isinstance(picture, np.ndarray):  # in memory already
             image = prepare_pixels(picture, settings.max_pixels, fast, transform)
@@ -145,7 +147,7 @@ class ImagePool:
 
     def _draw(
         self,
-        picture: Picture,
+        picture: ImageInput,
         heat_map: HeatMap,
         transform: InputTransform,
         style: Style,
@@ -165,7 +167,7 @@ class ImagePool:
         return model.choice.precision != FP32
 
 
-def read_data(picture: Picture) -> bytes | memoryview:
+def read_data(picture: ImageInput) -> bytes | memoryview:
     """Return the bytes of an image; a file in memory is not copied."""
     if isinstance(picture, np.ndarray):
         return np.ascontiguousarray(picture).data

@@ -21,7 +21,7 @@ from app.errors import MalformedRequest, ServingError
 from app.scoreboard import Scoreboard, State
 from app.serving.deadlines import Deadlines
 from app.serving.handoff import Handoff
-from app.serving.image_pool import ImagePool, Picture
+from app.serving.image_pool import ImageInput, ImagePool
 from app.serving.in_flight import InFlight
 from app.serving.lifecycle import Lifecycle
 from app.serving.loader import Loader
@@ -143,7 +143,7 @@ class ModelServer:
     def predict(
         self,
         servable: Servable,
-        images: Sequence[Picture],
+        images: Sequence[ImageInput],
         is_gone: Callable[[], bool] = is_never_gone,
         heat_maps: HeatMapRequest | None = None,
     ) -> list[Prediction]:
@@ -167,7 +167,7 @@ class ModelServer:
     def predict_each(
         self,
         servable: Servable,
-        images: Sequence[Picture],
+        images: Sequence[ImageInput],
         is_gone: Callable[[], bool] = is_never_gone,
         heat_maps: HeatMapRequest | None = None,
     ) -> list[Prediction | ServingError]:
@@ -188,7 +188,7 @@ class ModelServer:
         return outcomes
 
     def _spawn(
-        self, call: PredictCall, images: Sequence[Picture], *, raise_error: bool
+        self, call: PredictCall, images: Sequence[ImageInput], *, raise_error: bool
     ) -> list[gevent.Greenlet[..., Prediction]]:
         """Predict each image in a greenlet of its own and wait for all, or until the first error."""
         greenlets = [gevent.spawn(self._answer, call, image) for image in images]
@@ -198,7 +198,7 @@ class ModelServer:
             gevent.killall(greenlets, block=False)
         return greenlets
 
-    def _answer(self, call: PredictCall, image: Picture) -> Prediction:
+    def _answer(self, call: PredictCall, image: ImageInput) -> Prediction:
         """Predict one image within the deadline and the limit of the queue, and count the outcome."""
         stats = self._stats(call.servable.model)
         try:
@@ -217,7 +217,7 @@ class ModelServer:
         stats.count(prediction)
         return prediction
 
-    def _predict(self, call: PredictCall, image: Picture, on_trial: bool) -> Prediction:
+    def _predict(self, call: PredictCall, image: ImageInput, on_trial: bool) -> Prediction:
         """Predict one image that holds a slot. Raises NeedsTrial for a suspect that is not on trial."""
         servable, model, began = call.servable, call.servable.model, time.monotonic()
         decoded = self._image_pool.decode(image, model, on_trial=on_trial)

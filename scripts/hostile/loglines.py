@@ -9,7 +9,7 @@ from pathlib import Path
 MOST_BYTES = 2048
 # What some readers take for the end of a line, and what steers terminals.
 RAW = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F)]
-LOGS = ("gunicorn.log", "nginx.log", "follow.log")
+LOGS = ("gunicorn.log", "nginx.log", "watch.log")
 
 
 def measure_logs(run: Path) -> dict[str, int]:

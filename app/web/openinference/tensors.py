@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from app.errors import MalformedRequest
-from app.serving.image_pool import Picture
+from app.serving.image_pool import ImageInput
 from app.web.input.documents import is_list, only_element, opened, parse_object, plain
 from app.web.input.tensors import check_shape, open_base64, read_array, to_images, unnest
 from app.web.limits import MAX_DIGITS, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID
@@ -51,7 +51,7 @@ class InputTensor:
 class Inference:
     """A request: at least one image, the requested outputs, and the id that the answer repeats."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[ImageInput]
     outputs: Sequence[RequestedOutput]
     id: str | None = None
 
@@ -198,7 +198,7 @@ def read_parameters(owner: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def open_files(tensor: InputTensor) -> list[Picture]:
+def open_files(tensor: InputTensor) -> list[ImageInput]:
     """Return the image files of a BYTES tensor; in JSON they are base64. Raises MalformedRequest."""
     count = math.prod(tensor.shape)
     if tensor.shape not in ((count,), (count, 1)):  # batching proxies add a dimension
@@ -218,7 +218,7 @@ def open_files(tensor: InputTensor) -> list[Picture]:
     return [open_base64(text) for text in texts]
 
 
-def open_pixels(tensor: InputTensor) -> list[Picture]:
+def open_pixels(tensor: InputTensor) -> list[ImageInput]:
     """Return the images of a UINT8 or FP32 tensor, each (height, width, 3) uint8. Raises MalformedRequest."""
     check_shape(tensor.shape)
     if tensor.binary is None:

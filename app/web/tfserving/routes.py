@@ -24,7 +24,7 @@ import numpy as np
 from flask import Blueprint, Response, g, request
 
 from app.errors import MalformedRequest, UnknownModel
-from app.serving.image_pool import Picture
+from app.serving.image_pool import ImageInput
 from app.serving.prediction import Prediction, count_passing
 from app.serving.routing import Target
 from app.serving.status import VersionStatus
@@ -137,7 +137,7 @@ def ask(rest: str) -> Response:
 class PredictRequest:
     """A parsed request: its images, at least one; its signature; and whether it has rows or columns."""
 
-    pictures: list[Picture]
+    pictures: list[ImageInput]
     signature: Signature
     by_row: bool = False
 

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Raw
 
 from app.errors import MalformedRequest
-from app.serving.image_pool import Picture
+from app.serving.image_pool import ImageInput
 from app.serving.model import Model
 from app.serving.prediction import Prediction
 from app.web.input.documents import opened, plain
@@ -245,7 +245,7 @@ def find_image(example: dict[str, Any], context: dict[str, Any]) -> Any:
     return value
 
 
-def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) -> list[Picture]:
+def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) -> list[ImageInput]:
     """Return the images of a request.
 
     Args:

@@ -12,7 +12,7 @@ from app.engines.conversion import convert_bundle
 from app.engines.engine import Choice
 from app.engines.loader import load_engine
 from app.engines.openvino import cpu_precisions
-from app.engines.self_test import make_noise
+from app.engines.self_check import make_noise
 from app.errors import BundleError
 from app.models.artifacts import Artifacts
 from tests.disks import on_small_disk
@@ -129,7 +129,7 @@ def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_p
     size = sum(path.stat().st_size for path in disk.iterdir()) // 1024
     done = on_small_disk(disk, size + 1000, program)
     told, left = done.stdout.splitlines()
-    assert told.startswith("PassingFailure the fp32 network cannot be written (/optimized/")
+    assert told.startswith("TransientError the fp32 network cannot be written (/optimized/")
     assert "is the disk full?" in told
     assert told.endswith("set SERVING_CACHE to a folder that can")
     assert sorted(json.loads(left.replace("'", '"'))) == [
