@@ -64,8 +64,7 @@ control_socket_disable = True
 proc_name = "resnet-serving"
 logconfig_dict = logging_config(settings.log_level)
 
-# While a request waits for the GIL, the model thread's Python would hold it for 5 ms at a time by
-# default.
+# By default the model thread's Python would hold the GIL for 5 ms at a time while a request waits for it.
 SWITCH_INTERVAL_S = 0.0005
 
 
@@ -122,12 +121,10 @@ def post_fork(server, worker):
     """Enter the worker's slot, and switch threads often; in the worker."""
     for number in STOPS:  # until the worker has its own handlers: the master's only queue signals
         signal.signal(number, signal.SIG_DFL)
-    if (
-        scoreboard.has_served()
-    ):  # Gunicorn's codes for "cannot boot" would end the master and all workers
+    # Gunicorn's codes for "cannot boot" would end the master and all workers.
+    if scoreboard.has_served():
         server.WORKER_BOOT_ERROR = server.APP_LOAD_ERROR = 1
-    # gevent looks at every object of torch while it patches; one of them warns about being looked
-    # at.
+    # While it patches, gevent reads every attribute of torch; one of them warns when it is read.
     warnings.filterwarnings("ignore", message=".*reduce_op", category=FutureWarning)
     scoreboard.enter(worker.slot)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -142,7 +139,7 @@ def child_exit(server, worker):
         mark_process_dead(worker.slot)  # the files are named by slots: app/metrics.py
     for digest in scoreboard.release(worker.slot, exits.take_signal(worker.pid)):
         logging.getLogger("quarantine").error(
-            "an input (%s) was in hand when two workers died: it is refused until the next start",
+            "an input (%s) was being processed when two workers died: it is refused until the next start",
             digest.hex(),
         )
 

@@ -16,10 +16,8 @@ from app.control.scanner import RepositoryScanner
 from app.logs import logging_config
 from app.settings import Settings
 
-NICENESS = (
-    10  # a conversion must not take the cores from the workers, nor starve while they are busy
-)
-
+# A conversion must not take the cores from the workers, nor starve while they are busy.
+NICENESS = 10
 CLEANUP_S = 3600  # between two removals of unused derived files
 MAX_PAUSE_S = 300
 TROUBLE = "new versions cannot be taken over, what is served goes on; tried again at pauses of up to %d s: %s"
@@ -41,9 +39,8 @@ def watch(settings: Settings) -> None:
             manifest = file.read_current() or manifest  # the master may have written another
             manifest = scan_once(scanner, file, manifest)
             if not cleaned_at or time.monotonic() - cleaned_at > CLEANUP_S:
-                cleaned_at = (
-                    time.monotonic()
-                )  # before: an error in it must not repeat it at every scan
+                # Before the cleanup: an error in it must not repeat it at every scan.
+                cleaned_at = time.monotonic()
                 clean_up(settings, manifest)
             if trouble:
                 logger.info("new versions are looked for again")

@@ -59,9 +59,8 @@ def clean_version(entry: Entry, artifacts: Artifacts) -> None:
     """Touch the files that a version uses, and remove the drafts beside it."""
     for home in artifacts.homes:
         for path in (home, *(home / name for name in names_in_use(artifacts, entry))):
-            with suppress(
-                OSError
-            ):  # it does not exist, or is read-only and cannot be removed either
+            # It does not exist, or is read-only and cannot be removed either.
+            with suppress(OSError):
                 os.utime(path)
         remove_leftovers(home)
 
@@ -96,9 +95,8 @@ def is_unused(folder: Path) -> bool:
     """Return whether a folder is unused for a day and no worker has loaded a network of it."""
     home = HOME.fullmatch(folder.name)
     if home and int(home[1]) != FORMAT:
-        mark = (
-            folder / MARK
-        )  # another release may touch nothing: its day begins with the first cleanup
+        # Another release may touch nothing: its day begins with the first cleanup.
+        mark = folder / MARK
         with suppress(OSError):
             mark.touch(exist_ok=False)
         if not os.path.exists(mark) or age_s(mark) < DAY_S:  # a mark that cannot be made keeps it

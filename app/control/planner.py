@@ -24,7 +24,7 @@ class Planner:
     def make(self, settings: Settings) -> Plan:
         """Scan the models folder, write the manifest, and make the plan current."""
         file, before = ManifestFile(instance_id()), self.plan
-        if before:  # the workers have followed the file since
+        if before:  # the watcher may have changed the manifest since
             before = replace(before, manifest=file.read() or before.manifest)
         manifest = RepositoryScanner(
             settings, before.manifest if before else None, last_default()
@@ -43,7 +43,8 @@ class Planner:
             ManifestFile(instance_id()).try_write(plan.manifest)
 
 
-# The master's: conf/gunicorn.conf.py makes its plan, app/wsgi.py takes it after the fork, and nobody else looks.
+# The only instance, the master's: conf/gunicorn.conf.py and app/gunicorn/arbiter.py make its plans, and app/wsgi.py
+# reads the current one in each worker, after the fork.
 planner = Planner()
 
 

@@ -175,9 +175,8 @@ class ServingWorker(GeventWorker):
             self._leave_to_others(servers)
             self.notify()
             gevent.sleep(POLL_S)
-        scoreboard.mark(
-            State.DRAINING
-        )  # the other workers have to know before the last request is answered
+        # The other workers have to know before the last request is answered.
+        scoreboard.mark(State.DRAINING)
         for server in servers:
             server.close()
         self._drain(servers)
@@ -211,7 +210,7 @@ class ServingWorker(GeventWorker):
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while any(len(server.pool or ()) for server in servers):
             if time.monotonic() > deadline:
-                logger.warning("requests are still inside after %s s", self.cfg.graceful_timeout)
+                logger.warning("requests are still in flight after %s s", self.cfg.graceful_timeout)
                 for server in servers:
                     server.stop(timeout=1)
                 return

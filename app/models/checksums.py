@@ -39,9 +39,8 @@ def read_small(path: Path) -> bytes:
     """Return a small file's content, without blocking on a pipe. Raises OSError or ValueError."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        if not S_ISREG(
-            os.fstat(handle).st_mode
-        ):  # checked first: open() leaks the handle of a directory
+        # Before open(), which leaks the handle of a directory.
+        if not S_ISREG(os.fstat(handle).st_mode):
             raise ValueError(f"{path.name} is no file")
         with open(handle, "rb", closefd=False) as file:
             content = file.read(MAX_HINT_BYTES + 1)

@@ -236,9 +236,8 @@ class Batcher:
         self._batches[lane] = batch = []
         ticket = self._queue.get()
         lanes = len(self._batches)
-        share = (
-            max_batch if lanes == 1 else min(max_batch, -(-self._pending() // lanes))
-        )  # rounded up
+        per_lane = -(-self._pending() // lanes)  # rounded up
+        share = max_batch if lanes == 1 else min(max_batch, per_lane)
         while ticket is not None:
             if self._is_wanted(ticket):
                 batch.append(ticket)
@@ -289,9 +288,8 @@ class Batcher:
                 run_forward(batch, forward)
         except OutOfMemory as error:
             logger.warning("%s", error.message, extra={"fields": {"batch": len(batch)}})
-            short = OutOfMemory(
-                error.message
-            )  # without the traceback, which holds what was allocated
+            # A new error, because the traceback holds what was allocated.
+            short = OutOfMemory(error.message)
         except DeviceLost:
             raise
         except Exception:

@@ -1,8 +1,8 @@
 """The image pool: decodes images and draws heat maps on native threads.
 
 Decoding is bounded in bytes, not only in pixels: 38 bytes of WebP can take a gigabyte. A *small* image
-takes at most ``SMALL_DECODE_BYTES`` and is decoded on one of several threads. A larger one goes to a lane of
-its own, which decodes one at a time, within the memory of the settings. So small images never wait
+takes at most ``SMALL_DECODE_BYTES`` and is decoded on one of several threads. A larger one is decoded on a
+thread of its own, one at a time, within the memory of the settings. So small images never wait
 behind large ones, and ``app/control/plan.py`` knows the sum.
 """
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class LargeImage(Exception):
-    """The image needs the lane for large images."""
+    """The image needs the thread for large images."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Admission:
-    """The memory limit of a job.
+    """The memory that one job may take, and its input.
 
     Attributes:
         limit: bytes.
@@ -74,12 +74,15 @@ class Admission:
 
 
 class ImagePool:
-    """The native threads, and the settings by which they work. Methods run on the hub and wait."""
+    """Runs decoding and drawing on native threads, within the limits of the settings.
+
+    Methods run on the hub; they return once the result is there.
+    """
 
     def __init__(
         self, settings: Settings, handoff: Handoff, quarantine: Quarantine, records: ActiveInputs
     ) -> None:
-        """Start without any thread; arguments as ``NativePool`` takes them."""
+        """Create the pools; arguments as ``NativePool`` takes them."""
         self._settings = settings
         threads = settings.decode_pool_size
         self._small = NativePool("decoding", threads, handoff, quarantine, records)
@@ -94,7 +97,7 @@ class ImagePool:
         """Return the running tasks of the threads."""
         return self._small.tasks() + self._large.tasks()
 
-    def decode(self, picture: ImageInput, model: Model, *, on_trial: bool = False) -> Decoded:
+    def decode(self, image: ImageInput, model: Model, *, on_trial: bool = False) -> Decoded:
         """Decode an image to the input of a model.
 
         Raises:
@@ -102,11 +105,11 @@ class ImagePool:
             NeedsTrial: see ``NativePool.run``.
         """
         fast = self._may_be_fast(model)
-        return self._run(partial(self._decode, picture, model, fast), picture, on_trial)
+        return self._run(partial(self._decode, image, model, fast), image, on_trial)
 
     def draw(
         self,
-        picture: ImageInput,
+        image: ImageInput,
         heat_map: HeatMap,
         transform: InputTransform,
         style: Style,
@@ -114,13 +117,11 @@ class ImagePool:
         on_trial: bool = False,
     ) -> Drawing:
         """Draw a heat map over its image. Raises the errors of ``decode``."""
-        return self._run(
-            partial(self._draw, picture, heat_map, transform, style), picture, on_trial
-        )
+        return self._run(partial(self._draw, image, heat_map, transform, style), image, on_trial)
 
-    def _run(self, work: Callable[[Admission], T], picture: ImageInput, on_trial: bool) -> T:
-        """Run work in the lane for small images, or for large ones if it needs more memory."""
-        data = read_data(picture)
+    def _run(self, work: Callable[[Admission], T], image: ImageInput, on_trial: bool) -> T:
+        """Run work on a thread for small images, or on the one for large images if it needs more memory."""
+        data = read_data(image)
 
         def admitted(limit: int) -> Callable[[bytes], T]:
             return lambda digest: work(Admission(limit, digest))
@@ -130,34 +131,32 @@ class ImagePool:
         limit = self._settings.decode_memory_bytes
         return self._large.run(admitted(limit), data, on_trial=on_trial)
 
-    def _decode(
-        self, picture: ImageInput, model: Model, fast: bool, admission: Admission
-    ) -> Decoded:
+    def _decode(self, image: ImageInput, model: Model, fast: bool, admission: Admission) -> Decoded:
         settings, transform = self._settings, model.config.transform
-        if isinstance(picture, np.ndarray):  # in memory already
-            image = prepare_pixels(picture, settings.max_pixels, fast, transform)
-            return Decoded(image, (picture.shape[1], picture.shape[0]), admission.digest)
-        opened = open_image(picture, settings.max_pixels)
+        if isinstance(image, np.ndarray):  # in memory already
+            pixels = prepare_pixels(image, settings.max_pixels, fast, transform)
+            return Decoded(pixels, (image.shape[1], image.shape[0]), admission.digest)
+        opened = open_image(image, settings.max_pixels)
         size = opened.size  # a scaled decoding changes it
         admission.check(
             opened, estimate_decode_bytes(opened, fast, transform, settings.exif_rotate)
         )
-        image = prepare_image(opened, settings.exif_rotate, fast, transform)
-        return Decoded(image, size, admission.digest)
+        pixels = prepare_image(opened, settings.exif_rotate, fast, transform)
+        return Decoded(pixels, size, admission.digest)
 
     def _draw(
         self,
-        picture: ImageInput,
+        image: ImageInput,
         heat_map: HeatMap,
         transform: InputTransform,
         style: Style,
         admission: Admission,
     ) -> Drawing:
         settings = self._settings
-        if not isinstance(picture, np.ndarray):
-            opened = open_image(picture, settings.max_pixels)
+        if not isinstance(image, np.ndarray):
+            opened = open_image(image, settings.max_pixels)
             admission.check(opened, estimate_canvas_bytes(opened, settings.exif_rotate))
-        canvas = open_canvas(picture, settings.max_pixels, settings.exif_rotate)
+        canvas = open_canvas(image, settings.max_pixels, settings.exif_rotate)
         return draw_heat_map(canvas, heat_map, transform, style)
 
     def _may_be_fast(self, model: Model) -> bool:
@@ -167,11 +166,11 @@ class ImagePool:
         return model.choice.precision != FP32
 
 
-def read_data(picture: ImageInput) -> bytes | memoryview:
+def read_data(image: ImageInput) -> bytes | memoryview:
     """Return the bytes of an image; a file in memory is not copied."""
-    if isinstance(picture, np.ndarray):
-        return np.ascontiguousarray(picture).data
-    if isinstance(picture, io.BytesIO):
-        return picture.getvalue()
-    picture.seek(0)
-    return picture.read()
+    if isinstance(image, np.ndarray):
+        return np.ascontiguousarray(image).data
+    if isinstance(image, io.BytesIO):
+        return image.getvalue()
+    image.seek(0)
+    return image.read()

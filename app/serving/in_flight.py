@@ -47,10 +47,10 @@ class InFlight:
         until = time.monotonic() + MAX_WAIT_S
         while self._is_inside_another(request):
             if time.monotonic() > until:
-                raise NotReady("a worker has died of this request or beside it; try again")
+                raise NotReady("a worker crashed with this request in flight; try again")
             gevent.sleep(POLL_S)
         if self._quarantine.has_seen_crashes(request):
-            raise Quarantined("this request was inside several workers that crashed")
+            raise Quarantined("this request was in flight in several workers that crashed")
         self._quarantine.enter(self._scoreboard.slot, request)
 
     def leave(self, request: bytes) -> None:

@@ -21,9 +21,8 @@ from app.settings import Settings
 from app.system.files import lock_file
 from app.system.gpus import confine_to
 
-HANDOVER_POLL_S = (
-    0.2  # for the worker to stop accepting, and for accepted connections to send their request
-)
+# For the worker to stop accepting, and for accepted connections to send their request.
+HANDOVER_POLL_S = 0.2
 DRAIN_S = 40  # a draining worker has ended by then: Gunicorn's graceful_timeout, and a little
 
 

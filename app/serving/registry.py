@@ -26,7 +26,7 @@ from app.serving.model import Model, Servable
 from app.serving.routing import Routes, Target, versions_by_model
 from app.serving.status import VersionStatus, list_statuses
 
-RETIRE_S = 60  # for the requests inside a version that leaves
+RETIRE_S = 60  # for the requests in flight in a version that retires
 THREAD_END_S = 0.1  # for the last model thread to leave its frame, which holds the network
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,10 @@ class ModelRegistry:
         self._serve = serve
         self._is_start = True  # until the first manifest has been loaded
         self._on_change: Callable[[], None] = lambda: None
-        self._orders: SimpleQueue[Manifest | None] = SimpleQueue()  # None is the last
-        self._is_settled = False  # the newest manifest was applied as far as possible
-        self._follower = gevent.Greenlet()
+        # Manifests to apply, for the loader thread; None ends it.
+        self._orders: SimpleQueue[Manifest | None] = SimpleQueue()
+        self._is_settled = False  # the newest manifest has been applied as far as possible
+        self._poller = gevent.Greenlet()
         self._stopping = False
         self.live: dict[Key, Servable] = {}
         self.failed: dict[Key, str] = {}
@@ -79,22 +80,22 @@ class ModelRegistry:
     def start(
         self, read_manifest: Callable[[], Manifest], poll_s: float, on_change: Callable[[], None]
     ) -> None:
-        """Load the manifest, and follow its changes.
+        """Start to load the manifest and to poll for new ones; return at once.
 
         Args:
             read_manifest: returns the current manifest; fast after the first call.
             poll_s: interval of reading it; 0 reads it once.
-            on_change: called on the hub whenever a manifest was applied as far as possible.
+            on_change: called on the hub whenever a manifest has been applied as far as possible.
         """
         self._on_change = on_change
         start_native_thread(partial(self._run_loader, read_manifest))
         if poll_s:
-            self._follower = gevent.spawn(partial(self._follow, read_manifest, poll_s))
+            self._poller = gevent.spawn(partial(self._poll, read_manifest, poll_s))
 
     def stop(self, timeout_s: float) -> bool:
         """Stop loading and retire all versions at once; return whether all requests were answered in time."""
         self._stopping = True
-        self._follower.kill()
+        self._poller.kill()
         self._orders.put(None)
         retiring = [gevent.spawn(servable.retire, timeout_s) for servable in self.live.values()]
         gevent.joinall(retiring)
@@ -115,8 +116,8 @@ class ModelRegistry:
         """Return the status of each version that is live, wanted or rejected, by name and number."""
         return list_statuses(self.wanted, self.failed, self.live)
 
-    def _follow(self, read_manifest: Callable[[], Manifest], poll_s: float) -> None:
-        """Order each new manifest at once, and one with failed versions again, after growing pauses."""
+    def _poll(self, read_manifest: Callable[[], Manifest], poll_s: float) -> None:
+        """Poll the manifest: order each new one at once, and one with failed versions again, at growing pauses."""
         ordered: Manifest | None = None
         settled, pause_s = time.monotonic(), RETRY_S
         while True:
@@ -192,6 +193,7 @@ class ModelRegistry:
         gevent.spawn(finish)
 
     def _settle(self) -> None:
+        """Report that a manifest has been applied; it is settled unless a newer one waits."""
         self._is_settled = self._orders.empty()
         self._is_start = False
         self._on_change()
@@ -199,7 +201,7 @@ class ModelRegistry:
     # On the loader's thread
 
     def _run_loader(self, read_manifest: Callable[[], Manifest]) -> None:
-        """Apply each manifest; no error ends the thread."""
+        """Apply the first manifest, then each ordered one; no error ends the thread."""
         order: Callable[[], Manifest | None] = read_manifest
         while True:
             try:
@@ -208,7 +210,7 @@ class ModelRegistry:
                     return
                 self._apply(manifest)
             except Exception:
-                logger.exception("the manifest could not be brought about")
+                logger.exception("the manifest could not be applied")
                 self._handoff.call_and_wait(self._settle)
             order = self._newest_order
 

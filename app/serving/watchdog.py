@@ -14,7 +14,7 @@ import gevent
 
 from app.serving.thread_pool import Task
 
-LOOKS = 8  # checks in the time that a task may take
+CHECKS = 8  # checks in the time that a task may take
 MIN_LIMIT_S = 3.0  # an honest decode of 50 megapixels takes as long on a slow core
 
 
@@ -24,18 +24,18 @@ class Watchdog:
     def __init__(
         self,
         limit_s: float,
-        look: Callable[[], Iterable[Task]],
+        list_tasks: Callable[[], Iterable[Task]],
         on_stuck: Callable[[Task, float], None],
     ) -> None:
         """Prepare it; nothing is checked before ``start``.
 
         Args:
             limit_s: the longest time that a task may take.
-            look: returns the running tasks.
+            list_tasks: returns the running tasks.
             on_stuck: called with the first task that takes longer, and the limit.
         """
         self.limit_s = max(limit_s, MIN_LIMIT_S)
-        self._look = look
+        self._list_tasks = list_tasks
         self._on_stuck = on_stuck
         self._greenlet = gevent.Greenlet()
 
@@ -48,12 +48,15 @@ class Watchdog:
         self._greenlet.kill()
 
     def _watch(self) -> None:
-        """Count the checks that see each task: a pause of the whole container is one check, however long."""
+        """Report the first task that too many checks have seen.
+
+        Checks are counted, not seconds: a pause of the whole container is one check, however long.
+        """
         seen: dict[Task, int] = {}
         while True:
-            gevent.sleep(self.limit_s / LOOKS)
-            seen = {task: seen.get(task, 0) + 1 for task in self._look()}
-            for task, looks in seen.items():
-                if looks > LOOKS:
+            gevent.sleep(self.limit_s / CHECKS)
+            seen = {task: seen.get(task, 0) + 1 for task in self._list_tasks()}
+            for task, checks in seen.items():
+                if checks > CHECKS:
                     self._on_stuck(task, self.limit_s)
                     return

@@ -96,9 +96,10 @@ def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
     """
     mimetype = request.mimetype
     early = read_options(kind, [])
-    may_follow = mimetype in (JSON, FORM, URL_ENCODED)  # the body may name the model
+    may_name_model = mimetype in (JSON, FORM, URL_ENCODED)  # in its body
     servable = None
-    if early.model or early.version or not may_follow:
+    # Where the model is known already, a request that could not be answered is refused before its body is read.
+    if early.model or early.version or not may_name_model:
         servable = find_model(early.target())
         servable.check_capacity()
     body, encoded, pairs = read_images(mimetype)

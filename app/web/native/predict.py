@@ -47,7 +47,7 @@ blueprint = Blueprint("predictions", __name__)
 
 @blueprint.post("/predict")
 def predict() -> Response:
-    """Answer each image by itself; if all of them fail, with the error of the first."""
+    """Answer with one result or error for each image; if all images fail, with the error of the first."""
     servable, uploads, options = read_request(PredictOptions)
     files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
     heat_maps = request_heat_maps(servable.model, options)
