@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
-from app.parsers import (
+from app.setting_parsers import (
     addresses,
     auto_or,
     device,

@@ -102,22 +102,22 @@ def make_heat_map(features: np.ndarray, gradient: np.ndarray) -> HeatMap:
 
 
 def open_canvas(
-    picture: BinaryIO | np.ndarray, max_pixels: int, exif_rotate: bool = False
+    source: BinaryIO | np.ndarray, max_pixels: int, exif_rotate: bool = False
 ) -> Image.Image:
     """Read an image to draw on: RGB, at most ``MAX_SIDE`` px, in the network's orientation.
 
     Args:
-        picture: a file, as for ``decode_image``; or RGB pixels, (height, width, 3) uint8.
+        source: a file, as for ``decode_image``; or RGB pixels, (height, width, 3) uint8.
         max_pixels: as for ``decode_image``.
         exif_rotate: as for ``decode_image``.
 
     Raises:
         ServingError: like ``decode_image``.
     """
-    if isinstance(picture, np.ndarray):
-        canvas = Image.fromarray(picture)
+    if isinstance(source, np.ndarray):
+        canvas = Image.fromarray(source)
     else:
-        image = open_image(picture, max_pixels)
+        image = open_image(source, max_pixels)
         canvas = decode_rgb(image, exif_rotate, fit(image.size))
     return canvas.resize(fit(canvas.size), Image.Resampling.BICUBIC, reducing_gap=2)
 

@@ -196,8 +196,8 @@ class Batcher:
         while self._cut_batch(lane, max_batch):
             batch = self._batches[lane]
             jobs = [[ticket] for ticket in batch if callable(ticket.work)]
-            pictures = [ticket for ticket in batch if not callable(ticket.work)]
-            for part in filter(None, [pictures, *jobs]):
+            images = [ticket for ticket in batch if not callable(ticket.work)]
+            for part in filter(None, [images, *jobs]):
                 digests = tuple(ticket.digest for ticket in part)
                 self._tasks[lane] = Task("the forward", time.monotonic(), digests)
                 held = self._records.hold(digests)

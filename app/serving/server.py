@@ -124,21 +124,19 @@ class ModelServer:
         return self._registry.find(target)
 
     @property
-    def most_pictures(self) -> int:
+    def most_images(self) -> int:
         """The most images that one request can have."""
         return self._settings.max_queue
 
-    def check_count(self, pictures: int) -> None:
+    def check_count(self, images: int) -> None:
         """Check the number of images of a request, before any of them is decoded.
 
         Raises:
             MalformedRequest: there are none, or more than the queue holds.
         """
-        limit = self.most_pictures
-        if not 0 < pictures <= limit:
-            raise MalformedRequest(
-                f"the request has {pictures:,} pictures; 1 to {limit:,} are taken"
-            )
+        limit = self.most_images
+        if not 0 < images <= limit:
+            raise MalformedRequest(f"the request has {images:,} pictures; 1 to {limit:,} are taken")
 
     def predict(
         self,

@@ -257,7 +257,7 @@ def as_rows(numbers: bytes) -> list[list[float]]:
     return cast("list[list[float]]", Raw(numbers))
 
 
-def as_pictures(written: list[bytes]) -> list[ImageResult]:
+def as_results(written: list[bytes]) -> list[ImageResult]:
     """Return encoded images, typed as the member that they fill."""
     return cast("list[ImageResult]", [Raw(each) for each in written])
 

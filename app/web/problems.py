@@ -74,15 +74,15 @@ def problem(
     return write_json(body, status, "application/problem+json")
 
 
-def fit(pictures: list[ImageResult], most: int) -> list[ImageResult]:
+def fit(images: list[ImageResult], most: int) -> list[ImageResult]:
     """Return the first images, their names and errors cut so that they fit into ``most`` bytes."""
-    share = max(200, most // len(pictures)) - 200  # without the rest of each entry
+    share = max(200, most // len(images)) - 200  # without the rest of each entry
     fitting = []
-    for picture in pictures:
-        short = replace(picture, name=cut_json(picture.name, MAX_ECHO))
-        if picture.error is not UNSET:
-            detail = cut_json(picture.error.detail, MAX_ECHO + share)
-            short.error = replace(picture.error, detail=detail)
+    for image in images:
+        short = replace(image, name=cut_json(image.name, MAX_ECHO))
+        if image.error is not UNSET:
+            detail = cut_json(image.error.detail, MAX_ECHO + share)
+            short.error = replace(image.error, detail=detail)
         most -= len(json.encode(short)) + 1
         if most < 0:
             break

@@ -1,7 +1,7 @@
 """Bodies: reading, decompression up to the limit, and processing on native threads.
 
 Large bodies are processed on a native thread so that the hub stays free: zlib releases the GIL, and our own
-code works in slices (``web/limits.py``).
+code works in slices (``app/web/limits.py``).
 """
 
 from __future__ import annotations

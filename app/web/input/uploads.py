@@ -113,7 +113,7 @@ def read_request(kind: type[O]) -> tuple[Servable, list[Upload], O]:
 
 def read_images(mimetype: str) -> tuple[bytes, list[EncodedImage], OptionPairs]:
     """Return the body of the current request, its encoded images and its options."""
-    check_count, most = model_server().check_count, model_server().most_pictures + MAX_FIELDS
+    check_count, most = model_server().check_count, model_server().most_images + MAX_FIELDS
     if mimetype == JSON:
         body = read_body()
         return body, *process_body(body, lambda: read_json(body, check_count))

@@ -35,7 +35,7 @@ from app.web.native.predict import find_class
 
 PNG, JSON = "image/png", "application/json"
 
-blueprint = Blueprint("heatmaps", __name__)
+blueprint = Blueprint("heatmap", __name__)
 
 
 @blueprint.post("/predict/heatmap")

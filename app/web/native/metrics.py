@@ -38,7 +38,7 @@ LIMITS = {
     "deadline_seconds": "Deadline of a request; after it the request is answered 504.",
 }
 
-blueprint = Blueprint("monitoring", __name__)
+blueprint = Blueprint("metrics", __name__)
 
 
 @blueprint.get("/metrics")

@@ -17,7 +17,7 @@ from app.web.input.forms import parse_form, read_form_body
 from app.web.input.uploads import FIELD, FIELD_IS_TEXT
 from app.web.quoting import list_names
 
-blueprint = Blueprint("predict", __name__)
+blueprint = Blueprint("model_predict", __name__)
 
 
 @blueprint.post("/model_predict")

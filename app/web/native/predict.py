@@ -27,7 +27,7 @@ from app.web.answers import (
     LabelHeatMap,
     ModelName,
     RequestTimings,
-    as_pictures,
+    as_results,
     as_rows,
     write_json,
 )
@@ -42,7 +42,7 @@ from app.web.quoting import abbreviate, cut
 
 ROWS_OF_A_MAP = 20  # encoding a map takes as long as this many labels
 
-blueprint = Blueprint("predictions", __name__)
+blueprint = Blueprint("predict", __name__)
 
 
 @blueprint.post("/predict")
@@ -65,10 +65,10 @@ def predict() -> Response:
     predictions = [answer for answer in answers if isinstance(answer, Prediction)]
     if not predictions:
         errors = [answer for answer in answers if isinstance(answer, ServingError)]
-        pictures = [
+        results = [
             describe_error(upload, error) for upload, error in zip(uploads, errors, strict=True)
         ]
-        return answer_serving_error(errors[0], images=pictures)
+        return answer_serving_error(errors[0], images=results)
     return respond(uploads, answers, predictions, options)
 
 
@@ -104,17 +104,17 @@ def respond(
     maps = sum(len(prediction.heat_maps) for prediction in predictions)
     most = len(predictions) * len(model.class_names) + maps * ROWS_OF_A_MAP
     rule = class_rule(model, options)
-    written, labels = write_rows(most, lambda: write_pictures(uploads, answers, rule, options))
-    pictures = as_pictures(written)
+    written, labels = write_rows(most, lambda: write_results(uploads, answers, rule, options))
+    results = as_results(written)
     timings = RequestTimings(to_ms(g.upload_s), to_ms(time.monotonic() - g.started + g.upload_s))
-    answer = Answer(ModelName(model.name, model.version), pictures, timings, request_id.get())
+    answer = Answer(ModelName(model.name, model.version), results, timings, request_id.get())
     response = write_json(answer)
     set_server_timing(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
     g.log_fields["labels"] = labels
     return set_model_headers(response, model, predictions)
 
 
-def write_pictures(
+def write_results(
     uploads: Sequence[Upload],
     answers: Sequence[Prediction | ServingError],
     rule: ClassRule,
@@ -132,7 +132,7 @@ def write_pictures(
         if isinstance(answer, ServingError):
             written.append(json.encode(describe_error(upload, answer)))
         else:
-            written.append(json.encode(describe_picture(upload, answer, classes, options)))
+            written.append(json.encode(describe_prediction(upload, answer, classes, options)))
     return written, labels
 
 
@@ -141,12 +141,12 @@ def describe_error(upload: Upload, error: ServingError) -> ImageResult:
     return ImageResult(upload.name, upload.bytes, error=describe_fault(error))
 
 
-def describe_picture(
+def describe_prediction(
     upload: Upload, prediction: Prediction, passing: Sequence[int], options: PredictOptions
 ) -> ImageResult:
     """Return the entry of a predicted image; ``passing`` are the classes to list."""
     width, height = prediction.size
-    picture = ImageResult(
+    result = ImageResult(
         upload.name,
         upload.bytes,
         width=width,
@@ -161,8 +161,8 @@ def describe_picture(
     )
     if options.scores == "all":
         every = range(len(prediction.model.class_names))
-        picture.scores = describe_classes(prediction, every)
-    return picture
+        result.scores = describe_classes(prediction, every)
+    return result
 
 
 def describe_classes(prediction: Prediction, classes: Sequence[int]) -> list[Label]:

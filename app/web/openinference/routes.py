@@ -126,8 +126,8 @@ def infer(name: str, version: int | None = None) -> Response:
     servable.check_capacity()
     body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
     parsed = process_body(body, lambda: read_inference(body, header_length, server.check_count))
-    g.log_fields["pictures"] = len(parsed.pictures)
-    predictions = server.predict(servable, parsed.pictures, watch_client())
+    g.log_fields["pictures"] = len(parsed.images)
+    predictions = server.predict(servable, parsed.images, watch_client())
     response = encode_response(predictions, parsed.outputs, parsed.id)
     return set_model_headers(response, predictions[0].model, predictions)
 

@@ -51,7 +51,7 @@ class InputTensor:
 class Inference:
     """A request: at least one image, the requested outputs, and the id that the answer repeats."""
 
-    pictures: Sequence[ImageInput]
+    images: Sequence[ImageInput]
     outputs: Sequence[RequestedOutput]
     id: str | None = None
 

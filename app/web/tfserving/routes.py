@@ -124,8 +124,8 @@ def ask(rest: str) -> Response:
     parsed = process_body(
         body, lambda: read_request(method.lower(), parse_object(body), check_count)
     )
-    g.log_fields["pictures"] = len(parsed.pictures)
-    predictions = model_server().predict(servable, parsed.pictures, watch_client())
+    g.log_fields["pictures"] = len(parsed.images)
+    predictions = model_server().predict(servable, parsed.images, watch_client())
     return (
         answer_rankings(predictions)
         if method.lower() == "classify"
@@ -137,7 +137,7 @@ def ask(rest: str) -> Response:
 class PredictRequest:
     """A parsed request: its images, at least one; its signature; and whether it has rows or columns."""
 
-    pictures: list[ImageInput]
+    images: list[ImageInput]
     signature: Signature
     by_row: bool = False
 
