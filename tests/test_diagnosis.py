@@ -23,10 +23,10 @@ def status(version: int, problem: str = "it was refused: model.pth is damaged") 
 def test_the_file_and_the_cure_are_named():
     assert explain_failure([status(2)], "", follows=True) == (
         "the model cannot be served: leaves, version 2: it was refused: model.pth is damaged."
-        " Mend that, and it is taken over by itself"
+        " Fix that, and it is loaded automatically"
     )
     told = explain_failure([status(2)], "", follows=False)
-    assert told.endswith("Mend that, then send Gunicorn a HUP")
+    assert told.endswith("Fix that, then send Gunicorn a HUP")
 
 
 def test_the_newest_of_many_versions_are_named():
@@ -42,7 +42,7 @@ def test_a_problem_of_the_whole_folder_is_told_without_its_path():
 
 def test_where_nothing_is_wrong_what_is_new_is_waited_for():
     assert explain_failure([VersionStatus("leaves", 2, "LOADING")], "", follows=True) == (
-        "the model cannot be served yet: what is new is being looked at"
+        "the model cannot be served yet: new versions are being checked"
     )
 
 

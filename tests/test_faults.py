@@ -137,7 +137,7 @@ def test_a_server_that_cannot_load_says_so_and_recovers(start_server, models, me
     assert detail.startswith("the model cannot be served: pictograms, version 1: it was refused: ")
     assert "20 outputs, but class_name.json names 1 classes" in detail
     assert "/" not in detail
-    cure = "then send Gunicorn a HUP" if mended == "by a reload" else "taken over by itself"
+    cure = "then send Gunicorn a HUP" if mended == "by a reload" else "loaded automatically"
     assert detail.endswith(cure)
     assert requests.get(f"{server.url}/readyz", timeout=10).json()["detail"] == detail
     assert server.run("scripts/ready").stdout == f"not ready: {detail}\n"

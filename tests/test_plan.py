@@ -15,7 +15,7 @@ from app.control import placement as placement_module
 from app.control import plan as planning
 from app.control.footprint import Footprint, MeasureResult
 from app.control.manifest import Entry, Manifest, ManifestFile, instance_id, manifest_path
-from app.control.placement import Placement, choose_engine
+from app.control.placement import Placement, configure_engine
 from app.control.plan import deal_out, fit_workers, scan_and_plan
 from app.control.planner import Planner, manifest_reader
 from app.control.scanner import RepositoryScanner
@@ -110,7 +110,7 @@ def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, wor
     machine(cores=cores)
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert plan.placements == (Placement("cpu", threads),) * workers
-    choice = choose_engine(settings(), plan.placement(0), ON_CPU)
+    choice = configure_engine(settings(), plan.placement(0), ON_CPU)
     assert choice == Choice("openvino", "bf16", "cpu", threads, 4)
 
 
@@ -145,7 +145,7 @@ def test_what_is_set_is_taken(machine, settings):
     chosen = settings(workers="2", threads="3", max_batch="5", memory_reserve_percent="50")
     plan = fit_workers(chosen, serving(ON_GPU), [gpu(12)])
     assert plan.placements == (Placement("cuda:0", 3),) * 2
-    choice = choose_engine(chosen, plan.placement(0), ON_GPU)
+    choice = configure_engine(chosen, plan.placement(0), ON_GPU)
     assert choice == Choice("cuda", "fp16", "cuda:0", 3, 5)
 
 
@@ -157,7 +157,7 @@ def test_several_versions_need_room_together(machine, settings):
 
 def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
     with pytest.raises(BundleError, match="reload Gunicorn"):
-        choose_engine(settings(), Placement("cpu", 2), ON_GPU)
+        configure_engine(settings(), Placement("cpu", 2), ON_GPU)
 
 
 def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
@@ -275,8 +275,8 @@ def test_a_worker_sees_its_own_gpu_alone(machine, settings):
         ("cuda:0", "GPU-0"),
         ("cuda:1", "GPU-1"),
     ]
-    assert choose_engine(settings(), plan.placement(1), ON_GPU).device == "cuda:0"
-    assert choose_engine(settings(), plan.placement(1), ON_CPU).device == "cpu"
+    assert configure_engine(settings(), plan.placement(1), ON_GPU).device == "cuda:0"
+    assert configure_engine(settings(), plan.placement(1), ON_CPU).device == "cpu"
 
 
 def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings):

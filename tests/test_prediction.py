@@ -13,7 +13,7 @@ NAMES = ("Ant", "Bee", "Cat")
 
 
 def predict(logits: np.ndarray, config: ModelConfig = DEFAULT) -> Prediction:
-    """Return the answer of a model with such a card."""
+    """Return the answer of a model with such a config."""
     model = make_model(make_entry(), NAMES, lambda *_: logits, config=config)
     return Prediction(logits, model, Timing(0.0, 0.0, 1, True), 0.0, (60, 40))
 

@@ -202,8 +202,8 @@ def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose
     wait_until(lambda: live() == [[4], [4]], 40)
 
 
-def test_every_seat_is_taken_once_after_a_reload_and_deaths(gunicorn):
-    """A slot's seat is its remainder by the seats of the plan."""
+def test_every_placement_is_taken_once_after_a_reload_and_deaths(gunicorn):
+    """A slot's placement is its remainder by the number of placements in the plan."""
     gunicorn.reload_well()
     wait_until(lambda: gunicorn.states() == ["ready", "ready"])
     for pid in sorted(gunicorn.pids(), reverse=True):  # the higher slot first

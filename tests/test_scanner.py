@@ -372,7 +372,7 @@ class Clock:
 
 @pytest.fixture
 def passing(monkeypatch, scanner):
-    """Stand for a probe that fails for a reason which may pass. Returns (scanner, clock, reasons, calls)."""
+    """Make measurements fail for a transient reason. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
     reasons = [TransientError("the measure process took longer than 300 s")] * 9
 

@@ -80,7 +80,7 @@ def test_a_network_of_zeros_is_found_before_it_serves(artifacts):
 
     put(artifacts, save)
     with pytest.raises(
-        BundleError, match=r"answers images of noise otherwise .*: by .*, the limit is"
+        BundleError, match=r"answers images of noise differently .*: by .*, the limit is"
     ):
         load_engine(CPU, artifacts)
 

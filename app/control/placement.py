@@ -40,7 +40,7 @@ class Placement:
     gpu: str = ""
 
 
-def choose_engine(settings: Settings, placement: Placement, footprint: Footprint) -> Choice:
+def configure_engine(settings: Settings, placement: Placement, footprint: Footprint) -> Choice:
     """Return the engine and its options for a version on a placement.
 
     Raises:

@@ -40,7 +40,7 @@ class WithFeatures(nn.Module):
 
 
 def answer_noise(network: nn.Module, side: int) -> list[np.ndarray]:
-    """Return torch's answers to the self-test's images. Raises BundleError if one is NaN or infinite."""
+    """Return torch's answers to the self-check's images. Raises BundleError if one is NaN or infinite."""
     with torch.inference_mode():
         answer = network(torch.from_numpy(make_noise(side)))
     answers = [part.numpy() for part in (answer if isinstance(answer, tuple) else [answer])]

@@ -80,7 +80,7 @@ def check_class_count(bundle: Bundle, outputs: int) -> None:
 
 
 def compare_answers(engine: Engine, precision: str, artifacts: Artifacts) -> None:
-    """Compare an engine's self-test answers with those recorded at the conversion. Raises BundleError."""
+    """Compare an engine's self-check answers with those recorded at the conversion. Raises BundleError."""
     expected = artifacts.read_answers(NETWORKS.get(precision, FP32))
     if expected is None:
         return

@@ -1,4 +1,4 @@
-"""The self-test of a loaded network: its answers to images of noise must be those recorded at the conversion."""
+"""The self-check of a loaded network: its answers to images of noise must be those recorded at the conversion."""
 
 from __future__ import annotations
 
@@ -61,6 +61,6 @@ def check_answers(
     limit = max(MAX_DEVIATION * size, NEGLIGIBLE)
     if not deviation <= limit:
         raise BundleError(
-            f"{weights} answers images of noise otherwise than when it was made: "
+            f"{weights} answers images of noise differently than at its conversion: "
             f"by {deviation:.2g}, the limit is {limit:.2g}"
         )

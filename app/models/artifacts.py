@@ -6,7 +6,7 @@
         fp32-DIGEST/                        a network in OpenVINO's format
             network.xml, network.bin
             gradients.npy                   the constant gradients of its logits, if it has them
-            answers.npy                     its answers to the self-test's images
+            answers.npy                     its answers to the self-check's images
             sums.json                       size and SHA-256 of each file, written last; DIGEST is its own
         int8-DIGEST/                        the same, quantized by ``scripts/optimize``
         footprints.json                     measured footprints of a worker (``app/control/footprint.py``)
@@ -170,7 +170,7 @@ class Artifacts:
         return self._read_array(kind, GRADIENTS_FILE)
 
     def read_answers(self, kind: str = FP32) -> np.ndarray | None:
-        """Return a network's recorded self-test answers, (n, classes) float32, or None."""
+        """Return a network's recorded self-check answers, (n, classes) float32, or None."""
         return self._read_array(kind, ANSWERS_FILE)
 
     def report_path(self) -> Path:

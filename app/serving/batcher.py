@@ -58,7 +58,7 @@ class Batcher:
         *,
         max_wait_s: float,
         max_queue: int,
-        records: ActiveInputs | None = None,
+        active_inputs: ActiveInputs | None = None,
     ) -> None:
         """Create an empty batcher; on the hub.
 
@@ -66,10 +66,10 @@ class Batcher:
             handoff: wakes the waiting greenlets.
             max_wait_s: how long the first image of a batch waits for images that are being decoded.
             max_queue: the most requests in flight, from ``slot`` to the answer.
-            records: records the inputs of running forwards, for the quarantine.
+            active_inputs: records the inputs of running forwards, for the quarantine.
         """
         self._handoff = handoff
-        self._records = records or ActiveInputs()
+        self._active_inputs = active_inputs or ActiveInputs()
         self._max_wait_s = max_wait_s
         self._max_queue = max_queue
         self._queue: SimpleQueue[Ticket | None] = SimpleQueue()  # None: nothing comes after this
@@ -200,14 +200,14 @@ class Batcher:
             for part in filter(None, [images, *jobs]):
                 digests = tuple(ticket.digest for ticket in part)
                 self._tasks[lane] = Task("the forward", time.monotonic(), digests)
-                held = self._records.hold(digests)
+                held = self._active_inputs.hold(digests)
                 try:
                     self._answer(part, forward_in_lane if self._pending() >= lanes else forward)
                 except DeviceLost:
-                    self._records.keep_only(())  # the device is to blame, no image
+                    self._active_inputs.keep_only(())  # the device is to blame, no image
                     raise
                 # Not in a "finally": whatever else ends this thread ends the worker, and these are to blame.
-                self._records.release(held)
+                self._active_inputs.release(held)
                 self._tasks[lane] = None
 
     def reject_pending(self) -> None:

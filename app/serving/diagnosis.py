@@ -27,7 +27,7 @@ def explain_failure(statuses: Iterable[VersionStatus], problem: str, *, follows:
         reasons[MAX_NAMED:] = [f"and {len(reasons) - MAX_NAMED} more"]
     if problem:
         reasons.insert(0, first_line(FOLDERS.sub("", problem)))
-    if not reasons:  # a version that still changes is not looked at before the next time
-        return f"{FAILURE} yet: what is new is being looked at"
-    cure = "and it is taken over by itself" if follows else "then send Gunicorn a HUP"
-    return f"{FAILURE}: {'; '.join(reasons)}. Mend that, {cure}"
+    if not reasons:  # a version that is still changing is checked by a later scan
+        return f"{FAILURE} yet: new versions are being checked"
+    cure = "and it is loaded automatically" if follows else "then send Gunicorn a HUP"
+    return f"{FAILURE}: {'; '.join(reasons)}. Fix that, {cure}"

@@ -80,13 +80,17 @@ class ImagePool:
     """
 
     def __init__(
-        self, settings: Settings, handoff: Handoff, quarantine: Quarantine, records: ActiveInputs
+        self,
+        settings: Settings,
+        handoff: Handoff,
+        quarantine: Quarantine,
+        active_inputs: ActiveInputs,
     ) -> None:
         """Create the pools; arguments as ``NativePool`` takes them."""
         self._settings = settings
         threads = settings.decode_pool_size
-        self._small = NativePool("decoding", threads, handoff, quarantine, records)
-        self._large = NativePool("decoding a large image", 1, handoff, quarantine, records)
+        self._small = NativePool("decoding", threads, handoff, quarantine, active_inputs)
+        self._large = NativePool("decoding a large image", 1, handoff, quarantine, active_inputs)
 
     def close(self) -> None:
         """End the threads; do not wait for them."""

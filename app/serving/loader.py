@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from gevent.monkey import is_module_patched
 
 from app.control.manifest import Entry
-from app.control.placement import choose_engine, hold_device, lacking_memory
+from app.control.placement import configure_engine, hold_device, lacking_memory
 from app.control.plan import Plan
 from app.engines.loader import load_engine
 from app.errors import BundleError
@@ -46,7 +46,7 @@ class Loader:
         """
         settings, footprint = self._settings, entry.footprint
         placement = self.plan.placement(self._scoreboard.slot)
-        choice = choose_engine(settings, placement, footprint)
+        choice = configure_engine(settings, placement, footprint)
         if is_module_patched("threading") and f"app.engines.{choice.engine}" not in sys.modules:
             raise BundleError(  # see log_plan in conf/gunicorn.conf.py
                 f"it needs the engine {choice.engine}, which the server did not start with: reload Gunicorn"

@@ -119,7 +119,7 @@ class Servable:
         max_wait_s: float,
         max_queue: int,
         on_death: Callable[[str], None],
-        records: ActiveInputs | None = None,
+        active_inputs: ActiveInputs | None = None,
     ) -> None:
         """Prepare it; nothing runs before ``start``.
 
@@ -130,10 +130,12 @@ class Servable:
             max_queue: see ``Batcher``.
             on_death: called with the reason, on a model thread, when one ends unexpectedly; the requests of
                 its batch are not answered yet.
-            records: see ``Batcher``.
+            active_inputs: see ``Batcher``.
         """
         self.model = model
-        self.batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue, records=records)
+        self.batcher = Batcher(
+            handoff, max_wait_s=max_wait_s, max_queue=max_queue, active_inputs=active_inputs
+        )
         self._handoff = handoff
         self._on_death = on_death
         self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item per ended lane

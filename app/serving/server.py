@@ -1,6 +1,6 @@
 """ModelServer: the object that the routes call.
 
-The way of a request: ``find`` returns the version that answers, ``Servable.check_capacity`` refuses early what
+The path of a request: ``find`` returns the version that answers, ``Servable.check_capacity`` refuses early what
 could not be answered, ``predict`` runs decode → submit → forward → decide. Errors are raised all the way to
 Flask's handler. ``app/serving/registry.py`` keeps the live versions, ``app/serving/lifecycle.py`` the state.
 """
@@ -77,12 +77,14 @@ class ModelServer:
         self._poll_s = settings.poll_s if read_manifest else 0.0
         self._handoff = Handoff()
         quarantine = scoreboard.quarantine
-        self._records = quarantine.active_inputs(scoreboard.slot)
-        self._image_pool = ImagePool(settings, self._handoff, quarantine, self._records)
+        self._active_inputs = quarantine.active_inputs(scoreboard.slot)
+        self._image_pool = ImagePool(settings, self._handoff, quarantine, self._active_inputs)
         self._trials = Trials(quarantine, scoreboard.slot)
         self._servables: WeakSet[Servable] = WeakSet()  # the retiring ones too
         self.deadlines = Deadlines(settings.deadline_s)
-        parsing = NativePool("parsing", PARSING_THREADS, self._handoff, quarantine, self._records)
+        parsing = NativePool(
+            "parsing", PARSING_THREADS, self._handoff, quarantine, self._active_inputs
+        )
         self.bodies = RequestBodies(settings, parsing, self._trials, self.deadlines)
         self.workers = Workers(settings, scoreboard, len(loader.plan.placements))
         self.in_flight = InFlight(scoreboard)
@@ -254,7 +256,7 @@ class ModelServer:
             max_wait_s=self._settings.max_wait_ms / 1000,
             max_queue=self._settings.max_queue,
             on_death=self._lifecycle.die,
-            records=self._records,
+            active_inputs=self._active_inputs,
         )
         self._servables.add(servable)
         return servable
@@ -272,7 +274,7 @@ class ModelServer:
     def _end_stuck(self, task: Task, limit_s: float) -> None:
         """End the worker because of a hanging task; the inputs of other tasks are not to blame."""
         try:
-            self._records.keep_only(task.digests)
+            self._active_inputs.keep_only(task.digests)
         finally:
             reason = f"{task.name} has taken longer than {limit_s:g} s and cannot be ended alone"
             self._lifecycle.die(reason)

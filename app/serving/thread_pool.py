@@ -82,7 +82,7 @@ class NativePool:
         threads: int,
         handoff: Handoff,
         quarantine: Quarantine,
-        records: ActiveInputs,
+        active_inputs: ActiveInputs,
     ) -> None:
         """Create a pool; threads start as they are needed.
 
@@ -91,12 +91,12 @@ class NativePool:
             threads: the most threads.
             handoff: wakes the waiting greenlets.
             quarantine: the inputs that have crashed workers.
-            records: records the inputs of the running tasks.
+            active_inputs: records the inputs of the running tasks.
         """
         self._name = name
         self._handoff = handoff
         self._quarantine = quarantine
-        self._records = records
+        self._active_inputs = active_inputs
         self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()  # None ends a thread
         self._waiting = 0  # jobs that a greenlet waits for
         self._started = 0  # threads
@@ -160,14 +160,14 @@ class NativePool:
         held: Sequence[int] = ()
         try:
             digest = self._quarantine.digest(job.data)
-            held = self._records.hold([digest])
+            held = self._active_inputs.hold([digest])
             self._tasks[thread] = Task(self._name, started, (digest,))
             self._check(digest, job.on_trial)
             job.value = job.work(digest)
         except BaseException as error:  # noqa: BLE001  (raised again where somebody waits)
             job.error = self._translate(error)
         self._tasks[thread] = None
-        self._records.release(held)
+        self._active_inputs.release(held)
         self._handoff.deliver([job.done])
 
     def _translate(self, error: BaseException) -> Exception:

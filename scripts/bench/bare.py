@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from app.control.placement import choose_engine
+from app.control.placement import configure_engine
 from app.control.plan import scan_and_plan
 from app.engines.loader import load_engine
 from app.settings import Settings
@@ -27,7 +27,7 @@ def main(precision: str, seconds: float) -> None:
     if not plan.manifest.entries:
         sys.exit(plan.manifest.failure)
     entry = plan.manifest.entries[0]
-    choice = choose_engine(settings, plan.placement(0), entry.footprint)
+    choice = configure_engine(settings, plan.placement(0), entry.footprint)
     artifacts = entry.open(settings.cache)
     engine = load_engine(choice, artifacts)
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64) if size <= choice.max_batch]
