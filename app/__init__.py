@@ -3,7 +3,7 @@
 The folders are layers. A module imports from its own folder or from one further down, nothing else;
 import-linter holds that (``[tool.importlinter]`` in pyproject.toml), and who may import torch, Flask and gevent.
 
-    commands/     programs: watch, publish, optimize, measure             python -m app.commands.NAME
+    commands/     programs: watch, publish, optimize, measure, plan       python -m app.commands.NAME
     wsgi.py       the application built from the environment; what Gunicorn imports
     gunicorn/     Gunicorn's master, worker and response, adapted
     web/          HTTP: the application, its access log and its errors

@@ -11,7 +11,7 @@ Errors a client may see are ``ServingError``; the stages of a request that raise
               NotAcceptable
               UrlRefused, FetchFailed
 
-``web/problems.py`` turns them into responses; no other layer knows HTTP.
+``app/web/problems.py`` turns them into responses; no other layer knows HTTP.
 """
 
 from __future__ import annotations

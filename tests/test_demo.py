@@ -1,4 +1,4 @@
-"""The demo model: what its card says is measured again, on scenes drawn here and now."""
+"""The demo model: what its model config says is measured again, on scenes drawn here and now."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_the_classes_are_vocs_twenty_in_their_order():
     assert list(find_bundle(ROOT / "models").class_names) == VOC
 
 
-def test_the_card_promises_what_the_project_asks_for():
+def test_the_model_config_promises_what_the_project_asks_for():
     scores = json.loads((DEMO / "model.json").read_text())["scores"]
     assert scores["held_out_scenes"] == 2000
     assert scores["mean_average_precision"] >= 0.97
@@ -60,7 +60,7 @@ def test_the_card_promises_what_the_project_asks_for():
 
 
 @pytest.mark.slow
-def test_the_card_is_true(held_out):
+def test_the_model_config_is_true(held_out):
     promised = json.loads((DEMO / "model.json").read_text())["scores"]
     measured = measure_bundle(ROOT / "models", *held_out)
     assert measured["mean_average_precision"] >= 0.97

@@ -9,8 +9,6 @@ Gunicorn's master makes the plan before it forks: nothing here touches CUDA or i
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -205,21 +203,3 @@ def deal_out(workers: int, devices: Sequence[str], rooms: Sequence[int]) -> list
             left[device] -= 1
             dealt.append(device)
     return dealt
-
-
-def main() -> None:
-    """Print the plan for the environment's settings, with its reasons."""
-    settings = Settings.from_env(os.environ)
-    plan = scan_and_plan(settings)
-    for what, text in plan.lines:
-        print(f"{what:8}{text}")
-    if plan.warning:
-        print(f"warning {plan.warning}")
-    for rejected in plan.manifest.rejected:
-        print(f"refused {rejected.name}, version {rejected.version}: {rejected.reason}")
-    if plan.manifest.failure:
-        sys.exit(f"no worker can serve: {plan.manifest.failure}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Quoting of client text in errors and answers, abbreviated to the limits in ``web/limits.py``."""
+"""Quoting of client text in errors and answers, abbreviated to the limits in ``app/web/limits.py``."""
 
 from __future__ import annotations
 

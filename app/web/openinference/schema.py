@@ -1,6 +1,6 @@
 """The answers of the Open Inference Protocol's paths, as types; ``/openapi.json`` is drawn from them.
 
-Requests, and answers that are written as text, are described in ``web/openapi/openinference.json``.
+Requests, and answers that are written as text, are described in ``app/web/openapi/openinference.json``.
 """
 
 from __future__ import annotations

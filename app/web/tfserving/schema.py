@@ -1,6 +1,6 @@
 """The answers of TensorFlow Serving's and KServe's V1 paths, as types; ``/openapi.json`` is drawn from them.
 
-Requests, and answers that are written as text, are described in ``web/openapi/tfserving.json``.
+Requests, and answers that are written as text, are described in ``app/web/openapi/tfserving.json``.
 """
 
 from __future__ import annotations
