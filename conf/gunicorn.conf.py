@@ -43,9 +43,9 @@ except Exception as error:  # noqa: BLE001  (at the start a sentence; on a reloa
 workers = len(plan.placements)
 preload_app = False  # the model loads after the fork
 worker_connections = 1000
-umask = 0o177  # gunicorn.sock is 0600: nobody else on this machine passes nginx by
+umask = 0o177  # gunicorn.sock is 0600: no other user of this machine can bypass nginx
 # nginx takes lines of up to 8 KiB and 32 KiB in all: its own refusals come first, but for that of many
-# short headers. These hold whoever comes past it.
+# short headers. These limits also hold for clients that bypass it.
 limit_request_line = 16_384
 limit_request_field_size = 16_384
 limit_request_fields = 200

@@ -164,7 +164,7 @@ class NativePool:
             self._tasks[thread] = Task(self._name, started, (digest,))
             self._check(digest, job.on_trial)
             job.value = job.work(digest)
-        except BaseException as error:  # noqa: BLE001  (raised again where somebody waits)
+        except BaseException as error:  # noqa: BLE001  (raised again in the waiting greenlet)
             job.error = self._translate(error)
         self._tasks[thread] = None
         self._active_inputs.release(held)

@@ -19,7 +19,7 @@ from app.settings import ROOT
 from scripts.hostile import bodies, decoding, images, rawhttp, slow
 from scripts.hostile.disturb import LEFT_OUT, Disturbance
 from scripts.hostile.gauges import Gauges, Watch, read_gauges, settle
-from scripts.hostile.good import PROBE, Told, good_clients, learn, read_told
+from scripts.hostile.good import PROBE, Outcome, good_clients, learn, read_outcomes
 from scripts.hostile.loglines import check_logs, measure_logs
 from scripts.hostile.report import print_report
 from scripts.hostile.trial import Options, Row, Trial
@@ -39,7 +39,7 @@ SHARES = {
     "disturb": 0.9,
 }
 MOST_PEAK_MIB = 600  # of a worker, above what it held before
-OVERLOAD = frozenset({"slow", "disturb"})  # phases in which good clients may be told to come again
+OVERLOAD = frozenset({"slow", "disturb"})  # phases in which good clients may be asked to retry
 
 Phase = Callable[[Trial, Row], Awaitable[None]]
 
@@ -52,7 +52,7 @@ class Live:
     models: Path
     before: Gauges
     watch: Watch
-    told: Path
+    outcomes: Path
     logs: dict[str, int]
 
     @property
@@ -127,13 +127,13 @@ def run(options: Options) -> tuple[list[Row], Gauges | None, Gauges | None]:
     with running(options) as live:
         trial = Trial(live.server.url, options)
         right = asyncio.run(learn(trial.address))
-        with good_clients(trial.address, right, live.told):
+        with good_clients(trial.address, right, live.outcomes):
             time.sleep(WARM_UP_S)
             live.before = read_gauges(live.pid, live.server.run)
             rows += attack(live, trial, phases, ending)
         after, settling = settle(live.pid, live.server.run, live.before, SETTLE_S)
         rows.append(settling)
-        add_good(rows, read_told(live.told), options.max_lag_s)
+        add_good(rows, read_outcomes(live.outcomes), options.max_lag_s)
         rows.append(check_all_logs(live))
         return rows, live.before, after
 
@@ -188,10 +188,10 @@ async def run_disturbance(live: Live, trial: Trial, row: Row) -> None:
     await Disturbance(trial, row, live.server, live.models).run()
 
 
-def add_good(rows: list[Row], told: list[Told], max_lag_s: float) -> None:
+def add_good(rows: list[Row], outcomes: list[Outcome], max_lag_s: float) -> None:
     """Add the results of the good clients to the phases during which they ran."""
     for row in rows:
-        for each in told:
+        for each in outcomes:
             if not row.began <= each.began <= row.ended:
                 continue
             row.good += 1
@@ -235,9 +235,9 @@ def running(options: Options) -> Iterator[Live]:
     server = LocalServer(folder / "run", **settings)
     try:
         server.start().wait_ready(options.workers)
-        told = options.out / "good.jsonl"
-        told.unlink(missing_ok=True)
-        yield Live(server, models, Gauges(), Watch(server.pid), told, measure_logs(server.run))
+        outcomes = options.out / "good.jsonl"
+        outcomes.unlink(missing_ok=True)
+        yield Live(server, models, Gauges(), Watch(server.pid), outcomes, measure_logs(server.run))
     finally:
         server.stop()
         for path in server.run.glob("*.log*"):

@@ -94,15 +94,15 @@ def deleted_bytes(pid: int) -> int:
 
 def risen(before: Gauges, after: Gauges) -> list[str]:
     """Return which gauges are too far above an earlier reading, in words; too few workers are named too."""
-    told = []
+    faults = []
     for name in (each.name for each in fields(Gauges)):
         each, server = MAY_RISE[name]
         old, new = getattr(before, name), getattr(after, name)
         if new > old + each * before.workers + server:
-            told.append(f"{name} rose from {old:,.0f} to {new:,.0f}")
+            faults.append(f"{name} rose from {old:,.0f} to {new:,.0f}")
     if after.workers < before.workers:
-        told.append(f"workers fell from {before.workers} to {after.workers}")
-    return told
+        faults.append(f"workers fell from {before.workers} to {after.workers}")
+    return faults
 
 
 class Watch:
@@ -149,11 +149,11 @@ def settle(supervisord: int, run: Path, before: Gauges, within_s: float) -> tupl
     row = Row("settling")
     while True:
         now = read_gauges(supervisord, run)
-        told = risen(before, now)
+        faults = risen(before, now)
         row.ended = time.monotonic()
-        if not told or row.ended > row.began + within_s:
+        if not faults or row.ended > row.began + within_s:
             break
         time.sleep(1)
-    for text in told:
+    for text in faults:
         row.add_fault(f"not back {within_s:g} s after the last request", text)
     return now, row

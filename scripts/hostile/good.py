@@ -42,7 +42,7 @@ TOLERANCE = 5e-3  # of a score or a logit: a batch of another size adds up in an
 
 
 @dataclass(frozen=True)
-class Told:
+class Outcome:
     """One good request that ended: when, how, and its fault, if any."""
 
     kind: str
@@ -103,7 +103,7 @@ async def learn(address: Address) -> dict[str, Any]:
     return right
 
 
-async def ask(address: Address, kind: str, data: bytes, right: Any) -> Told:
+async def ask(address: Address, kind: str, data: bytes, right: Any) -> Outcome:
     """Send a request, retry it after a refusal with Retry-After, and compare the answer."""
     began, statuses, fault = time.monotonic(), [], "was refused again and again"
     while time.monotonic() < began + GIVE_UP_S:
@@ -119,7 +119,7 @@ async def ask(address: Address, kind: str, data: bytes, right: Any) -> Told:
         elif answer and not is_same(essence(json.loads(answer.body)), right):
             fault = f"a wrong answer: {answer.body[:200]!r}"
         break
-    return Told(kind, began, time.monotonic() - began, statuses, fault)
+    return Outcome(kind, began, time.monotonic() - began, statuses, fault)
 
 
 async def ask_on(
@@ -130,8 +130,8 @@ async def ask_on(
 
         async def client(kind: str, data: bytes) -> None:
             while not ending.is_set():
-                told = await ask(address, kind, data, right[kind])
-                file.write(json.dumps(vars(told)) + "\n")
+                outcome = await ask(address, kind, data, right[kind])
+                file.write(json.dumps(vars(outcome)) + "\n")
                 await asyncio.sleep(PROBE_PAUSE_S if kind == PROBE else PAUSE_S)
 
         requests = good_requests().items()
@@ -164,7 +164,7 @@ def good_clients(
             process.join()
 
 
-def read_told(path: Path) -> list[Told]:
+def read_outcomes(path: Path) -> list[Outcome]:
     """Return all good requests that ended."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return [Told(**json.loads(line)) for line in lines]
+    return [Outcome(**json.loads(line)) for line in lines]
