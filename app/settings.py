@@ -1,9 +1,9 @@
 """The settings: one table, read once from the environment.
 
-``Settings.from_env`` is the only reader of ``SERVING_`` variables. Every field below is one row:
-its default, parser, unit and help. ``python -m app.settings`` prints the
-table that docs/reference.md shows; ``python -m app.settings shell`` checks the environment and prints
-the values that shell scripts need.
+``Settings.from_env`` is the only reader of ``SERVING_`` variables. Every field below is one row: its default,
+parser (``app/setting_parsers.py``), unit and help. ``python -m app.settings`` prints the table that
+docs/reference.md shows; ``python -m app.settings shell`` checks the environment and prints the values that shell
+scripts need.
 """
 
 from __future__ import annotations

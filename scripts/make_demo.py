@@ -76,7 +76,7 @@ def draw_set(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, targets
 
 
-def normalise(images: torch.Tensor, side: int) -> torch.Tensor:
+def normalize(images: torch.Tensor, side: int) -> torch.Tensor:
     """Convert (n, 3, 224, 224) uint8 to the network's (n, 3, side, side) float32 input."""
     pixels = images.float().div_(255)
     if side != SIDE:
@@ -146,7 +146,7 @@ def predict(network: nn.Module, images: torch.Tensor, side: int, device: str) ->
     logits = []
     for part in images.split(100):  # type: ignore[no-untyped-call]
         with torch.autocast(device, torch.bfloat16):
-            logits.append(network(normalise(part.to(device), side)).float().cpu())
+            logits.append(network(normalize(part.to(device), side)).float().cpu())
     network.train()
     return torch.cat(logits).numpy()
 
@@ -221,7 +221,7 @@ def train(run: Run, device: str, checkpoint: Path) -> None:
     for batch, wanted in bar:
         side = stage_side(run.step)
         with torch.autocast(device, torch.bfloat16):
-            logits = run.network(normalise(batch, side))
+            logits = run.network(normalize(batch, side))
         loss = F.binary_cross_entropy_with_logits(logits.float(), wanted)
         run.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -101,7 +101,7 @@ class Policy:
 
     @classmethod
     def from_text(cls, text: str) -> Policy:
-        """Parse ``latest:N``, ``all`` or ``3,4``; ``app/settings.py`` has validated the form."""
+        """Parse ``latest:N``, ``all`` or ``3,4``; ``app/setting_parsers.py`` has validated the form."""
         if text == "all":
             return cls(latest=0)
         kind, _, number = text.partition(":")

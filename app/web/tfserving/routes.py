@@ -48,7 +48,7 @@ from app.web.tfserving.signatures import (
     describe_signatures,
     find_examples,
     find_signature,
-    open_pictures,
+    open_images,
     unpack_columns,
     unpack_rows,
 )
@@ -110,7 +110,7 @@ def read(rest: str) -> Response:
 
 @blueprint.post("/v1/<path:rest>")
 @blueprint.post("/V1/<path:rest>")
-def ask(rest: str) -> Response:
+def predict(rest: str) -> Response:
     """Answer ``:predict`` and ``:classify``."""
     match = PREDICTION.fullmatch(request.path)
     if match is None:
@@ -163,10 +163,10 @@ def read_request(
         )
     if method == "classify":
         examples = find_examples(content, check_count)
-        return PredictRequest(open_pictures("image_bytes", examples, check_count), signature)
+        return PredictRequest(open_images("image_bytes", examples, check_count), signature)
     by_row = "instances" in content
     tensor, values = (unpack_rows if by_row else unpack_columns)(content, check_count)
-    return PredictRequest(open_pictures(tensor, values, check_count), signature, by_row)
+    return PredictRequest(open_images(tensor, values, check_count), signature, by_row)
 
 
 def answer_outputs(predictions: list[Prediction], parsed: PredictRequest) -> Response:

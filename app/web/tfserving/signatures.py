@@ -245,7 +245,7 @@ def find_image(example: dict[str, Any], context: dict[str, Any]) -> Any:
     return value
 
 
-def open_pictures(tensor: str, values: Any, check_count: Callable[[int], None]) -> list[ImageInput]:
+def open_images(tensor: str, values: Any, check_count: Callable[[int], None]) -> list[ImageInput]:
     """Return the images of a request.
 
     Args:
