@@ -103,14 +103,7 @@ def fit_workers(
     settings: Settings, manifest: Manifest, gpus: Sequence[Gpu], before: Plan | None = None
 ) -> Plan:
     """Return the plan for the measured footprints and the memory that is free now."""
-    lines = []
-    for entry in manifest.entries:
-        measured = entry.footprint
-        lines.append(("model", f"{entry.name}, version {entry.version}"))
-        lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
-    if manifest.default_note:
-        lines.append(("default", manifest.default_note))
-    lines += [("skipped", sentence) for sentence in manifest.skipped]
+    lines = describe_manifest(manifest)
     each, text = worker_need(settings, manifest)
     lines.append(("worker", text))
     if any(gpu.is_unified for gpu in gpus):
@@ -119,7 +112,7 @@ def fit_workers(
     held = len(before.placements) * host_need(before.manifest) if before else 0
     host_room, text = count_room(host.free + held, host.total, each, settings)
     lines.append(("host", text))
-    fits_bare = host.free + held >= each  # with the reserve
+    fits_bare = host.free + held >= each  # if it may use the reserve
     rooms, fitting = [], []
     for gpu in gpus:
         free = gpu.free + held_on(f"cuda:{gpu.index}", before)
@@ -139,16 +132,6 @@ def fit_workers(
     if gpus:
         devices = deal_out(workers, [f"cuda:{gpu.index}" for gpu in gpus], rooms)
     is_tight = room < 1 and not (fits_bare and (any(fitting) or not gpus))
-    warning = ""
-    if settings.workers and workers < settings.workers:
-        warning = f"SERVING_WORKERS={settings.workers} does not fit into memory: {count_workers(workers)} started"
-    elif room < 1 and not is_tight:
-        warning = "memory holds one worker only with the reserve of SERVING_MEMORY_RESERVE_PERCENT"
-    elif is_tight:
-        warning = (
-            "memory is short for even one worker; it starts and may wait for its memory, or be ended for lack of "
-            "it: give it more, or lower SERVING_DECODE_MEMORY_MB and SERVING_MAX_BODIES_MB"
-        )
     threads = share_cores(settings, workers)
     on = ", ".join(
         f"{len(list(group))} on {name}" for name, group in itertools.groupby(sorted(devices))
@@ -161,7 +144,41 @@ def fit_workers(
         lines = [("plan", f"{count_workers(workers)}: {on}; nothing can be served yet")]
     uuids = {f"cuda:{gpu.index}": gpu.uuid for gpu in gpus}
     placements = tuple(Placement(device, threads, uuids.get(device, "")) for device in devices)
+    warning = warn_of_memory(settings, workers, room, is_tight=is_tight)
     return Plan(placements, manifest, tuple(lines), warning, is_tight=is_tight)
+
+
+def describe_manifest(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return the rows of the plan's table about the models."""
+    lines = []
+    for entry in manifest.entries:
+        measured = entry.footprint
+        lines.append(("model", f"{entry.name}, version {entry.version}"))
+        lines.append(("engine", f"{measured.engine}, {measured.precision}: {measured.reason}"))
+    if manifest.default_note:
+        lines.append(("default", manifest.default_note))
+    return lines + [("skipped", sentence) for sentence in manifest.skipped]
+
+
+def warn_of_memory(settings: Settings, workers: int, room: int, *, is_tight: bool) -> str:
+    """Return a warning if memory is short for the planned workers, or an empty string.
+
+    Args:
+        settings: the settings.
+        workers: the planned number.
+        room: how many workers fit beside the reserve.
+        is_tight: as in ``Plan``.
+    """
+    if settings.workers and workers < settings.workers:
+        return f"SERVING_WORKERS={settings.workers} does not fit into memory: {count_workers(workers)} started"
+    if is_tight:
+        return (
+            "memory is short for even one worker; it starts and may wait for its memory, or be ended for lack of "
+            "it: give it more, or lower SERVING_DECODE_MEMORY_MB and SERVING_MAX_BODIES_MB"
+        )
+    if room < 1:
+        return "memory holds one worker only with the reserve of SERVING_MEMORY_RESERVE_PERCENT"
+    return ""
 
 
 def host_need(manifest: Manifest) -> int:
