@@ -178,14 +178,14 @@ IN_MEMORY = ("base64 of blanks", "url-encoded names", "url-encoded escapes", "a 
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_request_holds_the_hub_or_gets_a_long_answer(client, name):
+def test_no_request_blocks_the_hub_or_gets_a_long_answer(client, name):
     path, kind, make = HOSTILE[name]
     body = make()
     check_hold(lambda: client.post(path, data=body, content_type=kind))
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)
-def test_no_words_take_much_more_memory_than_they_have(client, name):
+def test_no_text_takes_much_more_memory_than_its_size(client, name):
     path, kind, make = HOSTILE[name]
     body = make()
     with open("/proc/self/clear_refs", "w") as file:
@@ -195,7 +195,7 @@ def test_no_words_take_much_more_memory_than_they_have(client, name):
     assert read_memory("VmHWM") - before < EXTRA_MIB
 
 
-def test_what_inflates_holds_the_hub_no_longer(client):
+def test_compressed_bodies_block_the_hub_no_longer(client):
     body = gzip.compress(instances(b'{"b64":"' + b" " * LARGE + b'"}'), 1)
     headers = {"Content-Encoding": "gzip"}
     check_hold(lambda: client.post(PREDICT, data=body, headers=headers))
@@ -404,7 +404,7 @@ def ask(client, seed: float):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_is_asked_is_answered_in_time_and_never_with_a_fault_of_ours(client, seed):
+def test_random_requests_are_answered_in_time_and_never_with_a_5xx(client, seed):
     rng = random.Random(seed)
     for _ in range(400):
         check_hold(partial(ask, client, rng.random()))

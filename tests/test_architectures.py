@@ -61,7 +61,7 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
     assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - wanted[:1]).max() < 1e-3
 
 
-def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
+def test_a_softmax_model_answers_its_top_k_with_their_scores(tmp_path):
     prepare = reference.make_prepare(resize=256)
     expected = reference.make_random("resnet18", CLASSES, sample_images(prepare))
     config = {"architecture": "resnet18", **CONFIGS["resnet18"]}
@@ -88,7 +88,9 @@ def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
         ("swin_t", 65, {}),
     ],
 )
-def test_the_odd_ones_are_built_as_torchvision_builds_them(tmp_path, architecture, side, options):
+def test_unusual_architectures_are_built_as_torchvision_builds_them(
+    tmp_path, architecture, side, options
+):
     """Outputs for training only, a version to be named, a last layer that is a convolution, windows."""
     torch.manual_seed(7)
     expected = get_model(architecture, num_classes=CLASSES, **options).eval()
@@ -100,7 +102,7 @@ def test_the_odd_ones_are_built_as_torchvision_builds_them(tmp_path, architectur
         assert torch.allclose(built(pixels), expected(images), rtol=1e-3)
 
 
-def test_what_inceptions_own_files_expect_is_a_mean_and_deviation_of_a_half(tmp_path):
+def test_inceptions_weights_expect_a_mean_and_deviation_of_a_half(tmp_path):
     torch.manual_seed(7)
     options = {"init_weights": False, "transform_input": True}
     expected = get_model("googlenet", num_classes=CLASSES, **options).eval()
@@ -112,9 +114,7 @@ def test_what_inceptions_own_files_expect_is_a_mean_and_deviation_of_a_half(tmp_
         assert torch.allclose(built(pixels), expected(images), rtol=1e-3)
 
 
-def test_a_transformer_is_converted_though_torch_takes_a_short_cut_through_its_attention(
-    tmp_path, monkeypatch
-):
+def test_a_transformer_is_converted_despite_torchs_attention_fast_path(tmp_path, monkeypatch):
     torch.manual_seed(7)
     small = VisionTransformer(32, 16, 1, 2, 32, 64, num_classes=CLASSES).eval()
     torch.nn.init.normal_(small.heads.head.weight)
@@ -128,7 +128,7 @@ def test_a_transformer_is_converted_though_torch_takes_a_short_cut_through_its_a
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "squeezenet1_1"])
-def test_a_wrong_class_count_is_told_whatever_the_last_layer_is_called(tmp_path, architecture):
+def test_a_wrong_class_count_is_reported_regardless_of_the_last_layers_name(tmp_path, architecture):
     weights = get_model(architecture, num_classes=CLASSES + 2).state_dict()
     bundle = write_model(tmp_path / "own", weights, {"architecture": architecture})
     told = "7 outputs, but class_name.json names 5 classes"
@@ -155,7 +155,7 @@ def test_weights_of_another_architecture_than_the_configs_are_refused(tmp_path):
         ("x", "such as resnet50, mobilenet_v3_small$"),
     ],
 )
-def test_an_unknown_architecture_is_told_with_the_nearest_names(tmp_path, name, told):
+def test_an_unknown_architecture_is_reported_with_the_closest_names(tmp_path, name, told):
     bundle = write_model(tmp_path / "own", {}, {"architecture": name})
     with pytest.raises(BundleError, match=rf"^{tmp_path}/own/model\.json: .*{told}"):
         build_network(bundle)
@@ -169,7 +169,7 @@ def test_an_unknown_architecture_is_told_with_the_nearest_names(tmp_path, name, 
         ("maxvit_t", 100, ".+"),
     ],
 )
-def test_an_input_size_that_the_architecture_cannot_take_is_told(
+def test_an_input_size_that_the_architecture_cannot_take_is_reported(
     tmp_path, architecture, side, reason
 ):
     weights = {}
@@ -182,7 +182,9 @@ def test_an_input_size_that_the_architecture_cannot_take_is_told(
         build_network(bundle)
 
 
-def test_folding_keeps_the_outputs_of_a_network_whose_batch_norms_stand_before_and_after(tmp_path):
+def test_folding_keeps_the_outputs_of_a_network_with_batch_norms_before_and_after_convolutions(
+    tmp_path,
+):
     images = torch.rand(4, 3, 64, 64)
     expected = reference.make_random("densenet121", CLASSES, images)
     config = {"architecture": "densenet121", "input_size": 64}

@@ -100,13 +100,13 @@ def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
     return greenlet
 
 
-def test_everyone_gets_the_answer_to_their_own_picture():
+def test_every_request_gets_the_answer_to_its_own_image():
     with running(double) as batcher:
         requests = [ask(batcher, number) for number in range(64)]
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(64)]
 
 
-def test_requests_that_wait_share_one_forward_in_the_order_of_their_arrival():
+def test_waiting_requests_share_one_forward_pass_in_order_of_arrival():
     forward = HeldForward()
     with running(forward, max_batch=4) as batcher:
         requests = [ask(batcher, 0)]
@@ -117,7 +117,7 @@ def test_requests_that_wait_share_one_forward_in_the_order_of_their_arrival():
         assert forward.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
 
 
-def test_an_answer_says_how_large_its_batch_was_and_who_led_it():
+def test_an_answer_reports_its_batch_size_and_the_request_that_led_it():
     forward = HeldForward()
     with running(forward, max_batch=2) as batcher:
 
@@ -149,14 +149,14 @@ def test_a_full_batch_does_not_wait():
         assert forward.batches == [[1, 2]]
 
 
-def test_a_lone_picture_waits_for_nobody():
+def test_a_single_image_does_not_wait_for_others():
     forward = HeldForward()
     forward.let_go()
     with running(forward, max_wait_s=60) as batcher:
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
 
-def test_a_batch_waits_for_a_picture_that_is_being_decoded():
+def test_a_batch_waits_for_an_image_that_is_being_decoded():
     forward = HeldForward()
     forward.let_go()
     with running(forward, max_wait_s=60) as batcher:
@@ -169,7 +169,7 @@ def test_a_batch_waits_for_a_picture_that_is_being_decoded():
         assert forward.batches == [[1, 2]]
 
 
-def test_a_batch_waits_for_a_decoder_no_longer_than_it_may():
+def test_a_batch_waits_for_a_decoder_no_longer_than_its_limit():
     forward = HeldForward()
     forward.let_go()
     with running(forward, max_wait_s=0.05) as batcher, batcher.slot():
@@ -177,7 +177,7 @@ def test_a_batch_waits_for_a_decoder_no_longer_than_it_may():
         assert forward.batches == [[1]]
 
 
-def test_a_client_that_has_hung_up_is_not_computed_and_gives_its_place_back():
+def test_a_disconnected_client_is_not_computed_and_frees_its_place():
     forward = HeldForward()
     with running(forward, max_queue=3) as batcher:
         first = ask(batcher, 1)
@@ -195,7 +195,7 @@ def test_a_client_that_has_hung_up_is_not_computed_and_gives_its_place_back():
         assert forward.batches == [[1], [3]]
 
 
-def test_a_lone_picture_gets_the_whole_device_and_a_crowd_is_dealt_out_to_the_lanes():
+def test_a_single_image_gets_the_whole_device_and_many_are_spread_over_the_lanes():
     whole, lanes = HeldForward(), [HeldForward(), HeldForward()]
     with running(whole, in_lanes=lanes) as batcher:
         whole.let_go()
@@ -213,7 +213,7 @@ def test_a_lone_picture_gets_the_whole_device_and_a_crowd_is_dealt_out_to_the_la
         assert whole.batches == [[1]]
 
 
-def test_lanes_that_wait_for_decoders_never_wait_longer_than_they_may():
+def test_lanes_wait_for_decoders_no_longer_than_their_limit():
     """The wait for a decoder ends while another lane takes what it has brought, again and again."""
     with running(double, in_lanes=[double] * 2, max_batch=4, max_wait_s=0.0001) as batcher:
 
@@ -233,7 +233,7 @@ def test_every_lane_ends_when_the_batcher_drains():
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(32)]
 
 
-def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(caplog):
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_fits(caplog):
     sizes = []
 
     def forward(images):
@@ -249,7 +249,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(caplog):
     assert "the GPU is out of memory: 3 is too many" in caplog.text
 
 
-def test_a_single_picture_that_does_not_fit_is_told_and_the_next_is_tried():
+def test_a_single_image_that_does_not_fit_fails_and_the_next_is_tried():
     forward = HeldForward()
     with running(forward) as batcher:
         forward.let_go(error=OutOfMemory("the GPU is out of memory"))
@@ -259,14 +259,14 @@ def test_a_single_picture_that_does_not_fit_is_told_and_the_next_is_tried():
         assert ask(batcher, 2).get(timeout=5) == 4.0
 
 
-def test_a_lost_device_ends_the_loop_before_anybody_is_answered():
+def test_a_lost_device_ends_the_loop_before_any_answer():
     forward = HeldForward()
     forward.let_go(error=DeviceLost("an illegal memory access was encountered"))
     with running(forward) as batcher, pytest.raises(NotReady, match="stopped"):  # by turn_away
         ask(batcher, 1).get(timeout=5)
 
 
-def test_a_request_over_the_bound_is_refused_and_a_free_place_is_given_again():
+def test_a_request_over_the_limit_is_refused_and_a_free_place_is_reused():
     forward = HeldForward()
     with running(forward, max_queue=2) as batcher:
         inside = [ask(batcher, 1), ask(batcher, 2)]
@@ -280,7 +280,7 @@ def test_a_request_over_the_bound_is_refused_and_a_free_place_is_given_again():
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
 
-def test_a_waiter_that_left_is_not_computed():
+def test_a_canceled_request_is_not_computed():
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
@@ -292,7 +292,7 @@ def test_a_waiter_that_left_is_not_computed():
         assert forward.batches == [[1], [3]]
 
 
-def test_a_batch_whose_waiters_all_left_costs_no_forward():
+def test_a_batch_of_canceled_requests_costs_no_forward_pass():
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
@@ -304,7 +304,7 @@ def test_a_batch_whose_waiters_all_left_costs_no_forward():
         assert forward.batches == [[1], [3]]
 
 
-def test_a_batch_that_found_no_room_is_gone_before_its_halves_are_tried():
+def test_a_batch_that_ran_out_of_memory_is_freed_before_its_halves_are_tried():
     """Before, the traceback held the tensors of the failed attempt."""
     attempts, still_there = [], []
 
@@ -328,7 +328,7 @@ def test_a_batch_that_found_no_room_is_gone_before_its_halves_are_tried():
     assert still_there == [[], [False], [False, False]]
 
 
-def test_a_failed_forward_is_told_to_its_batch_and_to_no_other(caplog):
+def test_a_failed_forward_pass_fails_only_its_own_batch(caplog):
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
@@ -344,12 +344,12 @@ def test_a_failed_forward_is_told_to_its_batch_and_to_no_other(caplog):
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
 
-def test_a_forward_that_answers_too_few_rows_is_an_error_for_the_whole_batch():
+def test_a_forward_pass_with_too_few_rows_fails_the_whole_batch():
     with running(lambda images: double(images)[:-1]) as batcher, pytest.raises(InternalError):
         ask(batcher, 1).get(timeout=5)
 
 
-def test_draining_answers_what_is_inside_and_refuses_what_comes():
+def test_draining_answers_accepted_requests_and_refuses_new_ones():
     forward = HeldForward()
     with running(forward) as batcher:
         inside = [ask(batcher, number) for number in range(3)]
@@ -362,7 +362,7 @@ def test_draining_answers_what_is_inside_and_refuses_what_comes():
         assert drained.get(timeout=5) is True
 
 
-def test_draining_says_when_it_was_not_in_time():
+def test_draining_reports_a_timeout():
     forward = HeldForward()
     with running(forward) as batcher:
         request = ask(batcher, 1)
@@ -371,7 +371,7 @@ def test_draining_says_when_it_was_not_in_time():
         assert request.get(timeout=5) == 2.0
 
 
-def test_when_the_model_thread_dies_nobody_is_left_waiting():
+def test_no_request_is_left_waiting_when_the_model_thread_dies():
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
@@ -383,7 +383,7 @@ def test_when_the_model_thread_dies_nobody_is_left_waiting():
                 request.get(timeout=5)
 
 
-def test_the_hub_goes_on_while_the_model_thread_computes():
+def test_the_hub_keeps_running_while_the_model_thread_computes():
     forward = HeldForward()
     with running(forward) as batcher:
         request = ask(batcher, 1)
@@ -395,7 +395,7 @@ def test_the_hub_goes_on_while_the_model_thread_computes():
         request.get(timeout=5)
 
 
-def test_features_go_to_those_alone_who_want_them():
+def test_features_go_only_to_requests_that_ask_for_them():
     asked = []
 
     def forward(images, with_features):
@@ -439,7 +439,7 @@ def test_a_job_runs_on_the_model_thread_between_the_batches():
     assert _thread.get_ident() not in threads
 
 
-def test_a_job_that_fails_is_told_to_nobody_else(caplog):
+def test_a_failed_job_fails_no_other_request(caplog):
     def fail():
         raise ValueError("no gradient today")
 
@@ -457,7 +457,7 @@ def raise_out_of_memory():
     raise OutOfMemory("the GPU is out of memory")
 
 
-def test_a_request_that_needs_no_forward_any_more_is_not_waited_for_and_keeps_its_place():
+def test_a_request_past_its_forward_pass_is_not_waited_for_and_keeps_its_place():
     forward = HeldForward()
     forward.let_go(3)
     with running(forward, max_wait_s=60, max_queue=2) as batcher:

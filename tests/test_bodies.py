@@ -26,7 +26,7 @@ def post(client, data=PICTURE, **headers):
     return client.post("/predict", data=data, content_type="image/png", headers=headers)
 
 
-def test_a_body_that_finds_no_memory_is_refused_in_time_and_names_the_limit(crowded):
+def test_a_body_without_memory_is_refused_in_time_with_the_limit(crowded):
     client, server = crowded
     with server.bodies.hold(64 * MEGABYTE):
         response = post(client)
@@ -36,7 +36,7 @@ def test_a_body_that_finds_no_memory_is_refused_in_time_and_names_the_limit(crow
     assert post(client).status_code == 200
 
 
-def test_a_body_waits_for_memory_that_becomes_free(crowded):
+def test_a_body_waits_until_memory_becomes_free(crowded):
     client, server = crowded
 
     def hold():
@@ -49,7 +49,7 @@ def test_a_body_waits_for_memory_that_becomes_free(crowded):
     holding.join()
 
 
-def test_a_compressed_body_counts_as_what_it_may_inflate_to(crowded):
+def test_a_compressed_body_counts_with_its_inflated_size(crowded):
     client, server = crowded
     small = gzip.compress(PICTURE)
     with server.bodies.hold(40 * MEGABYTE):
@@ -59,7 +59,7 @@ def test_a_compressed_body_counts_as_what_it_may_inflate_to(crowded):
     assert post(client, small, **{"Content-Encoding": "gzip"}).status_code == 200
 
 
-def test_no_answer_and_no_error_keeps_memory(crowded):
+def test_answers_and_errors_release_their_memory(crowded):
     client, server = crowded
     for _ in range(5):
         assert post(client).status_code == 200
@@ -71,7 +71,7 @@ def test_no_answer_and_no_error_keeps_memory(crowded):
         pass
 
 
-def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of):
+def test_a_late_image_does_not_fail_the_other_images(client_of):
     gate = SimpleQueue()
 
     def load(_settings, _slot, entry):
@@ -93,7 +93,7 @@ def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of
 
 
 @pytest.mark.parametrize("path", ["/predict", "/model_predict"])
-def test_a_refused_body_is_not_kept_by_its_error(client_of, path):
+def test_a_refused_body_is_not_kept_alive_by_its_error(client_of, path):
     """Frames in the error's traceback would hold it until the garbage collector comes by."""
     client = client_of()
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'

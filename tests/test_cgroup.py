@@ -71,7 +71,7 @@ def test_a_container_of_version_1_has_its_limit_and_its_page_cache_is_free(tree)
     assert read_host_memory(root) == Memory(640 * MIB, 700 * MIB)
 
 
-def test_a_limit_above_a_container_that_it_does_not_see_counts_in_version_1(tree):
+def test_a_limit_above_the_container_that_it_cannot_see_counts_in_version_1(tree):
     root = tree(
         "4:memory:/docker/1f\n",
         V1_MOUNT.format(group="/docker/1f", name="memory"),
@@ -80,7 +80,7 @@ def test_a_limit_above_a_container_that_it_does_not_see_counts_in_version_1(tree
     assert read_host_memory(root) == Memory(412 * MIB, 512 * MIB)
 
 
-def test_of_nested_groups_the_tightest_counts_on_each_level(tree):
+def test_the_tightest_limit_of_nested_groups_counts(tree):
     """As under systemd: MemoryMax of the service, of its slice, and none of the machine."""
     mounts = V2_MOUNT.format(group="/")
     files = v2("app.slice/web.service/", 900 * MIB, 100 * MIB) | v2(
@@ -94,7 +94,7 @@ def test_of_nested_groups_the_tightest_counts_on_each_level(tree):
     assert read_host_memory(root) == Memory(100 * MIB, 800 * MIB)
 
 
-def test_nested_groups_of_version_1_count_too(tree):
+def test_limits_of_nested_groups_of_version_1_count_too(tree):
     mounts = V1_MOUNT.format(group="/", name="memory")
     files = v1("memory/a/b/", NONE_V1, 10 * MIB) | v1("memory/a/", 300 * MIB, 200 * MIB)
     assert read_host_memory(tree("4:memory:/a/b\n", mounts, files)) == Memory(100 * MIB, 300 * MIB)
@@ -106,7 +106,7 @@ def test_memory_high_is_a_limit(tree):
     assert read_host_memory(root) == Memory(300 * MIB, 400 * MIB)
 
 
-def test_a_wide_limit_or_none_leaves_the_host(tree):
+def test_a_limit_above_the_hosts_memory_or_none_leaves_the_hosts_memory(tree):
     host = Memory(2048 * MIB, 4096 * MIB)
     mounts = V2_MOUNT.format(group="/")
     assert read_host_memory(tree("0::/\n", mounts, v2("", "max", 0))) == host
@@ -159,7 +159,7 @@ def test_a_fraction_of_a_core_is_not_counted(monkeypatch, quota, cores):
     ("total_mib", "decode", "bodies"),
     [(64_000, 512, 256), (2048, 256, 128), (700, 87, 64), (100, 64, 64)],
 )
-def test_what_requests_may_hold_shrinks_with_the_memory(
+def test_the_memory_budget_of_requests_shrinks_with_the_memory(
     settings, monkeypatch, total_mib, decode, bodies
 ):
     monkeypatch.setattr(settings_module, "total_memory", lambda: total_mib * MIB)

@@ -73,7 +73,7 @@ def make_old(*paths):
         os.utime(path, (time.time() - 2 * DAY_S,) * 2)
 
 
-def test_what_is_served_stays_however_old_and_is_marked_as_used(place):
+def test_served_files_stay_at_any_age_and_are_marked_as_used(place):
     make_old(place.network, place.network.parent)
     place.tidy()
     assert place.network.exists()
@@ -81,7 +81,7 @@ def test_what_is_served_stays_however_old_and_is_marked_as_used(place):
     assert time.time() - place.network.parent.stat().st_mtime < 60
 
 
-def test_in_the_cache_what_belongs_to_no_served_version_goes_after_a_day(place):
+def test_cache_files_of_no_served_version_are_removed_after_a_day(place):
     old, young = (place.cache / f"{digit * 16}-{FORMAT}" for digit in "ab")
     for home in (old, young, place.cache / "somebody's", place.cache / f"{'a' * 16}"):
         (home / "fp32-0123456789abcdef").mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_in_the_cache_what_belongs_to_no_served_version_goes_after_a_day(place):
     assert {path.name for path in place.cache.iterdir()} == {young.name, "somebody's", "a" * 16}
 
 
-def test_beside_the_model_what_other_weights_left_goes_after_a_day(place):
+def test_files_of_other_weights_beside_the_model_are_removed_after_a_day(place):
     old = place.derive(b"numbers", weights_digest="c" * 16).parent
     place.tidy()
     assert old.exists()
@@ -100,7 +100,7 @@ def test_beside_the_model_what_other_weights_left_goes_after_a_day(place):
     assert place.network.exists()
 
 
-def test_a_network_that_a_newer_one_replaced_goes_after_a_day_unless_it_is_served(place):
+def test_a_replaced_network_is_removed_after_a_day_unless_it_is_served(place):
     newer = place.derive(b"others")
     make_old(place.network, newer)
     place.tidy()
@@ -113,7 +113,7 @@ def test_a_network_that_a_newer_one_replaced_goes_after_a_day_unless_it_is_serve
     assert newer.exists()
 
 
-def test_a_network_that_a_worker_has_loaded_stays(place):
+def test_a_network_loaded_by_a_worker_stays(place):
     """Another server's, of which this one knows nothing."""
     worker = place.open(network=place.network.name)
     assert worker.find_network("fp32")
@@ -126,7 +126,7 @@ def test_a_network_that_a_worker_has_loaded_stays(place):
     assert not place.network.exists()
 
 
-def test_what_another_release_left_has_a_day_from_when_it_is_seen(place):
+def test_files_of_another_release_stay_for_a_day_after_they_are_first_seen(place):
     """It may be serving still, and marks nothing."""
     old = place.folder / "optimized" / f"{'b' * 16}-{FORMAT - 1}"
     old.mkdir()
@@ -138,7 +138,7 @@ def test_what_another_release_left_has_a_day_from_when_it_is_seen(place):
     assert not old.exists()
 
 
-def test_what_belongs_to_a_version_that_is_not_served_stays_beside_it(place, tmp_path):
+def test_files_of_a_version_that_is_not_served_stay_beside_it(place, tmp_path):
     other = tmp_path / "models" / "leaves" / "2" / "optimized" / f"{'d' * 16}-{FORMAT}"
     other.mkdir(parents=True)
     make_old(other)
@@ -146,7 +146,7 @@ def test_what_belongs_to_a_version_that_is_not_served_stays_beside_it(place, tmp
     assert other.exists()
 
 
-def test_drafts_of_killed_processes_go_wherever_they_lie(place, tmp_path):
+def test_drafts_of_killed_processes_are_removed_from_every_folder(place, tmp_path):
     homes = (place.folder, place.folder.parent, place.cache, place.network.parent)
     drafts = [home / name for home in homes for name in (".new-abcd", ".publishing-abcd")]
     for draft in drafts:
@@ -158,7 +158,7 @@ def test_drafts_of_killed_processes_go_wherever_they_lie(place, tmp_path):
     assert not any(draft.exists() for draft in drafts)
 
 
-def test_a_folder_that_another_user_closed_stays_and_ends_nothing(place, tmp_path):
+def test_a_folder_closed_by_another_user_stays_and_stops_nothing(place, tmp_path):
     old, closed = place.cache / f"{'a' * 16}-{FORMAT}", place.cache / f"{'b' * 16}-{FORMAT + 1}"
     for folder in (old, closed):
         folder.mkdir()
@@ -175,7 +175,7 @@ def test_a_folder_that_another_user_closed_stays_and_ends_nothing(place, tmp_pat
     assert not old.exists()
 
 
-def test_where_it_is_not_known_what_is_served_nothing_is_removed(place):
+def test_nothing_is_removed_if_the_served_versions_are_unknown(place):
     old = place.cache / f"{'a' * 16}-{FORMAT}"
     old.mkdir()
     make_old(old)

@@ -105,7 +105,9 @@ def test_tritonclient_gets_the_references_outputs_for_files(client, logits, make
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize(("datatype", "dtype"), [("UINT8", np.uint8), ("FP32", np.float32)])
-def test_tritonclient_gets_them_for_pixels_too(client, demo_network, datatype, dtype, binary):
+def test_tritonclient_gets_the_references_outputs_for_pixels_too(
+    client, demo_network, datatype, dtype, binary
+):
     small = Image.open(STREET).convert("RGB").resize((160, 120))
     expected = reference.logits(demo_network, encode(small, "PNG"))
     tensor = pixels_input(np.asarray(small)[None].astype(dtype), datatype, binary)
@@ -150,7 +152,7 @@ def test_tritonclient_reads_our_errors(client):
         client.load_model("demo")
 
 
-def test_a_raw_picture_is_answered_in_binary_and_tritonclient_reads_it(server, logits):
+def test_a_raw_image_is_answered_in_binary_and_tritonclient_reads_it(server, logits):
     answer = requests.post(
         f"{server.url}/v2/models/demo/infer",
         data=STREET.read_bytes(),
@@ -171,7 +173,7 @@ def post(server, path, body):
     return answer.json()
 
 
-def test_predict_answers_what_the_reference_says(server, logits):
+def test_predict_answers_as_the_reference_does(server, logits):
     pictures = [{"b64": text.decode()} for text in as_base64()]
     rows = post(server, "demo:predict", {"instances": pictures})["predictions"]
     assert np.array(rows) == close_to(sigmoid(logits))
@@ -179,14 +181,14 @@ def test_predict_answers_what_the_reference_says(server, logits):
     assert np.array(post(server, "demo/versions/1:predict", body)["outputs"]) == close_to(logits)
 
 
-def test_pixels_are_predicted_as_their_picture(server, demo_network):
+def test_pixels_are_predicted_as_their_image(server, demo_network):
     small = Image.open(FARM).convert("RGB").resize((64, 48))
     expected = reference.logits(demo_network, encode(small, "PNG"))
     body = {"signature_name": "logits", "instances": [np.asarray(small).tolist()]}
     assert np.array(post(server, "demo:predict", body)["predictions"][0]) == close_to(expected)
 
 
-def test_every_dialect_knows_the_labels_of_model_predict(server, client):
+def test_every_protocol_answers_the_labels_of_model_predict(server, client):
     for path in sorted(SAMPLES.glob("*.jpg")):
         labels = server.predict(path.read_bytes()).json()["result"]
         example = {"image_bytes": {"b64": base64.b64encode(path.read_bytes()).decode()}}
@@ -199,7 +201,7 @@ def test_every_dialect_knows_the_labels_of_model_predict(server, client):
         assert [label for value, _, label in texts if float(value) > 0.5][::-1] == labels
 
 
-def test_the_guides_errors_are_ours(server):
+def test_errors_match_those_of_the_tensorflow_serving_guide(server):
     """The guide's own request for a model that is not there, by curl."""
     line = (
         f"curl -sS -i -d '{{\"instances\": [1.0,5.0]}}' -X POST {server.url}/v1/models/half:predict"

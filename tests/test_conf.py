@@ -72,7 +72,7 @@ def test_the_model_loads_after_the_fork(gunicorn):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
-def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads(engine):
+def test_imports_of_the_master_neither_touch_cuda_nor_start_threads(engine):
     """A fork after CUDA or after an OpenMP region breaks the workers."""
     probe = (
         "import runpy, threading;"
@@ -107,7 +107,7 @@ def test_nginx_accepts_its_file(tmp_path):
     assert "warn" not in result.stderr
 
 
-def test_times_form_a_ladder(gunicorn, supervisor, nginx):
+def test_timeouts_are_in_ascending_order(gunicorn, supervisor, nginx):
     """A request may end by its own deadline, then by a graceful stop, and only then by force."""
     deadline = float(Settings.from_env({}).deadline_s)
     graceful = gunicorn["graceful_timeout"]
@@ -149,7 +149,7 @@ def test_a_request_outlives_six_kills_in_a_row_with_every_idle_connection_dead(n
     assert kills < tries <= lines
 
 
-def test_what_nginx_stores_of_clients_fits_the_documented_size_of_run(nginx):
+def test_nginxs_stored_client_data_fits_the_documented_size_of_run(nginx):
     """The rest of it holds the logs, the metrics and converted networks."""
     numbers = dict(re.findall(r"limit_conn (\w+) (\d+);", nginx))
     largest = int(re.search(r"client_max_body_size (\d+)m;", nginx)[1])
@@ -166,7 +166,7 @@ def test_what_nginx_stores_of_clients_fits_the_documented_size_of_run(nginx):
     assert "proxy_max_temp_file_size 0;" in nginx
 
 
-def test_nginx_reads_smaller_heads_than_gunicorn(gunicorn, nginx):
+def test_nginx_accepts_smaller_headers_than_gunicorn(gunicorn, nginx):
     """Its own refusals come first: its largest line has 8 KiB."""
     assert "large_client_header_buffers" not in nginx
     assert gunicorn["limit_request_line"] > 8 * 1024

@@ -35,18 +35,18 @@ def test_the_newest_of_many_versions_are_named():
     assert "and 36 more" in told
 
 
-def test_a_problem_of_the_whole_folder_is_told_without_its_path():
+def test_a_problem_of_the_whole_folder_is_reported_without_its_path():
     told = explain_failure([], "/srv/secret/models holds a, b: set SERVING_MODEL", follows=True)
     assert told.startswith("the model cannot be served: models holds a, b: set SERVING_MODEL.")
 
 
-def test_where_nothing_is_wrong_what_is_new_is_waited_for():
+def test_the_status_without_a_problem_is_waiting_for_a_new_version():
     assert explain_failure([VersionStatus("leaves", 2, "LOADING")], "", follows=True) == (
         "the model cannot be served yet: what is new is being looked at"
     )
 
 
-def test_the_plan_counts_nothing_where_nothing_can_be_served(settings):
+def test_the_plan_counts_nothing_if_nothing_can_be_served(settings):
     manifest = Manifest(rejected=(RejectedVersion("leaves", 1, "it is damaged"),))
     gpu = Gpu(0, "A GPU", "1", 20 * GIB, 24 * GIB)
     plan = fit_workers(settings(), manifest, [gpu])
@@ -57,7 +57,7 @@ def test_the_plan_counts_nothing_where_nothing_can_be_served(settings):
     ("reason", "after_s"),
     [("the model is loading", 20), ("the model cannot be served: model.pth is damaged.", 2)],
 )
-def test_the_terminal_says_what_lasts_once(monkeypatch, capsys, reason, after_s):
+def test_the_terminal_shows_a_lasting_problem_once(monkeypatch, capsys, reason, after_s):
     """scripts/serve waits with scripts/ready; a load of a few seconds is no news."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     loader = SourceFileLoader("ready", str(ROOT / "scripts" / "ready"))

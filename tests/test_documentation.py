@@ -31,7 +31,7 @@ def test_the_python_works_as_pasted(server, monkeypatch):
     assert shown.getvalue().startswith("Car: 99.9%\n")
 
 
-def test_the_answer_that_is_shown_is_the_one_that_comes(server):
+def test_the_documented_answer_is_the_servers(server):
     with STREET.open("rb") as file:
         url = f"{server.url}/predict"
         got = requests.post(url, files={"image": file}, timeout=60).json()
@@ -44,7 +44,7 @@ def test_the_answer_that_is_shown_is_the_one_that_comes(server):
         assert shown_picture[name] == picture[name]
 
 
-def test_the_row_that_is_shown_is_the_one_that_is_written(server, tmp_path):
+def test_the_documented_row_is_the_one_that_is_written(server, tmp_path):
     command = [ROOT / "scripts" / "predict", "samples", "--csv", tmp_path / "out.csv"]
     subprocess.run([*command, "--url", server.url], cwd=ROOT, check=True, capture_output=True)
     (shown,) = blocks(DOCS / "clients.md", "")
@@ -54,7 +54,7 @@ def test_the_row_that_is_shown_is_the_one_that_is_written(server, tmp_path):
     ]
 
 
-def test_the_columns_and_the_names_of_pictures_are_the_codes():
+def test_the_columns_and_the_names_of_images_are_the_codes():
     table = re.search(r"^\| column \|.*\n\|---.*\n((?:\|.*\n)+)", CLIENTS, re.MULTILINE)[1]
     shown = [
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])

@@ -79,7 +79,7 @@ def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behin
     assert files <= {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
 
 
-def test_stopping_answers_what_is_in_flight(start_server):
+def test_stopping_answers_requests_in_flight(start_server):
     demo = str(ROOT / "models")  # it takes its time
     server = start_server(max_batch="1", models=demo).wait_ready()
     data = STREET.read_bytes()
@@ -118,7 +118,7 @@ def test_a_failed_load_does_not_take_the_other_workers_down(start_server, models
 
 
 @pytest.mark.parametrize("mended", ["by a reload", "by itself"])
-def test_a_server_that_cannot_load_says_so_and_recovers(start_server, models, mended):
+def test_a_server_that_cannot_load_reports_it_and_recovers(start_server, models, mended):
     names = models / "pictograms" / "1" / "class_name.json"
     right = names.read_text()
     names.write_text(json.dumps({"0": "Only one"}))
@@ -159,7 +159,7 @@ def test_a_server_that_cannot_load_says_so_and_recovers(start_server, models, me
     assert shown.startswith(f"\n\nready: {server.url.replace('127.0.0.1', 'localhost')} serves")
 
 
-def test_while_the_model_loads_the_server_is_alive_and_says_when_to_come_again(start_server):
+def test_a_loading_server_is_alive_and_says_when_to_retry(start_server):
     server = start_server()
 
     def is_alive():
@@ -177,7 +177,7 @@ def test_while_the_model_loads_the_server_is_alive_and_says_when_to_come_again(s
     assert server.predict(STREET.read_bytes()).status_code == 200
 
 
-def test_a_program_that_cannot_be_kept_running_ends_everything_and_is_named(start_server):
+def test_a_program_that_cannot_be_kept_running_stops_the_server_and_is_named(start_server):
     server = start_server(device="tpu")
     server.process.wait(timeout=60)
     console = server.console()
@@ -203,7 +203,9 @@ def test_supervisorctl_controls_the_programs(start_server):
     assert server.predict(STREET.read_bytes()).status_code == 200
 
 
-def test_scripts_serve_shows_the_way_stops_at_ctrl_c_and_starts_again(lay_out_server, tmp_path):
+def test_scripts_serve_prints_the_curl_line_stops_at_ctrl_c_and_starts_again(
+    lay_out_server, tmp_path
+):
     server = lay_out_server()
     for attempt in range(2):
         (server.folder / "run" / "console").write_text("")
@@ -264,7 +266,7 @@ def test_stopping_while_the_model_loads_is_quiet(start_server):
     assert "terminate called" not in log
 
 
-def test_a_terminal_that_nobody_reads_stops_no_request(lay_out_server):
+def test_a_terminal_that_is_not_read_stops_no_request(lay_out_server):
     """More lines than the pipes between the programs and the terminal can hold."""
     server = lay_out_server(workers="1", log_level="DEBUG")
     server.start(stdout=subprocess.PIPE)
@@ -301,7 +303,7 @@ def test_standard_output_may_be_a_socket(lay_out_server):
 
 
 @pytest.mark.parametrize("kind", ["a socket", "closed"])
-def test_no_kind_of_standard_output_ends_the_server(lay_out_server, kind):
+def test_every_kind_of_standard_output_keeps_the_server_running(lay_out_server, kind):
     server = lay_out_server()
     if kind == "a socket":
         reader, writer = (end.detach() for end in socket.socketpair())

@@ -82,7 +82,7 @@ def test_a_pooled_network_gives_its_heat_maps_on_every_engine(architecture, tmp_
 
 
 @pytest.mark.parametrize("architecture", COMPUTED)
-def test_another_networks_gradients_are_computed_and_leave_nothing_on_it(architecture, tmp_path):
+def test_computing_another_networks_gradients_leaves_nothing_on_it(architecture, tmp_path):
     bundle, expected, images = make(architecture, tmp_path / "own")
     engine = load(bundle, tmp_path, "eager")
     before = engine.forward(decode_samples(bundle)).logits
@@ -96,7 +96,7 @@ def test_another_networks_gradients_are_computed_and_leave_nothing_on_it(archite
         assert not part._backward_hooks
 
 
-def test_openvino_gives_no_features_where_their_gradients_take_torch(tmp_path):
+def test_openvino_returns_no_features_if_their_gradients_need_torch(tmp_path):
     bundle, _, _ = make("mobilenet_v3_small", tmp_path / "own")
     engine = load(bundle, tmp_path, "openvino")
     assert engine.gradients is None
@@ -160,7 +160,7 @@ def test_the_last_feature_map_is_found_in_other_architectures(architecture, cons
 
 
 @pytest.mark.parametrize("kind", ["weighted twice", "used again", "counted"])
-def test_what_only_looks_like_a_pooled_ending_is_told_apart(kind):
+def test_an_ending_that_only_looks_pooled_is_recognized(kind):
     class Network(nn.Module):
         def __init__(self):
             super().__init__()
@@ -193,7 +193,7 @@ def demo(tmp_path_factory):
     ("how", "apart"),
     [(("eager", "fp32"), 1e-3), (("openvino", "fp32"), 1e-3), (("openvino", "bf16"), 0.05)],
 )
-def test_the_demo_sees_what_the_reference_sees(demo, demo_network, how, apart):
+def test_the_demos_heat_maps_match_the_reference(demo, demo_network, how, apart):
     """Measured in bf16 on 32 scenes: 1 % of the peak apart at most."""
     loaded = load_engine(Choice(*how, "cpu", 2, 4), demo)
     data = STREET.read_bytes()
@@ -207,7 +207,7 @@ def test_the_demo_sees_what_the_reference_sees(demo, demo_network, how, apart):
             assert np.abs(found - wanted).max() < apart * wanted.max()
 
 
-def test_features_come_only_where_they_are_wanted_and_change_no_logit(demo):
+def test_features_come_only_on_request_and_change_no_logit(demo):
     engine = load_engine(Choice("openvino", "fp32", "cpu", 2, 4), demo)
     pixels = decode_image(io.BytesIO(STREET.read_bytes()), 10**9)
     without, again = engine.forward([pixels]), engine.forward([pixels], True)

@@ -56,7 +56,7 @@ def open_png(response) -> Image.Image:
         "application/json;q=0.5,image/png",
     ],
 )
-def test_the_strongest_label_is_drawn_over_the_picture(client, accept):
+def test_the_strongest_label_is_drawn_over_the_image(client, accept):
     response = post(client, accept=accept)
     assert open_png(response).size == (60, 40)
     assert response.headers["X-Heatmap-Label"] == "Dark"
@@ -81,21 +81,21 @@ def test_in_json_the_drawing_comes_with_its_numbers(client):
     assert answer["request_id"] == response.headers["X-Request-ID"]
 
 
-def test_any_label_can_be_asked_for(client):
+def test_any_label_can_be_requested(client):
     answer = post(client, query="?label=Bright", accept="application/json").json
     assert answer["label"] == "Bright"
     assert answer["map"][1][1] == 1
     assert post(client, query="?label=Bright").data == base64.b64decode(answer["overlay"])
 
 
-def test_the_map_comes_in_the_drawings_size_where_that_is_asked_for(client):
+def test_the_map_comes_in_the_drawings_size_on_request(client):
     data = encode(photo_like(2048, 512), "PNG")
     answer = post(client, data, "?size=picture", "application/json").json
     assert np.shape(answer["map"]) == (256, 1024)
     assert Image.open(io.BytesIO(base64.b64decode(answer["overlay"]))).size == (1024, 256)
 
 
-def test_the_opacity_goes_from_the_picture_alone_to_colours_alone(client):
+def test_the_opacity_ranges_from_the_image_alone_to_colors_alone(client):
     picture = np.asarray(Image.open(io.BytesIO(PICTURE)))
     assert (np.asarray(open_png(post(client, query="?opacity=0"))) == picture).all()
     drawn = [np.asarray(open_png(post(client, query=f"?opacity={o}"))) for o in ("0.5", "1")]
@@ -113,11 +113,11 @@ def test_the_opacity_goes_from_the_picture_alone_to_colours_alone(client):
         ("?label=Cat", 'label is "Cat": light has no such class; it has Bright, Dark'),
     ],
 )
-def test_an_option_that_cannot_be_is_told(client, query, told):
+def test_an_invalid_option_is_reported(client, query, told):
     assert told in check_problem(post(client, query=query), 422, "invalid_option")
 
 
-def test_of_many_labels_an_error_shows_those_that_are_close_or_some(client_of):
+def test_an_error_shows_the_closest_of_many_labels_or_some(client_of):
     names = ("Bright", *(f"label {number}" for number in range(300)))
 
     def load(_settings, _slot, entry):
@@ -131,7 +131,7 @@ def test_of_many_labels_an_error_shows_those_that_are_close_or_some(client_of):
     assert some.endswith("label 8 … of 301")
 
 
-def test_a_label_of_any_script_comes_in_the_header(client_of):
+def test_the_header_holds_a_label_of_any_script(client_of):
     def load(_settings, _slot, entry):
         return make_seeing(entry, class_names=("яркий", "тёмный"))
 
@@ -139,12 +139,12 @@ def test_a_label_of_any_script_comes_in_the_header(client_of):
     assert response.headers["X-Heatmap-Label"] == "%D1%8F%D1%80%D0%BA%D0%B8%D0%B9"
 
 
-def test_a_type_that_there_is_not_is_told(client):
+def test_an_unknown_type_is_reported(client):
     detail = check_problem(post(client, accept="text/csv"), 406, "not_acceptable")
     assert detail == "Accept is text/csv; there are image/png and application/json"
 
 
-def test_it_takes_pictures_as_predict_does(client):
+def test_it_accepts_images_as_predict_does(client):
     drawn = post(client).data
     form = {"image": (io.BytesIO(PICTURE), "a.png"), "opacity": "0.5"}
     assert client.post("/predict/heatmap", data=form).data == drawn
@@ -154,7 +154,7 @@ def test_it_takes_pictures_as_predict_does(client):
     assert client.post("/predict/heatmap", json=content).data == drawn
 
 
-def test_one_picture_is_drawn_and_not_several(client):
+def test_only_one_image_is_accepted(client):
     files = [(io.BytesIO(PICTURE), "a.png"), (io.BytesIO(PICTURE), "b.png")]
     response = client.post("/predict/heatmap", data={"image": files})
     assert "has 2 pictures; a heat map is drawn of one" in check_problem(
@@ -162,13 +162,13 @@ def test_one_picture_is_drawn_and_not_several(client):
     )
 
 
-def test_a_picture_that_cannot_be_read_is_told(client):
+def test_an_image_that_cannot_be_read_is_reported(client):
     check_problem(post(client, b"text"), 400, "unreadable_image")
     broken = {"images": [{"b64": "%%%"}]}
     check_problem(client.post("/predict/heatmap", json=broken), 400, "unreadable_image")
 
 
-def test_a_model_without_heat_maps_says_so_on_both_routes(client_of):
+def test_a_model_without_heat_maps_is_reported_on_both_routes(client_of):
     client = client_of()
     told = "light (resnet50) pools no feature map that a heat map could be made of"
     assert check_problem(post(client), 422, "no_heatmap") == told
@@ -184,7 +184,7 @@ def heat_maps(response) -> dict[str, list]:
     }
 
 
-def test_predict_gives_the_heat_maps_that_are_asked_for(client):
+def test_predict_returns_the_requested_heat_maps(client):
     every = heat_maps(send(client, PICTURE, heatmap="all"))
     assert list(every) == ["Dark", "Bright"]
     assert np.array(every["Dark"]) == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.01)
@@ -198,7 +198,7 @@ def test_predict_gives_the_heat_maps_that_are_asked_for(client):
     )
 
 
-def test_a_class_that_does_not_pass_has_its_heat_map_among_all_the_scores(client):
+def test_all_scores_include_the_heat_map_of_a_class_that_does_not_pass(client):
     response = send(client, PICTURE, heatmap="Bright", top_k="1", scores="all")
     assert heat_maps(response) == {}
     bright, dark = response.json["images"][0]["scores"]
@@ -206,7 +206,7 @@ def test_a_class_that_does_not_pass_has_its_heat_map_among_all_the_scores(client
     assert "heatmap" not in dark
 
 
-def test_each_of_many_pictures_has_its_own_heat_map(client):
+def test_each_of_many_images_has_its_own_heat_map(client):
     pictures = [PICTURE, b"broken", square(255, 0, 0, 0)]
     files = [{"b64": base64.b64encode(data).decode()} for data in pictures]
     answer = send_json(client, {"images": files, "heatmap": "Bright"}).json["images"]
@@ -237,12 +237,12 @@ def test_a_request_has_a_limit_of_heat_maps(client_of):
     assert send(client, *[PICTURE] * 128, heatmap="all", top_k="4").status_code == 200
 
 
-def test_an_unknown_label_is_told_by_predict_too(client):
+def test_an_unknown_label_is_reported_by_predict_too(client):
     detail = check_problem(send(client, PICTURE, heatmap="Cat"), 422, "invalid_option")
     assert detail == 'heatmap is "Cat": light has no such class; it has Bright, Dark'
 
 
-def test_the_running_server_draws_what_the_reference_sees(server, demo_network, class_names):
+def test_the_running_servers_drawings_match_the_reference(server, demo_network, class_names):
     url = f"{server.url}/predict/heatmap"
     data = STREET.read_bytes()
     drawn = requests.post(url, files={"image": data}, timeout=60)
@@ -260,7 +260,7 @@ def test_the_running_server_draws_what_the_reference_sees(server, demo_network, 
         assert answer["peak"] == pytest.approx(wanted.max(), rel=1e-3)
 
 
-def test_the_running_server_gives_every_samples_maps_in_one_request(server):
+def test_the_running_server_returns_every_samples_maps_in_one_request(server):
     files = [("image", path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
     answer = requests.post(f"{server.url}/predict?heatmap=all", files=files, timeout=60).json()
     labels = [label for picture in answer["images"] for label in picture["labels"]]

@@ -7,5 +7,5 @@ from tests.test_patched import run_patched
 pytestmark = pytest.mark.timing
 
 
-def test_no_request_holds_the_hub():
+def test_no_request_blocks_the_hub():
     run_patched("tests/hub_patched.py")

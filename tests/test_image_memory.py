@@ -97,7 +97,7 @@ def tables(name: str) -> int:
     return MAX_TABLES * TABLE_BYTES if name in TABLES else 0
 
 
-def test_no_decoding_takes_more_than_was_estimated_nor_much_less(files, tmp_path):
+def test_decoding_takes_no_more_than_estimated_and_not_much_less(files, tmp_path):
     wrong = [
         f"{name}, {way}: {peak / MIB:.0f} MiB, estimated {estimate / MIB:.0f}"
         for name, way, peak, estimate in measure(tmp_path, files)
@@ -113,7 +113,7 @@ def test_a_pixel_takes_at_most_ten_bytes_and_in_webp_thirteen(files):
         assert most < (14 if name.endswith("webp") else 11), name
 
 
-def test_what_small_files_claim_takes_no_memory_or_is_counted(tmp_path):
+def test_claims_of_small_files_take_no_memory_or_are_counted(tmp_path):
     files = {"greedy.jpg": greedy_exif(), "thin.png": png(width=200_000), "t.webp": tables_webp()}
     peaks = measure(tmp_path, files)
     assert max(peak for name, _, peak, _ in peaks if name == "greedy.jpg") < 16 * MIB
@@ -121,7 +121,7 @@ def test_what_small_files_claim_takes_no_memory_or_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(701, 523), (STRIP_PIXELS, 2), (1, 200_000)])
-def test_large_pictures_become_rgb_in_strips_to_the_bit(size):
+def test_large_images_are_converted_to_rgb_in_strips_exactly(size):
     assert size[0] * size[1] > STRIP_PIXELS or size[0] == 1
     for name, data in make_files(
         min(size[0], 16_000), size[1] if size[1] < 65_000 else 16_000
@@ -154,7 +154,7 @@ def test_the_size_of_a_scaled_decoding_is_the_one_that_pillow_takes(size, needed
     assert image.size == told
 
 
-def test_28_bytes_that_take_half_a_gigabyte_are_told_what_they_take():
+def test_28_bytes_that_take_half_a_gigabyte_are_refused_with_their_memory():
     data = tiny_webp()
     assert len(data) == 28
     image = open_image(io.BytesIO(data), 10**9)
@@ -165,13 +165,13 @@ def test_28_bytes_that_take_half_a_gigabyte_are_told_what_they_take():
     check_memory(image, needed, needed)
 
 
-def test_a_small_picture_is_a_small_one():
+def test_a_small_image_counts_as_small():
     image = open_image(io.BytesIO(encode(photo_like(1600, 1200), "JPEG")), 10**9)
     assert estimate_decode_bytes(image) < 24 * MIB
     assert estimate_canvas_bytes(image) < 64 * MIB
 
 
-def test_a_burst_of_large_pictures_beside_photographs_leaves_little_memory_behind():
+def test_a_burst_of_large_images_among_photographs_leaves_little_memory_behind():
     """With the allocator's settings that Gunicorn is started with; one large picture at a time."""
     program = (
         "import io, time\n"

@@ -70,7 +70,7 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_of_any_kind_is_read_as_the_reference_reads_it(name):
+def test_an_image_of_any_kind_is_read_as_the_reference_reads_it(name):
     pixels = decode(PICTURES[name])
     assert pixels.shape == (3, 224, 224)
     assert pixels.dtype == np.uint8
@@ -90,11 +90,11 @@ def test_transparent_pixels_become_white():
     assert (decode(encode(hidden_red, "PNG")) == 255).all()
 
 
-def test_a_16_bit_ramp_keeps_its_middle_grey():
+def test_a_16_bit_ramp_keeps_its_middle_gray():
     assert 120 < decode(encode(grey_ramp_16_bit(), "PNG")).mean() < 135
 
 
-def test_exif_orientation_is_left_alone_unless_asked_for():
+def test_exif_orientation_is_ignored_unless_configured():
     upright = photo_like(60, 40)
     turned = encode(upright, "PNG", exif=exif_orientation(6))  # 6: turn by 90° to see it upright
     assert np.array_equal(decode(turned), expected(encode(upright, "PNG")))
@@ -117,18 +117,18 @@ def test_a_large_jpeg_decoded_at_a_fraction_of_its_size_is_nearly_the_same(mode)
 
 
 @pytest.mark.parametrize("kind", PICTURES)
-def test_the_fast_way_stays_within_1_of_255(kind):
+def test_the_fast_path_stays_within_1_of_255(kind):
     difference = decode(PICTURES[kind], fast=True).astype(int) - expected(PICTURES[kind])
     assert np.abs(difference).max() <= 1
 
 
-def test_photographs_decoded_the_fast_way_stay_within_1_of_255(photos):
+def test_photographs_decoded_by_the_fast_path_stay_within_1_of_255(photos):
     for data in [STREET.read_bytes(), *(path.read_bytes() for path in photos)]:
         assert np.abs(decode(data, fast=True).astype(int) - expected(data)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100_000), (100_000, 1), (6000, 4000)])
-def test_pictures_of_any_shape_are_resized_the_fast_way(size):
+def test_images_of_any_shape_are_resized_by_the_fast_path(size):
     data = encode(photo_like(*size), "BMP")
     assert np.abs(decode(data, fast=True).astype(int) - expected(data)).max() <= 1
 
@@ -158,7 +158,7 @@ FRAMES = [
     transform=st.sampled_from(FRAMES),
     seed=st.integers(0, 9),
 )
-def test_the_middle_of_a_picture_of_any_shape_is_torchvisions_to_the_bit_and_the_fast_way_near_it(
+def test_the_center_crop_of_any_shape_equals_torchvisions_exactly_and_the_fast_path_nearly(
     size, transform, seed
 ):
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
@@ -180,7 +180,7 @@ def check_near(pixels: np.ndarray, wanted: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("transform", [InputTransform(224, 256), InputTransform(300, 300)])
-def test_photographs_are_cut_as_torchvision_cuts_them(photos, transform):
+def test_photographs_are_cropped_as_torchvision_crops_them(photos, transform):
     for data in [STREET.read_bytes(), *(path.read_bytes() for path in photos)]:
         wanted = cropped(reference.as_rgb(data), transform)
         assert np.array_equal(decode(data, transform=transform), wanted)
@@ -188,7 +188,7 @@ def test_photographs_are_cut_as_torchvision_cuts_them(photos, transform):
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
-def test_a_picture_too_long_to_be_resized_whole_has_its_middle_resized(size):
+def test_only_the_center_of_a_very_long_image_is_resized(size):
     """Resized whole it would have 6.5 gigapixels. Its middle is that of the 18 pixels in its middle."""
     noise = np.random.default_rng(5).integers(0, 256, (100_000, 3), np.uint8)
     long, short = (
@@ -214,7 +214,7 @@ def test_a_large_jpeg_is_decoded_at_no_less_than_twice_what_a_crop_needs():
 
 
 @pytest.mark.parametrize("side", [1, 96, 299])
-def test_a_picture_is_resized_to_any_side(side):
+def test_an_image_is_resized_to_any_side_length(side):
     wanted = np.asarray(Image.open(STREET).resize((side, side), Image.Resampling.BILINEAR))
     pixels = decode(STREET.read_bytes(), transform=InputTransform(side))
     assert np.array_equal(pixels, wanted.transpose(2, 0, 1))
@@ -222,12 +222,12 @@ def test_a_picture_is_resized_to_any_side(side):
     assert np.abs(fast - pixels).max() <= 1
 
 
-def test_an_empty_file_is_told():
+def test_an_empty_file_is_reported():
     with pytest.raises(UnreadableImage, match="0 bytes"):
         decode(b"")
 
 
-def test_a_text_file_is_told_with_its_first_bytes():
+def test_a_text_file_is_reported_with_its_first_bytes():
     with pytest.raises(UnreadableImage, match="hello"):
         decode(b"hello, I am no picture")
 
@@ -249,17 +249,17 @@ def test_a_truncated_jpeg_is_refused(share):
         (b"<svg xmlns=", "SVG"),
     ],
 )
-def test_a_picture_of_a_type_that_is_not_served_is_named(head, name):
+def test_an_image_of_an_unsupported_type_is_named(head, name):
     with pytest.raises(UnsupportedType, match=f"image is {name}; accepted are JPEG, PNG"):
         decode(head + bytes(100))
 
 
-def test_a_picture_over_the_limit_is_refused_by_its_header_alone():
+def test_an_image_over_the_limit_is_refused_by_its_header_alone():
     with pytest.raises(ImageTooLarge, match=r"169,000,000 pixels .* limit is 50,000,000"):
         decode(png_bomb())
 
 
-def test_a_picture_at_the_limit_is_served():
+def test_an_image_at_the_limit_is_served():
     assert decode(encode(photo_like(100, 100), "PNG"), max_pixels=10_000).shape == (3, 224, 224)
     with pytest.raises(ImageTooLarge, match=r"10,100 pixels \(101 × 100\)"):
         decode(encode(photo_like(101, 100), "PNG"), max_pixels=10_000)
@@ -312,12 +312,12 @@ def test_decoding_imports_nothing_more(tmp_path):
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("size", [(60, 40), (1, 300), (900, 1000)])
-def test_pixels_are_prepared_as_the_picture_they_are(size, fast):
+def test_pixels_are_prepared_like_the_same_image_file(size, fast):
     picture = photo_like(*size)
     prepared = prepare_pixels(np.asarray(picture), LIMIT, fast)
     assert (prepared == decode(encode(picture, "PNG"), fast=fast)).all()
 
 
-def test_too_many_pixels_are_refused_without_a_file_too():
+def test_too_many_raw_pixels_are_refused_too():
     with pytest.raises(ImageTooLarge, match=r"2,400 pixels \(60 × 40\); the limit is 2,399"):
         prepare_pixels(np.asarray(photo_like()), 2399)

@@ -66,7 +66,7 @@ def check_replaced(server, program: str, orphans: set[int], port: int) -> None:
     wait_until(lambda: "RUNNING" in server.control("status", program).stdout, 15, "RUNNING")
 
 
-def test_a_killed_nginx_is_replaced_and_its_workers_answer_what_they_have_begun(server):
+def test_a_killed_nginx_is_replaced_and_its_workers_finish_their_requests(server):
     """They close the port for the new ones, and end with their last request."""
     port, _ = ports_of(server)
     old = pid_of(server, "nginx")
@@ -106,7 +106,7 @@ def test_a_killed_gunicorn_is_replaced_and_its_workers_hold_no_port(server):
 
 
 @pytest.mark.parametrize("program", ["follow", "logs", "exit-on-fatal"])
-def test_a_killed_helper_is_replaced_and_leaves_nothing_over(server, program):
+def test_a_killed_helper_is_replaced_and_leaves_nothing_behind(server, program):
     wait_until(lambda: "RUNNING" in server.control("status", program).stdout, 15, "RUNNING")
     old = pid_of(server, program)
     children = family(old) - {old}
@@ -122,7 +122,7 @@ def test_a_killed_helper_is_replaced_and_leaves_nothing_over(server, program):
         assert server.console().count(wanted) == 1
 
 
-def test_a_killed_supervisord_takes_everything_with_it_and_the_next_start_is_clean(server):
+def test_a_killed_supervisord_ends_every_program_and_the_next_start_is_clean(server):
     (server.folder / "run" / "console").write_text("")
     server.process.kill()
     server.process.wait()

@@ -8,7 +8,7 @@ import sys
 from tests.helpers import ROOT
 
 
-def test_the_package_itself_imports_nothing():
+def test_the_app_package_itself_imports_nothing():
     tree = ast.parse((ROOT / "app" / "__init__.py").read_text())
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 

@@ -38,7 +38,7 @@ def count(tmp_path, spare, labels):
     return int(seen), told == "True", done.stderr.splitlines()
 
 
-def test_a_worker_that_starts_on_a_full_disk_counts_for_itself_alone(tmp_path):
+def test_a_worker_that_starts_on_a_full_disk_keeps_its_own_counts(tmp_path):
     for spare in (0, 4, 100):
         seen, told, lines = count(tmp_path / str(spare), spare, 2000)
         assert (seen, told) == (2000, True)
@@ -57,11 +57,11 @@ def test_a_disk_that_fills_up_later_costs_only_new_series(tmp_path):
     assert line.endswith("new series are counted by this worker alone")
 
 
-def test_where_there_is_room_all_is_counted(tmp_path):
+def test_all_is_counted_if_there_is_disk_space(tmp_path):
     assert count(tmp_path, 1900, 2000) == (2000, True, [])
 
 
-def test_what_had_no_place_gets_one_once_there_is_room(tmp_path, monkeypatch, caplog):
+def test_series_without_a_file_get_one_once_there_is_disk_space(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.ERROR)
     counts = AllocatedDict(str(tmp_path / "counter_0.db"))
     real = counts._make_room
@@ -85,7 +85,7 @@ def test_what_had_no_place_gets_one_once_there_is_room(tmp_path, monkeypatch, ca
     counts.close()
 
 
-def test_a_file_is_given_all_of_its_place_also_when_it_grows(tmp_path):
+def test_a_metric_file_is_fully_allocated_even_when_it_grows(tmp_path):
     path = tmp_path / "counter_0.db"
     counts = AllocatedDict(str(path))
     for number in range(3000):

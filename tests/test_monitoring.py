@@ -44,7 +44,7 @@ def pair(new_server):
     live.remove()
 
 
-def test_what_was_sent_is_what_is_counted_whoever_answered(pair):
+def test_every_request_is_counted_regardless_of_the_worker(pair):
     before = scrape(pair)
     predict_many(pair, 40)
     assert pair.predict(b"text").status_code == 400
@@ -58,7 +58,7 @@ def test_what_was_sent_is_what_is_counted_whoever_answered(pair):
     assert found.values_of("serving_worker_memory_bytes", "pid") == pids
 
 
-def test_a_killed_worker_takes_no_count_away(pair):
+def test_a_killed_worker_loses_no_count(pair):
     before = scrape(pair)
     predict_many(pair, 20)
     victim = pair.worker_pids()[0]
@@ -84,7 +84,7 @@ def test_a_start_counts_from_0(pair):
 # Without a model, and with one worker
 
 
-def test_what_is_refused_shows_with_its_reason_while_no_model_is_ready(start_server, tmp_path):
+def test_refusals_are_counted_with_their_reason_while_no_model_is_ready(start_server, tmp_path):
     version = tmp_path / "leaves" / "7"
     version.mkdir(parents=True)
     (version / "class_name.json").write_text('{"0": "Healthy"}')
@@ -118,7 +118,7 @@ def test_sixteen_clients_fill_the_batches(server):
     assert 0 < computing_s < counted.total("serving_forward_duration_seconds_sum")
 
 
-def test_a_slow_upload_is_told_as_the_clients_time(server):
+def test_a_slow_upload_counts_as_the_clients_time(server):
     """A worker is asked once the whole body has come to nginx, which says how long that took."""
     body = b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body += STREET.read_bytes() + b"\r\n--X--\r\n"
@@ -154,7 +154,7 @@ def test_both_paths_answer_the_documented_metrics(server, path):
     }
 
 
-def test_a_stranger_may_not_read_the_metrics(start_server):
+def test_strangers_may_not_read_the_metrics(start_server):
     """The clients of this test are strangers where the line that lets this machine in is gone."""
     server = start_server().wait_ready()
     for path in PATHS:
@@ -219,7 +219,7 @@ def names_in(text: str) -> set[str]:
     }
 
 
-def test_prometheus_finds_no_fault_in_what_it_reads(server):
+def test_prometheus_finds_no_fault_in_the_metrics(server):
     server.predict(STREET.read_bytes())
     assert (
         promtool("check", "metrics", text=requests.get(f"{server.url}/metrics", timeout=10).text)
@@ -232,7 +232,7 @@ def test_prometheus_takes_the_example_and_the_rules():
     assert "SUCCESS" in promtool("test", "rules", FOLDER / "alerts_test.yml")
 
 
-def test_every_rule_has_a_case_and_knows_its_metrics():
+def test_every_rule_has_a_test_case_and_uses_existing_metrics():
     rules = (FOLDER / "alerts.yml").read_text()
     names = re.findall(r"- alert: (\w+)", rules)
     cases = (FOLDER / "alerts_test.yml").read_text()
@@ -258,7 +258,7 @@ def test_the_dashboards_queries_are_prometheus_own(tmp_path):
     assert f"{len(EXPRESSIONS)} rules found" in promtool("check", "rules", file)
 
 
-def test_the_dashboard_knows_its_metrics_and_is_in_order():
+def test_the_dashboard_uses_existing_metrics_and_is_valid():
     asked = " ".join(EXPRESSIONS) + json.dumps(DASHBOARD["templating"])
     assert names_in(asked) <= DOCUMENTED.keys()
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
@@ -275,7 +275,7 @@ def test_the_dashboard_knows_its_metrics_and_is_in_order():
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
 
 
-def test_the_page_names_only_metrics_and_settings_that_there_are():
+def test_the_page_names_only_existing_metrics_and_settings():
     page = (ROOT / "docs" / "monitoring.md").read_text()
     reference = (ROOT / "docs" / "reference.md").read_text()
     assert names_in(page) <= DOCUMENTED.keys()

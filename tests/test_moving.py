@@ -108,7 +108,7 @@ def own_model():
     ],
     ids=["a label", "the first own model", "the default", "the traffic"],
 )
-def test_what_moves_is_answered_by_the_old_until_the_new_is_live(
+def test_requests_are_answered_by_the_old_version_until_the_new_one_is_live(
     stage, before, after, target, answers
 ):
     here = stage(before)
@@ -159,7 +159,7 @@ def test_the_default_stays_while_the_new_one_fails(stage, caplog):
     assert here.ask(name="leaves") == "not_ready"
 
 
-def test_a_label_that_moves_takes_its_old_version_along_only_then(stage):
+def test_a_moved_label_retires_its_old_version_only_after_the_move(stage):
     """A version that nothing wants any more stays while a label still points to it."""
     both = (make_entry("voc", 4), make_entry("voc", 5))
     here = stage(make_manifest(make_entry("voc", 3), both[0], labels={"voc": {"stable": 3}}))
@@ -173,7 +173,7 @@ def test_a_label_that_moves_takes_its_old_version_along_only_then(stage):
     wait_until(lambda: ("voc", 3) not in here.states())
 
 
-def test_a_changed_version_that_cannot_be_loaded_goes_on_with_its_old_weights(stage):
+def test_a_changed_version_that_cannot_be_loaded_keeps_its_old_weights(stage):
     here = stage(make_manifest(make_entry("voc", 3), make_entry("voc", 4)))
     here.broken.add(("voc", 4))
     here.manifest = make_manifest(make_entry("voc", 3), make_entry("voc", 4, "other weights"))
@@ -199,7 +199,7 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
 
 
 @pytest.mark.parametrize("is_tight", [False, True])
-def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them(
+def test_a_start_loads_the_default_and_the_others_if_they_fit_into_memory(
     stage, monkeypatch, is_tight
 ):
     monkeypatch.setattr("app.serving.loader.lacking_memory", lambda *_: "host: 0.1 of 2.0 GiB free")
@@ -209,7 +209,7 @@ def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them
     assert here.ask(name="voc") == ("not_ready" if is_tight else ("voc", 3))
 
 
-def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
+def test_a_load_waits_for_the_memory_of_draining_workers(stage, monkeypatch):
     here = stage(make_manifest(make_entry("voc", 3)))
     other = here.scoreboard.claim()
     here.scoreboard._states[other] = State.DRAINING
@@ -225,7 +225,7 @@ def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
     wait_until(lambda: here.states().get(("leaves", 1)) == "AVAILABLE")
 
 
-def test_a_grown_manifest_that_memory_does_not_hold_is_refused_with_the_sum(
+def test_a_manifest_that_does_not_fit_into_memory_is_refused_with_the_sum(
     stage, monkeypatch, caplog
 ):
     here = stage(make_manifest(make_entry("voc", 3)))

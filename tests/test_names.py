@@ -86,7 +86,7 @@ def test_a_model_of_any_name_answers_on_every_route(leaves, call):
         assert LEAVES in str(response.json())
 
 
-def test_its_errors_have_the_request_id_and_the_path(leaves):
+def test_errors_of_a_model_of_any_name_have_the_request_id_and_the_path(leaves):
     given = {"X-Request-ID": "leaf-1"}
     url = f"{leaves.url}/predict?model={PATH}&label=x"
     response = requests.post(url, files=JPEG, headers=given, timeout=60)
@@ -100,7 +100,7 @@ def test_its_errors_have_the_request_id_and_the_path(leaves):
     assert wrong.json()["instance"] == f"/model_predict/{LEAVES}"
 
 
-def test_its_requests_are_logged_with_its_name(leaves):
+def test_requests_to_a_model_of_any_name_are_logged_with_its_name(leaves):
     answer = requests.post(f"{leaves.url}/model_predict", files=JPEG, timeout=60)
     (line,) = leaves.lines_of(answer.headers["X-Request-ID"])
     assert (line["model"], line["status"]) == (LEAVES, 200)

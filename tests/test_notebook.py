@@ -35,7 +35,7 @@ def kinds(cell):
     return [sorted(output.get("data", {"text": ""})) for output in cell.outputs]
 
 
-def test_it_runs_and_shows_what_it_gets(server, shown, tmp_path):
+def test_the_notebook_runs_and_shows_its_outputs(server, shown, tmp_path):
     """A cell that fails ends it."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "samples").symlink_to(SAMPLES)
@@ -46,7 +46,7 @@ def test_it_runs_and_shows_what_it_gets(server, shown, tmp_path):
             assert texts(cell) == texts(kept), "tests/notebook.py puts fresh outputs into it"
 
 
-def test_a_reader_sees_the_outputs_without_running_it(shown):
+def test_the_stored_notebook_has_its_outputs(shown):
     assert [cell.execution_count for cell in programs(shown)] == list(
         range(1, len(programs(shown)) + 1)
     )

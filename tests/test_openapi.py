@@ -67,7 +67,7 @@ def test_the_document_is_openapi_3_1():
     assert DOCUMENT["openapi"].startswith("3.1")
 
 
-def test_every_reference_leads_to_a_component_and_every_component_is_referred_to():
+def test_every_reference_has_a_component_and_every_component_is_referenced():
     """The files of the other servers' protocols name schemas that types of the code may no longer have."""
     text = json.dumps(DOCUMENT)
     named = {tuple(path.split("/")) for path in re.findall(r'"#/components/([^"]+)"', text)}
@@ -100,11 +100,11 @@ def test_every_operation_has_a_route(id_):
         pytest.fail(f"{id_} is documented, but no route answers it: {error}")
 
 
-def test_what_is_not_documented_is_there():
+def test_every_undocumented_path_exists():
     assert {rule.rule for rule in APP.url_map.iter_rules()} >= UNDOCUMENTED
 
 
-def test_every_operation_says_what_it_does_and_every_member_what_it_means():
+def test_every_operation_and_every_member_has_a_description():
     for id_, drawn in DRAWN.items():
         assert drawn["summary"], id_
         assert len(drawn["description"]) > 10, id_
@@ -112,7 +112,7 @@ def test_every_operation_says_what_it_does_and_every_member_what_it_means():
         assert schema.get("description"), name
 
 
-def test_a_docstring_is_told_in_markdown_without_its_sections():
+def test_a_docstring_is_rendered_in_markdown_without_its_sections():
     told, members = read_docstring(
         """What it is.
 
@@ -142,13 +142,13 @@ def test_the_options_are_the_same_in_the_query_a_form_and_json():
 
 
 @pytest.mark.parametrize("id_", OPERATIONS)
-def test_every_example_is_as_its_schema_says(id_):
+def test_every_example_matches_its_schema(id_):
     for media in medias(DRAWN[id_]):
         for example in media.get("examples", {}).values():
             check(example["value"], media["schema"])
 
 
-def test_every_answer_has_an_example_but_those_without_text():
+def test_every_answer_with_text_has_an_example():
     whole = {"openapi", "docs"}  # they would be examples of themselves
     for id_, drawn in DRAWN.items():
         for kind, media in drawn["responses"].get("200", {}).get("content", {}).items():
@@ -177,7 +177,7 @@ def same(shown, found) -> bool:
 
 
 @pytest.mark.parametrize(("id_", "example"), RECORDED)
-def test_every_example_is_what_the_running_server_answers(server, id_, example):
+def test_every_example_matches_the_running_server(server, id_, example):
     url, kind = f"{server.url}{example['path']}", example.get("request_type")
     headers = {"Accept": example["answer_type"]}
     sent = {}
@@ -195,7 +195,7 @@ def test_every_example_is_what_the_running_server_answers(server, id_, example):
     assert same(example["answer"], found), f"{json.dumps(found)} is not what is shown"
 
 
-def test_what_nginx_answers_by_itself_is_told():
+def test_answers_of_nginx_itself_are_documented():
     text = (ROOT / "conf" / "nginx.conf").read_text()
     told = {}
     for name in ("code", "detail"):
@@ -216,7 +216,7 @@ def test_what_nginx_answers_by_itself_is_told():
     assert words == told["detail"]
 
 
-def test_every_error_of_the_family_is_told_of_some_route():
+def test_every_error_class_is_documented_for_some_route():
     family = {
         error
         for error in vars(errors).values()
@@ -244,7 +244,7 @@ def test_every_error_of_the_family_is_told_of_some_route():
         (errors.NotAcceptable, "/predict/heatmap", {"headers": {"Accept": "text/html"}}),
     ],
 )
-def test_the_words_of_an_error_are_those_of_the_code(client, error, path, sent):
+def test_the_description_of_an_error_is_that_of_the_code(client, error, path, sent):
     response = client.post(path, **sent)
     assert response.status_code == error.status
     assert response.json["code"] == error.code
@@ -265,7 +265,7 @@ def test_the_document_costs_a_worker_less_than_a_megabyte():
 
 
 @pytest.mark.timeout(500)
-def test_schemathesis_finds_no_answer_that_is_not_documented(tiny_server):
+def test_schemathesis_finds_no_undocumented_answer(tiny_server):
     """It asks every operation in some hundred ways, right ones and wrong ones; the file has its settings."""
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/schemathesis.toml"]
     result = subprocess.run(

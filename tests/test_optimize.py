@@ -76,7 +76,9 @@ def log_levels():
 
 
 @pytest.mark.slow
-def test_no_image_both_calibrates_and_measures_and_copies_count_once(many, settings):
+def test_no_image_is_used_for_both_calibration_and_measurement_and_copies_count_once(
+    many, settings
+):
     images = read_images(many, settings(), WHOLE)
     assert len(images.exact) == len(images.fast) >= 299
     assert len(images.calibrating) + len(images.exact) == 440
@@ -87,7 +89,7 @@ def test_no_image_both_calibrates_and_measures_and_copies_count_once(many, setti
 
 
 @pytest.mark.slow
-def test_an_image_keeps_its_side_whatever_lies_beside_it(many, settings, tmp_path):
+def test_an_image_keeps_its_part_regardless_of_the_other_files(many, settings, tmp_path):
     before = read_images(many, settings(), WHOLE)
     shutil.copytree(many, tmp_path / "scenes")
     for index in range(5):
@@ -152,7 +154,7 @@ def check_heat_maps(artifacts, network):
         assert np.corrcoef(found.values.ravel(), wanted.ravel())[0, 1] > 0.99
 
 
-def test_the_report_that_comes_with_the_demo_is_about_its_weights_and_true_by_its_own_counts():
+def test_the_demos_report_matches_its_weights_and_its_own_counts():
     path = DEMO / "precision.json"
     bundle = find_bundle(ROOT / "models")
     report = read_report(
@@ -168,7 +170,7 @@ def test_the_report_that_comes_with_the_demo_is_about_its_weights_and_true_by_it
     }
 
 
-def test_too_few_images_are_told_with_the_number_and_the_way_out(settings, tmp_path, capsys):
+def test_too_few_images_are_reported_with_the_number_and_the_remedy(settings, tmp_path, capsys):
     wanted = r"holds 8 different images, of which \d .*at least 299 are needed, 473 if one .*--pictures FOLDER"
     with pytest.raises(BundleError, match=wanted):
         read_images(SAMPLES, settings(), WHOLE)
@@ -177,7 +179,7 @@ def test_too_few_images_are_told_with_the_number_and_the_way_out(settings, tmp_p
         read_images(tmp_path / "absent", settings(), WHOLE)
 
 
-def test_a_copy_is_left_out_by_name(settings, tmp_path, capsys):
+def test_a_skipped_copy_is_named(settings, tmp_path, capsys):
     shutil.copy(SAMPLES / "farm.jpg", tmp_path / "a.jpg")
     shutil.copy(SAMPLES / "farm.jpg", tmp_path / "b.jpg")
     assert len(list(decode_distinct(tmp_path, settings(), WHOLE))) == 1
@@ -186,7 +188,7 @@ def test_a_copy_is_left_out_by_name(settings, tmp_path, capsys):
     )
 
 
-def test_the_table_says_in_one_line_that_nothing_was_earned(capsys):
+def test_the_table_says_in_one_line_that_no_precision_passed(capsys):
     print_report(made_up_report(row("fp32", 0, 25), row("bf16", 9, 50), row("int8", 20, 95)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1,000 images measured, 500 others calibrated on")
@@ -199,7 +201,7 @@ def test_the_table_says_in_one_line_that_nothing_was_earned(capsys):
 
 
 @pytest.mark.slow
-def test_the_command_tells_what_is_missing(tmp_path):
+def test_the_command_names_missing_arguments(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", program.__name__, "--pictures", str(tmp_path)],
         cwd=ROOT,

@@ -41,7 +41,7 @@ def deaths(server) -> int:
 
 
 @pytest.mark.parametrize("fault", ["crash in decoding", "kill in decoding", "exit in the forward"])
-def test_a_poison_image_ends_two_workers_at_most_and_is_refused_from_then_on(mortal, fault):
+def test_a_poison_image_kills_two_workers_at_most_and_is_then_refused(mortal, fault):
     mortal.wait_ready(4)
     before = deaths(mortal)
     poison = draw_fault(fault)
@@ -53,7 +53,7 @@ def test_a_poison_image_ends_two_workers_at_most_and_is_refused_from_then_on(mor
 
 
 @pytest.mark.parametrize("fault", ["hang in decoding", "hang in the forward"])
-def test_a_thread_that_does_not_come_back_ends_its_worker_within_twice_the_deadline(mortal, fault):
+def test_a_stuck_thread_ends_its_worker_within_twice_the_deadline(mortal, fault):
     mortal.wait_ready(4)
     before = deaths(mortal)
     began = time.monotonic()
@@ -65,7 +65,7 @@ def test_a_thread_that_does_not_come_back_ends_its_worker_within_twice_the_deadl
     mortal.wait_ready(4)
 
 
-def test_good_clients_beside_a_poison_image_lose_nothing(mortal):
+def test_other_clients_lose_no_request_to_a_poison_image(mortal):
     mortal.wait_ready(4)
     before = deaths(mortal)
     load = Load(mortal, data=GOOD)

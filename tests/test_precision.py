@@ -53,7 +53,7 @@ def test_auto_takes_the_fastest_that_agrees():
     assert choose(report(row("bf16", 0, 50), row("int8", 4, 95)))[0] == "int8"
 
 
-def test_the_gate_is_the_bound_and_not_the_share_that_was_counted():
+def test_the_gate_is_the_bound_and_not_the_counted_share():
     assert MIN_AGREEMENT == 0.99
     assert choose(report(row("bf16", 0, 50, images=299)))[0] == "bf16"
     assert choose(report(row("bf16", 0, 50, images=298)))[0] == "fp32"
@@ -62,7 +62,7 @@ def test_the_gate_is_the_bound_and_not_the_share_that_was_counted():
     assert choose(report(row("bf16", 3, 50, images=500)))[0] == "fp32"
 
 
-def test_the_images_with_a_label_have_to_show_it_too():
+def test_images_with_a_label_must_agree_too():
     """A detector of rare faults: on all images it agrees, because nearly none has a fault."""
     found = Agreement(Count(10_000, 10), Count(100, 10), 1, 1, ClassCount("Rust", Count(100, 10)))
     precision, reason = choose(report(row("int8", 0, 95, agreement=found)))
@@ -70,7 +70,7 @@ def test_the_images_with_a_label_have_to_show_it_too():
     assert "int8: 10 of 100 images with a label differ, which shows" in reason
 
 
-def test_a_class_may_not_rule_out_99_percent_by_itself():
+def test_no_single_class_may_rule_out_99_percent():
     def found(images, differing, seen=20):
         worst = ClassCount("Rust", Count(images, differing))
         return row(
@@ -105,12 +105,12 @@ def test_a_network_that_never_fires_for_a_rare_class_is_refused(images):
     assert choose(report(measured(silent, reference)))[0] == "fp32"
 
 
-def test_a_network_that_gives_no_numbers_is_refused_where_no_image_has_a_label():
+def test_a_network_that_answers_nan_is_refused_even_if_no_image_has_a_label():
     reference = np.full((1000, 1), -3, np.float32)
     assert choose(report(measured(np.full_like(reference, np.nan), reference)))[0] == "fp32"
 
 
-def test_auto_falls_back_to_fp32_and_says_why():
+def test_auto_falls_back_to_fp32_with_a_reason():
     assert choose(None) == (
         "fp32",
         "no reduced precision was measured; scripts/optimize measures them",
@@ -122,22 +122,22 @@ def test_auto_falls_back_to_fp32_and_says_why():
     )
 
 
-def test_the_reason_says_whether_the_speed_is_this_processors():
+def test_the_reason_states_if_the_speed_is_this_processors():
     here = dataclasses.replace(row("bf16", 0, 50), processor=processor())
     assert choose(report(here))[1].endswith(f"50 images/s on {processor()}")
 
 
-def test_auto_leaves_out_what_this_machine_cannot_run():
+def test_auto_skips_precisions_that_this_machine_cannot_run():
     assert choose(MEASURED, usable=FINE | {"bf16": "the processor has none"})[0] == "fp32"
 
 
-def test_what_was_measured_on_one_kind_of_device_says_nothing_about_another():
+def test_a_measurement_on_one_kind_of_device_does_not_apply_to_another():
     assert choose(MEASURED, device="cuda", usable={"fp32": "", "fp16": ""})[0] == "fp32"
     on_gpu = report(row("bf16", 0, 50), row("fp16", 0, 4000, "cuda"))
     assert choose(on_gpu, device="cuda", usable={"fp32": "", "fp16": ""})[0] == "fp16"
 
 
-def test_an_explicit_precision_must_have_earned_it():
+def test_an_explicit_precision_must_have_passed():
     assert choose(MEASURED, "bf16")[0] == "bf16"
     assert choose(MEASURED, "fp32")[0] == "fp32"
     assert choose(None, "fp32") == ("fp32", "asked for")
@@ -149,13 +149,13 @@ def test_an_explicit_precision_must_have_earned_it():
         choose(None, "int8")
 
 
-def test_insisting_serves_it_all_the_same_and_says_so():
+def test_forcing_a_precision_serves_it_with_a_warning():
     precision, reason = choose(MEASURED, "int8", insist=True)
     assert precision == "int8"
     assert "insisted on, though int8: 5 of 1,000 images differ" in reason
 
 
-def test_insisting_does_not_help_where_it_cannot_run():
+def test_forcing_a_precision_does_not_help_if_it_cannot_run():
     with pytest.raises(
         BundleError, match="fp16 cannot be served here: cpu knows only fp32, bf16, int8"
     ):
@@ -164,7 +164,7 @@ def test_insisting_does_not_help_where_it_cannot_run():
         choose(MEASURED, "int8", insist=True, usable=FINE | {"int8": "there is no int8 network"})
 
 
-def test_a_report_comes_back_as_it_was_and_is_about_its_own_weights(tmp_path):
+def test_a_report_is_read_back_unchanged_for_its_own_weights_only(tmp_path):
     path = tmp_path / "precision.json"
     assert read_report(path, "abc", "def", None) is None
     broken = dataclasses.replace(row("fp16", 1000, 1), max_deviation=None, mean_deviation=None)
@@ -175,7 +175,7 @@ def test_a_report_comes_back_as_it_was_and_is_about_its_own_weights(tmp_path):
     assert read_report(path, "abc", "other config", None) is None
 
 
-def test_a_report_says_images_shares_and_bounds():
+def test_a_report_lists_images_shares_and_bounds():
     content = json.loads(MEASURED.as_text())
     assert content["format"] == 3
     assert content["confidence"] == 0.95
@@ -236,7 +236,7 @@ def spoil(**changes):
         (spoil_row(images_per_s=-1), "images_per_s is -1"),
     ],
 )
-def test_a_file_that_is_no_report_of_this_release_is_left_out_with_one_warning(
+def test_a_file_that_is_not_a_report_of_this_release_is_ignored_with_one_warning(
     tmp_path, caplog, text, reason
 ):
     path = tmp_path / "precision.json"
@@ -249,15 +249,13 @@ def test_a_file_that_is_no_report_of_this_release_is_left_out_with_one_warning(
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_what_is_no_regular_file_is_no_report_and_holds_nobody_up(tmp_path, caplog, kind):
+def test_an_irregular_file_is_not_a_report_and_blocks_no_reader(tmp_path, caplog, kind):
     make_special(tmp_path / "precision.json", kind)
     assert read_report(tmp_path / "precision.json", "abc", "def", None) is None
     assert "precision.json is left out, so fp32 is served" in caplog.text
 
 
-def test_a_report_says_nothing_about_another_int8_network_than_the_one_it_measured(
-    tmp_path, caplog
-):
+def test_a_report_applies_only_to_the_int8_network_that_it_measured(tmp_path, caplog):
     network = tmp_path / "int8.xml"
     network.write_text("<net/>")
     network.with_suffix(".bin").write_bytes(b"weights")

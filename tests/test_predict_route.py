@@ -65,7 +65,7 @@ def test_the_answer_has_the_strongest_label_first_with_score_and_logit(client):
     assert "error" not in picture
 
 
-def test_the_times_stand_in_the_answer_and_in_the_header(client):
+def test_the_answer_and_the_header_hold_the_times(client):
     response = client.post(
         "/predict",
         data=DARK,
@@ -86,7 +86,7 @@ def test_the_times_stand_in_the_answer_and_in_the_header(client):
 
 
 @pytest.mark.parametrize("told", ["", "-1.000", "1e9", "nan", "soon", "1.0000", "99999999.000"])
-def test_an_upload_time_that_no_gateway_says_counts_as_none(client, told):
+def test_an_upload_time_without_a_gateway_is_ignored(client, told):
     response = client.post(
         "/predict", data=DARK, content_type="image/png", headers={"X-Upload-Time": told}
     )
@@ -111,7 +111,7 @@ def test_an_upload_time_that_no_gateway_says_counts_as_none(client, told):
         lambda data: {"json": {"images": [{"b64": base64.urlsafe_b64encode(data).decode()}]}},
     ],
 )
-def test_a_picture_comes_as_the_body_or_in_base64_too(client, request_of):
+def test_an_image_may_be_the_body_or_base64(client, request_of):
     data = encode(photo_like().point(lambda level: level // 16 + 64), "PNG")
     assert b"+" in base64.b64encode(data)
     response = client.post("/predict", **request_of(data))
@@ -120,7 +120,7 @@ def test_a_picture_comes_as_the_body_or_in_base64_too(client, request_of):
     assert response.json["images"][0]["name"] == "image 1"
 
 
-def test_many_pictures_are_answered_in_their_order(client):
+def test_many_images_are_answered_in_their_order(client):
     response = send(client, BRIGHT, DARK, BLACK, MIXED)
     found = [labels(response, place) for place in range(4)]
     assert found == [["Bright"], ["Dark"], [], ["Bright", "Dark"]]
@@ -129,7 +129,7 @@ def test_many_pictures_are_answered_in_their_order(client):
     assert [picture["name"] for picture in response.json["images"]] == ["image 1", "image 2"]
 
 
-def test_one_bad_picture_is_its_own_error(client):
+def test_one_bad_image_is_its_own_error(client):
     answer = send(client, BRIGHT, b"no picture", DARK).json["images"]
     assert [picture.get("labels") is None for picture in answer] == [False, True, False]
     error = answer[1]["error"]
@@ -142,7 +142,7 @@ def test_one_bad_picture_is_its_own_error(client):
     assert answer[1]["labels"][0]["label"] == "Dark"
 
 
-def test_where_every_picture_is_bad_the_answer_is_the_first_ones_error(client_of):
+def test_the_answer_is_the_first_error_if_every_image_is_bad(client_of):
     client = client_of(max_pixels="10000")
     large = encode(photo_like(200, 100), "PNG")
     response = send(client, large, b"no picture")
@@ -152,14 +152,14 @@ def test_where_every_picture_is_bad_the_answer_is_the_first_ones_error(client_of
     check_problem(send_json(client, {"images": [{"b64": "&"}]}), 400, "unreadable_image")
 
 
-def test_a_threshold_of_the_score_takes_the_place_of_the_models_rule(client):
+def test_a_score_threshold_replaces_the_models_rule(client):
     assert labels(send(client, MIXED, threshold="0.8")) == ["Bright"]
     assert labels(send(client, MIXED, threshold="0.9")) == []
     assert labels(send(client, BLACK, threshold="0.49")) == ["Dark", "Bright"]
     assert labels(send(client, BLACK, threshold="0.5")) == []
 
 
-def test_top_k_takes_the_strongest_and_with_a_threshold_no_others(client):
+def test_top_k_returns_the_strongest_above_any_threshold(client):
     assert labels(send(client, DARK, top_k="1")) == ["Dark"]
     assert labels(send(client, DARK, top_k="2")) == ["Dark", "Bright"]
     assert labels(send(client, DARK, top_k="100")) == ["Dark", "Bright"]
@@ -167,7 +167,7 @@ def test_top_k_takes_the_strongest_and_with_a_threshold_no_others(client):
     assert labels(send(client, MIXED, top_k="1", threshold="0.6")) == ["Bright"]
 
 
-def test_all_scores_come_in_the_models_order_where_they_are_asked_for(client):
+def test_all_scores_come_in_the_models_order_on_request(client):
     (picture,) = send(client, DARK, scores="all").json["images"]
     assert [(score["label"], score["logit"]) for score in picture["scores"]] == [
         ("Bright", 0),
@@ -178,7 +178,7 @@ def test_all_scores_come_in_the_models_order_where_they_are_asked_for(client):
     )
 
 
-def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
+def test_options_may_be_in_the_query_the_form_or_the_json(client):
     assert labels(send(client, MIXED, query="?top_k=1")) == ["Bright"]
     content = {"images": [{"b64": b64(MIXED)}], "top_k": 1}
     assert labels(send_json(client, content)) == ["Bright"]
@@ -210,12 +210,12 @@ def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
         ("?top_k=1&top_k=2", {}, "the option top_k is given twice"),
     ],
 )
-def test_an_option_that_cannot_be_meant_is_named_with_its_value(client, query, fields, said):
+def test_an_invalid_option_is_named_with_its_value(client, query, fields, said):
     response = send(client, MIXED, query=query, **fields)
     assert said in check_problem(response, 422, "invalid_option")
 
 
-def test_an_empty_field_of_a_form_was_left_out(client):
+def test_an_empty_field_of_a_form_is_ignored(client):
     """Browsers send every field of a form."""
     response = client.post("/predict?top_k=1", data={"b64": b64(MIXED), "top_k": ""})
     assert labels(response) == ["Bright"]
@@ -230,7 +230,7 @@ def test_an_empty_field_of_a_form_was_left_out(client):
     assert labels(response) == ["Bright", "Dark"]
 
 
-def test_a_number_in_json_is_no_text(client):
+def test_a_number_in_json_may_not_be_text(client):
     content = {"images": [{"b64": b64(MIXED)}], "top_k": 1.0}
     assert labels(send_json(client, content)) == ["Bright"]
     content["top_k"] = "1"
@@ -238,7 +238,7 @@ def test_a_number_in_json_is_no_text(client):
     assert detail == 'top_k is "1": expected `int | null`, got `str`'
 
 
-def test_a_model_or_version_that_is_not_there_is_named(client):
+def test_a_missing_model_or_version_is_named(client):
     assert labels(send(client, DARK, model="light", version="4")) == ["Dark"]
     detail = check_problem(send(client, DARK, model="heavy"), 404, "unknown_model")
     assert detail == "there is no model 'heavy'; there is light"
@@ -263,13 +263,13 @@ def test_a_model_or_version_that_is_not_there_is_named(client):
         (b'{"images": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", "JSON"),
     ],
 )
-def test_json_that_is_not_as_it_should_be_is_told_with_the_place(client, content, said):
+def test_malformed_json_is_reported_with_the_location(client, content, said):
     response = client.post("/predict", data=content, content_type="application/json")
     assert said in check_problem(response, 400, "malformed_request")
 
 
 @pytest.mark.parametrize("content", [{}, {"images": []}])
-def test_json_without_pictures_is_told_with_the_way_out(client, content):
+def test_json_without_images_is_reported_with_the_remedy(client, content):
     assert '{"images": [{"b64"' in check_problem(send_json(client, content), 400, "missing_image")
 
 
@@ -279,7 +279,7 @@ def test_a_long_option_is_refused_before_it_is_read(client):
     assert detail == '"model" is longer than 1000 bytes'
 
 
-def test_a_form_without_a_picture_is_told_with_what_there_is(client):
+def test_a_form_without_an_image_is_reported_with_its_fields(client):
     response = client.post("/predict", data={"top_k": "1"}, content_type="multipart/form-data")
     assert "no file 'image'; it has top_k" in check_problem(response, 400, "missing_image")
     response = client.post("/predict", data={"file": (io.BytesIO(DARK), "a.png")})
@@ -293,14 +293,14 @@ def test_a_form_without_a_picture_is_told_with_what_there_is(client):
     assert "-H 'Content-Type: image/jpeg'" in check_problem(response, 400, "missing_image")
 
 
-def test_another_type_of_body_is_told_what_is_taken(client):
+def test_another_type_of_body_is_refused_with_the_accepted_types(client):
     response = client.post("/predict", data=DARK, content_type="text/plain")
     assert "found 'text/plain'" in check_problem(response, 415, "unsupported_type")
     response = client.post("/predict", data=DARK)
     assert "found no content type" in check_problem(response, 415, "unsupported_type")
 
 
-def test_more_pictures_than_the_queue_holds_are_refused_as_one(client_of):
+def test_more_images_than_the_queue_holds_are_refused_together(client_of):
     client = client_of(max_queue="2")
     assert "3 pictures; 1 to 2" in check_problem(
         send(client, *[DARK] * 3), 400, "malformed_request"
@@ -322,7 +322,7 @@ def test_urls_are_off_unless_their_hosts_are_named(client):
     assert second["labels"]
 
 
-def test_a_full_queue_is_told_with_when_to_come_again(client_of):
+def test_a_full_queue_is_reported_with_retry_after(client_of):
     client = client_of(max_queue="2")
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
@@ -345,7 +345,7 @@ WAYS_TO_NAME_A_MODEL = {
 
 @pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
 @pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
-def test_a_full_model_turns_nobody_away_from_another_one(client_of, path, way):
+def test_a_full_model_does_not_block_another_one(client_of, path, way):
     manifest = make_manifest(make_entry("full", 1), make_entry("idle", 1))
     client = client_of(lambda _settings, _slot, entry: make_seeing(entry), manifest)
     versions = client.application.extensions["model_server"]._registry
@@ -358,7 +358,7 @@ def test_a_full_model_turns_nobody_away_from_another_one(client_of, path, way):
 
 @pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
 @pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
-def test_a_default_that_failed_turns_nobody_away_from_another_model(client_of, path, way):
+def test_a_failed_default_does_not_block_another_model(client_of, path, way):
     def load(_settings, _slot, entry):
         if entry.name == "broken":
             raise BundleError("/secret/path is damaged")
@@ -392,7 +392,7 @@ def test_an_error_of_an_image_prints_nothing(client_of, capfd, ask):
     assert capfd.readouterr().err == ""
 
 
-def test_a_model_that_failed_is_not_being_loaded(client_of):
+def test_a_failed_model_is_not_reported_as_loading(client_of):
     def load(_settings, _slot, entry):
         if entry.name == "broken":
             raise BundleError("/secret/path is damaged")
@@ -412,7 +412,7 @@ def test_the_log_has_the_number_of_labels(client, caplog):
     assert (line.fields["model"], line.fields["version"]) == ("light", 4)
 
 
-def test_the_whole_server_answers_as_the_reference(server, demo_network, class_names):
+def test_the_whole_server_answers_as_the_reference_does(server, demo_network, class_names):
     """Through nginx, all the samples in one request, every class to a thousandth."""
     names = sorted(path.name for path in SAMPLES.glob("*.jpg"))
     files = [("image", (name, (SAMPLES / name).read_bytes())) for name in names]
@@ -429,7 +429,7 @@ def test_the_whole_server_answers_as_the_reference(server, demo_network, class_n
         ]
 
 
-def test_the_gateway_says_how_long_the_upload_took(server):
+def test_the_gateway_measures_the_upload_time(server):
     """The body comes in two pieces with a pause between, which nginx waits for."""
 
     def body():
@@ -449,13 +449,13 @@ def test_older_clients_find_the_health_check(client):
     assert client.get("/healthcheck").json == {"status": "alive"}
 
 
-def test_base64_that_a_url_quotes_is_read(client):
+def test_url_quoted_base64_is_read(client):
     body = f"b64={quote(b64(DARK), safe='')}&top_k=1"
     response = client.post("/predict", data=body, content_type="application/x-www-form-urlencoded")
     assert labels(response) == ["Dark"]
 
 
-def test_an_error_of_many_pictures_is_short(client):
+def test_an_error_of_many_images_is_short(client):
     text = "§" * 100
     content = {"images": [{"b64": text}] * 128}
     response = send_json(client, content)
@@ -481,7 +481,7 @@ def test_an_error_of_many_pictures_is_short(client):
         {"json": {"images": [{"b64": b64(DARK)}], "m" * 100_000: 1}},
     ],
 )
-def test_an_option_of_any_length_is_refused_wherever_it_stands(client, sent):
+def test_an_option_of_any_length_is_refused_in_every_position(client, sent):
     response = client.post("/predict", **sent)
     assert "is longer than 1000 bytes" in check_problem(response, 422, "invalid_option")
     assert len(response.data) < 1000

@@ -138,7 +138,7 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__)
-def test_what_cannot_be_served_is_not_published(spoil, models, source, settings):
+def test_a_model_that_cannot_be_served_is_not_published(spoil, models, source, settings):
     spoil(source)
     with pytest.raises(BundleError) as refused:
         publish(source, models / "pictograms", settings(device="cpu"))
@@ -159,7 +159,7 @@ def test_a_refusal_is_one_line_and_a_status(models, source):
     assert sorted(path.name for path in (models / "pictograms").iterdir()) == ["1"]
 
 
-def test_a_version_copied_by_hand_that_is_no_good_is_refused_and_the_old_one_serves(
+def test_a_bad_version_copied_by_hand_is_refused_and_the_old_one_keeps_serving(
     start_server, models, copy_converted, tiny_models
 ):
     server = start_server(models=str(models)).wait_ready()

@@ -40,7 +40,7 @@ def place(settings, tmp_path, monkeypatch):
     return make
 
 
-def test_only_what_people_make_is_copied(place, tmp_path):
+def test_only_source_files_are_copied(place, tmp_path):
     for name in ("precision.json", "optimized/a/fp32.bin", "README", "calibration/cats/a.jpg"):
         (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "new" / name).write_text("{}")
@@ -78,7 +78,7 @@ def test_a_link_within_the_source_is_not_published_either(place, tmp_path):
         place()
 
 
-def test_what_is_refused_is_named_by_its_own_path_and_leaves_nothing(place, tmp_path):
+def test_a_refused_source_is_named_by_its_own_path_and_leaves_nothing(place, tmp_path):
     (tmp_path / "new" / "model.pth").write_bytes(b"bad")
     with pytest.raises(BundleError) as error:
         place()
@@ -90,7 +90,7 @@ def test_what_is_refused_is_named_by_its_own_path_and_leaves_nothing(place, tmp_
     assert (tmp_path / "models" / "leaves").exists()  # it was there before
 
 
-def test_a_source_that_is_not_what_its_own_sums_say_is_refused(place, tmp_path):
+def test_a_source_that_does_not_match_its_checksums_is_refused(place, tmp_path):
     write_sums(tmp_path / "new")
     (tmp_path / "new" / "model.pth").write_bytes(b"cut o")
     with pytest.raises(BundleError) as error:
@@ -109,7 +109,7 @@ def test_a_name_that_no_server_can_carry_is_refused(place, tmp_path, name):
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_publish_says_what_will_answer(place, tmp_path):
+def test_publish_names_the_version_that_will_answer(place, tmp_path):
     version, told = place("叶子")
     assert version == tmp_path / "models" / "叶子" / "1"
     assert told.startswith("it answers as 叶子, version 1, and is the default")

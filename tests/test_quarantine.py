@@ -44,7 +44,7 @@ def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_blocked(wa
     assert ward.verdict(ward.digest(b"anything else")) is Verdict.CLEAR
 
 
-def test_an_input_in_progress_wherever_workers_crash_is_never_blocked_without_a_trial(ward):
+def test_an_input_in_progress_at_every_crash_is_never_blocked_without_a_trial(ward):
     popular = ward.digest(b"the image that everybody sends")
     for number in range(20):
         poison = ward.digest(b"%d" % number)
@@ -61,7 +61,7 @@ def test_no_input_has_no_digest_and_no_verdict(ward):
     assert ward.verdict(nothing) is Verdict.CLEAR
 
 
-def test_a_suspect_that_comes_through_starts_anew(ward):
+def test_a_suspect_that_passes_its_trial_is_cleared(ward):
     innocent = ward.digest(b"innocent")
     die(ward, innocent)
     ward.clear_suspect(innocent)
@@ -69,7 +69,7 @@ def test_a_suspect_that_comes_through_starts_anew(ward):
     block(ward, innocent)
 
 
-def test_clearing_does_not_unblock_an_input(ward):
+def test_clearing_an_input_does_not_unblock_it(ward):
     poison = ward.digest(b"poison")
     block(ward, poison)
     ward.clear_suspect(poison)
@@ -95,7 +95,7 @@ def test_a_kill_from_outside_counts_half_unless_the_input_was_alone(ward):
     assert die(ward, alone, tried=alone, is_external=True) == [alone]
 
 
-def test_eight_copies_of_an_image_are_not_alone(ward):
+def test_eight_copies_of_an_image_do_not_count_as_alone(ward):
     image = ward.digest(b"1")
     die(ward, *[image] * 8, is_external=True)
     assert die(ward, image, tried=image, is_external=False) == []
@@ -110,7 +110,7 @@ def test_a_worker_that_ends_itself_blames_only_the_culprit(ward):
     assert (ward.verdict(culprit), ward.verdict(neighbor)) == (Verdict.SUSPECT, Verdict.CLEAR)
 
 
-def test_more_inputs_than_there_are_places_do_no_harm(ward):
+def test_more_inputs_than_places_do_no_harm(ward):
     records = ward.active_inputs(0)
     digests = [ward.digest(b"%d" % number) for number in range(MAX_ACTIVE_INPUTS + 10)]
     places = records.hold(digests)
@@ -139,7 +139,7 @@ def test_a_request_is_found_inside_another_worker_until_that_is_cleared(ward):
     assert not ward.is_in_flight(request, [0, 1])
 
 
-def test_a_request_whose_place_is_taken_disturbs_nobody(ward):
+def test_a_request_whose_place_is_taken_disturbs_no_other(ward):
     request, other = bytes(range(16)), bytes(range(4)) + bytes(12)
     ward.enter(0, request)
     ward.enter(0, other)

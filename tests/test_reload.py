@@ -123,7 +123,7 @@ BREAKS = {
 }
 
 
-def test_whatever_a_reload_raises_the_old_workers_go_on_and_the_log_says_why(gunicorn):
+def test_the_old_workers_survive_any_error_of_a_reload_and_the_log_says_why(gunicorn):
     before = gunicorn.pids()
     for number, (right, wrong, told) in enumerate(BREAKS.values(), start=1):
         assert right in gunicorn.right
@@ -143,7 +143,7 @@ def test_whatever_a_reload_raises_the_old_workers_go_on_and_the_log_says_why(gun
 
 
 @pytest.mark.parametrize("how", ["fails", "crashes", "raises"])
-def test_where_no_new_worker_can_serve_the_old_ones_go_on(gunicorn, how):
+def test_the_old_workers_keep_serving_if_no_new_one_can(gunicorn, how):
     before, told = gunicorn.pids(), "the old workers go on: no new one can serve"
     times = len(gunicorn.lines(told))
     gunicorn.file.write_text(how)
@@ -169,7 +169,7 @@ def test_old_workers_serve_until_the_new_ones_can(gunicorn):
     wait_until(lambda: len(gunicorn.pids()) == 2 and not before & gunicorn.pids(), 40)
 
 
-def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose_no_request(
+def test_workers_that_must_unload_first_do_so_one_by_one_and_lose_no_request(
     gunicorn,
 ):
     """Memory holds one version: each stops accepting while it has none."""
@@ -202,7 +202,7 @@ def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose
     wait_until(lambda: live() == [[4], [4]], 40)
 
 
-def test_every_seat_is_taken_once_after_a_reload_and_deaths(gunicorn):
+def test_every_placement_is_used_once_after_a_reload_and_crashes(gunicorn):
     """A slot's seat is its remainder by the seats of the plan."""
     gunicorn.reload_well()
     wait_until(lambda: gunicorn.states() == ["ready", "ready"])
@@ -223,7 +223,7 @@ def test_signals_that_would_change_the_number_of_masters_or_workers_are_refused(
     assert gunicorn.predict() == 200
 
 
-def test_a_stop_in_the_middle_of_a_reload_is_as_quick_as_any(tmp_path):
+def test_a_stop_during_a_reload_is_as_fast_as_any(tmp_path):
     running = Gunicorn(tmp_path)
     with ThreadPoolExecutor(4) as pool:
         running.file.write_text("loads slowly")
@@ -238,7 +238,7 @@ def test_a_stop_in_the_middle_of_a_reload_is_as_quick_as_any(tmp_path):
         assert [answer.result() for answer in answers] == [200] * 4
 
 
-def test_a_stop_while_the_configuration_is_read_is_not_kept_waiting(tmp_path):
+def test_a_stop_while_the_configuration_is_read_is_not_delayed(tmp_path):
     """As while a new model is measured, which takes minutes."""
     running = Gunicorn(tmp_path)
     sleep = "__import__('subprocess').run(['sleep', '100'])"

@@ -62,7 +62,7 @@ def versions_of(name: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("name", SETS + BENCHES)
-def test_everything_that_is_asked_for_is_pinned_with_hashes(name):
+def test_every_requirement_is_pinned_with_hashes(name):
     """scripts/lock makes them."""
     pinned = read_pinned(name)
     assert all(pinned.values()), "a pin without a hash"
@@ -73,14 +73,14 @@ def test_everything_that_is_asked_for_is_pinned_with_hashes(name):
         assert versions[canonicalize_name(wanted.name)] == {specifier.version}, wanted
 
 
-def test_a_set_holds_the_ones_before_it():
+def test_a_requirement_set_includes_the_previous_ones():
     """So one environment can hold them all."""
     base, optimize, dev = map(hashes_of, SETS)
     assert base.items() <= optimize.items()
     assert optimize.items() <= dev.items()
 
 
-def test_what_is_installed_is_what_is_pinned():
+def test_installed_packages_match_the_pins():
     for package in ("torch", "werkzeug", "greenlet", "jinja2", "openvino", "triton", "pytest"):
         assert versions_of("requirements-dev")[package] == {version(package)}
 
@@ -129,13 +129,13 @@ BAD = {"name": "c", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": 
         (json.dumps({"dependencies": [BAD]}), 1, "c 2: PYSEC-1; fixed in: 3"),
     ],
 )
-def test_the_audit_says_what_is_known_or_that_nothing_is(tmp_path, said, status, line):
+def test_the_audit_lists_known_vulnerabilities_or_none(tmp_path, said, status, line):
     (tmp_path / "pip_audit.py").write_text(f"print({said!r})")
     done = run("audit", PYTHONPATH=str(tmp_path))
     assert (done.returncode, line in done.stdout) == (status, True), done.stdout + done.stderr
 
 
-def test_what_the_audit_found_counts_though_the_network_goes_away(tmp_path):
+def test_findings_of_the_audit_count_even_if_the_network_fails(tmp_path):
     said = json.dumps({"dependencies": [BAD]})
     # The files are asked in the order of their names.
     first = sorted(path.name for path in ROOT.glob("requirements*.txt"))[0]

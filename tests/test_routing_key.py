@@ -31,7 +31,7 @@ ROUTES = {
 }
 
 
-def test_a_clients_own_key_is_taken_as_far_as_it_counts(client):
+def test_a_clients_own_key_is_used_up_to_its_limit(client):
     for sent, taken in (("anna", "anna"), ("a" * 5000, "a" * MAX_ROUTING_KEY)):
         with client.application.test_request_context(headers={"X-Routing-Key": sent}):
             assert routing_key() == taken

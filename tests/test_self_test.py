@@ -62,14 +62,14 @@ def test_noise_is_the_same_everywhere():
     assert [int(each.sum()) for each in noise] == SUMS
 
 
-def test_what_was_converted_answers_as_torch_in_every_precision(artifacts):
+def test_a_converted_network_answers_as_torch_in_every_precision(artifacts):
     for precision, reason in cpu_precisions(artifacts).items():
         if not reason:
             load_engine(Choice("openvino", precision, "cpu", 2, 2), artifacts)
     assert (np.abs(artifacts.read_answers()) > 0.2).any()
 
 
-def test_a_network_of_zeros_is_found_before_it_serves(artifacts):
+def test_a_network_of_zeros_is_detected_before_it_serves(artifacts):
     """Its sums are right: the file was zeros before they were taken."""
     network = artifacts.find_network("fp32")
 
@@ -85,7 +85,7 @@ def test_a_network_of_zeros_is_found_before_it_serves(artifacts):
         load_engine(CPU, artifacts)
 
 
-def test_a_network_of_other_weights_is_found_before_it_serves(artifacts, made):
+def test_a_network_of_other_weights_is_detected_before_it_serves(artifacts, made):
     """As a pair of two networks' files is."""
     network = artifacts.find_network("fp32")
 
@@ -101,7 +101,7 @@ def test_a_network_of_other_weights_is_found_before_it_serves(artifacts, made):
 
 
 @pytest.mark.parametrize("how", ["half", "exchanged"])
-def test_an_eager_worker_loads_no_other_weights_than_were_checked(artifacts, how):
+def test_an_eager_worker_loads_only_the_checked_weights(artifacts, how):
     load_engine(Choice("eager", "fp32", "cpu", 1, 1), artifacts)
     weights = artifacts.bundle.weights
     if how == "half":

@@ -88,7 +88,7 @@ def street():
     return io.BytesIO(STREET.read_bytes())
 
 
-def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
+def test_a_model_prepares_images_and_chooses_labels_by_its_config(serve):
     seen = []
 
     def forward_and_see(images):
@@ -102,7 +102,7 @@ def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
     assert (seen[0] == decode_image(street(), 10**9, transform=InputTransform(64, 80))).all()
 
 
-def test_a_picture_is_answered(serve):
+def test_an_image_is_answered(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     assert predict_one(server, street()).labels() == ["Cat", "Bee"]
@@ -118,7 +118,7 @@ def test_a_picture_is_answered(serve):
         ("fp32", "fast", True),
     ],
 )
-def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
+def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_lower_precisions_by_default(
     serve, precision, setting, fast
 ):
     seen = []
@@ -135,7 +135,7 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
     assert (seen[0] != decode_image(io.BytesIO(data), 10**9, fast=not fast)).any()
 
 
-def test_one_bad_picture_of_many_is_its_own_error(serve):
+def test_one_bad_image_of_many_is_its_own_error(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     first, broken, third = server.predict_each(
@@ -147,7 +147,7 @@ def test_one_bad_picture_of_many_is_its_own_error(serve):
         server.find(Target("other"))
 
 
-def test_an_answer_says_where_its_time_went_and_how_large_the_picture_was(serve):
+def test_an_answer_reports_its_times_and_the_image_size(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     picture = io.BytesIO(encode(photo_like(1800, 1000), "JPEG"))
@@ -160,7 +160,7 @@ def test_an_answer_says_where_its_time_went_and_how_large_the_picture_was(serve)
         assert 0 <= answer.timing.forward_s < 30
 
 
-def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
+def test_many_images_are_answered_in_parallel_and_in_order(serve):
     batches = []
 
     def means(images):
@@ -176,7 +176,7 @@ def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
     assert max(batches) > 1
 
 
-def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serve):
+def test_many_images_of_a_request_are_all_answered_by_the_first_version(serve):
     """A new version takes over while a request's pictures are inside: its answers are not mixed."""
     manifest = [make_manifest(make_entry(version=1))]
     gate, begun = SimpleQueue(), []
@@ -202,7 +202,7 @@ def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serv
     assert {answer.model.version for answer in inside.get(timeout=5)} == {1}
 
 
-def test_the_first_error_of_many_pictures_lets_the_others_go(serve):
+def test_the_first_error_of_many_images_releases_the_others(serve):
     computed = []
 
     def slow(images):
@@ -223,7 +223,7 @@ def test_the_first_error_of_many_pictures_lets_the_others_go(serve):
     assert len(computed) <= 3, "those that were let go are not computed"
 
 
-def test_more_pictures_than_there_are_places_are_refused_together(serve):
+def test_more_images_than_free_places_are_refused_together(serve):
     server = serve(max_queue="2")
     wait_until(lambda: is_ready(server))
     server.check_count(2)
@@ -236,7 +236,7 @@ def test_more_pictures_than_there_are_places_are_refused_together(serve):
     assert len(server.predict(server.find(), pictures[:2])) == 2
 
 
-def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
+def test_requests_are_refused_and_the_hub_keeps_running_while_the_model_loads(serve):
     gate = SimpleQueue()
 
     def load(*_):
@@ -251,7 +251,7 @@ def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
     wait_until(lambda: is_ready(server))
 
 
-def test_a_failed_load_is_one_clear_line_and_hides_paths_from_clients(serve, caplog):
+def test_a_failed_load_is_one_clear_log_line_and_hides_paths_from_clients(serve, caplog):
     def load(*_):
         raise BundleError("/srv/models/x/model.pth is damaged")
 
@@ -277,7 +277,7 @@ def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, c
 
 
 @pytest.mark.slow
-def test_a_load_that_hangs_for_good_ends_the_worker(settings):
+def test_a_load_that_hangs_forever_ends_the_worker(settings):
     gate, scoreboard, deaths = SimpleQueue(), Scoreboard(), []
     scoreboard.enter(scoreboard.claim())
     manifest = make_manifest(make_entry())
@@ -294,7 +294,7 @@ def test_a_load_that_hangs_for_good_ends_the_worker(settings):
     server.stop(timeout_s=2)
 
 
-def test_a_model_that_failed_is_not_said_to_be_loading(serve):
+def test_a_failed_model_is_not_reported_as_loading(serve):
     def load(_settings, _slot, entry):
         if entry.name == "broken":
             raise BundleError("it is broken")
@@ -307,7 +307,7 @@ def test_a_model_that_failed_is_not_said_to_be_loading(serve):
         server.find(Target("broken"))
 
 
-def test_a_load_that_hangs_counts_as_failed_after_its_time(serve):
+def test_a_hanging_load_counts_as_failed_after_its_timeout(serve):
     gate = SimpleQueue()
 
     def load(*_):
@@ -338,7 +338,7 @@ def test_a_request_ends_at_its_deadline(serve):
     assert predict_one(server, street()).labels() == ["Cat", "Bee"]
 
 
-def test_a_corrupt_image_does_not_disturb_its_neighbours(serve):
+def test_a_corrupt_image_does_not_disturb_other_images(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     data = STREET.read_bytes()
@@ -351,7 +351,7 @@ def test_a_corrupt_image_does_not_disturb_its_neighbours(serve):
             request.get(timeout=10)
 
 
-def test_a_place_is_free_again_after_a_request_of_any_outcome(serve):
+def test_a_queue_place_is_free_again_after_any_outcome(serve):
     server = serve(max_queue="1")
     wait_until(lambda: is_ready(server))
     for _ in range(3):
@@ -360,7 +360,7 @@ def test_a_place_is_free_again_after_a_request_of_any_outcome(serve):
         assert predict_one(server, street()).labels()
 
 
-def test_stopping_answers_what_is_inside_and_refuses_what_comes(serve):
+def test_stopping_answers_accepted_requests_and_refuses_new_ones(serve):
     gate = SimpleQueue()
 
     def held(images):
@@ -441,13 +441,13 @@ def test_a_request_may_name_model_version_or_label(canary):
         ({"label": "old"}, "insects has no version 2; it has 3, 4"),
     ],
 )
-def test_what_is_not_served_is_told_with_what_is(canary, target, told):
+def test_an_unknown_version_is_reported_with_the_served_ones(canary, target, told):
     with pytest.raises(UnknownModel) as error:
         canary.find(Target(**target))
     assert error.value.message == told
 
 
-def test_who_names_neither_is_shared_out_and_stays_where_it_is_sticky(canary):
+def test_a_request_without_a_version_is_distributed_by_weight_and_sticky_by_key(canary):
     found = [answering(canary)[1] for _ in range(150)]
     assert {3, 4} == set(found)
     assert found.count(4) < 50
@@ -506,14 +506,14 @@ def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serv
         ("eager", r"insects \(resnet50\) pools no feature map"),
     ],
 )
-def test_a_model_without_heat_maps_says_so_before_it_decodes(serve, engine, told):
+def test_a_model_without_heat_maps_refuses_before_it_decodes(serve, engine, told):
     server = serve(lambda *_: model(engine=engine))
     wait_until(lambda: is_ready(server))
     with pytest.raises(NoHeatMap, match=told):
         predict_one(server, io.BytesIO(b"no picture"), heat_maps=STRONGEST)
 
 
-def test_a_heat_map_is_drawn_over_its_picture(serve):
+def test_a_heat_map_is_drawn_over_its_image(serve):
     server = serve_seeing(serve)
     drawing = predict_one(
         server, street(), heat_maps=dataclasses.replace(STRONGEST, style=Style())
@@ -535,7 +535,7 @@ def test_a_drawing_that_fails_is_its_own_error(serve, monkeypatch):
         predict_one(server, street(), heat_maps=dataclasses.replace(STRONGEST, style=Style()))
 
 
-def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
+def test_stopping_waits_for_drawings_in_progress(serve, monkeypatch):
     gate, begun = SimpleQueue(), []
 
     def draw(*arguments):

@@ -64,7 +64,7 @@ def test_every_operation_opens(page):
     expect(page.locator(".errors-wrapper")).to_have_count(0)
 
 
-def test_a_picture_is_tried_out_as_a_file(page):
+def test_an_image_is_tried_out_as_a_file(page):
     block = open_operation(page, "predict")
     block.get_by_role("button", name="Try it out").click()
     block.locator("input[type=file]").set_input_files(STREET)
@@ -94,7 +94,7 @@ def test_a_heat_map_is_shown(page):
     expect(block.locator(".live-responses-table img")).to_be_visible()
 
 
-def test_the_page_may_run_nothing_but_its_own_files(server):
+def test_the_page_may_run_only_its_own_files(server):
     response = requests.get(f"{server.url}/docs", timeout=30)
     policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -114,7 +114,7 @@ def test_the_files_are_those_of_the_package_and_no_others(server):
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-def test_what_a_browser_has_already_is_not_sent_again(client, path):
+def test_a_cached_file_is_not_sent_again(client, path):
     first = client.get(path)
     assert first.headers["Cache-Control"] == "no-cache"
     again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})

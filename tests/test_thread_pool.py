@@ -42,7 +42,7 @@ def test_work_runs_on_another_thread_and_its_result_comes_back(pool):
     assert pool.run(lambda _: get_original("_thread", "get_ident")(), b"") != main
 
 
-def test_the_hub_goes_on_meanwhile(pool):
+def test_the_hub_keeps_running_meanwhile(pool):
     seen = []
     busy = gevent.spawn(pool.run, lambda _: native_sleep(0.2), b"")
     while not busy.ready():
@@ -60,7 +60,7 @@ def test_the_hub_goes_on_meanwhile(pool):
         (SystemExit(), InternalError),
     ],
 )
-def test_what_the_work_raises_is_raised_where_somebody_waits_and_the_thread_goes_on(
+def test_an_error_of_the_work_is_raised_at_its_waiter_and_the_thread_keeps_running(
     pool, raised, met, capfd
 ):
     def work(_):
@@ -73,7 +73,7 @@ def test_what_the_work_raises_is_raised_where_somebody_waits_and_the_thread_goes
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_work_that_nobody_waits_for_any_more_is_not_begun(pool):
+def test_canceled_work_is_not_started(pool):
     held, begun = SimpleQueue(), []
     blockers = [gevent.spawn(pool.run, lambda _: held.get(), b"") for _ in range(2)]
     wait_until(lambda: len(pool.tasks()) == 2)
@@ -87,7 +87,7 @@ def test_work_that_nobody_waits_for_any_more_is_not_begun(pool):
     assert not begun
 
 
-def test_an_input_is_in_hand_while_it_is_worked_on(pool, ward):
+def test_an_input_is_active_while_it_is_processed(pool, ward):
     held = SimpleQueue()
     working = gevent.spawn(pool.run, lambda _: held.get(), b"data")
     wait_until(pool.tasks)
@@ -99,7 +99,7 @@ def test_an_input_is_in_hand_while_it_is_worked_on(pool, ward):
     assert ward.verdict(ward.digest(b"data")) is Verdict.CLEAR
 
 
-def test_an_error_keeps_nothing_of_what_the_work_had_in_memory(pool):
+def test_an_error_keeps_no_memory_of_the_work(pool):
     """Its traceback would hold the decoder's frames, and so an image of hundreds of megabytes."""
 
     class Pixels:
@@ -125,14 +125,14 @@ def test_an_error_keeps_nothing_of_what_the_work_had_in_memory(pool):
         gc.enable()
 
 
-def test_data_that_no_digest_can_be_made_of_is_an_error_and_not_a_lost_thread(pool):
+def test_data_without_a_digest_is_an_error_and_not_a_lost_thread(pool):
     for _ in range(3):
         with pytest.raises(TypeError):
             pool.run(lambda _: 1, "text")
     assert pool.run(lambda _: 1, b"data") == 1
 
 
-def test_a_suspect_is_worked_on_only_on_trial_and_a_convict_never(pool, ward):
+def test_a_suspect_is_processed_only_on_trial_and_a_blocked_input_never(pool, ward):
     digest = ward.digest(b"data")
     ward.active_inputs(0).hold([digest])
     ward.record_crash(0, is_external=False)
@@ -148,7 +148,7 @@ def test_a_suspect_is_worked_on_only_on_trial_and_a_convict_never(pool, ward):
 
 
 @pytest.mark.slow
-def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
+def test_the_watchdog_names_the_stuck_task(pool, ward):
     held, stuck = SimpleQueue(), []
     watchdog = Watchdog(3, pool.tasks, lambda task, limit: stuck.append((task, limit)))
     watchdog.start()
@@ -165,7 +165,7 @@ def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
 
 
 @pytest.mark.slow
-def test_a_pause_of_the_whole_process_is_no_stuck_task(ward):
+def test_a_pause_of_the_whole_process_is_not_a_stuck_task(ward):
     looks, stuck = [], []
 
     def look():
@@ -200,7 +200,7 @@ def test_a_budget_is_never_exceeded_and_a_small_one_passes_a_large_one():
     assert budget.held == 0
 
 
-def test_whoever_waits_too_long_for_the_budget_is_told_the_limit():
+def test_a_task_that_waits_too_long_for_the_budget_fails_with_the_limit():
     budget = ByteBudget(100, "request bodies")
     with budget.hold(80, 1):
         with pytest.raises(

@@ -84,19 +84,19 @@ def look(models, name=""):
     return "\n".join([*found.folders, *found.skipped])
 
 
-def test_lost_and_found_is_skipped_with_a_line(closed):
+def test_lost_and_found_is_skipped_with_a_log_line(closed):
     served, skipped = without_root(look, closed).splitlines()
     assert served == "leaves"
     assert "lost+found" in skipped
     assert skipped.endswith("is skipped: Permission denied")
 
 
-def test_where_one_model_is_named_no_other_folder_is_looked_at(closed):
+def test_no_other_folder_is_read_if_one_model_is_named(closed):
     make_bundle(closed / "odd\nname")
     assert without_root(look, closed, "leaves") == "leaves"
 
 
-def test_a_version_that_cannot_be_read_is_refused_with_the_cure(closed):
+def test_an_unreadable_version_is_refused_with_the_remedy(closed):
     def refuse(model):
         try:
             open_bundle(versions_of(model)[2], "leaves", 2)
@@ -126,7 +126,7 @@ def test_a_version_that_cannot_be_read_is_refused_with_the_cure(closed):
         *("лист", "🍁", "a" * 200, "7", "con", "a,b;c", "infer", "-x", "_", "a'\"b"),
     ],
 )
-def test_every_ordinary_name_is_a_models(tmp_path, name):
+def test_every_ordinary_folder_name_is_a_model_name(tmp_path, name):
     make_bundle(tmp_path / name / "1")
     assert find_bundle(tmp_path).name == name
     assert find_bundle(tmp_path, name).name == name
@@ -151,7 +151,7 @@ def test_every_ordinary_name_is_a_models(tmp_path, name):
         "叶" * 86,
     ],
 )
-def test_a_name_that_cannot_be_carried_is_skipped_with_a_line(tmp_path, name):
+def test_an_unusable_name_is_skipped_with_a_log_line(tmp_path, name):
     assert name_problem(name)
     make_bundle(tmp_path / "good" / "1")
     try:
@@ -201,7 +201,7 @@ def test_only_ascii_digits_are_versions(tmp_path):
     ],
     ids=lambda value: ascii(value)[:30],
 )
-def test_class_names_that_are_no_text_are_refused(tmp_path, names, told):
+def test_class_names_that_are_not_text_are_refused(tmp_path, names, told):
     make_bundle(tmp_path, names)
     with pytest.raises(BundleError, match=rf"class_name\.json.*{told}") as error:
         open_bundle(tmp_path, "leaves", 1)
@@ -209,7 +209,7 @@ def test_class_names_that_are_no_text_are_refused(tmp_path, names, told):
     assert str(error.value).isprintable()
 
 
-def test_a_byte_order_mark_is_left_out(tmp_path):
+def test_a_byte_order_mark_is_ignored(tmp_path):
     make_bundle(tmp_path, "\ufeff" + json.dumps(NAMES))
     (tmp_path / "model.json").write_text('\ufeff{"description": "Apples."}')
     assert open_bundle(tmp_path, "leaves", 1).class_names == ("Rust", "Scab")
@@ -229,7 +229,7 @@ def test_another_encoding_is_refused(tmp_path, encoding):
     + [{"architecture": "a\nb"}, {"scores": [[[[[]]]]] * 3, "x\n" * 9999: 1}, {"top_k": 10**400}],
     ids=lambda config: ascii(config)[:20],
 )
-def test_a_config_that_is_no_text_is_refused(tmp_path, config):
+def test_a_config_that_is_not_text_is_refused(tmp_path, config):
     make_bundle(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(config))
     with pytest.raises(BundleError, match=r"model\.json: ") as error:
@@ -244,7 +244,7 @@ def test_a_description_may_have_lines(tmp_path):
     assert open_bundle(tmp_path, "leaves", 1).description == "Leaves.\nOf 苹果 trees."
 
 
-def test_joined_emoji_and_persian_are_text():
+def test_joined_emoji_and_persian_are_accepted_as_text():
     assert not text_problem("👩\u200d🌾")
     assert not text_problem("می\u200cخواهم")
 
@@ -309,7 +309,7 @@ def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
     "name",
     ["/etc/hostname", "../1/model.pth", "README", "optimized/x", "SHA256SUMS", "", "x" * 999],
 )
-def test_sums_name_only_the_files_of_a_model(tmp_path, name):
+def test_checksums_may_name_only_the_files_of_a_model(tmp_path, name):
     folder = make_bundle(tmp_path / "1")
     (folder / "README").write_text("read me")
     (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
@@ -317,7 +317,7 @@ def test_sums_name_only_the_files_of_a_model(tmp_path, name):
         check_sums(folder)
 
 
-def test_sums_of_either_mode_are_taken(tmp_path):
+def test_checksums_of_either_mode_are_accepted(tmp_path):
     folder = make_bundle(tmp_path / "1")
     write_sums(folder)
     sums = folder / "SHA256SUMS"
@@ -336,7 +336,7 @@ def test_a_file_that_claims_terabytes_is_not_read(tmp_path):
         bundle.weights_digest()
 
 
-def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path):
+def test_a_file_that_grows_while_it_is_read_is_limited(tmp_path):
     path = tmp_path / "status"
     path.symlink_to("/proc/self/status")  # tells a size of 0
     with pytest.raises(BundleError, match=r"more than 10 bytes|leads out"):
@@ -472,7 +472,7 @@ def test_weights_of_another_network_are_refused_with_its_architecture(tmp_path, 
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
-def test_prefixes_that_all_names_have_are_left_out(tmp_path, resnet18, prefix):
+def test_prefixes_that_all_names_share_are_removed(tmp_path, resnet18, prefix):
     folder = write_resnet(tmp_path)
     named = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
     torch.save({"state_dict": named, "epoch": 3}, folder / "model.pth")
@@ -482,7 +482,7 @@ def test_prefixes_that_all_names_have_are_left_out(tmp_path, resnet18, prefix):
     assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
 
 
-def test_a_checkpoint_of_torchvisions_scripts_is_understood(tmp_path, resnet18):
+def test_a_checkpoint_of_torchvisions_scripts_is_accepted(tmp_path, resnet18):
     torch.save({"model": dict(resnet18), "optimizer": {"state": {}}}, tmp_path / "model.pth")
     assert set(load_weights(tmp_path / "model.pth")) == set(resnet18)
 
@@ -591,7 +591,7 @@ CLASSES = st.dictionaries(st.sampled_from(["0", "1", "2", "x"]), JSON, max_size=
     EDITS,
     st.booleans(),
 )
-def test_a_scanner_looks_at_anything_and_never_raises(
+def test_a_scanner_reads_any_folder_and_never_raises(
     tmp_path_factory, names, config, sums, edits, is_garbled
 ):
     models = tmp_path_factory.getbasetemp() / "any"

@@ -106,7 +106,7 @@ def error_of(found) -> str:
     return found.message
 
 
-def test_pictures_are_fetched_each_with_its_own_error_and_in_order(gallery):
+def test_images_are_fetched_each_with_its_own_error_and_in_order(gallery):
     urls = [at(gallery, path) for path in ("/picture.png?a=1#part", "/missing", "/picture.png")]
     first, missing, third = fetcher(gallery).fetch_all(urls)
     assert first.read() == third.read() == PICTURE
@@ -124,14 +124,14 @@ def test_redirects_are_followed_and_checked_like_the_url_itself(gallery):
     assert "neither http nor https" in error_of(found[2])
 
 
-def test_redirects_end(gallery):
+def test_redirects_are_limited(gallery):
     path = "/picture.png"
     for _ in range(4):
         path = f"/to/{path}"
     assert "more than 3 redirects" in error_of(fetcher(gallery).fetch_all([at(gallery, path)])[0])
 
 
-def test_the_pictures_of_a_request_are_limited_together(gallery):
+def test_the_images_of_a_request_share_one_limit(gallery):
     (alone,) = fetcher(gallery, max_bytes=len(PICTURE)).fetch_all([at(gallery, "/picture.png")])
     assert alone.read() == PICTURE
     (large,) = fetcher(gallery).fetch_all([at(gallery, "/large")])
@@ -140,7 +140,7 @@ def test_the_pictures_of_a_request_are_limited_together(gallery):
     assert sum(isinstance(found, FetchFailed) for found in both) >= 1
 
 
-def test_a_server_that_is_not_there_is_told(gallery):
+def test_a_server_that_is_not_there_is_reported(gallery):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
         port = taken.getsockname()[1]
@@ -172,13 +172,13 @@ def test_https_must_be_proven(gallery):
         ("http://localhost.evil.example/a.png", "not on this server's list"),
     ],
 )
-def test_a_url_that_is_not_allowed_reaches_nobody(gallery, url, said):
+def test_a_url_that_is_not_allowed_is_never_requested(gallery, url, said):
     assert said in error_of(fetcher(gallery).fetch_all([url])[0])
     assert gallery.seen == []
 
 
 @pytest.mark.parametrize("host", ["a..example.org", ".example.org", f"{'a' * 64}.example.org"])
-def test_a_name_that_nobody_can_look_up_is_refused_by_itself(gallery, host):
+def test_an_unresolvable_name_fails_only_its_own_image(gallery, host):
     rules = Fetcher(
         ["*.example.org", f"localhost:{gallery.server_port}"], 5000, 5.0, lambda _: True
     )
@@ -187,7 +187,7 @@ def test_a_name_that_nobody_can_look_up_is_refused_by_itself(gallery, host):
     assert found.read() == PICTURE
 
 
-def test_an_answer_that_is_no_http_is_one_pictures_error(gallery):
+def test_an_answer_that_is_not_http_fails_only_its_own_image(gallery):
     broken, found = fetcher(gallery).fetch_all(
         [at(gallery, "/negative"), at(gallery, "/picture.png")]
     )
@@ -195,30 +195,30 @@ def test_an_answer_that_is_no_http_is_one_pictures_error(gallery):
     assert found.read() == PICTURE
 
 
-def test_a_query_needs_no_path(gallery):
+def test_a_url_with_a_query_needs_no_path(gallery):
     (found,) = fetcher(gallery).fetch_all([at(gallery, "?picture=1")])
     assert found.read() == PICTURE
     assert gallery.seen[0][1] == "/?picture=1"
 
 
-def test_a_url_of_any_length_is_told_shortly():
+def test_a_url_of_any_length_is_shortened_in_errors():
     (found,) = Fetcher(["a.example"], 5000, 1.0).fetch_all(["http://a.example/" + "a" * 1_000_000])
     assert "1,000,017 characters; a URL has at most 8,192" in error_of(found)
     assert len(error_of(found)) < 300
 
 
-def test_the_authorities_are_read_once_for_all_urls():
+def test_the_certificate_authorities_are_read_once_for_all_urls():
     url = urlsplit("https://a.example/")
     first, second = (connect(url, 443, "127.0.0.1") for _ in range(2))
     assert first.conn_kw["ssl_context"] is second.conn_kw["ssl_context"]
 
 
-def test_without_hosts_urls_are_off():
+def test_urls_are_off_without_allowed_hosts():
     (found,) = Fetcher([], 5000, 1.0).fetch_all(["http://example.org/a.png"])
     assert "off here" in error_of(found)
 
 
-def test_a_name_that_leads_to_a_private_address_is_refused(gallery):
+def test_a_name_that_resolves_to_a_private_address_is_refused(gallery):
     rules = Fetcher([f"localhost:{gallery.server_port}"], 5000, 1.0)
     (found,) = rules.fetch_all([at(gallery, "/picture.png")])
     assert "address that is not public" in error_of(found)
@@ -240,18 +240,18 @@ def test_a_name_that_leads_to_a_private_address_is_refused(gallery):
         *("::7f00:1", "::ffff:0:127.0.0.1", "2a00:1450::5efe:7f00:1", "2a00:1450::200:5efe:a00:1"),
     ],
 )
-def test_no_private_address_is_public(address):
+def test_private_addresses_are_not_public(address):
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["93.184.216.34", "168.63.129.17", "2606:2800:220:1::1", "::ffff:8.8.8.8"]
 )
-def test_a_public_address_is(address):
+def test_public_addresses_are_public(address):
     assert is_public(address)
 
 
-def test_a_rule_may_mean_any_host_below_a_domain(gallery):
+def test_a_rule_may_allow_any_subdomain(gallery):
     rules = Fetcher(["*.example.org:8080"], 5000, 1.0, lambda _: False)
     (below,) = rules.fetch_all(["http://a.b.example.org:8080/"])
     assert "not on this server's list" not in error_of(below)
@@ -259,7 +259,7 @@ def test_a_rule_may_mean_any_host_below_a_domain(gallery):
     assert "not on this server's list" in error_of(itself)
 
 
-def test_a_worker_refuses_a_name_that_leads_to_its_own_machine(start_server, gallery):
+def test_a_worker_refuses_a_name_that_resolves_to_its_own_machine(start_server, gallery):
     port = gallery.server_port
     live = start_server(url_hosts=f"localhost:{port}").wait_ready()
     content = {"images": [{"url": at(gallery, "/picture.png")}] * 3}
@@ -269,7 +269,7 @@ def test_a_worker_refuses_a_name_that_leads_to_its_own_machine(start_server, gal
     assert gallery.seen == []
 
 
-def test_the_list_of_hosts_is_checked_at_the_start():
+def test_the_allowed_hosts_are_checked_at_startup():
     given = {"SERVING_URL_HOSTS": "a.example, *.b.example:8443"}
     assert Settings.from_env(given).url_hosts == ("a.example", "*.b.example:8443")
     with pytest.raises(SettingsError, match="found 'http://a'"):

@@ -39,7 +39,7 @@ def test_a_sample_gets_the_labels_that_the_server_answers(visit, server):
         expect(guest.find(f"#latency dt.{part} + dd")).to_contain_text(" ms")
 
 
-def test_the_files_are_compressed_on_the_way_and_still_recognised(server):
+def test_the_files_are_compressed_in_transit_and_still_revalidated(server):
     url = f"{server.url}/page/{DIGEST}/main.js"
     first = requests.get(url, timeout=60)
     assert first.headers["Content-Encoding"] == "gzip"
@@ -47,7 +47,7 @@ def test_the_files_are_compressed_on_the_way_and_still_recognised(server):
     assert again.status_code == 304
 
 
-def test_the_page_says_that_the_demo_knows_pictograms_only(visit):
+def test_the_page_says_that_the_demo_only_knows_pictograms(visit):
     guest = visit()
     expect(guest.find("#knows")).to_contain_text("emoji drawings")
     expect(guest.find("#knows")).to_contain_text("not photographs")
@@ -70,7 +70,7 @@ def test_the_threshold_starts_at_the_models_own_and_moves_without_another_reques
     assert guest.predictions() == 1
 
 
-def test_a_label_lays_its_heat_map_over_the_picture_where_it_is(visit):
+def test_a_labels_heat_map_is_shown_over_the_image_at_its_position(visit):
     guest = visit()
     guest.try_sample("Street")
     picture = guest.find("#picture")
@@ -96,7 +96,7 @@ def hottest_quarter(guest) -> str:
     return f"{('top', 'bottom')[top]} {('left', 'right')[left]}"
 
 
-def test_the_heat_map_of_a_label_that_does_not_pass_is_asked_for_once(visit, server):
+def test_the_heat_map_of_a_label_that_does_not_pass_is_requested_once(visit, server):
     guest = visit()
     guest.try_sample("Street")
     motorbike = guest.page.get_by_role("button", name="Motorbike,")
@@ -110,7 +110,7 @@ def test_the_heat_map_of_a_label_that_does_not_pass_is_asked_for_once(visit, ser
     assert guest.passing() == answer(server)
 
 
-def test_a_model_without_heat_maps_says_so_quietly(visit, server):
+def test_a_model_without_heat_maps_shows_a_hint(visit, server):
     guest = visit()
     about = requests.get(server.url, timeout=60).json() | {"heatmaps": False}
     guest.page.route(
@@ -123,7 +123,7 @@ def test_a_model_without_heat_maps_says_so_quietly(visit, server):
     expect(guest.find("#heat")).to_be_hidden()
 
 
-def test_a_copied_picture_is_pasted(visit):
+def test_a_copied_image_is_pasted(visit):
     guest = visit()
     guest.paste("garden.jpg")
     expect(guest.find("#answer")).to_have_text("Dog and Potted Plant")
@@ -151,7 +151,7 @@ def test_a_folder_is_dropped_with_all_that_is_in_it(visit, tmp_path):
     assert set(guest.find(".tile-name").all_text_contents()) == {"street.jpg", "farm.jpg"}
 
 
-def test_many_pictures_are_a_grid_where_each_has_its_own_answer_or_error(visit, tmp_path):
+def test_many_images_are_a_grid_in_which_each_has_its_own_answer_or_error(visit, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"this is no picture")
     guest = visit()
     guest.choose(*sorted(SAMPLES.glob("*.jpg")), tmp_path / "broken.jpg")
@@ -173,7 +173,7 @@ def test_many_pictures_are_a_grid_where_each_has_its_own_answer_or_error(visit, 
     expect(guest.find(ANSWERED).first).to_contain_text("Nothing recognized")
 
 
-def test_a_picture_of_a_grid_can_be_removed_and_all_of_them(visit):
+def test_an_image_of_a_grid_can_be_removed_and_all_of_them(visit):
     guest = visit()
     guest.choose(SAMPLES / "farm.jpg", SAMPLES / "garden.jpg")
     expect(guest.find(ANSWERED)).to_have_count(2)

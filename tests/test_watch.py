@@ -43,7 +43,7 @@ def run(settings, tmp_path, monkeypatch):
     return start
 
 
-def test_a_full_disk_is_told_once_and_tried_again_at_growing_pauses(run, caplog):
+def test_a_full_disk_is_logged_once_and_retried_with_growing_pauses(run, caplog):
     pauses, manifest = run([SERVED, *[FULL] * 12, NEW])
     assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, *[MAX_PAUSE_S] * 5, 2]
     assert [line for line in caplog.messages if "No space left" in line] == [
@@ -53,7 +53,7 @@ def test_a_full_disk_is_told_once_and_tried_again_at_growing_pauses(run, caplog)
     assert manifest == NEW
 
 
-def test_what_an_earlier_start_left_is_not_taken_for_what_is_served(run, monkeypatch):
+def test_a_manifest_of_an_earlier_start_is_not_used(run, monkeypatch):
     """Its models folder may have been another: nothing of it may be kept."""
     ManifestFile("4194305-77-an earlier start").write(SERVED)
     begun = []
@@ -76,7 +76,7 @@ def test_what_an_earlier_start_left_is_not_taken_for_what_is_served(run, monkeyp
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_manifest_that_somebody_removed_is_written_again(run, how):
+def test_a_removed_manifest_is_written_again(run, how):
     """Else a worker that replaces another would serve what was served at the start."""
 
     def lose():
@@ -89,7 +89,7 @@ def test_a_manifest_that_somebody_removed_is_written_again(run, how):
     assert manifest == NEW
 
 
-def test_a_manifest_that_cannot_be_written_is_written_later(run, monkeypatch, caplog):
+def test_a_manifest_that_cannot_be_written_is_retried(run, monkeypatch, caplog):
     real, rejected = ManifestFile.write, [FULL, FULL]
 
     def write(file, manifest):
@@ -105,7 +105,7 @@ def test_a_manifest_that_cannot_be_written_is_written_later(run, monkeypatch, ca
     assert sum("to be served: leaves, version 2" in line for line in caplog.messages) == 1
 
 
-def test_what_nobody_expected_does_not_end_it_either(run, caplog):
+def test_an_unexpected_error_does_not_end_the_watcher(run, caplog):
     pauses, manifest = run([ValueError("odd"), ValueError("odd"), Manifest()])
     assert pauses == [4, 8, 2]
     assert manifest == Manifest()

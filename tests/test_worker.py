@@ -63,7 +63,7 @@ def predict(url: str, image: Image.Image) -> requests.Response:
     return requests.post(f"{url}/model_predict", files=files, timeout=30)
 
 
-def test_a_worker_whose_model_dies_is_gone_at_once_and_replaced(url):
+def test_a_worker_whose_model_thread_dies_ends_at_once_and_is_replaced(url):
     white = Image.new("RGB", (8, 8), "white")
     for _ in range(2):
         with suppress(requests.ConnectionError):  # nginx would try it again
@@ -72,7 +72,7 @@ def test_a_worker_whose_model_dies_is_gone_at_once_and_replaced(url):
         wait_until(lambda: states(url) == ["ready", "ready"], 30)
 
 
-def test_connections_that_wait_for_their_next_request_do_not_hold_up_the_end(tiny_models, tmp_path):
+def test_idle_connections_do_not_delay_the_end_of_a_worker(tiny_models, tmp_path):
     with (
         gunicorn(tiny_models, tmp_path) as (process, url),
         requests.Session() as kept,
@@ -87,7 +87,7 @@ def test_connections_that_wait_for_their_next_request_do_not_hold_up_the_end(tin
         assert time.monotonic() - began < 4  # in vain it would be 30 s
 
 
-def test_a_body_that_drips_is_given_up(url):
+def test_a_slow_body_is_given_up(url):
     """Past nginx, which passes on whole ones only."""
     with connect(url) as slow:
         slow.sendall(
@@ -112,7 +112,7 @@ def test_a_body_that_drips_is_given_up(url):
     "body",
     [b"zz\r\n", b"-5\r\nabc\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n", b"ffffffffffffffffffff\r\n"],
 )
-def test_chunks_that_are_none_are_the_clients_fault(url, body):
+def test_invalid_chunks_are_a_client_error(url, body):
     """Past nginx, which reads chunks itself."""
     with connect(url) as client:
         client.sendall(
@@ -134,7 +134,7 @@ def test_chunks_that_are_none_are_the_clients_fault(url, body):
     ],
     ids=["a request line", "a header", "many headers"],
 )
-def test_a_head_past_nginx_has_limits(url, request_head, status, code):
+def test_headers_past_nginx_have_limits(url, request_head, status, code):
     with connect(url) as client:
         with suppress(ConnectionError):  # it does not read to the end
             client.sendall(request_head + b"\r\n\r\n")
@@ -156,7 +156,7 @@ def test_a_head_past_nginx_has_limits(url, request_head, status, code):
         "SCRIPT_NAME: /a",
     ],
 )
-def test_no_header_of_a_proxy_changes_what_is_answered(url, header):
+def test_no_proxy_header_changes_the_answer(url, header):
     name, _, value = header.partition(": ")
     sent = {name: value, "X-Forwarded-Proto": "http"}
     assert requests.get(f"{url}/healthz", headers=sent, timeout=10).status_code == 200

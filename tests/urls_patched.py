@@ -14,19 +14,19 @@ from tests.test_urls import (  # noqa: F401
 )
 
 
-def test_a_server_that_never_ends_is_left_in_time(gallery):  # noqa: F811
+def test_a_server_whose_answer_never_ends_is_given_up_in_time(gallery):  # noqa: F811
     rules = fetcher(gallery, timeout_s=0.5, max_bytes=10**9)
     (found,) = rules.fetch_all([at(gallery, "/endless")])
     assert "longer than 0.5 s" in error_of(found)
 
 
-def test_pictures_are_fetched_side_by_side(gallery):  # noqa: F811
+def test_images_are_fetched_in_parallel(gallery):  # noqa: F811
     """Each is answered only once all three are asked for."""
     found = fetcher(gallery).fetch_all([at(gallery, "/together")] * 3)
     assert [each.read() for each in found] == [PICTURE] * 3
 
 
-def test_waiting_for_a_place_is_part_of_the_deadline_and_nobody_takes_all_places(gallery):  # noqa: F811
+def test_waiting_for_a_place_counts_toward_the_deadline_and_no_request_takes_all_places(gallery):  # noqa: F811
     rules = fetcher(gallery, timeout_s=1.0, max_bytes=10**9)
     slow = gevent.spawn(rules.fetch_all, [at(gallery, "/endless")] * 64)
     gevent.sleep(0.3)
@@ -38,7 +38,7 @@ def test_waiting_for_a_place_is_part_of_the_deadline_and_nobody_takes_all_places
     assert time.monotonic() - began < 3  # waits one behind the other would take 4 to 8
 
 
-def test_a_request_that_is_given_up_leaves_no_fetch_behind(gallery):  # noqa: F811
+def test_a_canceled_request_leaves_no_fetch_behind(gallery):  # noqa: F811
     rules = fetcher(gallery, timeout_s=20.0, max_bytes=10**9)
     request = gevent.spawn(rules.fetch_all, [at(gallery, "/endless")] * 64)
     gevent.sleep(0.3)

@@ -99,7 +99,7 @@ def test_every_sample_gets_its_labels(server):
         assert set(answer["result"]) == set(row["labels"].split(" | ")), row["image"]
 
 
-def test_the_demos_reduced_precisions_were_earned_while_the_image_was_built(server):
+def test_the_demos_reduced_precisions_were_measured_while_the_image_was_built(server):
     report = json.loads(server.execute("cat", "models/demo/1/precision.json"))
     found = {row["precision"]: row["agreement"]["everywhere"] for row in report["measurements"]}
     assert found["fp32"]["differing"] == 0
@@ -110,7 +110,7 @@ def test_the_demos_reduced_precisions_were_earned_while_the_image_was_built(serv
     assert f"openvino, {served['precision']}: " in server.execute("scripts/plan-workers")
 
 
-def test_a_small_container_is_planned_for(run):
+def test_the_plan_fits_a_small_container(run):
     small = run("--memory", "700m", "--memory-swap", "700m", "--cpus", "1")
     small.wait_until_ready()
     plan = small.execute("scripts/plan-workers")
@@ -134,7 +134,7 @@ def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
     assert [line["status"] for line in lines_of_the_request()] == [200]
 
 
-def test_the_workers_count_where_they_may_write_in_run_only(server):
+def test_metrics_are_counted_if_only_run_is_writable(server):
     """Asked from the host, whose address is a private one to the container."""
     assert server.classify(STREET).status_code == 200
     text = requests.get(f"{server.url}/metrics", timeout=10).text
@@ -143,7 +143,7 @@ def test_the_workers_count_where_they_may_write_in_run_only(server):
 
 
 @pytest.mark.parametrize("mounted, name", [(".", "fruit"), ("fruit", "models")])
-def test_an_own_model_needs_its_weights_and_its_class_names_only(run, models, mounted, name):
+def test_a_custom_model_needs_only_its_weights_and_its_class_names(run, models, mounted, name):
     server = run("--volume", f"{(models / mounted).resolve()}:/srv/models:ro")
     server.wait_until_ready()
     assert requests.get(server.url, timeout=10).json()["model"] == name
@@ -175,7 +175,7 @@ def test_supervisorctl_stops_starts_and_restarts(operated):
     assert operated.classify(STREET).status_code == 200
 
 
-def test_a_hup_changes_the_workers_and_loses_no_request(operated):
+def test_a_hup_replaces_the_workers_and_loses_no_request(operated):
     def count_loads():
         return int(operated.execute("grep", "-c", "model ready", "run/gunicorn.log"))
 
