@@ -1,4 +1,4 @@
-"""Small files that cost much where nobody counts, each named by what it has too much of."""
+"""Make small files that are expensive to decode, each named by its excess."""
 
 import struct
 import zlib

@@ -1,11 +1,11 @@
-"""A VOCdevkit that is drawn: a few small pictures of coloured shapes, annotated as Pascal VOC is."""
+"""Draw a VOCdevkit: a few small images of colored shapes, annotated as in Pascal VOC."""
 
 import pytest
 from PIL import Image, ImageDraw
 
 from scripts.training.errors import TrainingError
 
-# What the drawn pictures show: VOC's name → colour of the shape.
+# What the drawn images show: VOC's name → color of the shape.
 SHAPES = {"aeroplane": "white", "car": "red", "diningtable": "green", "tvmonitor": "blue"}
 TRAINING, VALIDATION = 12, 6
 
@@ -30,7 +30,7 @@ def draw_picture(path, labels, size=(90, 70)):
 
 
 def draw_devkit(devkit, year="VOC2007", training=TRAINING, validation=VALIDATION):
-    """Draw a year of a VOCdevkit: picture i shows the shapes of i's bits; no tvmonitor is in the validation part."""
+    """Draw a year of a VOCdevkit: image i shows the shapes of i's bits; the validation part has no tvmonitor."""
     folder = devkit / year
     for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""No request holds the hub, takes memory for nothing, or ends in a 5xx. Run by test_hub.py, under gevent's patches.
+"""No request blocks the hub, wastes memory, or ends in a 5xx. Run by test_hub.py, under gevent's patches.
 
 The watchdog measures on the clock, because a native thread that keeps the GIL holds the hub as well as
 the hub's own work does. Other processes may take the processors meanwhile, so a request has three tries.
@@ -29,7 +29,7 @@ FORM = "multipart/form-data; boundary=bound"
 
 
 class Watchdog:
-    """Notes how long the hub had no turn for anybody else.
+    """Measures how long the hub was blocked for all others.
 
     Attributes:
         held_s: the longest time on the clock.
@@ -67,14 +67,14 @@ def client(client_of):
 
 
 def check(response):
-    """Assert that an answer is none of our faults, and no longer than an error may be."""
+    """Assert that an answer is not a server error, and no longer than an error may be."""
     assert response.status_code < 500, (response.request.path, response.text[:500])
     if response.status_code >= 400:
         assert len(response.data) <= MOST_ERROR, (response.request.path, response.text[:200])
 
 
 def check_hold(send):
-    """Assert as ``check`` of a request, and that it does not hold the hub: at one of three tries at least."""
+    """Assert as ``check`` of a request, and that at least one of three tries does not block the hub."""
     held_s = []
     while len(held_s) < 3 and (not held_s or min(held_s) > HELD_S):
         with Watchdog() as watchdog:
@@ -377,7 +377,7 @@ def write_quoted(rng: random.Random) -> bytes:
 
 
 def ask(client, seed: float):
-    """Send one request made up at random; the same one for the same seed."""
+    """Send one random request, the same one for the same seed."""
     rng = random.Random(seed)
     write = rng.choice([write_json, write_json, write_form, write_quoted])
     kind = {write_json: JSON, write_form: FORM, write_quoted: QUOTED}[write]

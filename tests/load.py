@@ -1,4 +1,4 @@
-"""Clients that never stop asking, and remember every answer."""
+"""Run clients that send requests without a pause and record every answer."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ class Load:
     """
 
     def __init__(self, server, clients=CLIENTS, data=None, pause_s=0.0):
-        """Prepare clients of that server, who send an image's file."""
+        """Prepare clients of that server that send an image file."""
         self._clients = clients
         self._pause_s = pause_s
         self._data = data or STREET.read_bytes()

@@ -1,4 +1,4 @@
-"""What schemathesis cannot know of this server from the document: pictures, and the codes of errors."""
+"""Add to schemathesis checks beyond the document: images, and the codes of errors."""
 
 import base64
 
@@ -16,7 +16,7 @@ schemathesis.openapi.format("binary", strategies.just(PICTURE))
 
 @schemathesis.check
 def codes_are_documented(_context, response, case):
-    """Each status tells its codes by examples; a client may rely on finding its error among them."""
+    """Check that an error's code is among the documented examples of its status."""
     if response.headers["content-type"] != ["application/problem+json"]:
         return
     problem = response.json()
@@ -37,14 +37,14 @@ def find_examples(operation, status):
 
 @schemathesis.hook
 def before_call(_context, case, _kwargs):
-    """Put a picture wherever base64 belongs in a valid request, or a URL: they are off."""
+    """Put an image in every place of base64 or of a URL in a valid request: URLs are off."""
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive
     if is_valid and isinstance(case.body, dict) and not contains_binary(case.body):
         case.body = with_pictures(case.body)
 
 
 def with_pictures(value):
-    """Return a body with pictures."""
+    """Return a body with images."""
     if isinstance(value, list):
         return [with_pictures(each) for each in value]
     if not isinstance(value, dict):
@@ -55,7 +55,7 @@ def with_pictures(value):
 
 
 def with_base64(name, value):
-    """Return a member of an object in the same way; in a form ``b64`` may be a list."""
+    """Return a member of an object with images; ``b64`` may be a list in a form."""
     if name != "b64":
         return with_pictures(value)
     return [BASE64 for _ in value] if isinstance(value, list) else BASE64

@@ -1,4 +1,4 @@
-"""What /metrics answered, to ask for values."""
+"""Parse the answer of /metrics."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How far two networks agree, and what their counts show. The figures are those of published tables."""
+"""Agreement of two networks and the bounds of its counts match figures of published tables."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Other networks than ResNet-50, from a picture to its labels, held against torchvision itself."""
+"""Other networks than ResNet-50 answer as torchvision does, from an image to its labels."""
 
 import io
 
@@ -33,7 +33,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def classifier(request, tmp_path_factory):
-    """Return a bundle of an architecture, its reference, and what prepares pictures for that."""
+    """Return a bundle of an architecture, its reference, and the reference's image transform."""
     config = {"architecture": request.param, **CONFIGS[request.param]}
     prepare = reference.make_prepare(
         config.get("input_size", 224),
@@ -56,7 +56,7 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
         for data in pictures
     ]
     wanted = np.stack([reference.logits(expected, data, prepare) for data in pictures])
-    assert wanted.std(axis=0).max() > 0.1  # the pictures differ
+    assert wanted.std(axis=0).max() > 0.1  # the images differ
     assert np.abs(loaded.forward(images).logits - wanted).max() < 1e-3
     assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - wanted[:1]).max() < 1e-3
 
@@ -91,7 +91,7 @@ def test_a_softmax_model_answers_its_top_k_with_their_scores(tmp_path):
 def test_unusual_architectures_are_built_as_torchvision_builds_them(
     tmp_path, architecture, side, options
 ):
-    """Outputs for training only, a version to be named, a last layer that is a convolution, windows."""
+    """These have outputs for training only, a named version, a convolution as last layer, or windows."""
     torch.manual_seed(7)
     expected = get_model(architecture, num_classes=CLASSES, **options).eval()
     config = {"architecture": architecture, "input_size": side}

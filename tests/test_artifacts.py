@@ -1,4 +1,4 @@
-"""Where derived files lie: beside the model, or in the cache where that cannot be written."""
+"""Derived files are beside the model, or in the cache if that is read-only."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def save(path, numbers=b"numbers"):
 
 
 def forbid_writing(bundle):
-    """Make the place beside the model unusable, for root too: a file stands where the folder would."""
+    """Make the folder beside the model unusable, for root too: a file is in its place."""
     (bundle.folder / "optimized").write_text("in the way")
 
 
@@ -179,7 +179,7 @@ def test_a_network_carries_its_own_gradients_and_answers(bundle, tmp_path):
 
 
 def test_int8_is_served_only_with_the_report_that_was_measured_with_it(bundle, tmp_path):
-    """Who is killed between making it and measuring it leaves no network that was never measured."""
+    """A kill between conversion and measurement leaves no unmeasured network."""
     first = Artifacts(bundle, tmp_path / "cache")
     old = first.add_network("int8", save)
     assert first.find_network("int8") == old  # to be measured

@@ -1,4 +1,4 @@
-"""The queue and the model thread, with real threads and a forward that the test holds in its hands."""
+"""The queue and the model thread work together, with real threads and a forward pass that the test controls."""
 
 import _thread
 import weakref
@@ -20,24 +20,24 @@ from tests.helpers import as_forward, wait_until
 
 
 def image(number: int) -> np.ndarray:
-    """Return a picture that carries its number."""
+    """Return an image that carries its number."""
     return np.full((3, 2, 2), number, np.uint8)
 
 
 def double(images):
-    """Answer each picture's number doubled."""
+    """Return each image's number doubled."""
     return np.stack(images)[:, 0, 0, :1] * 2.0
 
 
 class HeldForward:
-    """A forward that answers each picture's number doubled, when it is let go.
+    """A forward pass that answers each image's number doubled, once it is released.
 
     Attributes:
         batches: the numbers of every batch that began, in order.
     """
 
     def __init__(self) -> None:
-        """Hold every forward until it is let go."""
+        """Hold every forward pass until it is released."""
         self.batches: list[list[int]] = []
         self._permits: SimpleQueue = SimpleQueue()  # native: it must block the real thread
 
@@ -55,7 +55,7 @@ class HeldForward:
 
 @contextmanager
 def running(answer, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
-    """Yield a batcher whose thread runs, by what gives pictures their logits; end it afterwards."""
+    """Yield a running batcher around a function from images to logits; stop it afterwards."""
     handoff, ended = Handoff(), Event()
     batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue)
 
@@ -89,7 +89,7 @@ def running(answer, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
 
 
 def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
-    """Submit a picture from a greenlet of its own; it returns the answer."""
+    """Submit an image from its own greenlet, which returns the answer."""
 
     def request() -> float:
         with batcher.slot():
@@ -214,7 +214,7 @@ def test_a_single_image_gets_the_whole_device_and_many_are_spread_over_the_lanes
 
 
 def test_lanes_wait_for_decoders_no_longer_than_their_limit():
-    """The wait for a decoder ends while another lane takes what it has brought, again and again."""
+    """Another lane repeatedly takes the decoded image just as the wait for it ends."""
     with running(double, in_lanes=[double] * 2, max_batch=4, max_wait_s=0.0001) as batcher:
 
         def request(number: int) -> float:

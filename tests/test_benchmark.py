@@ -1,4 +1,4 @@
-"""The benchmark's own sums and its open-loop load; wrk and the peers are only there where it is run."""
+"""The benchmark computes its figures and its open-loop load right; wrk and the peers need a real run."""
 
 import asyncio
 import subprocess

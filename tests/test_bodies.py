@@ -1,4 +1,4 @@
-"""What requests hold: the memory that their bodies may take together, and their time."""
+"""Request bodies share a memory budget and have a time limit."""
 
 import gc
 import gzip
@@ -17,7 +17,7 @@ PICTURE = grey(200)
 
 @pytest.fixture
 def crowded(client_of):
-    """Return a client, and its server whose budget of 64 MiB others can hold."""
+    """Return a client and its server, whose budget of 64 MiB others can hold."""
     client = client_of(max_bodies_mb="64", deadline_s="0.5")
     return client, client.application.extensions["model_server"]
 
@@ -94,7 +94,7 @@ def test_a_late_image_does_not_fail_the_other_images(client_of):
 
 @pytest.mark.parametrize("path", ["/predict", "/model_predict"])
 def test_a_refused_body_is_not_kept_alive_by_its_error(client_of, path):
-    """Frames in the error's traceback would hold it until the garbage collector comes by."""
+    """Frames in the error's traceback would hold it until the next garbage collection."""
     client = client_of()
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = head + b"\xff\xd8" + bytes(8 * MEGABYTE) + b"\r\n--b--\r\n"

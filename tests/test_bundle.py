@@ -1,4 +1,4 @@
-"""A model on disk: found, checked, read; and every way in which it can be wrong, told."""
+"""Models on disk are found, checked and read, and every fault in them is reported."""
 
 import json
 import pickle

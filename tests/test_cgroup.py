@@ -1,4 +1,4 @@
-"""The limits of control groups, read from trees of files as the kernel, Docker and systemd show them."""
+"""Limits of control groups are read from trees of files as the kernel, Docker and systemd show them."""
 
 import pytest
 
@@ -19,7 +19,7 @@ V1_MOUNT = "35 31 0:32 {group} /sys/fs/cgroup/{name} rw,relatime - cgroup cgroup
 
 @pytest.fixture
 def tree(tmp_path):
-    """Return a maker of machines: this process's groups, what is mounted, and files by their paths."""
+    """Return a factory of machines: this process's groups, its mounts, and files by their paths."""
 
     def make(groups, mounts, files):
         files = {
@@ -81,7 +81,7 @@ def test_a_limit_above_the_container_that_it_cannot_see_counts_in_version_1(tree
 
 
 def test_the_tightest_limit_of_nested_groups_counts(tree):
-    """As under systemd: MemoryMax of the service, of its slice, and none of the machine."""
+    """Systemd sets MemoryMax of the service and of its slice, and none of the machine."""
     mounts = V2_MOUNT.format(group="/")
     files = v2("app.slice/web.service/", 900 * MIB, 100 * MIB) | v2(
         "app.slice/", 800 * MIB, 700 * MIB

@@ -1,4 +1,4 @@
-"""The short form of scripts/chaos, and its own parts: what it sends can be repeated, and it knows right from wrong."""
+"""The short form of scripts/chaos passes; its input is reproducible and its checks detect wrong answers."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ print(hashlib.sha256(b"".join(everything(3))).hexdigest())
 
 
 def everything(seed):
-    """Yield some of all that is sent with a seed."""
+    """Yield a part of all input of a seed."""
     yield from (make_picture(seed, index)[1] for index in range(300))
     yield from (make() for name, make in make_bombs(SMALL).items() if "jpeg" in name)
     for cases in (

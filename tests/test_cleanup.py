@@ -1,4 +1,4 @@
-"""Derived files that nobody uses are removed after a day; what anybody uses stays."""
+"""Unused derived files are removed after a day; files in use stay."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
 
 class Place:
-    """A model with one version, served; its cache; and what was derived of it."""
+    """A served model with one version, its cache and its derived files."""
 
     def __init__(self, tmp_path, settings):
         """Make them."""
@@ -114,7 +114,7 @@ def test_a_replaced_network_is_removed_after_a_day_unless_it_is_served(place):
 
 
 def test_a_network_loaded_by_a_worker_stays(place):
-    """Another server's, of which this one knows nothing."""
+    """The network of another server is unknown to this one."""
     worker = place.open(network=place.network.name)
     assert worker.find_network("fp32")
     place.manifest = place.serve(place.derive(b"others"))
@@ -127,7 +127,7 @@ def test_a_network_loaded_by_a_worker_stays(place):
 
 
 def test_files_of_another_release_stay_for_a_day_after_they_are_first_seen(place):
-    """It may be serving still, and marks nothing."""
+    """The other release may still be serving, and marks nothing."""
     old = place.folder / "optimized" / f"{'b' * 16}-{FORMAT - 1}"
     old.mkdir()
     make_old(old)

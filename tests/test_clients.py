@@ -1,4 +1,4 @@
-"""Other servers' own clients against the whole server: tritonclient from PyPI, and TensorFlow Serving's users."""
+"""Clients of other servers work with the whole server: tritonclient from PyPI, and TensorFlow Serving's users."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def client(server):
 
 @pytest.fixture(scope="module")
 def logits(demo_network):
-    """Return what the independent reference makes of the street and the farm: (2, 20)."""
+    """Return the independent reference's logits of the street and the farm: (2, 20)."""
     return np.stack([reference.logits(demo_network, path.read_bytes()) for path in (STREET, FARM)])
 
 
@@ -164,7 +164,7 @@ def test_a_raw_image_is_answered_in_binary_and_tritonclient_reads_it(server, log
     assert result.as_numpy("logits") == close_to(logits[:1])
 
 
-# TensorFlow Serving's guide, with pictures
+# TensorFlow Serving's guide, with images
 
 
 def post(server, path, body):
@@ -202,7 +202,7 @@ def test_every_protocol_answers_the_labels_of_model_predict(server, client):
 
 
 def test_errors_match_those_of_the_tensorflow_serving_guide(server):
-    """The guide's own request for a model that is not there, by curl."""
+    """The guide requests a missing model by curl."""
     line = (
         f"curl -sS -i -d '{{\"instances\": [1.0,5.0]}}' -X POST {server.url}/v1/models/half:predict"
     )

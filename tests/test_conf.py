@@ -1,4 +1,4 @@
-"""The configuration files: real programs accept them, and the numbers that they share fit together."""
+"""Real programs accept the configuration files, and the numbers that they share fit together."""
 
 import configparser
 import os
@@ -29,7 +29,7 @@ OWN_NAMES = {"settings", "direct", "plan", "log_plan", "SWITCH_INTERVAL_S", "STO
 
 @pytest.fixture(scope="module")
 def gunicorn():
-    """Return what gunicorn.conf.py sets."""
+    """Return the settings of gunicorn.conf.py."""
     values = runpy.run_path(str(ROOT / "conf" / "gunicorn.conf.py"))
     return {name: value for name, value in values.items() if not name.startswith("__")}
 
@@ -139,7 +139,7 @@ def test_nginx_and_the_application_agree_on_the_largest_body(nginx):
 
 
 def test_a_request_outlives_six_kills_in_a_row_with_every_idle_connection_dead(nginx):
-    """A kill uses up a server line for the connection in use, and one for each idle one; then a new one answers."""
+    """A kill uses one server line for the connection in use, and one for each idle one; then a new one answers."""
     kills = 6
     idle = int(re.search(r"^\s*keepalive (\d+);", nginx, re.MULTILINE)[1])
     lines = nginx.count("server unix:gunicorn.sock max_fails=0;")
@@ -150,7 +150,7 @@ def test_a_request_outlives_six_kills_in_a_row_with_every_idle_connection_dead(n
 
 
 def test_nginxs_stored_client_data_fits_the_documented_size_of_run(nginx):
-    """The rest of it holds the logs, the metrics and converted networks."""
+    """The rest of the folder holds the logs, the metrics and converted networks."""
     numbers = dict(re.findall(r"limit_conn (\w+) (\d+);", nginx))
     largest = int(re.search(r"client_max_body_size (\d+)m;", nginx)[1])
     stored = int(numbers["stored_bodies"]) * 4 + int(numbers["large_bodies"]) * largest
@@ -167,7 +167,7 @@ def test_nginxs_stored_client_data_fits_the_documented_size_of_run(nginx):
 
 
 def test_nginx_accepts_smaller_headers_than_gunicorn(gunicorn, nginx):
-    """Its own refusals come first: its largest line has 8 KiB."""
+    """Nginx refuses first: its largest line has 8 KiB."""
     assert "large_client_header_buffers" not in nginx
     assert gunicorn["limit_request_line"] > 8 * 1024
     assert gunicorn["limit_request_field_size"] > 8 * 1024
@@ -204,7 +204,7 @@ def test_nginx_drains_before_gunicorn(supervisor):
 
 
 def test_every_program_ends_with_supervisord(supervisor):
-    """And what one of them leaves behind is killed with it."""
+    """Processes that a program leaves behind are killed with it."""
     programs = [supervisor[name] for name in supervisor if name.startswith(("program:", "eventl"))]
     assert len(programs) == 5
     for program in programs:
@@ -214,7 +214,7 @@ def test_every_program_ends_with_supervisord(supervisor):
 
 
 def test_an_nginx_that_cannot_bind_its_port_counts_as_not_started(supervisor):
-    """It tries five times, half a second apart."""
+    """Nginx tries five times, half a second apart."""
     assert supervisor.getfloat("program:nginx", "startsecs") > 2.5
 
 

@@ -1,4 +1,4 @@
-"""The GPU's engine without a GPU: its order of calls, its bounds and its errors (see tests/cuda_stand_in.py)."""
+"""The GPU engine makes the right calls and reports errors, without a GPU (see tests/cuda_stand_in.py)."""
 
 import gc
 import json
@@ -81,7 +81,7 @@ def test_smaller_batches_are_served_if_the_largest_do_not_fit(
 
 
 def test_no_computation_runs_on_the_capture_stream(bundle, stand_in, monkeypatch):
-    """They use its workspace of cuBLAS: the version that is live would answer wrong numbers meanwhile."""
+    """Graphs use its workspace of cuBLAS: the live version would answer wrong numbers meanwhile."""
     computed = []
     record, run = stand_in.record, PixelNetwork.run
 
@@ -105,7 +105,7 @@ def test_no_computation_runs_on_the_capture_stream(bundle, stand_in, monkeypatch
 
 
 def cut_short():
-    """Raise what a capture ends with that ran out of memory."""
+    """Raise the error of a capture that ran out of memory."""
     try:
         raise torch.OutOfMemoryError("CUDA out of memory")
     finally:
@@ -159,7 +159,7 @@ def test_a_load_that_fails_late_frees_its_memory(bundle, stand_in, tmp_path, mon
 
 
 def close_and_check_weights_are_gone(engine):
-    """Without the collector's own runs: ``close`` has to break the references' cycles itself."""
+    """Close without garbage collection: ``close`` has to break the reference cycles itself."""
     weights = weakref.ref(next(engine._network.parameters()))
     gc.disable()
     try:
@@ -180,7 +180,7 @@ def test_a_closed_engine_frees_its_weights(bundle, stand_in):
 
 
 def test_a_closed_engine_on_the_cpu_frees_its_weights_too(bundle):
-    """A traced network is a cycle of references: the last one that goes frees nothing."""
+    """A traced network is a cycle of references: dropping the last one frees nothing."""
     engine = EagerEngine(bundle, 1)
     close_and_check_weights_are_gone(engine)
 
@@ -211,7 +211,7 @@ def test_kernels_are_timed_only_while_nothing_else_computes(bundle, stand_in):
 def test_a_batch_size_with_other_answers_than_the_cpu_is_refused_by_name(
     bundle, stand_in, monkeypatch
 ):
-    """As a missing wait, a wrong order of streams or an overflow would make it."""
+    """A missing wait, a wrong order of streams or an overflow would cause it."""
     real = CudaEngine._run
 
     def forget_the_last(self, size):

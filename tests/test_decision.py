@@ -1,4 +1,4 @@
-"""From logits to the classes that pass: every rule, by sums done another way."""
+"""Every rule from logits to passing classes matches an independent computation."""
 
 import numpy as np
 import pytest

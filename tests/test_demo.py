@@ -1,4 +1,4 @@
-"""The demo model: what its card says is measured again, on scenes drawn here and now."""
+"""The demo model's documented figures are measured again on freshly drawn scenes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Why nothing can be served: what operators and clients read."""
+"""Messages to operators and clients name the reason if nothing can be served."""
 
 import sys
 import time
@@ -58,7 +58,7 @@ def test_the_plan_counts_nothing_if_nothing_can_be_served(settings):
     [("the model is loading", 20), ("the model cannot be served: model.pth is damaged.", 2)],
 )
 def test_the_terminal_shows_a_lasting_problem_once(monkeypatch, capsys, reason, after_s):
-    """scripts/serve waits with scripts/ready; a load of a few seconds is no news."""
+    """scripts/serve waits with scripts/ready; a load of a few seconds is not reported."""
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     loader = SourceFileLoader("ready", str(ROOT / "scripts" / "ready"))
     ready = module_from_spec(spec_from_loader("ready", loader))

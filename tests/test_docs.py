@@ -1,4 +1,4 @@
-"""The README and the pages in docs/ are true: their commands run, their tables are those of the code."""
+"""Commands in the README and in docs/ run, and their tables match the code."""
 
 import json
 import re

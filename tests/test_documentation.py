@@ -1,4 +1,4 @@
-"""What the pages for people show works as pasted, and is what the code says."""
+"""Examples in the documentation work as pasted and match the code."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""From pixels to logits: every engine held against the independent reference."""
+"""Every engine matches the independent reference, from pixels to logits."""
 
 import copy
 import io
@@ -33,7 +33,7 @@ FP32_ENGINES = [("openvino", "cpu"), ("eager", "cpu"), *GPU]
 
 
 def load(models, cache, engine="eager", device="cpu", precision="fp32"):
-    """Load a bundle's engine, converted where the engine wants that."""
+    """Load a bundle's engine, converted if the engine needs it."""
     artifacts = Artifacts(find_bundle(models), cache)
     if engine == "openvino":
         convert_bundle(artifacts)
@@ -96,7 +96,7 @@ def test_an_answer_is_not_overwritten_by_the_next(demo):
 
 
 def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(tmp_path):
-    """The calibration scenes as a large camera would have taken them; the gate is that of a precision."""
+    """Calibration scenes are enlarged to the size of camera photographs; the gate is that of a precision."""
     engine = load(ROOT / "models", tmp_path, "openvino")
     scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))[:200]
     kept = 0
@@ -119,7 +119,7 @@ def test_a_custom_model_serves_any_class_count(tmp_path, own_weights, engine):
 
 
 def test_bf16_gives_nearly_the_same(tmp_path, demo_network):
-    """Runs on every x86 processor, by emulation where it has no bf16."""
+    """It runs on every x86 processor, by emulation without bf16."""
     engine = load(ROOT / "models", tmp_path, "openvino", precision="bf16")
     for path in sorted(SAMPLES.glob("*.jpg")):
         expected = reference.logits(demo_network, path.read_bytes())

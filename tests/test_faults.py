@@ -1,4 +1,4 @@
-"""What an operator does and what goes wrong, with requests under way: nothing may be lost."""
+"""Operations and failures lose no request in flight."""
 
 import json
 import os
@@ -20,14 +20,14 @@ from tests.scrape import answered, scrape
 
 @pytest.fixture(scope="module", params=[1, 2], ids="{} workers".format)
 def crew(request, new_server):
-    """Return a server with one worker or two, and the number; each test leaves all of them ready."""
+    """Return a server with one or two workers, and the number; each test leaves all of them ready."""
     live = new_server(workers=str(request.param)).start().wait_ready(request.param)
     yield live, request.param
     live.remove()
 
 
 def wait_for_others_than(server, pids, workers):
-    """Wait until that many workers are ready, none of which is one of those."""
+    """Wait until that many workers are ready, excluding those."""
     wait_until(lambda: not set(pids) & set(server.worker_pids()), 60, "new workers")
     server.wait_ready(workers)
     wait_until(lambda: len(server.worker_pids()) == workers, 60)
@@ -267,7 +267,7 @@ def test_stopping_while_the_model_loads_is_quiet(start_server):
 
 
 def test_a_terminal_that_is_not_read_stops_no_request(lay_out_server):
-    """More lines than the pipes between the programs and the terminal can hold."""
+    """The server logs more lines than the pipes between the programs and the terminal can hold."""
     server = lay_out_server(workers="1", log_level="DEBUG")
     server.start(stdout=subprocess.PIPE)
     unread = server.process
@@ -289,7 +289,7 @@ def test_a_terminal_that_is_not_read_stops_no_request(lay_out_server):
 
 
 def test_standard_output_may_be_a_socket(lay_out_server):
-    """As under systemd, whose journal is one."""
+    """The journal of systemd is one."""
     server = lay_out_server()
     ours, theirs = socket.socketpair()
     with ours, theirs:

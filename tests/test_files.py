@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; what killed processes leave is removed, what is in use stays."""
+"""Files appear complete or not at all; leftovers of killed processes are removed, files in use stay."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ HOLD = (
 
 @pytest.fixture
 def writer(tmp_path):
-    """Return a maker of processes that hold a draft."""
+    """Return a factory of processes that hold a draft."""
     started = []
 
     def start(prefix):
@@ -73,7 +73,7 @@ def test_a_full_disk_keeps_the_previous_file(tmp_path):
 
 
 def test_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
-    """By the order of the calls: a power cut cannot be had here."""
+    """The order of the calls shows it: a power cut cannot be simulated here."""
     calls, real = [], {name: getattr(os, name) for name in ("fsync", "replace", "rename")}
 
     def note(name):

@@ -1,4 +1,4 @@
-"""nginx in front of the whole server: what it stores of strangers' bytes, what it refuses, and what it logs of them."""
+"""nginx in front of the server limits the client data that it stores, accepts and logs."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def read(client: socket.socket) -> requests.Response:
 
 
 def stored_bytes(server) -> int:
-    """Return how many bytes of bodies and answers nginx holds on disk, those without a name too."""
+    """Return the bytes of bodies and answers that nginx holds on disk, including unlinked files."""
     (master,) = [int((server.folder / "run" / "nginx.pid").read_text())]
     children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     total = 0
@@ -180,7 +180,7 @@ def test_errors_are_not_cached_and_types_are_not_sniffed(server):
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
 def test_no_method_bypasses_the_rules_of_a_path(server, method):
-    """What nginx refuses by itself reaches the application as a method that nothing answers."""
+    """Requests refused by nginx reach the application as a method that no route answers."""
     with closing(begin(server, f"{method} /metrics")) as client:
         response = read(client)
     assert "GET" in response.headers["Allow"]
@@ -233,7 +233,7 @@ def test_the_socket_accepts_only_the_servers_own_nginx(server):
     ],
 )
 def test_a_body_dropped_by_nginx_does_not_corrupt_the_next_request(server, line, body):
-    """The application is told of a body that never comes: on a kept connection it would wait for it."""
+    """The application gets the length of a body that never arrives: on a kept connection it would wait for it."""
     for _ in range(6):  # as many as nginx keeps connections to it, and more
         with closing(begin(server, line, f"Content-Length: {len(body)}", sent=body)) as client:
             assert client.recv(9) == b"HTTP/1.1 "

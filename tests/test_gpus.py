@@ -1,4 +1,4 @@
-"""The GPUs that NVML tells of, with a stand-in for the driver: its refusals are those of real machines."""
+"""GPUs are read from NVML, with a stand-in for the driver whose refusals are those of real machines."""
 
 import os
 from types import SimpleNamespace
@@ -14,15 +14,15 @@ MIB = 1 << 20
 
 
 class Driver:
-    """NVML as app/system/gpus.py calls it. A handle is a dict; an exception in it is raised where it is asked for."""
+    """NVML as app/system/gpus.py calls it. A handle is a dict; reading an exception in it raises that."""
 
     def __init__(self, *configs):
-        """Have these GPUs."""
+        """Store these GPUs."""
         self.configs = configs
         self.calls = 0
 
     def install(self, monkeypatch):
-        """Take the place of pynvml's functions."""
+        """Replace pynvml's functions."""
         for name in dir(self):
             if name.startswith("nvml"):
                 monkeypatch.setattr(pynvml, name, getattr(self, name))
@@ -78,7 +78,7 @@ class Driver:
 
 
 def told(handle, what, otherwise=None):
-    """Return what a handle says, or raise its refusal."""
+    """Return a value of a handle, or raise its refusal."""
     value = handle.get(what, otherwise)
     if isinstance(value, Exception):
         raise value
@@ -100,7 +100,7 @@ def config(number=0, free=60, total=80, **more):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Forget what another test has confined or logged."""
+    """Reset the state that another test has confined or logged."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name, value in (("_is_confined", False), ("_visible_before", None), ("_warned", set())):
         monkeypatch.setattr(gpus, name, value)
@@ -141,7 +141,7 @@ def test_a_lost_gpu_whose_handle_is_refused_does_not_hide_the_others(driver):
 
 
 def test_every_single_refusal_is_handled(driver, monkeypatch):
-    """Whichever call it is, there are as many GPUs as can be used, and no error."""
+    """A refusal of any call leaves the usable GPUs, and no error."""
     names = [name for name in dir(Driver) if name.startswith("nvml")]
     for name in names:
         driver(config())
@@ -156,7 +156,7 @@ def test_every_single_refusal_is_handled(driver, monkeypatch):
 
 
 def test_a_mig_slice_has_its_own_memory_even_if_the_whole_gpu_is_refused(driver):
-    """As in a container that was given one MIG slice."""
+    """A container with one MIG slice behaves like that."""
     part = config(uuid="MIG-5", name="H100 MIG 1g.10gb", free=9, total=10)
     part["busy"] = rejected(pynvml.NVML_ERROR_NOT_SUPPORTED)
     driver(config(memory=rejected(pynvml.NVML_ERROR_NO_PERMISSION), slices=[part]))

@@ -1,4 +1,4 @@
-"""Heat maps from the network up: every engine and many architectures held against autograd's own Grad-CAM."""
+"""Heat maps of every engine and many architectures match autograd's own Grad-CAM."""
 
 import io
 
@@ -39,7 +39,7 @@ COMPUTED = {"mobilenet_v3_small": "avgpool.input", "convnext_tiny": "avgpool.inp
 
 
 def make(architecture, folder):
-    """Return a bundle with weights of its own, its reference, and prepared pictures for that."""
+    """Return a bundle with random weights, its reference, and images prepared for that."""
     images = sample_images(reference.make_prepare(SIDE))
     expected = reference.make_random(architecture, CLASSES, images)
     config = {"architecture": architecture, "input_size": SIDE}
@@ -54,7 +54,7 @@ def decode_samples(bundle):
 
 
 def draw(engine, features, label):
-    """Return a picture's map in logits, as an engine gives it."""
+    """Return an engine's map of an image, in logits."""
     gradients = engine.gradients
     gradient = gradients(features, label) if callable(gradients) else gradients[label]
     heat_map = make_heat_map(features, gradient)
@@ -62,7 +62,7 @@ def draw(engine, features, label):
 
 
 def check_maps(engine, bundle, expected, images, place):
-    """Hold an engine's maps of three pictures against the reference."""
+    """Compare an engine's maps of three images with the reference."""
     logits, features = engine.forward(decode_samples(bundle), True)
     labels = range(CLASSES)
     wanted = np.stack([reference.grad_cam(expected, place, images[:3], label) for label in labels])

@@ -1,4 +1,4 @@
-"""Heat maps as numbers and as colours: made of features, spread over pictures, drawn, written."""
+"""Heat maps are computed from features, scaled to images, drawn in colors and written as numbers."""
 
 import io
 import json
@@ -63,7 +63,7 @@ def test_an_upscaled_map_has_its_values_at_the_centers_of_its_cells():
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (33, 1000), (1000, 33), (1, 1), (2, 900)])
 def test_the_map_covers_only_the_crop_that_the_network_saw(size):
-    """A bright picture in a dark one: where the input begins to be bright, the map begins."""
+    """The image is a bright square in a dark one: the map begins at the edge of the bright part."""
     transform = InputTransform(224, 256)
     left, top, right, bottom = locate(size, transform)
     assert 0 <= left < right <= size[0]
@@ -103,7 +103,7 @@ def test_a_drawing_is_the_image_at_no_opacity_and_the_colors_of_hot_cells_at_ful
     assert np.abs(drawn[hottest].astype(int) - ANCHORS[-1]).max() <= 2
     greys = np.asarray(canvas.convert("L"))[120:, :160]
     cold = drawn[120:, :160].astype(float).mean(axis=2)
-    assert np.corrcoef(greys.ravel(), cold.ravel())[0, 1] > 0.99  # the picture can still be read
+    assert np.corrcoef(greys.ravel(), cold.ravel())[0, 1] > 0.99  # the image can still be read
 
 
 def test_parts_that_the_network_did_not_see_are_veiled():

@@ -1,4 +1,4 @@
-"""POST /predict/heatmap, and the heat maps of POST /predict."""
+"""POST /predict/heatmap and POST /predict return heat maps."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ JSON = {"Accept": "application/json"}
 
 
 def square(*levels: int) -> bytes:
-    """Return a PNG of four grey squares, row by row."""
+    """Return a PNG of four gray squares, row by row."""
     cells = np.array(levels, np.uint8).reshape(2, 2).repeat(20, 0).repeat(30, 1)
     return encode(Image.fromarray(cells).convert("RGB"), "PNG")
 
@@ -177,7 +177,7 @@ def test_a_model_without_heat_maps_is_reported_on_both_routes(client_of):
 
 
 def heat_maps(response) -> dict[str, list]:
-    """Return the map of each label in the first picture's answer that has one."""
+    """Return the map of each label in the first image's answer that has one."""
     (picture, *_) = response.json["images"]
     return {
         each["label"]: each["heatmap"]["map"] for each in picture["labels"] if "heatmap" in each

@@ -1,4 +1,4 @@
-"""Hostile, damaged and odd files: refused at once or served soon, and told about in plain words."""
+"""Hostile, damaged and odd files are refused at once or served soon, with plain messages."""
 
 import io
 import struct
@@ -30,7 +30,7 @@ def decode(data: bytes, **options) -> np.ndarray:
 
 
 def message(data: bytes, **options) -> str:
-    """Return how a file is refused."""
+    """Return the message that refuses a file."""
     with pytest.raises(ServingError) as caught:
         decode(data, **options)
     return caught.value.message
@@ -136,7 +136,7 @@ def assert_plain(text: str) -> None:
 
 
 def test_an_image_that_memory_cannot_hold_is_refused():
-    """In a process of its own, which has 100 MiB for a picture that needs 190."""
+    """A separate process has 100 MiB for an image that needs 190."""
     program = (
         "import io, resource\n"
         "from app.errors import ImageTooLarge\n"
@@ -193,7 +193,7 @@ def test_two_thousand_mutations_are_read_or_refused_with_a_plain_message():
 def test_a_gif_whose_image_lies_far_outside_of_its_screen_is_refused_before_it_is_opened(
     monkeypatch,
 ):
-    """Pillow allocates the grown screen, 17 gigabytes here, where the image is to be cleared afterwards."""
+    """Pillow allocates the grown screen, 17 gigabytes here, if the image is to be cleared afterwards."""
     screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
     frame = b"," + struct.pack("<HHHHB", 65_535, 65_535, 65_535, 65_535, 0) + b"\x02\0"
     bomb = screen + b"!\xf9\x04\x08\0\0\0\0" + frame + b";"

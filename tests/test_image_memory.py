@@ -1,4 +1,4 @@
-"""What decoding takes, told from the header, held against what it takes."""
+"""The estimate of decoding memory from the header is compared with the measured memory."""
 
 import io
 import json
@@ -29,7 +29,7 @@ from tests.helpers import ROOT, encode, photo_like
 
 pytestmark = pytest.mark.slow
 
-SIDE = 2000  # px: nothing that does not grow with the picture matters
+SIDE = 2000  # px: nothing that does not grow with the image matters
 TABLES = ("lossy-alpha.webp", "lossless.webp", "lossless-alpha.webp")
 SLACK = 3 * MIB  # of the estimates: what the interpreter itself takes
 
@@ -41,7 +41,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def make_files(width: int, height: int) -> dict[str, bytes]:
-    """Return a picture of one size in every format and mode."""
+    """Return an image of one size in every format and mode."""
     rgba = photo_like(width, height, "RGBA")
     rgb, grey, colours = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("RGB").quantize(64)
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
@@ -93,7 +93,7 @@ def measure(folder, files):
 
 
 def tables(name: str) -> int:
-    """Return what is estimated for tables that only a hostile file has."""
+    """Return the estimate for tables that only a hostile file has."""
     return MAX_TABLES * TABLE_BYTES if name in TABLES else 0
 
 
@@ -172,7 +172,7 @@ def test_a_small_image_counts_as_small():
 
 
 def test_a_burst_of_large_images_among_photographs_leaves_little_memory_behind():
-    """With the allocator's settings that Gunicorn is started with; one large picture at a time."""
+    """The allocator's settings are those of Gunicorn; one large image is decoded at a time."""
     program = (
         "import io, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"

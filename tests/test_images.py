@@ -1,4 +1,4 @@
-"""From a file to pixels, held against the independent reference."""
+"""Decoding a file to pixels matches the independent reference."""
 
 import io
 import subprocess
@@ -134,7 +134,7 @@ def test_images_of_any_shape_are_resized_by_the_fast_path(size):
 
 
 def cropped(image: Image.Image, transform: InputTransform) -> np.ndarray:
-    """Return what torchvision makes of an RGB picture: (3, side, side) int."""
+    """Return torchvision's crop of an RGB image: (3, side, side) int."""
     steps = [transforms.Resize(transform.resize), transforms.CenterCrop(transform.side)]
     return np.asarray(transforms.Compose(steps)(image)).transpose(2, 0, 1).astype(int)
 
@@ -189,7 +189,7 @@ def test_photographs_are_cropped_as_torchvision_crops_them(photos, transform):
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
 def test_only_the_center_of_a_very_long_image_is_resized(size):
-    """Resized whole it would have 6.5 gigapixels. Its middle is that of the 18 pixels in its middle."""
+    """The whole resized image would have 6.5 gigapixels. Its center comes from the 18 pixels in the center."""
     noise = np.random.default_rng(5).integers(0, 256, (100_000, 3), np.uint8)
     long, short = (
         Image.fromarray(part.reshape(len(part), 1, 3)) for part in (noise, noise[49_991:50_009])

@@ -1,4 +1,4 @@
-"""kill -9 of each program and of supervisord: what was killed is replaced, and nothing of it is left over."""
+"""Every program and supervisord are replaced after kill -9, and nothing of them is left behind."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ LISTEN = "0A"
 
 @pytest.fixture(scope="module")
 def server(new_server):
-    """Return a whole server of its own; each test leaves it ready."""
+    """Return a separate whole server; each test leaves it ready."""
     live = new_server(workers="1")
     yield live.start().wait_ready()
     live.remove()
@@ -53,12 +53,12 @@ def pid_of(server, program: str) -> int:
 
 
 def is_replaced(server, program: str, old: int) -> bool:
-    """Return whether a program runs as another process and is where it belongs."""
+    """Return whether a program runs as another process and holds its port."""
     return pid_of(server, program) not in (0, old)
 
 
 def check_replaced(server, program: str, orphans: set[int], port: int) -> None:
-    """Assert that a program runs, that only it holds its port, and that what it left behind has ended."""
+    """Assert that a program runs, that only it holds its port, and that its old processes have ended."""
     server.wait_ready()
     assert server.predict(STREET.read_bytes()).status_code == 200
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), 15, "orphans")
@@ -67,7 +67,7 @@ def check_replaced(server, program: str, orphans: set[int], port: int) -> None:
 
 
 def test_a_killed_nginx_is_replaced_and_its_workers_finish_their_requests(server):
-    """They close the port for the new ones, and end with their last request."""
+    """Old workers close the port for the new ones, and end with their last request."""
     port, _ = ports_of(server)
     old = pid_of(server, "nginx")
     orphans = family(old) - {old}

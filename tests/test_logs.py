@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, short whatever clients send, and nobody ever waits to log."""
+"""Logs have one short JSON object a line for any client input, and logging never blocks."""
 
 import json
 import logging
@@ -171,7 +171,7 @@ def test_libraries_that_log_what_clients_send_stay_quiet_at_every_level(level):
 
 @contextmanager
 def running(program: str):
-    """Run a program whose standard output is a pipe that nobody reads but the test; it is ended afterwards."""
+    """Run a program whose standard output is a pipe read only by the test; stop it afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=ROOT,

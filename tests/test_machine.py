@@ -1,4 +1,4 @@
-"""Memory, CPU pressure and processes, read from files like the kernel's."""
+"""Memory, CPU pressure and processes are read from files like the kernel's."""
 
 import os
 import subprocess

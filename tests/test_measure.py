@@ -1,4 +1,4 @@
-"""What the measure process measures on a GPU, with stand-ins for the driver and torch's allocator."""
+"""The measure process measures a GPU's memory, with stand-ins for the driver and torch's allocator."""
 
 import dataclasses
 import json
@@ -30,10 +30,10 @@ SIBLING = Footprint("cuda", "fp32", "cuda", "asked for", GIB, 3 * GIB, GIB // 2)
 
 
 class FakeGpu:
-    """A GPU whose free memory changes, and what torch's allocator took of it."""
+    """A GPU with changing free memory, and the memory of torch's allocator."""
 
     def __init__(self, monkeypatch, free, held=None, reserved=300 * MIB, peak=500 * MIB):
-        """Take the place of NVML and CUDA; ``free`` is told look by look."""
+        """Replace NVML and CUDA; ``free`` lists the free memory at each look."""
         self.locks, self.loaded = [], []
         left = list(free)
         monkeypatch.setattr(program, "free_on", lambda uuid: left.pop(0))
@@ -105,7 +105,7 @@ def choice():
 
 @pytest.fixture
 def full_gpu(monkeypatch):
-    """A GPU on which nothing finds room, and an engine on the CPU that only notes that it was asked."""
+    """A full GPU, and an engine on the CPU that only records that it was called."""
     loaded = []
 
     def load(choice, artifacts):
@@ -124,7 +124,7 @@ def full_gpu(monkeypatch):
 
 
 def test_a_new_version_on_a_full_gpu_counts_as_the_one_before(full_gpu, settings):
-    """Before, it was refused for good, though the old one would have made room for it."""
+    """Before, it was refused for good, even though the old one would have freed its memory."""
     bundle = find_bundle(ROOT / "models")
     result = measure_footprint(settings(), bundle, SIBLING, is_last_try=False)
     assert full_gpu == ["cuda", "eager"], "the weights were looked at all the same"

@@ -1,4 +1,4 @@
-"""What is counted on a full disk: no process ends by it, and what was counted before stays."""
+"""Metrics on a full disk end no process and keep earlier counts."""
 
 import logging
 import time

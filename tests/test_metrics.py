@@ -1,4 +1,4 @@
-"""What is counted, through Flask's own client: one process, which counts for itself alone."""
+"""Metrics are counted in one process, through Flask's own client."""
 
 import io
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ def test_only_computed_answers_count_for_a_model(client):
 
 
 def test_made_up_values_of_clients_are_not_labels(client):
-    """Else anybody could fill the memory of the server, and of Prometheus, with series."""
+    """Otherwise any client could fill the memory of the server, and of Prometheus, with series."""
     with rise(client) as counted:
         for path in ("/nowhere", "/else/where", "/model_predict/"):
             client.get(path)
@@ -130,7 +130,7 @@ def test_an_impossible_time_is_ignored(monkeypatch):
         assert read_upload_time(made_up) == 0.0, made_up
 
 
-# Pictures
+# Images
 
 
 def test_an_image_is_counted_with_its_times_its_batch_and_its_labels(client):

@@ -1,4 +1,4 @@
-"""model.json: what it may say, and what is told where it is wrong."""
+"""model.json accepts every documented key and reports every fault."""
 
 import dataclasses
 import json

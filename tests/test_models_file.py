@@ -1,4 +1,4 @@
-"""The models file, as TensorFlow Serving's own guide writes it, and in JSON."""
+"""The models file is read as TensorFlow Serving's own guide writes it, and in JSON."""
 
 import json
 
@@ -48,7 +48,7 @@ JSON = {
 
 @pytest.fixture
 def read(settings, tmp_path):
-    """Return what reads a models file of that text."""
+    """Return a reader of a models file with that text."""
 
     def read_text(text, **rows):
         path = tmp_path / "models.config"

@@ -1,4 +1,4 @@
-"""Monitoring of the whole server: all workers in one answer, over kills and reloads; the rules and the dashboard."""
+"""Monitoring covers all workers in one answer, over kills and reloads; the rules and the dashboard are valid."""
 
 import ipaddress
 import json
@@ -105,7 +105,7 @@ def test_refusals_are_counted_with_their_reason_while_no_model_is_ready(start_se
 
 
 def test_sixteen_clients_fill_the_batches(server):
-    """Fewer forwards than pictures: that is what batching is."""
+    """Batching computes fewer forward passes than images."""
     before = scrape(server)
     predict_many(server, 96, clients=16)
     counted = scrape(server).since(before)
@@ -119,7 +119,7 @@ def test_sixteen_clients_fill_the_batches(server):
 
 
 def test_a_slow_upload_counts_as_the_clients_time(server):
-    """A worker is asked once the whole body has come to nginx, which says how long that took."""
+    """A worker gets the request once nginx has the whole body, and nginx reports that time."""
     body = b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body += STREET.read_bytes() + b"\r\n--X--\r\n"
     head = (
@@ -155,7 +155,7 @@ def test_both_paths_answer_the_documented_metrics(server, path):
 
 
 def test_strangers_may_not_read_the_metrics(start_server):
-    """The clients of this test are strangers where the line that lets this machine in is gone."""
+    """Clients of this test are strangers without the line that lets this machine in."""
     server = start_server().wait_ready()
     for path in PATHS:
         assert requests.get(f"{server.url}{path}", timeout=10).status_code == 200

@@ -1,4 +1,4 @@
-"""Labels, shares and the default move while requests go on: nothing is answered but 200 would be."""
+"""Labels, shares and the default move under load, and every request is answered 200."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ from tests.helpers import (
 
 
 class Stage:
-    """A server that follows a manifest, whose loads wait until the test lets them through."""
+    """A server that follows a manifest, whose loads wait until the test releases them."""
 
     def __init__(self, settings, manifest, **plan):
         """Serve a manifest; from now on loads wait."""
@@ -47,7 +47,7 @@ class Stage:
         return make_light(entry)
 
     def ask(self, **target):
-        """Return who answers, or the error."""
+        """Return the name of the version that answers, or the error."""
         try:
             model = predict_one(self.server, io.BytesIO(grey(200)), **target).model
         except ServingError as error:
@@ -55,7 +55,7 @@ class Stage:
         return model.name, model.version
 
     def keep_asking(self, **target):
-        """Ask without a pause; every answer is kept."""
+        """Send requests without a pause and record every answer."""
         while True:
             self.answers.append(self.ask(**target))
             gevent.sleep(0.002)
@@ -160,7 +160,7 @@ def test_the_default_stays_while_the_new_one_fails(stage, caplog):
 
 
 def test_a_moved_label_retires_its_old_version_only_after_the_move(stage):
-    """A version that nothing wants any more stays while a label still points to it."""
+    """A version that is not in the manifest any more stays while a label still points to it."""
     both = (make_entry("voc", 4), make_entry("voc", 5))
     here = stage(make_manifest(make_entry("voc", 3), both[0], labels={"voc": {"stable": 3}}))
     here.manifest = make_manifest(*both, labels={"voc": {"stable": 5}})

@@ -1,4 +1,4 @@
-"""Models whose names are not ASCII, on every route: in paths, options, answers and headers."""
+"""Models with names beyond ASCII work on every route: in paths, options, answers and headers."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Everything that an operator does to a running server, under load: every answer is 200.
+"""All operations on a running server under load keep every answer 200.
 
 supervisord, nginx and Gunicorn around tests/reloadable.py, whose loads take time but no processor.
 """
@@ -16,7 +16,7 @@ class ByLabel:
     """Asks the version of "voc" that has the label "stable"."""
 
     def __init__(self, server):
-        """Ask that server."""
+        """Send requests to that server."""
         self._server = server
 
     def predict(self, data: bytes) -> requests.Response:

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom against the server, and shows what it gets."""
+"""The notebook runs from top to bottom against the server and shows its outputs."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ MEASURED = "measured"  # the tag of a cell whose output is another each time
 
 @pytest.fixture(scope="module")
 def shown():
-    """Return the notebook as it is kept."""
+    """Return the stored notebook."""
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
@@ -25,7 +25,7 @@ def programs(notebook):
 
 
 def texts(cell):
-    """Return what a cell has printed, without the digits in which machines differ."""
+    """Return a cell's output without the digits in which machines differ."""
     printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
     return re.sub(r"\d+\.\d%", "%", printed)
 
@@ -36,7 +36,7 @@ def kinds(cell):
 
 
 def test_the_notebook_runs_and_shows_its_outputs(server, shown, tmp_path):
-    """A cell that fails ends it."""
+    """A failing cell ends it."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "samples").symlink_to(SAMPLES)
     got = execute(Path(shutil.copy(NOTEBOOK, tmp_path / "docs")), server.url)

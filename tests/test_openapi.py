@@ -1,4 +1,4 @@
-"""``/openapi.json``: what it says of every route is what the routes do."""
+"""``/openapi.json`` describes every route as it behaves."""
 
 import json
 import re
@@ -37,7 +37,7 @@ ANY_TIME = {"timings_ms", "request_id"}  # their values differ from call to call
 
 
 def resolve(part: dict) -> dict:
-    """Return what a part of the document refers to."""
+    """Return the target of a reference in the document."""
     while "$ref" in part:
         place = DOCUMENT
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -57,7 +57,7 @@ def check(value, schema: dict) -> None:
 
 
 def medias(drawn: dict) -> list[dict]:
-    """Return what an operation takes and answers, for each type."""
+    """Return the bodies that an operation accepts and answers, for each type."""
     parts = [drawn.get("requestBody", {}), *map(resolve, drawn["responses"].values())]
     return [media for part in parts for media in part.get("content", {}).values()]
 
@@ -79,7 +79,7 @@ def test_every_reference_has_a_component_and_every_component_is_referenced():
     "rule", [rule for rule in APP.url_map.iter_rules() if rule.rule not in UNDOCUMENTED], ids=str
 )
 def test_every_route_has_an_operation(rule):
-    """TensorFlow Serving's paths know no case: what is said of /v1 is said of /V1."""
+    """TensorFlow Serving's paths are case-insensitive: documentation of /v1 covers /V1."""
     for method in rule.methods - {"HEAD", "OPTIONS"}:
         told = {
             find_rule(APP, operation).rule.lower()
@@ -157,7 +157,7 @@ def test_every_answer_with_text_has_an_example():
 
 
 def same(shown, found) -> bool:
-    """Tell whether an answer is what an example shows; "…" stands for the rest of a text or a list."""
+    """Return whether an answer matches an example; "…" stands for the rest of a text or a list."""
     if isinstance(shown, dict):
         return shown.keys() == found.keys() and all(
             name in ANY_TIME or same(shown[name], found[name]) for name in shown
@@ -266,7 +266,7 @@ def test_the_document_costs_a_worker_less_than_a_megabyte():
 
 @pytest.mark.timeout(500)
 def test_schemathesis_finds_no_undocumented_answer(tiny_server):
-    """It asks every operation in some hundred ways, right ones and wrong ones; the file has its settings."""
+    """It sends some hundred valid and invalid requests to every operation; the file has its settings."""
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/schemathesis.toml"]
     result = subprocess.run(
         [*command, "run", f"{tiny_server.url}/openapi.json"],

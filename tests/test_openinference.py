@@ -1,4 +1,4 @@
-"""The Open Inference Protocol through Flask's own client: what a client may send, and what it must not."""
+"""The Open Inference Protocol accepts valid requests and refuses invalid ones, through Flask's own client."""
 
 import base64
 import json
@@ -42,7 +42,7 @@ def pixels(array, datatype="UINT8", **more):
 
 
 def of_greys(*levels):
-    """Return a batch of pictures of one grey each."""
+    """Return a batch of images of one gray value each."""
     return np.array([np.full((4, 6, 3), level) for level in levels], np.uint8)
 
 
@@ -51,7 +51,7 @@ def infer(client, *inputs, path=LIGHT, **more):
 
 
 def infer_binary(client, tensor, data, **more):
-    """Post a tensor behind the JSON; its size is told."""
+    """Post a tensor behind the JSON, with its size."""
     tensor = {"parameters": {"binary_data_size": len(data)}} | tensor
     text = json.dumps({"inputs": [tensor]} | more).encode()
     return client.post(f"{LIGHT}/infer", data=text + data, headers={LENGTH: str(len(text))})
@@ -259,7 +259,7 @@ def test_pixels_reach_the_network_unchanged(client_and_seen):
 @pytest.mark.slow
 @pytest.mark.parametrize("flat", [True, False])
 def test_many_pixels_reach_the_network_unchanged(client_and_seen, flat):
-    """Megabytes of JSON, which are read aside and in slices."""
+    """Megabytes of JSON are read in another thread and in slices."""
     client, seen = client_and_seen
     pictures = np.random.default_rng(7).integers(0, 256, (6, 224, 224, 3), np.uint8)
     tensor = pixels(pictures, data=(pictures.ravel() if flat else pictures).tolist())

@@ -1,4 +1,4 @@
-"""scripts/optimize: a precision earns its place on images that nothing was calibrated on, and a server then uses it."""
+"""scripts/optimize measures a precision on images outside of the calibration, and a server then uses it."""
 
 import io
 import logging
@@ -68,7 +68,7 @@ def many(tmp_path_factory):
 
 @pytest.fixture
 def log_levels():
-    """Give the log's handlers their levels back: quantising raises them all to ERROR and leaves it at that."""
+    """Restore the levels of the log's handlers: quantizing raises them all to ERROR."""
     levels = {handler: handler.level for handler in logging.getLogger().handlers}
     yield
     for handler, level in levels.items():
@@ -107,7 +107,7 @@ def test_an_image_keeps_its_part_regardless_of_the_other_files(many, settings, t
 def test_reduced_precisions_are_made_measured_and_then_served(
     models, scenes, settings, demo_network, monkeypatch
 ):
-    """On fewer images than prove anything; the image is built with enough, and its tests look at the outcome."""
+    """Fewer images than needed are used here; the container image is built with enough, and its tests check that."""
     monkeypatch.setattr(program, "MIN_AGREEMENT", 0.97)
     monkeypatch.setattr(program, "SPEED_ROUNDS", 1)
     chosen = settings(models=str(models), device="cpu")
@@ -142,7 +142,7 @@ def test_reduced_precisions_are_made_measured_and_then_served(
 
 
 def check_heat_maps(artifacts, network):
-    """Hold int8's heat maps against the reference; measured on 32 scenes: 6 % of the peak apart, correlation 0.999."""
+    """Compare int8's heat maps with the reference; measured on 32 scenes: 6 % of the peak apart, correlation 0.999."""
     engine = load_engine(Choice("openvino", "int8", "cpu", 2, 4), artifacts)
     data = STREET.read_bytes()
     features = engine.forward([decode_image(io.BytesIO(data), 10**9)], True).features[0]
@@ -174,7 +174,7 @@ def test_too_few_images_are_reported_with_the_number_and_the_remedy(settings, tm
     wanted = r"holds 8 different images, of which \d .*at least 299 are needed, 473 if one .*--pictures FOLDER"
     with pytest.raises(BundleError, match=wanted):
         read_images(SAMPLES, settings(), WHOLE)
-    assert "left out" in capsys.readouterr().err  # labels.csv is no picture
+    assert "left out" in capsys.readouterr().err  # labels.csv is no image
     with pytest.raises(BundleError, match="holds 0 different images"):
         read_images(tmp_path / "absent", settings(), WHOLE)
 

@@ -1,4 +1,4 @@
-"""The page's files as they are served: to whom, how long to keep, and from nowhere else."""
+"""The page's files are served with cache headers and load nothing from other hosts."""
 
 import re
 

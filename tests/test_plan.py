@@ -1,4 +1,4 @@
-"""How many workers fit: the sums by hand, the measuring with real processes."""
+"""The number of workers matches sums by hand; the measurement runs in real processes."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ def gpu(free_gib, index=0, total_gib=12.0):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Return a maker of machines: cores and free host memory."""
+    """Return a factory of machines: cores and free host memory."""
 
     def make(cores=16, free_gib=60.0):
         for module in (planning, footprint):
@@ -189,7 +189,7 @@ def test_a_missing_gpu_is_reported(settings, monkeypatch):
 
 @pytest.fixture
 def loader(settings, monkeypatch):
-    """Return what waits for room on a GPU whose free memory is given, look by look."""
+    """Return a loader that waits for memory on a GPU with the listed free memory, look by look."""
 
     def load(*free, **rows):
         left = list(free)
@@ -292,7 +292,7 @@ def test_both_needs_count_if_host_and_gpu_share_one_memory(machine, settings):
 def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     settings, tmp_path, monkeypatch
 ):
-    """As on a machine that never saw this model: converted, measured, and then known."""
+    """A new model is converted and measured, and then known."""
     models = tmp_path / "models" / "demo"
     models.mkdir(parents=True)
     for name in ("model.npz", "class_name.json"):
@@ -343,7 +343,7 @@ def followed(settings, tmp_path, monkeypatch):
 def test_a_reload_while_the_watcher_converts_keeps_the_served_versions(
     followed, tmp_path, monkeypatch
 ):
-    """Not from what was served at the start."""
+    """The versions served at the start do not count."""
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: real_look(self, 0.1))
     with lock_file(tmp_path / "cache" / "scanner.lock", 5):
         chosen, planner = followed
@@ -368,7 +368,7 @@ def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(followed, how):
 def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
     machine, followed, settings, monkeypatch, poll_s, version
 ):
-    """Where the folders are followed the workers have the new manifest anyway."""
+    """Workers have the new manifest anyway if the folders are watched."""
     found = [serving(ON_CPU), Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))]
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: found.pop(0))
     chosen = settings(device="cpu", poll_s=poll_s)
@@ -416,7 +416,7 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_with_a_reason(sett
 
 
 def make_plan_failure(settings, monkeypatch, asked):
-    """Return what a plan says where OpenVINO was asked for by name."""
+    """Return the failure of a plan with OpenVINO set explicitly."""
     asked.clear()
     return scan_and_plan(settings(device="cpu", engine="openvino")).manifest.failure
 
@@ -495,7 +495,7 @@ def test_a_footprint_of_another_release_is_measured_again(settings, tmp_path, mo
 
 
 def test_a_measure_process_adds_nothing_to_the_workers_metrics(monkeypatch):
-    """Its numbers would go into the files of the first worker's slot."""
+    """The numbers would go into the files of the first worker's slot."""
     seen = {}
 
     def run(_command, **how):

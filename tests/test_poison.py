@@ -1,4 +1,4 @@
-"""Images that end or hold a worker, through nginx and Gunicorn: one request harms at most one worker, twice."""
+"""Images that crash or hang a worker harm at most one worker each, twice, through nginx and Gunicorn."""
 
 import time
 
@@ -16,7 +16,7 @@ DEADLINE_S = 4
 
 @pytest.fixture(scope="module")
 def start_mortal(new_server):
-    """Return a maker of servers whose decoders and forwards can be made to crash or hang."""
+    """Return a factory of servers whose decoders and forward passes can crash or hang."""
     started = []
 
     def start(workers: int) -> Server:
@@ -36,7 +36,7 @@ def mortal(start_mortal):
 
 
 def deaths(server) -> int:
-    """Return how many workers have died since the start."""
+    """Return the number of workers that have died since the start."""
     return int(scrape(server).total("serving_worker_deaths_total"))
 
 

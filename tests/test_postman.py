@@ -1,4 +1,4 @@
-"""The Postman collection: it has every route, each request tests its answer, and newman finds all of it true."""
+"""The Postman collection has every route, each request tests its answer, and newman passes all of them."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def read_variables(values):
 
 
 def walk(items):
-    """Yield every request of a collection, whatever folder it is in."""
+    """Yield every request of a collection from all its folders."""
     for item in items:
         if "request" in item:
             yield item
@@ -38,7 +38,7 @@ REQUESTS = list(walk(CONTENT["item"]))
 
 
 def program(item):
-    """Return the program that looks at a request's answer."""
+    """Return the script that checks a request's answer."""
     return "\n".join(
         line
         for event in item["event"]
@@ -110,7 +110,7 @@ def test_every_route_is_in_the_collection_and_every_request_has_a_route():
 
 
 def test_every_call_on_the_protocols_page_is_in_the_collection():
-    """One route answers all paths under /v1, so the routes alone do not tell whether they are there."""
+    """One route answers all paths under /v1, so the routes alone do not prove it."""
     lines = [
         line for line in PROTOCOLS.splitlines() if "curl " in line and "localhost:8999/" in line
     ]

@@ -1,4 +1,4 @@
-"""kill -9 at every step that publishing, converting and optimizing take on the disk: the next start heals."""
+"""The next start recovers from kill -9 at every step of publishing, converting and optimizing on the disk."""
 
 import re
 import subprocess

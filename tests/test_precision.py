@@ -1,4 +1,4 @@
-"""A reduced precision is served where it was measured to agree, and nowhere else."""
+"""A reduced precision is served only if it was measured to agree."""
 
 import dataclasses
 import json
@@ -63,7 +63,7 @@ def test_the_gate_is_the_bound_and_not_the_counted_share():
 
 
 def test_images_with_a_label_must_agree_too():
-    """A detector of rare faults: on all images it agrees, because nearly none has a fault."""
+    """A detector of rare faults agrees on all images, because nearly none has a fault."""
     found = Agreement(Count(10_000, 10), Count(100, 10), 1, 1, ClassCount("Rust", Count(100, 10)))
     precision, reason = choose(report(row("int8", 0, 95, agreement=found)))
     assert precision == "fp32"
@@ -192,7 +192,7 @@ OLD = {"weights": "abc", "pictures": 500, "measurements": []}
 
 
 def spoil_row(**changes):
-    """Return a report's text in which the first row says something else."""
+    """Return a report's text with another value in the first row."""
     content = json.loads(MEASURED.as_text())
     content["measurements"][0] |= changes
     return json.dumps(content)
@@ -205,7 +205,7 @@ def spoil_agreement(**changes):
 
 
 def spoil(**changes):
-    """Return a report's text in which the first row's first count is another."""
+    """Return a report's text with another first count in the first row."""
     content = json.loads(MEASURED.as_text())
     content["measurements"][0]["agreement"]["everywhere"] |= changes
     return json.dumps(content)

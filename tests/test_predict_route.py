@@ -1,4 +1,4 @@
-"""POST /predict: every way in, every option, and errors that are each picture's own."""
+"""POST /predict accepts every form of input and every option, and reports errors for each image."""
 
 import base64
 import io
@@ -33,7 +33,7 @@ def sigmoid(logit: float) -> float:
 
 
 def send(client, *pictures: bytes, query: str = "", path: str = "/predict", **fields: object):
-    """Post pictures as a form's files, with options in its fields."""
+    """Post images as a form's files, with options in its fields."""
     files = [(io.BytesIO(data), f"{place}.png") for place, data in enumerate(pictures)]
     return client.post(f"{path}{query}", data={"image": files, **fields})
 
@@ -216,7 +216,7 @@ def test_an_invalid_option_is_named_with_its_value(client, query, fields, said):
 
 
 def test_an_empty_field_of_a_form_is_ignored(client):
-    """Browsers send every field of a form."""
+    """Browsers send every field of a form, even empty ones."""
     response = client.post("/predict?top_k=1", data={"b64": b64(MIXED), "top_k": ""})
     assert labels(response) == ["Bright"]
     response = client.post("/predict", data={"b64": b64(MIXED), "treshold": ""})
@@ -288,7 +288,7 @@ def test_a_form_without_an_image_is_reported_with_its_fields(client):
     )
     response = client.post("/predict", data={"image": "x"}, content_type="multipart/form-data")
     assert "-F image=@picture.jpg" in check_problem(response, 400, "missing_image")
-    # What curl --data-binary says of a picture where nobody tells it the type.
+    # What curl --data-binary says of an image where nobody tells it the type.
     response = client.post("/predict", data=DARK, content_type="application/x-www-form-urlencoded")
     assert "-H 'Content-Type: image/jpeg'" in check_problem(response, 400, "missing_image")
 
@@ -385,7 +385,7 @@ def test_a_failed_default_does_not_block_another_model(client_of, path, way):
     ],
 )
 def test_an_error_of_an_image_prints_nothing(client_of, capfd, ask):
-    """The hub prints whatever a greenlet raises, unless it is told that it is no error."""
+    """The hub prints every exception of a greenlet that is not registered as expected."""
     client = client_of(lambda _settings, _slot, entry: make_seeing(entry))
     response = ask(client)
     assert "no picture" in response.text
@@ -413,7 +413,7 @@ def test_the_log_has_the_number_of_labels(client, caplog):
 
 
 def test_the_whole_server_answers_as_the_reference_does(server, demo_network, class_names):
-    """Through nginx, all the samples in one request, every class to a thousandth."""
+    """All the samples go through nginx in one request, and every class matches to a thousandth."""
     names = sorted(path.name for path in SAMPLES.glob("*.jpg"))
     files = [("image", (name, (SAMPLES / name).read_bytes())) for name in names]
     response = requests.post(f"{server.url}/predict?scores=all", files=files, timeout=60)
@@ -430,7 +430,7 @@ def test_the_whole_server_answers_as_the_reference_does(server, demo_network, cl
 
 
 def test_the_gateway_measures_the_upload_time(server):
-    """The body comes in two pieces with a pause between, which nginx waits for."""
+    """The body arrives in two pieces with a pause between, and nginx waits for it."""
 
     def body():
         data = STREET.read_bytes()

@@ -1,4 +1,4 @@
-"""scripts/predict as people use it: folders of pictures against the real server, resumed, interrupted, refused."""
+"""scripts/predict sends folders of images to the real server, and can be resumed, interrupted and refused."""
 
 import csv
 import io
@@ -34,13 +34,13 @@ def command(url, *words):
 
 
 def predict(url, *words, **options):
-    """Run it; paths count from ``cwd``."""
+    """Run the script; paths are relative to ``cwd``."""
     options = {"capture_output": True, "text": True, "timeout": 120} | options
     return subprocess.run(command(url, *words), check=False, **options)
 
 
 def read(file):
-    """Return a CSV file's rows; names that are no UTF-8 as Python writes them."""
+    """Return a CSV file's rows, with names that are not UTF-8 as Python writes them."""
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as text:
         return list(csv.DictReader(text, strict=True))
 
@@ -52,7 +52,7 @@ def copy_street(folder, count):
 
 
 def kill_within(process, out, how, rows):
-    """Send a signal when so many rows are there; return the exit status."""
+    """Send a signal once that many rows are there; return the exit status."""
     with process:
         wait_until(lambda: out.exists() and out.read_bytes().count(b"\n") > rows, 60)
         process.send_signal(how)
@@ -61,7 +61,7 @@ def kill_within(process, out, how, rows):
 
 @contextmanager
 def stand_in(answers):
-    """Run a server that gives these answers, one a connection and the last for ever; None hangs up."""
+    """Run a server with these answers, one for each connection and the last forever; None hangs up."""
     answers = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
@@ -357,7 +357,7 @@ def test_two_runs_do_not_write_one_file(server, tmp_path):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """Return the waits, s; nobody waits."""
+    """Return the recorded waits in s, without real waiting."""
     waited = []
     monkeypatch.setattr(way.time, "sleep", waited.append)
     return waited
@@ -403,7 +403,7 @@ def test_the_reason_for_a_wait_is_shown_until_the_answer_arrives(waits):
         assert server.trouble == ""
 
 
-# Pictures and table
+# Images and table
 
 
 def test_images_are_found_by_their_names_at_any_depth(tmp_path, monkeypatch):
@@ -420,7 +420,7 @@ def test_images_are_found_by_their_names_at_any_depth(tmp_path, monkeypatch):
 
 
 def reopen(file):
-    """Open a table and close it; return what is done."""
+    """Open a table and close it; return the finished rows."""
     with closing(Table(file)) as table:
         return table.done
 

@@ -1,4 +1,4 @@
-"""From logits to the labels and scores of one picture."""
+"""Logits become the labels and scores of one image."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NAMES = ("Ant", "Bee", "Cat")
 
 
 def predict(logits: np.ndarray, config: ModelConfig = DEFAULT) -> Prediction:
-    """Return the answer of a model with such a card."""
+    """Return the answer of a model with such a config."""
     model = make_model(make_entry(), NAMES, lambda *_: logits, config=config)
     return Prediction(logits, model, Timing(0.0, 0.0, 1, True), 0.0, (60, 40))
 
@@ -35,7 +35,7 @@ def test_a_models_own_rule_decides_and_computes_the_scores():
 
 
 def test_scores_are_sigmoids_without_overflow():
-    """Also for logits whose exponential is beyond float32; a warning would be an error here."""
+    """Logits with an exponential beyond float32 are included; a warning would be an error here."""
     logits = np.float32([-1000, -20, 0, 2, 1000, np.nan])
     scores = predict(logits).scores()
     assert scores.dtype == np.float32

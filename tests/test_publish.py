@@ -1,4 +1,4 @@
-"""scripts/publish into the folder of a running server, as an operator does it: nothing is lost or mixed."""
+"""scripts/publish into the folder of a running server loses and mixes no request."""
 
 import json
 import os
@@ -22,7 +22,7 @@ BUNDLE = ("model.npz", "class_name.json", "model.json")
 
 @pytest.fixture
 def source(tiny_models, tmp_path):
-    """Return a folder with the tiny model without what was derived from it, as anybody's own would come."""
+    """Return a folder with the tiny model without derived files, like a custom model."""
     (tmp_path / "new").mkdir()
     for name in BUNDLE:
         shutil.copy(tiny_models / "demo" / "1" / name, tmp_path / "new" / name)
@@ -30,7 +30,7 @@ def source(tiny_models, tmp_path):
 
 
 def change(folder):
-    """Give a bundle other weights and other names, so that each answer tells who gave it."""
+    """Give a bundle other weights and other names, so that each answer identifies its version."""
     arrays = dict(np.load(folder / "model.npz"))
     arrays["fc.weight"] = arrays["fc.weight"] * np.float32(1.25)
     np.savez(folder / "model.npz", **arrays)
@@ -55,7 +55,7 @@ def run_publish(source, model, **settings):
 
 @pytest.fixture
 def copy_converted(tiny_models):
-    """Return what copies the tiny model with what was derived from it: it is ready in a moment."""
+    """Return a function that copies the tiny model with its derived files: it is ready in a moment."""
     return lambda folder: shutil.copytree(tiny_models / "demo" / "1", folder)
 
 
@@ -92,7 +92,7 @@ def test_publishing_under_load_loses_no_request_and_mixes_no_versions(start_serv
 
 
 class Bomb:
-    """What a pickle with code in it looks like."""
+    """A pickle with code in it."""
 
     def __reduce__(self):
         return os.system, ("touch /tmp/bomb-went-off",)
@@ -192,7 +192,7 @@ def test_versions_can_be_named_and_follow_the_folder(start_server, models, copy_
 def test_several_models_with_labels_and_shares_follow_their_file(
     start_server, copy_converted, tmp_path
 ):
-    """One network under two names, so that all is ready in a moment."""
+    """One network has two names, so that all is ready in a moment."""
     for version in ("pictograms/1", "pictograms/2", "signs/5"):
         copy_converted(tmp_path / version)
     file = tmp_path / "models.config"

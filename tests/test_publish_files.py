@@ -1,4 +1,4 @@
-"""What scripts/publish copies and refuses, and what it says; only the measuring is made quick here."""
+"""scripts/publish copies valid files and refuses others; only the measurement is made quick here."""
 
 import json
 import os
@@ -18,7 +18,7 @@ NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
 @pytest.fixture
 def place(settings, tmp_path, monkeypatch):
-    """Return what publishes tmp_path/new as a model of tmp_path/models; weights that say "bad" are refused."""
+    """Return a function that publishes tmp_path/new as a model of tmp_path/models; weights "bad" are refused."""
 
     def find_footprint(_settings, artifacts):
         weights = artifacts.bundle.weights
@@ -64,7 +64,7 @@ def test_links_and_special_files_are_not_published(place, tmp_path, name, kind):
     if "/" in name:
         (tmp_path / "new" / "calibration").mkdir()
     if (name, kind) in {("calibration", "folder"), ("calibration/a.jpg", "folder")}:
-        return  # folders of pictures are fine
+        return  # folders of images are fine
     make_special(tmp_path / "new" / name, kind)
     with pytest.raises(BundleError, match=f"new/{name}"):
         place()

@@ -1,4 +1,4 @@
-"""The shared record of inputs that crash workers: suspects, trials, blocked inputs."""
+"""The shared record of inputs that crash workers tracks suspects, trials and blocked inputs."""
 
 import os
 import signal
@@ -23,14 +23,14 @@ def ward():
 
 
 def die(ward, *digests, slot=0, tried=b"", is_external=False):
-    """Have a worker die with inputs in progress, perhaps while it tries one; return the inputs that are blocked."""
+    """Kill a worker with inputs in progress, optionally during a trial; return the blocked inputs."""
     ward.active_inputs(slot).hold(digests)
     ward.set_trial(slot, tried)
     return ward.record_crash(slot, is_external=is_external)
 
 
 def block(ward, digest):
-    """Have an input end two workers."""
+    """Let an input crash two workers."""
     assert die(ward, digest) == []
     assert die(ward, digest, slot=1, tried=digest) == [digest]
 

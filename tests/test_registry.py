@@ -1,4 +1,4 @@
-"""Versions come and go while requests wait: with models that the test holds in its hands."""
+"""Versions are loaded and retired while requests wait, with models that the test controls."""
 
 import gc
 import logging
@@ -59,7 +59,7 @@ class Stage:
         )
 
     def show(self, *entries):
-        """Change the manifest and wait until it is brought about."""
+        """Change the manifest and wait until it is applied."""
         before = self.changes
         self.manifest = make_manifest(*entries)
         wait_until(lambda: self.changes > before)
@@ -68,7 +68,7 @@ class Stage:
         return sorted((key[0], key[1]) for key in self.versions.live)
 
     def ask(self, name="a"):
-        """Return which version answers."""
+        """Return the version that answers."""
         live = self.versions.of_model(name)
         batcher = live[max(live)].batcher
         with batcher.slot():
@@ -77,7 +77,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path):
-    """Return a maker of stages, ready with version 1 of model a; all are stopped afterwards."""
+    """Return a factory of stages, ready with version 1 of model a; all are stopped afterwards."""
     made = []
 
     def make(**how):

@@ -1,4 +1,4 @@
-"""A reload, with whatever can go wrong in it: the old workers go on, and the next reload works.
+"""Old workers survive every failure of a reload, and the next reload works.
 
 Gunicorn with the project's own configuration around tests/reloadable.py.
 """
@@ -61,7 +61,7 @@ class Gunicorn:
             return []
 
     def slots(self) -> list[int]:
-        """Return the slots of the workers."""
+        """Return the workers' slots."""
         return sorted(map(int, requests.get(f"{self.url}/readyz", timeout=10).json()["workers"]))
 
     def pids(self) -> set[int]:
@@ -95,7 +95,7 @@ class Gunicorn:
 
 @pytest.fixture(scope="module")
 def gunicorn(tmp_path_factory):
-    """Return Gunicorn with two workers; what a test breaks it mends."""
+    """Return Gunicorn with two workers; a test restores the files that it breaks."""
     running = Gunicorn(tmp_path_factory.mktemp("reload"))
     yield running
     running.process.terminate()
@@ -172,7 +172,7 @@ def test_old_workers_serve_until_the_new_ones_can(gunicorn):
 def test_workers_that_must_unload_first_do_so_one_by_one_and_lose_no_request(
     gunicorn,
 ):
-    """Memory holds one version: each stops accepting while it has none."""
+    """Memory holds one version: each worker stops accepting while it has none."""
     gunicorn.file.write_text("has no room")
     manifest = gunicorn.file.with_name("manifest.json")
     ended, statuses = [], []
@@ -203,7 +203,7 @@ def test_workers_that_must_unload_first_do_so_one_by_one_and_lose_no_request(
 
 
 def test_every_placement_is_used_once_after_a_reload_and_crashes(gunicorn):
-    """A slot's seat is its remainder by the seats of the plan."""
+    """A slot's placement is its number modulo the placements of the plan."""
     gunicorn.reload_well()
     wait_until(lambda: gunicorn.states() == ["ready", "ready"])
     for pid in sorted(gunicorn.pids(), reverse=True):  # the higher slot first
@@ -239,7 +239,7 @@ def test_a_stop_during_a_reload_is_as_fast_as_any(tmp_path):
 
 
 def test_a_stop_while_the_configuration_is_read_is_not_delayed(tmp_path):
-    """As while a new model is measured, which takes minutes."""
+    """Measuring a new model takes minutes, for example."""
     running = Gunicorn(tmp_path)
     sleep = "__import__('subprocess').run(['sleep', '100'])"
     running.conf.write_text(running.right.replace("planner.make(settings)", sleep))

@@ -1,4 +1,4 @@
-"""Which versions are wanted: TensorFlow Serving's policies, held against folders."""
+"""TensorFlow Serving's policies choose the versions of folders."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is installed: pinned with hashes, the same in all sets; the bill of materials; the audit."""
+"""Installed packages are pinned with hashes, equal in all sets, listed in the bill of materials and audited."""
 
 import json
 import os
@@ -21,7 +21,7 @@ FROM_HASHES = "--require-hashes --only-binary :all:"
 
 
 def read_wanted(name: str) -> list[Requirement]:
-    """Return what a .in file asks for, with the files that it names."""
+    """Return the requirements of a .in file and of the files that it names."""
     found = []
     for line in (ROOT / f"{name}.in").read_text().splitlines():
         if line.startswith("-r "):
@@ -74,7 +74,7 @@ def test_every_requirement_is_pinned_with_hashes(name):
 
 
 def test_a_requirement_set_includes_the_previous_ones():
-    """So one environment can hold them all."""
+    """One environment can hold them all."""
     base, optimize, dev = map(hashes_of, SETS)
     assert base.items() <= optimize.items()
     assert optimize.items() <= dev.items()

@@ -1,4 +1,4 @@
-"""The version that answers a request: found once, by its routing key or by chance, and held until the answer."""
+"""The version that answers a request is chosen once, by its routing key or by chance, and held until the answer."""
 
 import base64
 import io
@@ -60,7 +60,7 @@ def test_the_version_that_was_checked_is_the_one_that_answers(client_of, route):
 
 
 class SlowBody(io.BytesIO):
-    """A body during which something else happens."""
+    """A body that triggers a call while it is read."""
 
     def __init__(self, data: bytes, happens) -> None:
         super().__init__(data)

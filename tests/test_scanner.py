@@ -1,4 +1,4 @@
-"""The manifest: what is found in a folder, checked, refused, kept; only the measuring is made quick here."""
+"""The scanner finds, checks, refuses and keeps versions; only the measurement is made quick here."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ def add_version(models, version, weights=b"good", name="leaves"):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Stand for the measure process: weights that say "bad" cannot be served. Returns what was measured."""
+    """Replace the measure process: weights "bad" cannot be served. Returns the measured paths."""
     calls = []
 
     def find_footprint(settings, artifacts, sibling=None):
@@ -48,7 +48,7 @@ def measured(monkeypatch):
 
 @pytest.fixture
 def scanner(settings, tmp_path, measured):
-    """Return a maker of scanners of tmp_path/models."""
+    """Return a factory of scanners of tmp_path/models."""
     (tmp_path / "models").mkdir()
 
     def make(before=None, **rows):
@@ -320,7 +320,7 @@ def test_an_old_manifest_is_removed_with_a_warning_if_the_new_one_cannot_be_writ
 
 
 def test_a_manifest_is_on_the_disk_before_it_is_renamed(run_folder, monkeypatch):
-    """Else a power cut leaves an empty file, and the next start forgets which model is the default."""
+    """Otherwise a power cut leaves an empty file, and the next start forgets the default model."""
     written, real = [], os.fsync
     monkeypatch.setattr(
         os, "fsync", lambda handle: (written.append(os.fstat(handle).st_ino), real(handle))
@@ -362,7 +362,7 @@ def test_checksums_are_in_the_format_of_sha256sum(models):
 
 
 class Clock:
-    """Time as a test wants it."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -372,7 +372,7 @@ class Clock:
 
 @pytest.fixture
 def passing(monkeypatch, scanner):
-    """Stand for a probe that fails for a reason which may pass. Returns (scanner, clock, reasons, calls)."""
+    """Replace a measurement by one with temporary failures. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
     reasons = [PassingFailure("the measure process took longer than 300 s")] * 9
 
@@ -588,7 +588,7 @@ def test_another_network_of_the_same_weights_is_a_new_entry():
 
 
 def test_a_version_whose_network_is_gone_is_checked_again(scanner, models, measured, tmp_path):
-    """A worker that finds it damaged removes it; the next look has it made anew."""
+    """A worker removes a damaged network; the next look converts it again."""
     add_version(models, 1)
     here = scanner()
     (entry,) = here.look().entries

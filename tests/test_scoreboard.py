@@ -1,4 +1,4 @@
-"""The scoreboard: who may take connections."""
+"""The scoreboard decides which workers accept connections."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from app.scoreboard import SLOTS, Scoreboard, State
 
 
 def worker(scoreboard, state):
-    """Claim a slot and put it into a state; return a view of the scoreboard as that worker has it."""
+    """Claim a slot and put it into a state; return that worker's view of the scoreboard."""
     view = Scoreboard.__new__(Scoreboard)
     view.__dict__.update(scoreboard.__dict__)
     view.enter(scoreboard.claim())

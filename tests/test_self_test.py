@@ -1,4 +1,4 @@
-"""A converted network is what it was made as when it serves: damaged, mixed, or of a full disk, it is not."""
+"""A converted network is checked before it serves: damaged, mixed or truncated ones are refused."""
 
 import json
 import shutil
@@ -22,13 +22,13 @@ pytestmark = pytest.mark.slow
 
 SIDE = 32
 CARD = {"architecture": "squeezenet1_1", "input_size": SIDE}
-SUMS = [19171626, 19069376, 18284544]  # of each picture
+SUMS = [19171626, 19069376, 18284544]  # of each image
 CPU = Choice("openvino", "fp32", "cpu", 1, 1)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return a small model that was converted."""
+    """Return a small converted model."""
     torch.manual_seed(3)
     weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
     weights = {name: 3 * tensor for name, tensor in weights.items()}  # answers that are not near 0
@@ -45,7 +45,7 @@ def artifacts(made, tmp_path):
 
 
 def put(artifacts, save):
-    """Put another network in the place of fp32's, with sums that are right and the answers of the first."""
+    """Replace the fp32 network by another, with right checksums and the answers of the first."""
     answers = artifacts.read_answers()
 
     def write(path):
@@ -70,7 +70,7 @@ def test_a_converted_network_answers_as_torch_in_every_precision(artifacts):
 
 
 def test_a_network_of_zeros_is_detected_before_it_serves(artifacts):
-    """Its sums are right: the file was zeros before they were taken."""
+    """The checksums are right: the file was zeros before they were computed."""
     network = artifacts.find_network("fp32")
 
     def save(path):
@@ -86,7 +86,7 @@ def test_a_network_of_zeros_is_detected_before_it_serves(artifacts):
 
 
 def test_a_network_of_other_weights_is_detected_before_it_serves(artifacts, made):
-    """As a pair of two networks' files is."""
+    """The files are a mix of two networks."""
     network = artifacts.find_network("fp32")
 
     def save(path):

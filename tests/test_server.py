@@ -1,4 +1,4 @@
-"""Real requests through nginx to the whole server, as clients send them."""
+"""Real requests through nginx are answered by the whole server."""
 
 import csv
 import socket
@@ -214,7 +214,7 @@ def test_every_line_of_the_application_log_is_json(server):
 
 
 def test_a_client_that_disconnects_while_waiting_is_not_computed(server):
-    """Its place in the queue is given back when its turn comes; the log says so with nginx's own number."""
+    """The place in the queue is freed at its turn; the log has nginx's own status."""
     picture = STREET.read_bytes()
     body = (
         b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
@@ -239,7 +239,7 @@ def test_a_client_that_disconnects_while_waiting_is_not_computed(server):
 
 @pytest.mark.timing
 def test_32_concurrent_clients_wait_equally_long(server):
-    """Requests are answered in the order of their arrival: nobody is served late for others' sake."""
+    """Requests are answered in order of arrival: none is delayed in favor of others."""
     data = STREET.read_bytes()
     rounds, clients = 4, 32
 

@@ -1,4 +1,4 @@
-"""ModelServer: from loading over serving to draining, with a network that the test holds in its hands."""
+"""ModelServer loads, serves and drains, with a network that the test controls."""
 
 import _thread
 import dataclasses
@@ -51,7 +51,7 @@ NAMES = ("Ant", "Bee", "Cat")
 
 
 def forward(images: list[np.ndarray]) -> np.ndarray:
-    """Answer the same to every picture: Ant fails, Bee and Cat pass."""
+    """Return the same logits for every image: Ant fails, Bee and Cat pass."""
     return np.tile(np.float32([0.5, 3.0, 1.0]), (len(images), 1))
 
 
@@ -61,7 +61,7 @@ def model(forward=forward, name="insects", version=2, **rest) -> Model:
 
 @pytest.fixture
 def serve(settings):
-    """Return a maker of started model servers; all are stopped afterwards."""
+    """Return a factory of started model servers; all are stopped afterwards."""
     started = []
 
     def start(load=lambda *_: model(), read_manifest=None, **rows) -> ModelServer:
@@ -177,7 +177,7 @@ def test_many_images_are_answered_in_parallel_and_in_order(serve):
 
 
 def test_many_images_of_a_request_are_all_answered_by_the_first_version(serve):
-    """A new version takes over while a request's pictures are inside: its answers are not mixed."""
+    """A new version takes over while a request's images are in progress: its answers are not mixed."""
     manifest = [make_manifest(make_entry(version=1))]
     gate, begun = SimpleQueue(), []
 
@@ -467,7 +467,7 @@ def serve_seeing(serve, gradients=LIGHT_GRADIENTS, **rows) -> ModelServer:
 
 
 def quarters(*levels: int) -> np.ndarray:
-    """Return a picture of four grey squares, row by row."""
+    """Return an image of four gray squares, row by row."""
     cells = np.array(levels, np.uint8).reshape(2, 2).repeat(8, 0).repeat(8, 1)
     return np.stack([cells] * 3, axis=2)
 

@@ -1,4 +1,4 @@
-"""Settings: one table, read strictly."""
+"""Settings are one table and are read strictly."""
 
 import dataclasses
 from pathlib import Path

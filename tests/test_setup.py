@@ -1,4 +1,4 @@
-"""scripts/setup and the command line of scripts/serve: what a person sees before anything runs."""
+"""scripts/setup and the command line of scripts/serve show progress, help and errors."""
 
 import hashlib
 import os

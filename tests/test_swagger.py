@@ -1,4 +1,4 @@
-"""``/docs``: Swagger UI out of the image, visited in a real Chromium."""
+"""``/docs`` shows Swagger UI in a real Chromium."""
 
 import json
 
@@ -16,7 +16,7 @@ OPERATIONS = [(group.name, operation) for group in GROUPS for operation in group
 
 @pytest.fixture
 def page(chromium, server):
-    """Yield /docs, opened; fail where the browser complains or asks another host for anything."""
+    """Yield the opened page /docs; fail on browser errors or on requests to another host."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     complaints, asked = [], []
@@ -56,7 +56,7 @@ def test_every_operation_is_shown(page):
 
 
 def test_every_operation_opens(page):
-    """Each is drawn with all that it refers to; what cannot be resolved is an error on the page."""
+    """Each is drawn with all its references; an unresolved one is an error on the page."""
     for _, operation in OPERATIONS:
         block = open_operation(page, operation.id)
         expect(block.locator(".responses-wrapper")).to_be_visible()

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API, through Flask's own client: its guide's requests, with pictures in them."""
+"""TensorFlow Serving's REST API answers its guide's requests with images, through Flask's own client."""
 
 import base64
 import gzip
@@ -35,7 +35,7 @@ def score(logit: float) -> float:
 
 
 def scores(*rows):
-    """Return what these logits score."""
+    """Return the scores of these logits."""
     return [pytest.approx([score(logit) for logit in row], abs=1e-6) for row in rows]
 
 
@@ -188,7 +188,7 @@ def test_several_outputs_are_named(client):
 
 
 def test_numbers_are_written_with_the_fewest_digits_of_their_precision(client_of):
-    """As theirs are: 0.2, where float32's neighbour in float64 is 0.20000000298."""
+    """TensorFlow Serving writes 0.2, not float32's neighbor in float64, 0.20000000298."""
 
     def load(_settings, _slot, entry):
         return make_light(entry, lambda images: np.float32([[0.2, 5]] * len(images)))
@@ -213,7 +213,7 @@ def test_the_case_of_a_path_does_not_matter(client):
 
 
 def test_curls_default_content_type_is_accepted(client):
-    """Curl calls whatever -d sends a form."""
+    """Curl labels every body of -d as a form."""
     kind = "application/x-www-form-urlencoded"
     body = json.dumps({"instances": [b64(grey(255))]})
     assert client.post(f"{LIGHT}:predict", data=body, content_type=kind).status_code == 200
@@ -227,7 +227,7 @@ def test_base64_of_either_alphabet_is_read(client):
 
 
 def test_pixels_are_answered_like_the_same_image_file(client_and_seen):
-    """Seen by what reaches the network: the same array to the bit."""
+    """The array that reaches the network is exactly the same."""
     client, seen = client_and_seen
     picture = photo_like(90, 61)
     predict(client, {"instances": [b64(encode(picture, "PNG"))]})
@@ -239,7 +239,7 @@ def test_pixels_are_answered_like_the_same_image_file(client_and_seen):
 
 
 def noise(*shape):
-    """Return pixels of whose JSON a batch is too large to be read on the hub."""
+    """Return pixels whose JSON is too large in a batch to be read on the hub."""
     return np.random.default_rng(7).integers(0, 256, shape, np.uint8)
 
 
@@ -255,7 +255,7 @@ def noise(*shape):
     ],
 )
 def test_many_pixels_reach_the_network_unchanged(client_and_seen, form):
-    """Nearly five MiB of JSON: slices are cut within pictures, rows and pixels."""
+    """Nearly five MiB of JSON are cut into slices within images, rows and pixels."""
     client, seen = client_and_seen
     pictures = noise(4, 224, 260, 3)
     answer = predict(client, form(pictures))
@@ -267,7 +267,7 @@ def test_many_pixels_reach_the_network_unchanged(client_and_seen, form):
 
 
 def spoil(array, *place, value):
-    """Return nested lists with one value in the place of another."""
+    """Return nested lists with one value replaced."""
     nested = array.tolist()
     inner = nested
     for index in place[:-1]:

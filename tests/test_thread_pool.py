@@ -1,4 +1,4 @@
-"""The pool of native threads, with real threads."""
+"""The pool of native threads works with real threads."""
 
 import gc
 import time
@@ -100,7 +100,7 @@ def test_an_input_is_active_while_it_is_processed(pool, ward):
 
 
 def test_an_error_keeps_no_memory_of_the_work(pool):
-    """Its traceback would hold the decoder's frames, and so an image of hundreds of megabytes."""
+    """The traceback would hold the decoder's frames, and so an image of hundreds of megabytes."""
 
     class Pixels:
         pass

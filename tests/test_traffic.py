@@ -1,4 +1,4 @@
-"""Shares of the traffic: by chance as they say, and the same again where it is asked for."""
+"""Traffic is distributed by weights at random, and by key if requested."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ def test_a_sticky_request_gets_the_same_version_again_and_many_get_their_share()
 
 
 def test_raising_a_share_moves_no_client_back():
-    """Users of the canary stay with it while it grows: a rollout flips nobody to and fro."""
+    """Users of the canary stay with it while it grows: a rollout moves no user back and forth."""
     users = [f"user-{number}" for number in range(2000)]
     few = {u for u in users if choose_version({"3": 95, "4": 5}, {}, {3, 4}, u) == 4}
     more = {u for u in users if choose_version({"3": 80, "4": 20}, {}, {3, 4}, u) == 4}

@@ -1,4 +1,4 @@
-"""Training: on a VOCdevkit that is drawn here, with the real network and the real program."""
+"""Training runs on a drawn VOCdevkit, with the real network and the real program."""
 
 import json
 import os
@@ -36,7 +36,7 @@ READER = Reader(max_pixels=10_000_000, exif_rotate=False)
 
 
 def start(examples, folder, *words, stop_before=None):
-    """Train as the command line says, on one thread; stop before a step; return the run."""
+    """Train with a command line, on one thread; stop before a step; return the run."""
     base = ["--data", "-", "--out", str(folder), "--side", "64", "--batch", "4", "--epochs", "2"]
     options = parse_options([*base, "--weights", "none", *words])
     torch.set_num_threads(1)
@@ -70,7 +70,7 @@ def uninterrupted(examples, tmp_path_factory):
 def test_a_resumed_training_ends_with_exactly_the_same_weights(
     examples, uninterrupted, tmp_path, step
 ):
-    """Interrupted in the middle of an epoch (2), and while the epoch that step 3 ended is measured."""
+    """The run is interrupted within an epoch (2), and while the epoch that step 3 ended is measured."""
     with pytest.raises(Interrupted):
         start(examples, tmp_path, stop_before=step)
     resumed = start(examples, tmp_path)
@@ -172,7 +172,7 @@ def test_the_next_version_is_after_the_highest_and_nothing_is_overwritten(
 
 
 def test_a_bundle_is_never_seen_half_written(examples, uninterrupted, tmp_path):
-    """Somebody looks all the time; whenever a version is there, it is whole."""
+    """Another thread looks all the time; every version that it sees is complete."""
     model, looks, ended = tmp_path / "voc", [], threading.Event()
     model.mkdir()
 
@@ -240,7 +240,7 @@ def program(devkit, out):
 
 
 def test_the_program_can_be_interrupted_and_its_bundle_is_served(devkit, tmp_path):
-    """From a shell, in another folder: throw away what is there, Ctrl-C, the same command again, serve it."""
+    """From a shell in another folder: overwrite old files, Ctrl-C, the same command again, serve the result."""
     words = program("VOCdevkit", "models/voc")
     rest_of_another = tmp_path / "models" / "voc" / ".training" / "checkpoint.pth"
     rest_of_another.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What training learns from: Pascal VOC's folders, tables, pixels; and the errors that name what is wrong."""
+"""Training reads Pascal VOC's folders, tables and pixels, and names every fault in them."""
 
 import threading
 
@@ -28,7 +28,7 @@ from tests.helpers import ROOT, SAMPLES
 READER = Reader(max_pixels=10_000_000, exif_rotate=False)
 
 
-# Pictures and labels
+# Images and labels
 
 
 def test_the_twenty_classes_of_voc_have_this_projects_names():

@@ -1,4 +1,4 @@
-"""Scores, tuned thresholds, and the plan of a training."""
+"""Training computes scores, tuned thresholds and its plan right."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Two servers on one machine, from one folder, by settings alone."""
+"""Two servers run on one machine from one folder, by settings alone."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def url_of(environment):
 
 
 def answers(url):
-    """Return whether a server answers a picture."""
+    """Return whether a server answers an image."""
     try:
         picture = {"image": STREET.read_bytes()}
         return requests.post(f"{url}/model_predict", files=picture, timeout=30).status_code == 200
@@ -48,7 +48,7 @@ def answers(url):
 
 
 def control(server, environment, *words):
-    """Run supervisorctl as docs/operate.md has it for another runtime folder."""
+    """Run supervisorctl as documented in docs/operate.md for another runtime folder."""
     socket_url = f"unix://{environment['SERVING_RUN']}/supervisor.sock"
     return server.run("supervisorctl", "-c", "conf/supervisor.conf", "-s", socket_url, *words)
 

@@ -1,4 +1,4 @@
-"""Model folders are foreign ground: whatever lies there is refused with its name, and stops, fills or hangs nothing."""
+"""Untrusted model folders: bad files are refused by name and stop, fill or hang nothing."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def make_bundle(folder, names=NAMES, weights=b"weights"):
 
 
 def without_root(function, *arguments):
-    """Call a function as a user whom files' modes hold off, which root is not; return its text."""
+    """Call a function as a user subject to file modes, unlike root; return its text."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -250,7 +250,7 @@ def test_joined_emoji_and_persian_are_accepted_as_text():
 
 
 def make_special(path, kind):
-    """Put something at a path that is no ordinary file."""
+    """Create an irregular file at a path."""
     path.unlink(missing_ok=True)
     if kind == "FIFO":
         os.mkfifo(path)
@@ -366,7 +366,7 @@ def resnet18():
 
 
 def write_npz_claim(path, name, shape, dtype="<f4"):
-    """Write an array whose header claims a shape that its data do not have."""
+    """Write an array whose header claims a larger shape than its data."""
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
     header = header.ljust(117) + "\n"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -375,7 +375,7 @@ def write_npz_claim(path, name, shape, dtype="<f4"):
 
 
 def peak_of(code, *arguments):
-    """Return what Python code prints last and by how many bytes its memory rose at most."""
+    """Return the last output of Python code and the peak rise of its memory in bytes."""
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from app.models.bundle import open_bundle; from app.engines.network import build_network\n"
@@ -612,6 +612,6 @@ def test_a_scanner_reads_any_folder_and_never_raises(
 
 @pytest.fixture(autouse=True)
 def unmeasured(monkeypatch):
-    """Stand for the measure process: everything that gets so far can be served."""
+    """Replace the measure process: every version that reaches it can be served."""
     needs = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
     monkeypatch.setattr(scanner_module, "find_footprint", lambda *_: needs)

@@ -1,4 +1,4 @@
-"""Pictures by URL: from a real server beside the test, and never from where they must not come.
+"""Images by URL come from a real server beside the test, and never from forbidden addresses.
 
 What needs gevent's own sockets is in urls_patched.py, which test_patched.py runs.
 """
@@ -20,7 +20,7 @@ PICTURE = grey(90)
 
 
 class Gallery(BaseHTTPRequestHandler):
-    """Answers pictures, redirects and mischief."""
+    """A handler that answers images, redirects and malformed responses."""
 
     protocol_version = "HTTP/1.1"
 
@@ -58,7 +58,7 @@ class Gallery(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def drip(self) -> None:
-        """Send a byte now and then, so that no single wait is long."""
+        """Send a byte from time to time, so that no single wait is long."""
         while not self.server.closing.wait(0.05):
             try:
                 self.wfile.write(b"x")
@@ -66,11 +66,11 @@ class Gallery(BaseHTTPRequestHandler):
                 return
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
 class GalleryServer(ThreadingHTTPServer):
-    """Takes many connections at once."""
+    """A server that accepts many connections at once."""
 
     request_queue_size = 64
 
@@ -92,7 +92,7 @@ def gallery():
 
 
 def fetcher(gallery, hosts=("localhost:{}",), max_bytes=5000, timeout_s=5.0) -> Fetcher:
-    """Return one that may use the gallery's port, and loopback, which nobody may in earnest."""
+    """Return a fetcher that may use the gallery's port, and loopback, which is forbidden in production."""
     port = gallery.server_port
     return Fetcher([host.format(port) for host in hosts], max_bytes, timeout_s, lambda _: True)
 

@@ -1,4 +1,4 @@
-"""A visit to the page in a real Chromium: pictures go in, labels and heat maps come out."""
+"""The page answers images with labels and heat maps in a real Chromium."""
 
 import base64
 import io
@@ -89,7 +89,7 @@ def test_a_labels_heat_map_is_shown_over_the_image_at_its_position(visit):
 
 
 def hottest_quarter(guest) -> str:
-    """Return where the heat map that is shown is brightest."""
+    """Return the brightest quarter of the displayed heat map."""
     url = guest.page.evaluate("document.getElementById('heat').toDataURL()")
     heat = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("L")
     left, top = np.unravel_index(np.asarray(heat.resize((2, 2))).T.argmax(), (2, 2))

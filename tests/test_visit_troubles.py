@@ -1,4 +1,4 @@
-"""A visit to the page where something is wrong or unusual: clear words, and a way on."""
+"""The page reports errors in clear words and offers a remedy."""
 
 import shutil
 

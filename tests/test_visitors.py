@@ -1,4 +1,4 @@
-"""The page for everybody: by keyboard, by finger, by screen reader, in the dark, on a small screen."""
+"""The page works by keyboard, touch and screen reader, in dark mode and on a small screen."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe

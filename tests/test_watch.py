@@ -1,4 +1,4 @@
-"""The follower goes on, whatever goes wrong: it says so once, and waits longer each time."""
+"""The watcher survives every error: it logs it once and waits longer each time."""
 
 import errno
 
@@ -15,12 +15,12 @@ SERVED, NEW = make_manifest(make_entry("leaves", 1)), make_manifest(make_entry("
 
 
 class Over(BaseException):
-    """The test has seen enough."""
+    """The error that ends the watcher in a test."""
 
 
 @pytest.fixture
 def run(settings, tmp_path, monkeypatch):
-    """Return a runner of the follower over a list of what its looks find or raise; it returns the pauses between."""
+    """Return a runner of the watcher over a list of results or errors of its looks; it returns the pauses."""
     chosen = settings(cache=str(tmp_path / "cache"), poll_s="2")
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     ManifestFile(instance_id()).write(SERVED)
@@ -54,7 +54,7 @@ def test_a_full_disk_is_logged_once_and_retried_with_growing_pauses(run, caplog)
 
 
 def test_a_manifest_of_an_earlier_start_is_not_used(run, monkeypatch):
-    """Its models folder may have been another: nothing of it may be kept."""
+    """The earlier models folder may have been another: nothing of it may be kept."""
     ManifestFile("4194305-77-an earlier start").write(SERVED)
     begun = []
     real = RepositoryScanner.__init__
@@ -77,7 +77,7 @@ def test_a_manifest_of_an_earlier_start_is_not_used(run, monkeypatch):
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 def test_a_removed_manifest_is_written_again(run, how):
-    """Else a worker that replaces another would serve what was served at the start."""
+    """Otherwise a replacement worker would serve the versions of the start."""
 
     def lose():
         manifest_path().unlink()

@@ -1,4 +1,4 @@
-"""The surfaces through Flask's own client: every answer, without a network."""
+"""Every route answers through Flask's own client, without a network."""
 
 import base64
 import io
@@ -115,7 +115,7 @@ def test_a_form_of_very_many_fields_is_reported(client):
 
 
 def test_a_file_with_any_bytes_arrives_unchanged(client):
-    """Carriage returns and what looks like a boundary are the hard cases of a multipart parser."""
+    """Carriage returns and text like a boundary are the hard cases of a multipart parser."""
     picture = grey(255)
     for comment in (b"\r\n--Y", b"\r\n--", b"\r", b"\r\n--X-not", bytes(range(256)) * 40):
         assert post(client, picture + comment).status_code == 200
@@ -202,7 +202,7 @@ def test_a_safe_request_id_is_kept_and_any_other_replaced(client):
 
 
 def logged(caplog):
-    """Return the fields of the one line in the access log."""
+    """Return the fields of the only line in the access log."""
     (line,) = [record for record in caplog.records if record.name == "access"]
     return line.fields
 

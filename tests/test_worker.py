@@ -1,4 +1,4 @@
-"""Gunicorn with our worker class and our configuration, around a model that can die."""
+"""Gunicorn with our worker class and configuration replaces workers whose model dies."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 @contextmanager
 def gunicorn(models, folder):
-    """Run Gunicorn serving tests/mortal.py with two workers; yield the process and where it answers."""
+    """Run Gunicorn serving tests/mortal.py with two workers; yield the process and its address."""
     address = f"127.0.0.1:{free_port()}"
     conf = str(ROOT / "conf" / "gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "-b", address, "-w", "2"]
@@ -39,7 +39,7 @@ def gunicorn(models, folder):
 
 @pytest.fixture(scope="module")
 def url(tiny_models, tmp_path_factory):
-    """Return where a Gunicorn serves; each test leaves both workers ready."""
+    """Return a Gunicorn's address; each test leaves both workers ready."""
     with gunicorn(tiny_models, tmp_path_factory.mktemp("gunicorn")) as (_, url):
         yield url
 
@@ -88,7 +88,7 @@ def test_idle_connections_do_not_delay_the_end_of_a_worker(tiny_models, tmp_path
 
 
 def test_a_slow_body_is_given_up(url):
-    """Past nginx, which passes on whole ones only."""
+    """The request bypasses nginx, which passes on only complete bodies."""
     with connect(url) as slow:
         slow.sendall(
             b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -113,7 +113,7 @@ def test_a_slow_body_is_given_up(url):
     [b"zz\r\n", b"-5\r\nabc\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n", b"ffffffffffffffffffff\r\n"],
 )
 def test_invalid_chunks_are_a_client_error(url, body):
-    """Past nginx, which reads chunks itself."""
+    """The request bypasses nginx, which reads chunks itself."""
     with connect(url) as client:
         client.sendall(
             b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"

@@ -1,4 +1,4 @@
-"""What only gevent's own sockets can do: wait side by side, and be left in time. Run by test_patched.py."""
+"""Downloads wait in parallel and end in time with gevent's own sockets. Run by test_patched.py."""
 
 import time
 
@@ -21,7 +21,7 @@ def test_a_server_whose_answer_never_ends_is_given_up_in_time(gallery):  # noqa:
 
 
 def test_images_are_fetched_in_parallel(gallery):  # noqa: F811
-    """Each is answered only once all three are asked for."""
+    """Each is answered only once all three are requested."""
     found = fetcher(gallery).fetch_all([at(gallery, "/together")] * 3)
     assert [each.read() for each in found] == [PICTURE] * 3
 

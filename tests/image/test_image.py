@@ -1,4 +1,4 @@
-"""The built image: what runs in it and as whom, what comes out of its port, and how it starts, stops and fails."""
+"""The built image runs the right processes as the right user, answers on its port, starts, stops and fails."""
 
 import csv
 import http.client
@@ -18,14 +18,14 @@ from tests.helpers import SAMPLES, STREET
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 # An own model of seven classes. Its last layer sees nothing, so that its outputs are known whatever
-# the picture; 0.5 does not pass, 0.6 does.
+# the image; 0.5 does not pass, 0.6 does.
 OUTPUTS = {"Fig": 2, "Plum": -1, "Pear": 0.5, "Lime": 0.6, "Kiwi": 1, "Date": 0, "Nut": -3}
 PASSING = ["Lime", "Kiwi", "Fig"]
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """Return a models folder that holds one bare model of one's own: weights and class names, no more."""
+    """Return a models folder that holds one bare custom model: only weights and class names."""
     folder = tmp_path_factory.mktemp("models")
     own = folder / "fruit"
     own.mkdir()
@@ -39,7 +39,7 @@ def models(tmp_path_factory):
 
 
 def begin_post(url):
-    """Send a request but for its last byte. The server has accepted it: it says "100 Continue".
+    """Send a request except for its last byte. The server has accepted it: it answers "100 Continue".
 
     Returns:
         The connection, and the byte to send.
@@ -135,7 +135,7 @@ def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
 
 
 def test_metrics_are_counted_if_only_run_is_writable(server):
-    """Asked from the host, whose address is a private one to the container."""
+    """The request comes from the host, whose address is a private one to the container."""
     assert server.classify(STREET).status_code == 200
     text = requests.get(f"{server.url}/metrics", timeout=10).text
     assert 'serving_pictures_total{model="demo",outcome="answered",version="1"}' in text
