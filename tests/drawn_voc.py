@@ -20,7 +20,7 @@ def write_annotation(year, name, objects):
     (year / "Annotations" / f"{name}.xml").write_text(text)
 
 
-def draw_picture(path, labels, size=(90, 70)):
+def draw_image(path, labels, size=(90, 70)):
     image = Image.new("RGB", size, "grey")
     pen = ImageDraw.Draw(image)
     for label in labels:
@@ -43,7 +43,7 @@ def draw_devkit(devkit, year="VOC2007", training=TRAINING, validation=VALIDATION
                 for bit, label in enumerate(SHAPES)
                 if index >> bit & 1 and (part, label) != ("val", "tvmonitor")
             ]
-            draw_picture(folder / "JPEGImages" / f"{name}.jpg", labels)
+            draw_image(folder / "JPEGImages" / f"{name}.jpg", labels)
             write_annotation(folder, name, [(label, 0) for label in labels])
     return folder
 

@@ -40,13 +40,13 @@ def before_call(_context, case, _kwargs):
     """Put an image in every place of base64 or of a URL in a valid request: URLs are off."""
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive
     if is_valid and isinstance(case.body, dict) and not contains_binary(case.body):
-        case.body = with_pictures(case.body)
+        case.body = with_images(case.body)
 
 
-def with_pictures(value):
+def with_images(value):
     """Return a body with images."""
     if isinstance(value, list):
-        return [with_pictures(each) for each in value]
+        return [with_images(each) for each in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"url"}:
@@ -57,5 +57,5 @@ def with_pictures(value):
 def with_base64(name, value):
     """Return a member of an object with images; ``b64`` may be a list in a form."""
     if name != "b64":
-        return with_pictures(value)
+        return with_images(value)
     return [BASE64 for _ in value] if isinstance(value, list) else BASE64

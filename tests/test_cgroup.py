@@ -114,7 +114,7 @@ def test_a_limit_above_the_hosts_memory_or_none_leaves_the_hosts_memory(tree):
     assert read_host_memory(tree("", "", {})) == host
 
 
-def test_a_group_of_another_namespace_is_read_where_it_is_mounted(tree):
+def test_a_group_of_another_namespace_is_read_at_its_mount_point(tree):
     root = tree("0::/../other\n", V2_MOUNT.format(group="/"), v2("", 64 * MIB, 0))
     assert read_host_memory(root).total == 64 * MIB
 

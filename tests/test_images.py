@@ -200,7 +200,7 @@ def test_only_the_center_of_a_very_long_image_is_resized(size):
     check_near(decode(encode(long, "BMP"), transform=transform), cropped(short, transform))
 
 
-def test_a_large_jpeg_is_decoded_at_no_less_than_twice_what_a_crop_needs():
+def test_a_large_jpeg_is_decoded_at_no_less_than_twice_the_size_of_a_crop():
     data = encode(photo_like(2000, 1500), "JPEG", quality=90)
     seen = {
         resize: np.abs(

@@ -161,7 +161,7 @@ def test_arguments_that_do_not_fit_the_message_are_logged():
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
-def test_libraries_that_log_what_clients_send_stay_quiet_at_every_level(level):
+def test_libraries_that_log_client_input_stay_quiet_at_every_level(level):
     config = logging_config(level)
     assert config["root"]["level"] == level
     logging.config.DictConfigurator(config)

@@ -86,7 +86,7 @@ def test_every_error_counter_starts_at_0(client):
     assert {error.code for error in [ServingError, *ServingError.__subclasses__()]} <= codes
 
 
-def test_a_full_queue_is_counted_once_it_is_reported(client):
+def test_a_full_queue_is_counted_as_an_error(client):
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 1

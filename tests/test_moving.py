@@ -137,7 +137,7 @@ def test_a_version_that_is_being_loaded_is_not_unknown(stage):
         here.server.find(Target("voc", 7))
 
 
-def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
+def test_a_label_does_not_move_while_its_new_version_fails(stage, caplog):
     here = stage(labelled(3))
     here.broken.add(("voc", 4))
     here.manifest = labelled(4)

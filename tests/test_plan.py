@@ -244,7 +244,7 @@ def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_pa
         assert held
 
 
-def test_a_lock_in_a_shared_folder_is_not_trusted(tmp_path, monkeypatch):
+def test_a_host_lock_that_is_not_a_regular_file_is_not_trusted(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -365,7 +365,7 @@ def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(followed, how):
 
 
 @pytest.mark.parametrize(("poll_s", "version"), [("0", 1), ("1", 2)])
-def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
+def test_replaced_workers_serve_the_same_as_the_others_after_a_failed_reload(
     machine, followed, settings, monkeypatch, poll_s, version
 ):
     """Workers have the new manifest anyway if the folders are watched."""

@@ -159,7 +159,7 @@ def test_a_score_threshold_replaces_the_models_rule(client):
     assert labels(send(client, BLACK, threshold="0.5")) == []
 
 
-def test_top_k_returns_the_strongest_above_any_threshold(client):
+def test_top_k_returns_the_strongest_that_pass_a_given_threshold(client):
     assert labels(send(client, DARK, top_k="1")) == ["Dark"]
     assert labels(send(client, DARK, top_k="2")) == ["Dark", "Bright"]
     assert labels(send(client, DARK, top_k="100")) == ["Dark", "Bright"]

@@ -40,7 +40,7 @@ def place(settings, tmp_path, monkeypatch):
     return make
 
 
-def test_only_source_files_are_copied(place, tmp_path):
+def test_derived_and_unknown_files_are_not_copied(place, tmp_path):
     for name in ("precision.json", "optimized/a/fp32.bin", "README", "calibration/cats/a.jpg"):
         (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "new" / name).write_text("{}")

@@ -249,7 +249,7 @@ def run_folder(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_a_manifest_is_unchanged_by_its_file_format(run_folder):
+def test_a_manifest_is_read_back_unchanged_from_its_file(run_folder):
     file = ManifestFile("us")
     assert file.read() is None
     manifest = make_manifest(

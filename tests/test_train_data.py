@@ -19,7 +19,7 @@ from tests.drawn_voc import (
     TRAINING,
     VALIDATION,
     draw_devkit,
-    draw_picture,
+    draw_image,
     error_of,
     write_annotation,
 )
@@ -99,7 +99,7 @@ def test_a_difficult_object_is_not_a_negative_example_either(devkit):
 
 def write_table(folder, text, pictures=("a", "b", "c", "d", "e")):
     for name in pictures:
-        draw_picture(folder / f"{name}.jpg", ["car"])
+        draw_image(folder / f"{name}.jpg", ["car"])
     (folder / "table.csv").write_text(text)
     return folder / "table.csv"
 
@@ -215,7 +215,7 @@ def test_a_label_that_the_classes_do_not_have_is_named(tmp_path):
 
 def test_a_damaged_image_is_named(tmp_path):
     path = tmp_path / "bad.jpg"
-    draw_picture(path, ["car"])
+    draw_image(path, ["car"])
     path.write_bytes(path.read_bytes()[:400])
     rng = np.random.default_rng(0)
     assert "bad.jpg" in error_of(READER.read_served, path)

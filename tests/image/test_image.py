@@ -75,7 +75,7 @@ def test_the_server_cannot_change_its_own_files(operated):
     assert writable == ""
 
 
-def test_the_bill_of_materials_names_what_is_installed(server):
+def test_the_bill_of_materials_names_every_installed_package(server):
     parts = json.loads(server.execute("cat", "sbom.json"))["components"]
     versions = {part["name"]: part["version"] for part in parts}
     installed = "from importlib.metadata import version; print(version('torch'))"
@@ -134,7 +134,7 @@ def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
     assert [line["status"] for line in lines_of_the_request()] == [200]
 
 
-def test_metrics_are_counted_if_only_run_is_writable(server):
+def test_metrics_are_counted_with_only_run_writable(server):
     """The request comes from the host, whose address is a private one to the container."""
     assert server.classify(STREET).status_code == 200
     text = requests.get(f"{server.url}/metrics", timeout=10).text
