@@ -149,8 +149,8 @@ def make_model(
         precision: which precision it says that it has.
         own: as ``StubEngine`` takes it.
     """
-    told = "Tells bright from dark."
-    bundle = Bundle(entry.name, entry.version, Path("nowhere"), class_names, told, config)
+    description = "Tells bright from dark."
+    bundle = Bundle(entry.name, entry.version, Path("nowhere"), class_names, description, config)
     stub = StubEngine(forward, precision=precision, **own)
     return Model(bundle, Choice(engine, precision, "cpu", 1, stub.max_batch), stub, "cpu")
 

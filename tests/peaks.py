@@ -67,8 +67,8 @@ def measure(data: bytes, work: Callable[[bytes], None]) -> int:
         os.write(writer, str(read_peak() - rest).encode())
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader) as told:
-        peak = int(told.read())
+    with os.fdopen(reader) as pipe:
+        peak = int(pipe.read())
     os.waitpid(child, 0)
     return peak
 

@@ -20,9 +20,9 @@ def codes_are_documented(_context, response, case):
     if response.headers["content-type"] != ["application/problem+json"]:
         return
     problem = response.json()
-    told = find_examples(case.operation, response.status_code)
-    if (problem["status"], problem["code"]) not in told and response.status_code != 405:
-        raise AssertionError(f"{problem['status']} {problem['code']} is not among {told}")
+    documented = find_examples(case.operation, response.status_code)
+    if (problem["status"], problem["code"]) not in documented and response.status_code != 405:
+        raise AssertionError(f"{problem['status']} {problem['code']} is not among {documented}")
 
 
 def find_examples(operation, status):

@@ -154,11 +154,11 @@ class Server:
     def lines_of(self, request_id: str, name: str = "gunicorn") -> list[dict]:
         """Return a request's lines in a log; they come a moment after its answer."""
 
-        def found() -> list[dict]:
+        def find_lines() -> list[dict]:
             return [line for line in self.log_lines(name) if line.get("request_id") == request_id]
 
-        wait_until(found, 10, f"a line of {request_id} in {name}.log")
-        return found()
+        wait_until(find_lines, 10, f"a line of {request_id} in {name}.log")
+        return find_lines()
 
     def worker_pids(self) -> list[int]:
         """Return the Gunicorn workers' process ids: the children of the program that runs."""

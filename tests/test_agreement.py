@@ -80,9 +80,9 @@ def test_nan_agrees_with_nothing_not_even_with_itself(broken):
 def test_images_with_a_label_on_either_side_are_counted_separately():
     reference = [[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     logits = [[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
-    found = hold(logits, reference)
-    assert found.everywhere == Count(4, 2)
-    assert found.labelled == Count(2, 2)
+    agreement = hold(logits, reference)
+    assert agreement.everywhere == Count(4, 2)
+    assert agreement.labelled == Count(2, 2)
 
 
 def test_the_worst_class_is_the_one_whose_count_speaks_most_against_it():
@@ -91,13 +91,13 @@ def test_the_worst_class_is_the_one_whose_count_speaks_most_against_it():
     reference[1:, 0] = logits[1:, 0] = 0
     logits[0, 0] = 0  # Rust: 1 of 1, as chance may have it
     logits[:5, 1] = 0  # Scab: 5 of 100, as it hardly may
-    found = hold(logits, reference)
-    assert (found.worst_class.name, found.worst_class.count) == ("Scab", Count(100, 5))
-    assert (found.classes, found.classes_seen) == (3, 2)
+    agreement = hold(logits, reference)
+    assert (agreement.worst_class.name, agreement.worst_class.count) == ("Scab", Count(100, 5))
+    assert (agreement.classes, agreement.classes_seen) == (3, 2)
 
 
 def test_if_all_classes_agree_the_worst_is_the_one_with_the_fewest_images():
     reference = [[1, 1, 0], [0, 1, 0]]
-    found = hold(reference, reference)
-    assert (found.worst_class.name, found.worst_class.count) == ("Rust", Count(1, 0))
+    agreement = hold(reference, reference)
+    assert (agreement.worst_class.name, agreement.worst_class.count) == ("Rust", Count(1, 0))
     assert hold([[0, 0, 0]], [[0, 0, 0]]).worst_class is None

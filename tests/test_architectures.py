@@ -55,10 +55,10 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
         decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform)
         for data in pictures
     ]
-    wanted = np.stack([reference.logits(expected, data, prepare) for data in pictures])
-    assert wanted.std(axis=0).max() > 0.1  # the images differ
-    assert np.abs(loaded.forward(images).logits - wanted).max() < 1e-3
-    assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - wanted[:1]).max() < 1e-3
+    reference_logits = np.stack([reference.logits(expected, data, prepare) for data in pictures])
+    assert reference_logits.std(axis=0).max() > 0.1  # the images differ
+    assert np.abs(loaded.forward(images).logits - reference_logits).max() < 1e-3
+    assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - reference_logits[:1]).max() < 1e-3
 
 
 def test_a_softmax_model_answers_its_top_k_with_their_scores(tmp_path):
@@ -131,8 +131,8 @@ def test_a_transformer_is_converted_despite_torchs_attention_fast_path(tmp_path,
 def test_a_wrong_class_count_is_reported_regardless_of_the_last_layers_name(tmp_path, architecture):
     weights = get_model(architecture, num_classes=CLASSES + 2).state_dict()
     bundle = write_model(tmp_path / "own", weights, {"architecture": architecture})
-    told = "7 outputs, but class_name.json names 5 classes"
-    with pytest.raises(BundleError, match=told):
+    message = "7 outputs, but class_name.json names 5 classes"
+    with pytest.raises(BundleError, match=message):
         load(bundle, tmp_path, "eager")
 
 
@@ -147,7 +147,7 @@ def test_weights_of_another_architecture_than_the_configs_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("ResNet18", r'architecture is "ResNet18"; .* such as resnet18, '),
         ("mobilenetv3_small", "mobilenet_v3_small"),
@@ -155,9 +155,9 @@ def test_weights_of_another_architecture_than_the_configs_are_refused(tmp_path):
         ("x", "such as resnet50, mobilenet_v3_small$"),
     ],
 )
-def test_an_unknown_architecture_is_reported_with_the_closest_names(tmp_path, name, told):
+def test_an_unknown_architecture_is_reported_with_the_closest_names(tmp_path, name, message):
     bundle = write_model(tmp_path / "own", {}, {"architecture": name})
-    with pytest.raises(BundleError, match=rf"^{tmp_path}/own/model\.json: .*{told}"):
+    with pytest.raises(BundleError, match=rf"^{tmp_path}/own/model\.json: .*{message}"):
         build_network(bundle)
 
 
@@ -177,8 +177,8 @@ def test_an_input_size_that_the_architecture_cannot_take_is_reported(
         weights = get_model(architecture, num_classes=CLASSES).state_dict()
     config = {"architecture": architecture, "input_size": side}
     bundle = write_model(tmp_path / "own", weights, config)
-    told = rf"model\.json: input_size is {side}; {architecture} cannot take that: {reason}"
-    with pytest.raises(BundleError, match=told):
+    message = rf"model\.json: input_size is {side}; {architecture} cannot take that: {reason}"
+    with pytest.raises(BundleError, match=message):
         build_network(bundle)
 
 

@@ -335,9 +335,9 @@ def test_a_failed_forward_pass_fails_only_its_own_batch(caplog):
         wait_until(lambda: forward.batches)
         second = ask(batcher, 2)
         forward.let_go(error=ValueError("cuDNN says no"))
-        with pytest.raises(InternalError, match="the log has the reason") as told:
+        with pytest.raises(InternalError, match="the log has the reason") as error:
             first.get(timeout=5)
-        assert "cuDNN" not in str(told.value)
+        assert "cuDNN" not in str(error.value)
         assert "cuDNN says no" in caplog.text
         forward.let_go(2)
         assert second.get(timeout=5) == 4.0
@@ -396,10 +396,10 @@ def test_the_hub_keeps_running_while_the_model_thread_computes():
 
 
 def test_features_go_only_to_requests_that_ask_for_them():
-    asked = []
+    calls = []
 
     def forward(images, with_features):
-        asked.append(with_features)
+        calls.append(with_features)
         features = np.stack(images)[:, :, :1, :1].astype(np.float32)
         return Outputs(double(images), features if with_features else None)
 
@@ -412,7 +412,7 @@ def test_features_go_only_to_requests_that_ask_for_them():
     assert first is None
     assert second.tolist() == [[[2]], [[2]], [[2]]]
     assert answer(tickets[:1]) == [None]
-    assert asked == [True, False]
+    assert calls == [True, False]
 
 
 def test_a_job_runs_on_the_model_thread_between_the_batches():

@@ -30,8 +30,8 @@ def test_a_body_without_memory_is_refused_in_time_with_the_limit(crowded):
     client, server = crowded
     with server.bodies.hold(64 * MEGABYTE):
         response = post(client)
-    told = check_problem(response, 429, "queue_full")
-    assert told == "67,108,864 bytes of request bodies are held; the limit is 67,108,864"
+    detail = check_problem(response, 429, "queue_full")
+    assert detail == "67,108,864 bytes of request bodies are held; the limit is 67,108,864"
     assert response.headers["Retry-After"] == "1"
     assert post(client).status_code == 200
 

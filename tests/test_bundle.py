@@ -101,7 +101,7 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ({"0": "a", "2": "c"}, "without a gap"),
         ({"1": "a", "2": "b"}, "without a gap"),
@@ -111,9 +111,9 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path):
         (["a", "b"], "expected a JSON object, found list"),
     ],
 )
-def test_wrong_class_names_are_refused(tmp_path, names, told):
+def test_wrong_class_names_are_refused(tmp_path, names, message):
     make_bundle(tmp_path, names)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         open_bundle(tmp_path, "leaves", 1)
 
 

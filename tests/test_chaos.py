@@ -160,8 +160,8 @@ def test_right_answers_may_differ_in_times_ids_and_the_last_digits():
 def test_leftovers_of_a_server_are_named():
     before = Gauges(workers=2, worker_mib=700, nginx_mib=5, descriptors=100, threads=27)
     assert risen(before, Gauges(2, 940, 30, 110, 30, 0.5)) == []
-    told = risen(before, Gauges(1, 1000, 50, 200, 50, 30))
-    assert [line.partition(" ")[0] for line in told] == [
+    lines = risen(before, Gauges(1, 1000, 50, 200, 50, 30))
+    assert [line.partition(" ")[0] for line in lines] == [
         *("worker_mib", "nginx_mib", "descriptors", "threads", "temporary_mib", "workers")
     ]
 
@@ -201,12 +201,12 @@ def test_the_table_has_a_line_for_each_phase_and_names_each_fault(capsys):
     for number in range(9):
         row.add_fault("b: 500", f"place {number}")
     print_report([row, Row("slow", cut=True)], Gauges(workers=2), Gauges(workers=2))
-    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "bodies 0 4 1 0 1 1 1 2.5 0.00 0 +0 0 9 faults" in told
-    assert "slow 0 0 0 0 0 0 0 0.0 0.00 0 +0 0 cut" in told
-    assert "bodies, 9 times: b: 500" in told
-    assert "place 4" in told
-    assert "place 5" not in told
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "bodies 0 4 1 0 1 1 1 2.5 0.00 0 +0 0 9 faults" in lines
+    assert "slow 0 0 0 0 0 0 0 0.0 0.00 0 +0 0 cut" in lines
+    assert "bodies, 9 times: b: 500" in lines
+    assert "place 4" in lines
+    assert "place 5" not in lines
 
 
 def test_a_phase_without_time_left_is_cut():

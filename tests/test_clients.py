@@ -92,10 +92,10 @@ def test_tritonclient_finds_the_server_and_its_model(client):
     ids=["binary", "JSON"],
 )
 def test_tritonclient_gets_the_references_outputs_for_files(client, logits, make, binary_out):
-    asked = [
+    requested = [
         triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("logits", "scores")
     ]
-    answer = client.infer("demo", [make()], outputs=asked, request_id="order-66")
+    answer = client.infer("demo", [make()], outputs=requested, request_id="order-66")
     assert answer.as_numpy("logits") == close_to(logits)
     assert answer.as_numpy("scores") == close_to(sigmoid(logits))
     assert answer.as_numpy("scores").dtype == np.float32
@@ -123,8 +123,8 @@ def test_tritonclient_may_compress(client, logits, algorithm):
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_tritonclient_gets_classifications(client, logits, class_names, binary):
-    asked = triton.InferRequestedOutput("logits", binary_data=binary, class_count=3)
-    answer = client.infer("demo", [image_input(files())], outputs=[asked]).as_numpy("logits")
+    requested = triton.InferRequestedOutput("logits", binary_data=binary, class_count=3)
+    answer = client.infer("demo", [image_input(files())], outputs=[requested]).as_numpy("logits")
     assert answer.shape == (2, 3)
     for row, expected in zip(answer, logits, strict=True):
         for text, index in zip(row, np.argsort(-expected), strict=False):
@@ -195,8 +195,8 @@ def test_every_protocol_answers_the_labels_of_model_predict(server, client):
         (pairs,) = post(server, "demo:classify", {"examples": [example]})["results"]
         passing = [label for label, score in pairs if score > sigmoid(np.float64(0.5))]
         assert passing[::-1] == labels, path.name
-        asked = triton.InferRequestedOutput("logits", class_count=20)
-        row = client.infer("demo", [image_input([path.read_bytes()])], outputs=[asked])
+        requested = triton.InferRequestedOutput("logits", class_count=20)
+        row = client.infer("demo", [image_input([path.read_bytes()])], outputs=[requested])
         texts = [text.decode().split(":") for text in row.as_numpy("logits")[0]]
         assert [label for value, _, label in texts if float(value) > 0.5][::-1] == labels
 

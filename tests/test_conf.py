@@ -74,7 +74,7 @@ def test_the_model_loads_after_the_fork(gunicorn):
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
 def test_imports_of_the_master_neither_touch_cuda_nor_start_threads(engine):
     """A fork after CUDA or after an OpenMP region breaks the workers."""
-    probe = (
+    program = (
         "import runpy, threading;"
         "conf = runpy.run_path('conf/gunicorn.conf.py');"
         "conf['when_ready'](None);"
@@ -85,7 +85,7 @@ def test_imports_of_the_master_neither_touch_cuda_nor_start_threads(engine):
         "assert threading.active_count() == 1, threading.enumerate();"
         "assert 'app.metrics' not in sys.modules"  # it would count in the file of the first slot
     )
-    command = [sys.executable, "-W", "error", "-c", probe]
+    command = [sys.executable, "-W", "error", "-c", program]
     environment = os.environ | {"SERVING_ENGINE": engine, "SERVING_PRECISION": "fp32"}
     result = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False

@@ -279,7 +279,7 @@ def accelerator_error(code):
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
         (accelerator_error(2), OutOfMemory),  # cudaErrorMemoryAllocation, at a graph's launch
@@ -289,11 +289,11 @@ def accelerator_error(code):
         (RuntimeError("the sizes do not fit"), RuntimeError),
     ],
 )
-def test_a_transient_shortage_is_distinguished_from_a_lost_device(monkeypatch, raised, told):
+def test_a_transient_shortage_is_distinguished_from_a_lost_device(monkeypatch, raised, expected):
     monkeypatch.setattr(torch.cuda, "current_stream", Nothing)
-    with pytest.raises(told) as caught, translate_cuda_errors():
+    with pytest.raises(expected) as caught, translate_cuda_errors():
         raise raised
-    assert type(caught.value) is told
+    assert type(caught.value) is expected
 
 
 def test_a_failure_of_cudnn_on_a_lost_device_is_reported_as_such(monkeypatch):

@@ -25,19 +25,19 @@ def test_the_file_and_the_cure_are_named():
         "the model cannot be served: leaves, version 2: it was refused: model.pth is damaged."
         " Mend that, and it is taken over by itself"
     )
-    told = explain_failure([status(2)], "", follows=False)
-    assert told.endswith("Mend that, then send Gunicorn a HUP")
+    message = explain_failure([status(2)], "", follows=False)
+    assert message.endswith("Mend that, then send Gunicorn a HUP")
 
 
 def test_the_newest_of_many_versions_are_named():
-    told = explain_failure([status(number) for number in range(1, 40)], "", follows=True)
-    assert [f"version {number}:" in told for number in (39, 38, 37, 36)] == [True] * 3 + [False]
-    assert "and 36 more" in told
+    message = explain_failure([status(number) for number in range(1, 40)], "", follows=True)
+    assert [f"version {number}:" in message for number in (39, 38, 37, 36)] == [True] * 3 + [False]
+    assert "and 36 more" in message
 
 
 def test_a_problem_of_the_whole_folder_is_reported_without_its_path():
-    told = explain_failure([], "/srv/secret/models holds a, b: set SERVING_MODEL", follows=True)
-    assert told.startswith("the model cannot be served: models holds a, b: set SERVING_MODEL.")
+    message = explain_failure([], "/srv/secret/models holds a, b: set SERVING_MODEL", follows=True)
+    assert message.startswith("the model cannot be served: models holds a, b: set SERVING_MODEL.")
 
 
 def test_the_status_without_a_problem_is_waiting_for_a_new_version():
@@ -66,10 +66,10 @@ def test_the_terminal_shows_a_lasting_problem_once(monkeypatch, capsys, reason, 
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     patience = ready.Patience()
-    told = []
+    outputs = []
     for _ in range(100):
         patience.note(reason)
-        told.append(capsys.readouterr().out)
+        outputs.append(capsys.readouterr().out)
         now += 0.5
-    assert [number / 2 for number, text in enumerate(told) if text] == [after_s]
-    assert f"not ready: {reason}" in "".join(told)
+    assert [number / 2 for number, text in enumerate(outputs) if text] == [after_s]
+    assert f"not ready: {reason}" in "".join(outputs)

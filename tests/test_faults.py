@@ -46,14 +46,14 @@ def test_killing_a_worker_under_load_loses_no_request_and_no_count(crew):
         load.wait_for_more()
         wait_until(lambda: scrape(server).total("serving_queue_depth") > 0)
     load.check_nothing_lost()
-    found = scrape(server)
-    found.never_counts_back(before)
-    counted = found.since(before)
+    metrics = scrape(server)
+    metrics.never_counts_back(before)
+    counted = metrics.since(before)
     assert answered(counted) >= len(load.answers)
     assert counted.total("serving_worker_deaths_total") == 3
-    assert found.total("serving_queue_depth") == 0, "images that died with their worker"
-    assert found.total("serving_workers", state="ready") == workers
-    assert found.total("serving_workers_planned") == workers
+    assert metrics.total("serving_queue_depth") == 0, "images that died with their worker"
+    assert metrics.total("serving_workers", state="ready") == workers
+    assert metrics.total("serving_workers_planned") == workers
 
 
 def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behind(crew):
@@ -66,8 +66,8 @@ def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behin
             pids = server.worker_pids()
             assert server.control("signal", "HUP", "gunicorn").returncode == 0
             wait_for_others_than(server, pids, workers)
-            found = scrape(server)
-            found.never_counts_back(before)
+            metrics = scrape(server)
+            metrics.never_counts_back(before)
         load.wait_for_more()
     counted = scrape(server).since(before)
     assert answered(counted) == len(load.answers)
@@ -110,8 +110,8 @@ def test_a_failed_load_does_not_take_the_other_workers_down(start_server, models
         load.wait_for_more(60)
     load.check_nothing_lost()
     messages = [line["message"] for line in server.log_lines()]
-    (told,) = [message for message in messages if "the model cannot be served" in message]
-    assert "there is no fp32 network" in told
+    (failure,) = [message for message in messages if "the model cannot be served" in message]
+    assert "there is no fp32 network" in failure
 
     server.control("signal", "HUP", "gunicorn")
     wait_until(lambda: set(server.readiness().get("workers", {}).values()) == {"ready"}, 60)

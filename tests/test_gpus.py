@@ -42,7 +42,7 @@ class Driver:
     def nvmlDeviceGetHandleByIndex(self, index):
         if index >= len(self.configs):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return told(self.configs[index], "self", self.configs[index])
+        return read_value(self.configs[index], "self", self.configs[index])
 
     def nvmlDeviceGetHandleByUUID(self, uuid):
         for each in self.configs:
@@ -51,19 +51,23 @@ class Driver:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
 
     def nvmlDeviceGetName(self, handle):
-        return told(handle, "name")
+        return read_value(handle, "name")
 
     def nvmlDeviceGetUUID(self, handle):
-        return told(handle, "uuid")
+        return read_value(handle, "uuid")
 
     def nvmlDeviceGetMemoryInfo(self, handle):
-        return told(handle, "memory")
+        return read_value(handle, "memory")
 
     def nvmlDeviceGetUtilizationRates(self, handle):
-        return told(handle, "busy")
+        return read_value(handle, "busy")
 
     def nvmlDeviceGetMigMode(self, handle):
-        return [int(bool(handle.get("slices"))), 0] if "mig" not in handle else told(handle, "mig")
+        return (
+            [int(bool(handle.get("slices"))), 0]
+            if "mig" not in handle
+            else read_value(handle, "mig")
+        )
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle):
         return 7
@@ -74,12 +78,12 @@ class Driver:
         return handle["slices"][index]
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):
-        return told(handle, "processes", [])
+        return read_value(handle, "processes", [])
 
 
-def told(handle, what, otherwise=None):
+def read_value(handle, key, default=None):
     """Return a value of a handle, or raise its refusal."""
-    value = handle.get(what, otherwise)
+    value = handle.get(key, default)
     if isinstance(value, Exception):
         raise value
     return value
@@ -184,9 +188,9 @@ def test_host_memory_counts_if_host_and_gpu_share_one_memory(driver):
 
 
 def test_nvml_is_not_called_if_only_the_cpu_is_used(driver):
-    asked = driver(config())
+    stand_in = driver(config())
     assert list_gpus("cpu") == []
-    assert asked.calls == 0
+    assert stand_in.calls == 0
 
 
 @pytest.mark.parametrize(

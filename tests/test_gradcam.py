@@ -65,10 +65,12 @@ def check_maps(engine, bundle, expected, images, place):
     """Compare an engine's maps of three images with the reference."""
     logits, features = engine.forward(decode_samples(bundle), True)
     labels = range(CLASSES)
-    wanted = np.stack([reference.grad_cam(expected, place, images[:3], label) for label in labels])
-    found = np.stack([[draw(engine, own, label) for own in features] for label in labels])
-    assert wanted.max() > 0
-    assert np.abs(found - wanted).max() < 1e-3 * wanted.max()
+    reference_maps = np.stack(
+        [reference.grad_cam(expected, place, images[:3], label) for label in labels]
+    )
+    maps = np.stack([[draw(engine, own, label) for own in features] for label in labels])
+    assert reference_maps.max() > 0
+    assert np.abs(maps - reference_maps).max() < 1e-3 * reference_maps.max()
     return logits
 
 
@@ -202,9 +204,9 @@ def test_the_demos_heat_maps_match_the_reference(demo, demo_network, how, apart)
         pixels = decode_image(io.BytesIO(data), 10**9)
         _, features = loaded.forward_in_lane(lane, [pixels, pixels[:, ::-1]], True)
         for label in (5, 6, 14):  # a bus, a car and a person are there
-            (wanted,) = reference.grad_cam(demo_network, "layer4.output", images, label)
-            found = draw(loaded, features[0], label)
-            assert np.abs(found - wanted).max() < apart * wanted.max()
+            (reference_maps,) = reference.grad_cam(demo_network, "layer4.output", images, label)
+            maps = draw(loaded, features[0], label)
+            assert np.abs(maps - reference_maps).max() < apart * reference_maps.max()
 
 
 def test_features_come_only_on_request_and_change_no_logit(demo):

@@ -105,7 +105,7 @@ def test_the_opacity_ranges_from_the_image_alone_to_colors_alone(client):
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "message"),
     [
         ("?opacity=2", "opacity is "),
         ("?size=huge", "size is "),
@@ -113,8 +113,8 @@ def test_the_opacity_ranges_from_the_image_alone_to_colors_alone(client):
         ("?label=Cat", 'label is "Cat": light has no such class; it has Bright, Dark'),
     ],
 )
-def test_an_invalid_option_is_reported(client, query, told):
-    assert told in check_problem(post(client, query=query), 422, "invalid_option")
+def test_an_invalid_option_is_reported(client, query, message):
+    assert message in check_problem(post(client, query=query), 422, "invalid_option")
 
 
 def test_an_error_shows_the_closest_of_many_labels_or_some(client_of):
@@ -170,9 +170,9 @@ def test_an_image_that_cannot_be_read_is_reported(client):
 
 def test_a_model_without_heat_maps_is_reported_on_both_routes(client_of):
     client = client_of()
-    told = "light (resnet50) pools no feature map that a heat map could be made of"
-    assert check_problem(post(client), 422, "no_heatmap") == told
-    assert check_problem(send(client, PICTURE, heatmap="all"), 422, "no_heatmap") == told
+    message = "light (resnet50) pools no feature map that a heat map could be made of"
+    assert check_problem(post(client), 422, "no_heatmap") == message
+    assert check_problem(send(client, PICTURE, heatmap="all"), 422, "no_heatmap") == message
     assert send(client, PICTURE).status_code == 200
 
 
@@ -230,8 +230,8 @@ def test_a_request_has_a_limit_of_heat_maps(client_of):
     client = client_of(load)
     assert len(heat_maps(send(client, PICTURE, heatmap="all", threshold="0"))) == 300
     response = send(client, PICTURE, PICTURE, heatmap="all", threshold="0")
-    told = check_problem(response, 422, "invalid_option")
-    assert told.startswith(
+    message = check_problem(response, 422, "invalid_option")
+    assert message.startswith(
         'heatmap is "all": the request wants 600 heat maps or more; the limit is 512'
     )
     assert send(client, *[PICTURE] * 128, heatmap="all", top_k="4").status_code == 200
@@ -255,9 +255,9 @@ def test_the_running_servers_drawings_match_the_reference(server, demo_network, 
             url, params={"label": label}, files={"image": data}, headers=JSON, timeout=60
         ).json()
         place = class_names.index(label)
-        (wanted,) = reference.grad_cam(demo_network, "layer4.output", images, place)
-        assert np.abs(np.array(answer["map"]) - wanted / wanted.max()).max() < 2e-3
-        assert answer["peak"] == pytest.approx(wanted.max(), rel=1e-3)
+        (expected,) = reference.grad_cam(demo_network, "layer4.output", images, place)
+        assert np.abs(np.array(answer["map"]) - expected / expected.max()).max() < 2e-3
+        assert answer["peak"] == pytest.approx(expected.max(), rel=1e-3)
 
 
 def test_the_running_server_returns_every_samples_maps_in_one_request(server):

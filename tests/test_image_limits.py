@@ -87,8 +87,8 @@ def test_every_orientation_is_turned_as_pillow_turns_it(kind, orientation):
     exif[0x010F], exif[0x0112] = "a maker", orientation
     data = encode(photo_like(90, 60), kind, exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    wanted = upright.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-    assert np.array_equal(decode(data, exif_rotate=True), np.asarray(wanted).transpose(2, 0, 1))
+    expected = upright.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode(data, exif_rotate=True), np.asarray(expected).transpose(2, 0, 1))
 
 
 def test_damaged_exif_does_not_change_an_image():
@@ -123,8 +123,8 @@ def test_a_truncated_file_is_reported_as_a_damaged_one_of_its_format(kind, keep)
     ],
 )
 def test_other_files_are_recognized_by_their_first_bytes_in_plain_words(data, words):
-    wanted = f"image is not readable as any of JPEG, PNG, WebP, BMP, GIF; {words}"
-    assert message(data) == wanted
+    expected = f"image is not readable as any of JPEG, PNG, WebP, BMP, GIF; {words}"
+    assert message(data) == expected
 
 
 def assert_plain(text: str) -> None:

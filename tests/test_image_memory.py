@@ -128,11 +128,13 @@ def test_large_images_are_converted_to_rgb_in_strips_exactly(size):
     ).items():
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            wanted = reference.as_rgb(data)
+            expected = reference.as_rgb(data)
             if image.has_transparency_data and image.mode != "I;16":
-                layered, wanted = image.convert("RGBA"), Image.new("RGB", image.size, "white")
-                wanted.paste(layered, mask=layered.getchannel("A"))
-        small = np.asarray(wanted.resize((224, 224), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+                layered, expected = image.convert("RGBA"), Image.new("RGB", image.size, "white")
+                expected.paste(layered, mask=layered.getchannel("A"))
+        small = np.asarray(expected.resize((224, 224), Image.Resampling.BILINEAR)).transpose(
+            2, 0, 1
+        )
         assert np.array_equal(decode_image(io.BytesIO(data), 10**9), small), name
 
 
@@ -149,9 +151,9 @@ def test_a_scaled_decoding_takes_less_but_a_progressive_one_keeps_its_coefficien
 @pytest.mark.parametrize("needed", [(448, 448), (1024, 512), (1, 1)])
 def test_the_size_of_a_scaled_decoding_is_the_one_that_pillow_takes(size, needed):
     image = open_image(io.BytesIO(encode(photo_like(*size), "JPEG")), 10**9)
-    told = draft_size(image, needed)
+    expected_size = draft_size(image, needed)
     image.draft(None, needed)
-    assert image.size == told
+    assert image.size == expected_size
 
 
 def test_28_bytes_that_take_half_a_gigabyte_are_refused_with_their_memory():
@@ -159,8 +161,10 @@ def test_28_bytes_that_take_half_a_gigabyte_are_refused_with_their_memory():
     assert len(data) == 28
     image = open_image(io.BytesIO(data), 10**9)
     needed = estimate_decode_bytes(image)
-    wanted = r"image needs 575 MiB to decode \(7,060 × 7,060 px, WebP, RGBA\); the limit is 512 MiB"
-    with pytest.raises(ImageTooLarge, match=wanted):
+    expected = (
+        r"image needs 575 MiB to decode \(7,060 × 7,060 px, WebP, RGBA\); the limit is 512 MiB"
+    )
+    with pytest.raises(ImageTooLarge, match=expected):
         check_memory(image, needed, 512 * MIB)
     check_memory(image, needed, needed)
 

@@ -164,17 +164,17 @@ def test_the_center_crop_of_any_shape_equals_torchvisions_exactly_and_the_fast_p
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(noise)
     data = encode(image, "BMP")
-    wanted = cropped(image, transform)
+    expected = cropped(image, transform)
     exact, fast = (decode(data, fast=fast, transform=transform) for fast in (False, True))
     if np.prod(transform.uncut(*size)) <= MAX_UNCUT:
-        assert np.array_equal(exact, wanted)
-    check_near(exact, wanted)
-    check_near(fast, wanted)
+        assert np.array_equal(exact, expected)
+    check_near(exact, expected)
+    check_near(fast, expected)
 
 
-def check_near(pixels: np.ndarray, wanted: np.ndarray) -> None:
+def check_near(pixels: np.ndarray, expected: np.ndarray) -> None:
     """Assert that values are within 1 of 255, but for a few that are 2 apart (see resize_fast)."""
-    difference = np.abs(pixels - wanted)
+    difference = np.abs(pixels - expected)
     assert difference.max() <= 2
     assert (difference > 1).sum() <= max(1, 1e-4 * difference.size)
 
@@ -182,9 +182,9 @@ def check_near(pixels: np.ndarray, wanted: np.ndarray) -> None:
 @pytest.mark.parametrize("transform", [InputTransform(224, 256), InputTransform(300, 300)])
 def test_photographs_are_cropped_as_torchvision_crops_them(photos, transform):
     for data in [STREET.read_bytes(), *(path.read_bytes() for path in photos)]:
-        wanted = cropped(reference.as_rgb(data), transform)
-        assert np.array_equal(decode(data, transform=transform), wanted)
-        check_near(decode(data, fast=True, transform=transform), wanted)
+        expected = cropped(reference.as_rgb(data), transform)
+        assert np.array_equal(decode(data, transform=transform), expected)
+        check_near(decode(data, fast=True, transform=transform), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
@@ -204,10 +204,10 @@ def test_a_large_jpeg_is_decoded_at_no_less_than_twice_the_size_of_a_crop():
     data = encode(photo_like(2000, 1500), "JPEG", quality=90)
     seen = {
         resize: np.abs(
-            decode(data, fast=True, transform=InputTransform(224, resize)) - wanted
+            decode(data, fast=True, transform=InputTransform(224, resize)) - expected
         ).max()
         for resize in (300, 700, 760)
-        for wanted in [cropped(reference.as_rgb(data), InputTransform(224, resize))]
+        for expected in [cropped(reference.as_rgb(data), InputTransform(224, resize))]
     }
     assert seen[300] > 1  # at a half: 750 px
     assert seen[700] <= seen[760] <= 1  # a half would be less than 1,400 px
@@ -215,9 +215,9 @@ def test_a_large_jpeg_is_decoded_at_no_less_than_twice_the_size_of_a_crop():
 
 @pytest.mark.parametrize("side", [1, 96, 299])
 def test_an_image_is_resized_to_any_side_length(side):
-    wanted = np.asarray(Image.open(STREET).resize((side, side), Image.Resampling.BILINEAR))
+    expected = np.asarray(Image.open(STREET).resize((side, side), Image.Resampling.BILINEAR))
     pixels = decode(STREET.read_bytes(), transform=InputTransform(side))
-    assert np.array_equal(pixels, wanted.transpose(2, 0, 1))
+    assert np.array_equal(pixels, expected.transpose(2, 0, 1))
     fast = decode(STREET.read_bytes(), fast=True, transform=InputTransform(side)).astype(int)
     assert np.abs(fast - pixels).max() <= 1
 
@@ -291,7 +291,7 @@ def test_decoding_imports_nothing_more(tmp_path):
     """Two decode threads that import the same module under gevent's patches can wait for ever."""
     for index, data in enumerate([b"hello", STREET.read_bytes(), *PICTURES.values()]):
         (tmp_path / str(index)).write_bytes(data)
-    probe = (
+    program = (
         "import pathlib, sys\n"
         "import app.web.app\n"
         "from app.processing.images import decode_image\n"
@@ -305,7 +305,7 @@ def test_decoding_imports_nothing_more(tmp_path):
         "new = set(sys.modules) - before\n"
         "assert not new, new\n"
     )
-    command = [sys.executable, "-c", probe, str(tmp_path)]
+    command = [sys.executable, "-c", program, str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

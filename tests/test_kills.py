@@ -117,9 +117,9 @@ def test_a_killed_helper_is_replaced_and_leaves_nothing_behind(server, program):
     if program == "logs":  # each line is shown once
         time.sleep(0.5)
         answer = server.predict(STREET.read_bytes())
-        wanted = answer.headers["X-Request-ID"]
-        wait_until(lambda: wanted in server.console(), 15, "the line on the terminal")
-        assert server.console().count(wanted) == 1
+        request_id = answer.headers["X-Request-ID"]
+        wait_until(lambda: request_id in server.console(), 15, "the line on the terminal")
+        assert server.console().count(request_id) == 1
 
 
 def test_a_killed_supervisord_ends_every_program_and_the_next_start_is_clean(server):

@@ -34,14 +34,14 @@ def count(tmp_path, spare, labels):
     disk.mkdir(parents=True)
     done = on_small_disk(disk, 2000, COUNT.format(spare=spare, labels=labels))
     assert done.returncode == 0, (done.returncode, done.stderr)  # -7 is SIGBUS
-    seen, told = done.stdout.split()
-    return int(seen), told == "True", done.stderr.splitlines()
+    seen, correct = done.stdout.split()
+    return int(seen), correct == "True", done.stderr.splitlines()
 
 
 def test_a_worker_that_starts_on_a_full_disk_keeps_its_own_counts(tmp_path):
     for spare in (0, 4, 100):
-        seen, told, lines = count(tmp_path / str(spare), spare, 2000)
-        assert (seen, told) == (2000, True)
+        seen, correct, lines = count(tmp_path / str(spare), spare, 2000)
+        assert (seen, correct) == (2000, True)
         (line,) = lines
         assert line.startswith("the metrics cannot be written: ")
         assert "No space left" in line
@@ -50,8 +50,8 @@ def test_a_worker_that_starts_on_a_full_disk_keeps_its_own_counts(tmp_path):
 
 def test_a_disk_that_fills_up_later_costs_only_new_series(tmp_path):
     """Room for the first files and for the counters to grow once."""
-    seen, told, lines = count(tmp_path, 64 * 3 + 70, 2000)
-    assert told
+    seen, correct, lines = count(tmp_path, 64 * 3 + 70, 2000)
+    assert correct
     assert 500 < seen < 2000
     (line,) = lines
     assert line.endswith("new series are counted by this worker alone")

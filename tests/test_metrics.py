@@ -46,8 +46,8 @@ def post(client, data: bytes, **options):
 def test_a_request_is_counted_by_route_and_model(client):
     with rise(client) as counted:
         assert post(client, grey(150)).status_code == 200
-    asked = {"route": "/model_predict", "method": "POST", "status": 200}
-    assert counted.total("serving_requests_total", **asked, model="light", version=4) == 1
+    labels = {"route": "/model_predict", "method": "POST", "status": 200}
+    assert counted.total("serving_requests_total", **labels, model="light", version=4) == 1
     assert counted.total("serving_requests_total", model="light") == 1
     name = "serving_request_duration_seconds_count"
     assert counted.total(name, route="/model_predict", model="light", version=4) == 1
@@ -199,32 +199,32 @@ def test_metrics_are_answered_even_if_no_model_can_be_served(client_of):
     def fail(*_):
         raise BundleError("torn")
 
-    found = scrape(client_of(fail))
-    assert found.total("serving_workers", state="failed") == 1
-    assert found.total("serving_workers") == 1
-    assert found.total("serving_version_workers", model="light", version=4, state="failed") == 1
-    assert not found.families["serving_model_info"].samples
+    metrics = scrape(client_of(fail))
+    assert metrics.total("serving_workers", state="failed") == 1
+    assert metrics.total("serving_workers") == 1
+    assert metrics.total("serving_version_workers", model="light", version=4, state="failed") == 1
+    assert not metrics.families["serving_model_info"].samples
 
 
 def test_live_versions_are_reported_with_device_and_precision(client):
-    found = scrape(client)
+    metrics = scrape(client)
     who = {"model": "light", "version": 4}
     how = {"engine": "eager", "precision": "fp32", "device": "cpu"}
-    assert found.total("serving_model_info", **who, **how) == 1
-    assert found.total("serving_version_workers", **who, state="live") == 1
-    assert found.total("serving_batch_limit", **who) == 16
-    assert found.total("serving_forward_lanes", **who) == 1
-    assert found.total("serving_workers", state="ready") == 1
+    assert metrics.total("serving_model_info", **who, **how) == 1
+    assert metrics.total("serving_version_workers", **who, state="live") == 1
+    assert metrics.total("serving_batch_limit", **who) == 16
+    assert metrics.total("serving_forward_lanes", **who) == 1
+    assert metrics.total("serving_workers", state="ready") == 1
 
 
 def test_the_limits_are_those_of_the_settings(client_of):
-    found = scrape(client_of(max_queue="17", deadline_s="7", max_wait_ms="3", decode_threads="5"))
-    assert found.total("serving_queue_limit") == 17
-    assert found.total("serving_deadline_seconds") == 7
-    assert found.total("serving_batch_wait_limit_seconds") == 0.003
-    assert found.total("serving_decode_threads") == 5
-    assert found.total("serving_workers_planned") == 1
-    assert found.total("serving_cores") >= 1
+    metrics = scrape(client_of(max_queue="17", deadline_s="7", max_wait_ms="3", decode_threads="5"))
+    assert metrics.total("serving_queue_limit") == 17
+    assert metrics.total("serving_deadline_seconds") == 7
+    assert metrics.total("serving_batch_wait_limit_seconds") == 0.003
+    assert metrics.total("serving_decode_threads") == 5
+    assert metrics.total("serving_workers_planned") == 1
+    assert metrics.total("serving_cores") >= 1
 
 
 def test_a_refused_version_is_reported_with_the_reason_but_not_its_folder(client_of):
@@ -232,21 +232,23 @@ def test_a_refused_version_is_reported_with_the_reason_but_not_its_folder(client
     rejected = RejectedVersion(
         "light", 5, f"{folder}/model.pth, unlike /tmp/x/y.npz, is torn", folder
     )
-    found = scrape(client_of(manifest=make_manifest(make_entry("light", 4), rejected=(rejected,))))
-    told = "it was refused: model.pth, unlike y.npz, is torn"
+    metrics = scrape(
+        client_of(manifest=make_manifest(make_entry("light", 4), rejected=(rejected,)))
+    )
+    reason = "it was refused: model.pth, unlike y.npz, is torn"
     name = "serving_version_refused_info"
-    assert found.total(name, model="light", version=5, reason=told) == 1
-    assert found.total(name) == 1
+    assert metrics.total(name, model="light", version=5, reason=reason) == 1
+    assert metrics.total(name) == 1
 
 
 def test_gpus_are_reported_if_there_are_any(client, monkeypatch):
     gpus = [Gpu(0, "H200", "580", 30, 100, 0.25), Gpu(1, "H200", "580", 90, 100)]
     monkeypatch.setattr(metrics_route, "list_gpus", lambda _: gpus)
-    found = scrape(client)
-    assert found.total("serving_gpu_memory_free_bytes", device="cuda:0", name="H200") == 30
-    assert found.total("serving_gpu_memory_total_bytes") == 200
-    assert found.total("serving_gpu_busy_ratio", device="cuda:0") == 0.25
-    assert found.values_of("serving_gpu_busy_ratio", "device") == {
+    metrics = scrape(client)
+    assert metrics.total("serving_gpu_memory_free_bytes", device="cuda:0", name="H200") == 30
+    assert metrics.total("serving_gpu_memory_total_bytes") == 200
+    assert metrics.total("serving_gpu_busy_ratio", device="cuda:0") == 0.25
+    assert metrics.values_of("serving_gpu_busy_ratio", "device") == {
         "cuda:0"
     }  # the other has no word
 

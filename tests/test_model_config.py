@@ -133,11 +133,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("content", "told"), WRONG)
+@pytest.mark.parametrize(("content", "message"), WRONG)
 def test_an_invalid_value_is_refused_with_file_key_value_and_expected_form(
-    config_of, tmp_path, content, told
+    config_of, tmp_path, content, message
 ):
-    with pytest.raises(BundleError, match=rf"^{tmp_path}/model\.json: .*{told}"):
+    with pytest.raises(BundleError, match=rf"^{tmp_path}/model\.json: .*{message}"):
         config_of(content)
 
 

@@ -91,7 +91,7 @@ def test_the_first_model_is_the_default_unless_another_is_named(read):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "it names no model"),
         ("model_config_list { confg {} }", 'no field named "confg"'),
@@ -116,11 +116,11 @@ def test_the_first_model_is_the_default_unless_another_is_named(read):
         ),
     ],
 )
-def test_an_invalid_entry_is_reported_with_its_location(read, content, told):
+def test_an_invalid_entry_is_reported_with_its_location(read, content, message):
     with pytest.raises(BundleError) as error:
         read(content)
     assert "models.config: " in str(error.value)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_missing_file_is_reported(settings, tmp_path):

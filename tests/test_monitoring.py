@@ -48,14 +48,14 @@ def test_every_request_is_counted_regardless_of_the_worker(pair):
     before = scrape(pair)
     predict_many(pair, 40)
     assert pair.predict(b"text").status_code == 400
-    found = scrape(pair)
-    counted = found.since(before)
+    metrics = scrape(pair)
+    counted = metrics.since(before)
     assert answered(counted) == 40
     assert counted.total("serving_errors_total", code="unreadable_image") == 1
     assert counted.total("serving_pictures_total", outcome="answered") == 40
     assert counted.total("serving_batch_size_sum") == 40
     pids = {str(pid) for pid in pair.worker_pids()}
-    assert found.values_of("serving_worker_memory_bytes", "pid") == pids
+    assert metrics.values_of("serving_worker_memory_bytes", "pid") == pids
 
 
 def test_a_killed_worker_loses_no_count(pair):
@@ -66,9 +66,9 @@ def test_a_killed_worker_loses_no_count(pair):
     wait_until(lambda: victim not in pair.worker_pids(), 60)
     pair.wait_ready(2)
     predict_many(pair, 20)
-    found = scrape(pair)
-    found.never_counts_back(before)
-    counted = found.since(before)
+    metrics = scrape(pair)
+    metrics.never_counts_back(before)
+    counted = metrics.since(before)
     assert answered(counted) == 40
     assert counted.total("serving_worker_deaths_total") == 1
 
@@ -91,17 +91,17 @@ def test_refusals_are_counted_with_their_reason_while_no_model_is_ready(start_se
     (version / "model.npz").write_bytes(b"torn")
     server = start_server(models=str(tmp_path))
     wait_until(lambda: "the model cannot be served" in server.log("gunicorn"), 60)
-    found = scrape(server)
+    metrics = scrape(server)
     (((_, labels), value),) = [
-        item for item in found.samples.items() if item[0][0] == "serving_version_refused_info"
+        item for item in metrics.samples.items() if item[0][0] == "serving_version_refused_info"
     ]
     labels = dict(labels)
     assert (labels["model"], labels["version"], value) == ("leaves", "7", 1)
     assert "model.npz cannot be read as weights" in labels["reason"]
     assert str(tmp_path) not in labels["reason"]
-    assert found.total("serving_workers", state="failed") == found.total("serving_workers") >= 1
-    assert found.total("serving_workers_planned") >= 1
-    assert not found.families["serving_model_info"].samples
+    assert metrics.total("serving_workers", state="failed") == metrics.total("serving_workers") >= 1
+    assert metrics.total("serving_workers_planned") >= 1
+    assert not metrics.families["serving_model_info"].samples
 
 
 def test_sixteen_clients_fill_the_batches(server):
@@ -259,8 +259,8 @@ def test_the_dashboards_queries_are_prometheus_own(tmp_path):
 
 
 def test_the_dashboard_uses_existing_metrics_and_is_valid():
-    asked = " ".join(EXPRESSIONS) + json.dumps(DASHBOARD["templating"])
-    assert names_in(asked) <= DOCUMENTED.keys()
+    queries = " ".join(EXPRESSIONS) + json.dumps(DASHBOARD["templating"])
+    assert names_in(queries) <= DOCUMENTED.keys()
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
     taken = set()

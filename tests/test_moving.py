@@ -232,6 +232,6 @@ def test_a_manifest_that_does_not_fit_into_memory_is_refused_with_the_sum(
     monkeypatch.setattr("app.serving.loader.lacking_memory", lambda *_: "host: 0.1 of 2.0 GiB free")
     here.manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
     wait_until(lambda: here.states().get(("leaves", 1)) == "END")
-    told = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"
-    assert told in caplog.text
+    message = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"
+    assert message in caplog.text
     assert here.ask() == ("voc", 3)

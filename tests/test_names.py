@@ -87,9 +87,9 @@ def test_a_model_of_any_name_answers_on_every_route(leaves, call):
 
 
 def test_errors_of_a_model_of_any_name_have_the_request_id_and_the_path(leaves):
-    given = {"X-Request-ID": "leaf-1"}
+    headers = {"X-Request-ID": "leaf-1"}
     url = f"{leaves.url}/predict?model={PATH}&label=x"
-    response = requests.post(url, files=JPEG, headers=given, timeout=60)
+    response = requests.post(url, files=JPEG, headers=headers, timeout=60)
     check_problem(response, 422, "invalid_option")
     assert response.headers["X-Request-ID"] == "leaf-1"
     assert response.json()["instance"] == "/predict"

@@ -81,12 +81,12 @@ def test_every_reference_has_a_component_and_every_component_is_referenced():
 def test_every_route_has_an_operation(rule):
     """TensorFlow Serving's paths are case-insensitive: documentation of /v1 covers /V1."""
     for method in rule.methods - {"HEAD", "OPTIONS"}:
-        told = {
+        documented = {
             find_rule(APP, operation).rule.lower()
             for operation in OPERATIONS.values()
             if operation.method == method
         }
-        assert rule.rule.lower() in told, (
+        assert rule.rule.lower() in documented, (
             f"{method} {rule} is not documented: give it an Operation in one of the tables in"
             " app/web/openapi/"
         )
@@ -113,7 +113,7 @@ def test_every_operation_and_every_member_has_a_description():
 
 
 def test_a_docstring_is_rendered_in_markdown_without_its_sections():
-    told, members = read_docstring(
+    description, members = read_docstring(
         """What it is.
 
         More of ``it``.
@@ -124,7 +124,7 @@ def test_a_docstring_is_rendered_in_markdown_without_its_sections():
             two: the second.
         """
     )
-    assert told == "What it is.\n\nMore of `it`."
+    assert description == "What it is.\n\nMore of `it`."
     assert members == {"one": "the first, which goes on.", "two": "the second."}
 
 
@@ -197,23 +197,23 @@ def test_every_example_matches_the_running_server(server, id_, example):
 
 def test_answers_of_nginx_itself_are_documented():
     text = (ROOT / "conf" / "nginx.conf").read_text()
-    told = {}
+    documented = {}
     for name in ("code", "detail"):
         (block,) = re.findall(rf"map \$status \$problem_{name} {{\n(.*?)\n    }}", text, re.DOTALL)
         rows = re.findall(r'^ +(\d+) +"?(.*?)"?;$', block, re.MULTILINE)
         (default,) = re.findall(r'default +"?(.*?)"?;$', block, re.MULTILINE)
-        told[name] = {int(status): value for status, value in rows} | {500: default}
+        documented[name] = {int(status): value for status, value in rows} | {500: default}
     (pages,) = re.findall(r"error_page ((?:\d+ )+)/.problem", text)
     shown = GATEWAY | FORBIDDEN
     assert set(shown) == {*map(int, pages.split()), 431}
-    assert {status: code for status, (code, _) in shown.items()} == told["code"]
+    assert {status: code for status, (code, _) in shown.items()} == documented["code"]
     words = {
         status: text.replace("40000000 bytes", "$problem_size").replace(
             "33,554,432", "$problem_limit"
         )
         for status, (_, text) in shown.items()
     }
-    assert words == told["detail"]
+    assert words == documented["detail"]
 
 
 def test_every_error_class_is_documented_for_some_route():

@@ -203,8 +203,8 @@ def test_images_behind_the_json_are_answered(client, tensor, data):
 
 def test_a_body_without_json_is_an_image(client):
     answer = client.post(f"{LIGHT}/infer", data=grey(150), headers={LENGTH: "0"})
-    told, behind = read_binary(answer)
-    assert [(each["name"], each["shape"]) for each in told["outputs"]] == [
+    content, behind = read_binary(answer)
+    assert [(each["name"], each["shape"]) for each in content["outputs"]] == [
         ("scores", [1, 2]),
         ("logits", [1, 2]),
     ]
@@ -214,20 +214,20 @@ def test_a_body_without_json_is_an_image(client):
 
 def test_outputs_are_binary_on_request(client):
     default = {"parameters": {"binary_data_output": True}}
-    told, behind = read_binary(infer(client, image(b64(grey(150))), **default))
-    assert [each["parameters"]["binary_data_size"] for each in told["outputs"]] == [8, 8]
+    content, behind = read_binary(infer(client, image(b64(grey(150))), **default))
+    assert [each["parameters"]["binary_data_size"] for each in content["outputs"]] == [8, 8]
     assert np.frombuffer(behind, "<f4")[2:].tolist() == BOTH
 
     mixed = [{"name": "scores", "parameters": {"binary_data": False}}, {"name": "logits"}]
-    told, behind = read_binary(infer(client, image(b64(grey(150))), outputs=mixed, **default))
-    assert told["outputs"][0]["data"] == scores(*BOTH)
+    content, behind = read_binary(infer(client, image(b64(grey(150))), outputs=mixed, **default))
+    assert content["outputs"][0]["data"] == scores(*BOTH)
     assert np.frombuffer(behind, "<f4").tolist() == BOTH
 
 
 def test_a_classification_lists_the_highest_scores(client):
-    asked = [{"name": "logits", "parameters": {"classification": 1}}]
+    outputs = [{"name": "logits", "parameters": {"classification": 1}}]
     tensor = image(b64(grey(150)), b64(grey(100)))
-    assert infer(client, tensor, outputs=asked).json["outputs"] == [
+    assert infer(client, tensor, outputs=outputs).json["outputs"] == [
         {
             "name": "logits",
             "datatype": "BYTES",
@@ -235,12 +235,12 @@ def test_a_classification_lists_the_highest_scores(client):
             "data": ["2.000000:0:Bright", "5.000000:1:Dark"],
         }
     ]
-    asked[0]["parameters"] = {"classification": 9, "binary_data": True}
-    told, behind = read_binary(infer(client, tensor, outputs=asked))
-    assert told["outputs"][0]["shape"] == [2, 2]
+    outputs[0]["parameters"] = {"classification": 9, "binary_data": True}
+    content, behind = read_binary(infer(client, tensor, outputs=outputs))
+    assert content["outputs"][0]["shape"] == [2, 2]
     first = b"2.000000:0:Bright"
     assert behind.startswith(struct.pack("<I", len(first)) + first)
-    assert told["outputs"][0]["parameters"]["binary_data_size"] == len(behind)
+    assert content["outputs"][0]["parameters"]["binary_data_size"] == len(behind)
 
 
 def test_a_request_may_name_a_version(client):

@@ -149,9 +149,9 @@ def check_heat_maps(artifacts, network):
     images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)
     for label in (5, 6, 14):  # a bus, a car and a person are there
         found = make_heat_map(features, engine.gradients[label])
-        (wanted,) = reference.grad_cam(network, "layer4.output", images, label)
-        assert np.abs(found.values * found.peak - wanted).max() < 0.15 * wanted.max()
-        assert np.corrcoef(found.values.ravel(), wanted.ravel())[0, 1] > 0.99
+        (expected,) = reference.grad_cam(network, "layer4.output", images, label)
+        assert np.abs(found.values * found.peak - expected).max() < 0.15 * expected.max()
+        assert np.corrcoef(found.values.ravel(), expected.ravel())[0, 1] > 0.99
 
 
 def test_the_demos_report_matches_its_weights_and_its_own_counts():
@@ -171,8 +171,8 @@ def test_the_demos_report_matches_its_weights_and_its_own_counts():
 
 
 def test_too_few_images_are_reported_with_the_number_and_the_remedy(settings, tmp_path, capsys):
-    wanted = r"holds 8 different images, of which \d .*at least 299 are needed, 473 if one .*--pictures FOLDER"
-    with pytest.raises(BundleError, match=wanted):
+    expected = r"holds 8 different images, of which \d .*at least 299 are needed, 473 if one .*--pictures FOLDER"
+    with pytest.raises(BundleError, match=expected):
         read_images(SAMPLES, settings(), WHOLE)
     assert "left out" in capsys.readouterr().err  # labels.csv is no image
     with pytest.raises(BundleError, match="holds 0 different images"):

@@ -99,8 +99,8 @@ def test_every_id_that_a_script_uses_is_in_the_page():
     there = re.findall(r'\sid="([\w-]+)"', PAGE.decode())
     assert len(there) == len(set(there))
     for path in SCRIPTS:
-        asked = set(re.findall(r'element\("([\w-]+)"\)', path.read_text()))
-        assert asked <= set(there), path.name
+        used = set(re.findall(r'element\("([\w-]+)"\)', path.read_text()))
+        assert used <= set(there), path.name
 
 
 def test_files_are_cached_forever_under_their_digest_and_revalidated_otherwise(client):
@@ -147,8 +147,8 @@ def test_a_server_without_samples_lists_none(tmp_path):
 def test_an_impossible_date_or_range_does_no_harm(client, path):
     """Werkzeug raises OverflowError at the first."""
     far = "Thu, 01 Jan 999999999999 00:00:00 GMT"
-    asked = {"If-Modified-Since": far, "If-Range": far, "Range": "bytes=0-1"}
-    response = client.get(path, headers={"Accept": BROWSER, **asked})
+    conditions = {"If-Modified-Since": far, "If-Range": far, "Range": "bytes=0-1"}
+    response = client.get(path, headers={"Accept": BROWSER, **conditions})
     assert response.status_code == 200, response.text
-    again = {"Accept": BROWSER, **asked, "If-None-Match": response.headers["ETag"]}
+    again = {"Accept": BROWSER, **conditions, "If-None-Match": response.headers["ETag"]}
     assert client.get(path, headers=again).status_code == 304

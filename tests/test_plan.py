@@ -395,13 +395,13 @@ def test_a_requested_gpu_that_does_not_exist_is_reported(settings):
 @pytest.mark.slow
 def test_a_network_that_openvino_cannot_convert_runs_on_torch_with_a_reason(settings, monkeypatch):
     real = footprint.run_measure
-    asked = []
+    calls = []
 
     def run_measure(task, bundle, serving, sibling=None):
-        asked.append((task, serving.get("SERVING_ENGINE", "auto")))
+        calls.append((task, serving.get("SERVING_ENGINE", "auto")))
         if task == footprint.CONVERT:
             return MeasureResult(unconvertible="OpenVINO cannot convert it")
-        if len(asked) == 1:
+        if len(calls) == 1:
             return MeasureResult(needs_conversion=True)
         return real(task, bundle, serving)
 
@@ -409,15 +409,15 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_with_a_reason(sett
     monkeypatch.setattr(footprint.Artifacts, "read_footprints", lambda self: {})
     monkeypatch.setattr(footprint.Artifacts, "add_footprint", lambda *_: None)
     plan = scan_and_plan(settings(device="cpu"))
-    assert asked == [("measure", "auto"), ("convert", "auto"), ("measure", "eager")]
+    assert calls == [("measure", "auto"), ("convert", "auto"), ("measure", "eager")]
     assert plan.manifest.entries[0].footprint.engine == "eager"
     assert row(plan, "engine").startswith("eager, fp32: OpenVINO cannot convert it; ")
-    assert "OpenVINO cannot convert it" in make_plan_failure(settings, monkeypatch, asked)
+    assert "OpenVINO cannot convert it" in make_plan_failure(settings, monkeypatch, calls)
 
 
-def make_plan_failure(settings, monkeypatch, asked):
+def make_plan_failure(settings, monkeypatch, calls):
     """Return the failure of a plan with OpenVINO set explicitly."""
-    asked.clear()
+    calls.clear()
     return scan_and_plan(settings(device="cpu", engine="openvino")).manifest.failure
 
 
@@ -482,16 +482,16 @@ MEASURED = dataclasses.asdict(ON_CPU) | {"engine": "eager", "precision": "fp32"}
 )
 def test_a_footprint_of_another_release_is_measured_again(settings, tmp_path, monkeypatch, kept):
     """Fewer fields and more, of other types, and no fields at all."""
-    asked = []
+    calls = []
     result = MeasureResult(Footprint(**MEASURED))
-    monkeypatch.setattr(footprint, "run_measure", lambda *call: asked.append(call) or result)
+    monkeypatch.setattr(footprint, "run_measure", lambda *call: calls.append(call) or result)
     artifacts = footprint.Artifacts(find_bundle(ROOT / "models"), tmp_path)
     artifacts.homes = (tmp_path / "beside", tmp_path / "cache")
     chosen = settings(device="cpu")
     artifacts.add_footprint(footprint.footprint_key(chosen, artifacts), kept)
     for _ in range(2):  # once measured, it is kept
         assert footprint.find_footprint(chosen, artifacts) == Footprint(**MEASURED)
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 def test_a_measure_process_adds_nothing_to_the_workers_metrics(monkeypatch):

@@ -28,8 +28,10 @@ RUST = ClassCount("Rust", Count(200, 1))
 
 def row(precision, differing, images_per_s, device="cpu", images=1000, **others):
     count = Count(images, differing)
-    found = others.pop("agreement", Agreement(count, count, 3, 2, RUST))
-    return Measurement(device, precision, found, 0.5, 0.01, images_per_s, 24.0, "Zen 4", **others)
+    agreement = others.pop("agreement", Agreement(count, count, 3, 2, RUST))
+    return Measurement(
+        device, precision, agreement, 0.5, 0.01, images_per_s, 24.0, "Zen 4", **others
+    )
 
 
 def report(*rows):
@@ -39,8 +41,8 @@ def report(*rows):
 MEASURED = report(row("fp32", 0, 25), row("bf16", 4, 50), row("int8", 5, 95))
 
 
-def choose(found, wanted="auto", insist=False, usable=FINE, device="cpu"):
-    return choose_precision(found, device, usable, wanted, insist)
+def choose(report, precision="auto", insist=False, usable=FINE, device="cpu"):
+    return choose_precision(report, device, usable, precision, insist)
 
 
 def test_auto_takes_the_fastest_that_agrees():
@@ -64,33 +66,37 @@ def test_the_gate_is_the_bound_and_not_the_counted_share():
 
 def test_images_with_a_label_must_agree_too():
     """A detector of rare faults agrees on all images, because nearly none has a fault."""
-    found = Agreement(Count(10_000, 10), Count(100, 10), 1, 1, ClassCount("Rust", Count(100, 10)))
-    precision, reason = choose(report(row("int8", 0, 95, agreement=found)))
+    agreement = Agreement(
+        Count(10_000, 10), Count(100, 10), 1, 1, ClassCount("Rust", Count(100, 10))
+    )
+    precision, reason = choose(report(row("int8", 0, 95, agreement=agreement)))
     assert precision == "fp32"
     assert "int8: 10 of 100 images with a label differ, which shows" in reason
 
 
 def test_no_single_class_may_rule_out_99_percent():
-    def found(images, differing, seen=20):
+    def agreement(images, differing, seen=20):
         worst = ClassCount("Rust", Count(images, differing))
         return row(
             "int8", 0, 95, agreement=Agreement(Count(5000, 5), Count(5000, 5), 20, seen, worst)
         )
 
     assert (
-        choose(report(found(20, 1)))[0] == "int8"
+        choose(report(agreement(20, 1)))[0] == "int8"
     )  # 18 % of the classes that agree in 99 % look so
-    assert choose(report(found(20, 3)))[0] == "fp32"
-    assert choose(report(found(2, 2)))[0] == "fp32"  # it never fires
-    assert choose(report(found(20, 3, seen=1000)))[0] == "int8"  # one of a thousand may by chance
-    _, reason = choose(report(found(20, 20)))
+    assert choose(report(agreement(20, 3)))[0] == "fp32"
+    assert choose(report(agreement(2, 2)))[0] == "fp32"  # it never fires
+    assert (
+        choose(report(agreement(20, 3, seen=1000)))[0] == "int8"
+    )  # one of a thousand may by chance
+    _, reason = choose(report(agreement(20, 20)))
     assert "Rust differs on 20 of the 20 images where either names it, which rules out" in reason
 
 
 def measured(logits, reference):
     """Return int8's row for logits of one class, measured as ``scripts/optimize`` does it."""
-    found = compare(Decision(), logits, reference, ["Rust"], MIN_AGREEMENT)
-    return row("int8", 0, 95, agreement=found)
+    agreement = compare(Decision(), logits, reference, ["Rust"], MIN_AGREEMENT)
+    return row("int8", 0, 95, agreement=agreement)
 
 
 @pytest.mark.parametrize("images", [100, 1000, 10_000, 30_000])
@@ -168,9 +174,9 @@ def test_a_report_is_read_back_unchanged_for_its_own_weights_only(tmp_path):
     path = tmp_path / "precision.json"
     assert read_report(path, "abc", "def", None) is None
     broken = dataclasses.replace(row("fp16", 1000, 1), max_deviation=None, mean_deviation=None)
-    wanted = dataclasses.replace(MEASURED, measurements=(*MEASURED.measurements, broken))
-    path.write_text(wanted.as_text())
-    assert read_report(path, "abc", "def", None) == wanted
+    expected = dataclasses.replace(MEASURED, measurements=(*MEASURED.measurements, broken))
+    path.write_text(expected.as_text())
+    assert read_report(path, "abc", "def", None) == expected
     assert read_report(path, "other weights", "def", None) is None
     assert read_report(path, "abc", "other config", None) is None
 
@@ -181,11 +187,11 @@ def test_a_report_lists_images_shares_and_bounds():
     assert content["confidence"] == 0.95
     assert (content["calibrated"], content["measured"]) == (500, 1000)
     count = {"images": 1000, "differing": 4, "share": 0.996, "bound": 0.99087}
-    found = content["measurements"][1]["agreement"]
-    assert found["everywhere"] == found["labelled"] == count
-    assert (found["classes"], found["classes_seen"]) == (3, 2)
-    assert found["worst_class"]["name"] == "Rust"
-    assert found["worst_class"]["count"]["images"] == 200
+    agreement = content["measurements"][1]["agreement"]
+    assert agreement["everywhere"] == agreement["labelled"] == count
+    assert (agreement["classes"], agreement["classes_seen"]) == (3, 2)
+    assert agreement["worst_class"]["name"] == "Rust"
+    assert agreement["worst_class"]["count"]["images"] == 200
 
 
 OLD = {"weights": "abc", "pictures": 500, "measurements": []}

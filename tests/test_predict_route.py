@@ -85,10 +85,12 @@ def test_the_answer_and_the_header_hold_the_times(client):
     assert response.headers["X-Model-Version"] == "4"
 
 
-@pytest.mark.parametrize("told", ["", "-1.000", "1e9", "nan", "soon", "1.0000", "99999999.000"])
-def test_an_upload_time_without_a_gateway_is_ignored(client, told):
+@pytest.mark.parametrize(
+    "upload_time", ["", "-1.000", "1e9", "nan", "soon", "1.0000", "99999999.000"]
+)
+def test_an_upload_time_without_a_gateway_is_ignored(client, upload_time):
     response = client.post(
-        "/predict", data=DARK, content_type="image/png", headers={"X-Upload-Time": told}
+        "/predict", data=DARK, content_type="image/png", headers={"X-Upload-Time": upload_time}
     )
     assert response.json["timings_ms"]["upload"] == 0
 
@@ -423,8 +425,8 @@ def test_the_whole_server_answers_as_the_reference_does(server, demo_network, cl
         data = (SAMPLES / name).read_bytes()
         logits = [score["logit"] for score in picture["scores"]]
         assert logits == pytest.approx(reference.logits(demo_network, data).tolist(), abs=1e-3)
-        told = [label["label"] for label in picture["labels"]][::-1]
-        assert (told or "No Categories") == reference.answer(demo_network, class_names, data)[
+        answered = [label["label"] for label in picture["labels"]][::-1]
+        assert (answered or "No Categories") == reference.answer(demo_network, class_names, data)[
             "result"
         ]
 

@@ -243,7 +243,7 @@ def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, sou
     )
     size = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file()) // 1024
     done = on_small_disk(disk, size + 1000, program)
-    told, left = done.stdout.splitlines()
-    assert told.startswith("not published: [Errno 28] No space left on device")
-    assert told.endswith("; nothing was changed")
+    message, left = done.stdout.splitlines()
+    assert message.startswith("not published: [Errno 28] No space left on device")
+    assert message.endswith("; nothing was changed")
     assert left == "['1']"

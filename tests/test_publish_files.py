@@ -52,8 +52,8 @@ def test_derived_and_unknown_files_are_not_copied(place, tmp_path):
     files = {"model.pth", "class_name.json", "SHA256SUMS"}
     assert found == files | {"calibration", "calibration/cats", "calibration/cats/a.jpg"}
     for path in (version, *version.rglob("*")):
-        wanted = 0o755 if path.is_dir() else 0o644
-        assert stat.S_IMODE(path.stat().st_mode) == wanted, path
+        mode = 0o755 if path.is_dir() else 0o644
+        assert stat.S_IMODE(path.stat().st_mode) == mode, path
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
@@ -110,28 +110,28 @@ def test_a_name_that_no_server_can_carry_is_refused(place, tmp_path, name):
 
 
 def test_publish_names_the_version_that_will_answer(place, tmp_path):
-    version, told = place("叶子")
+    version, message = place("叶子")
     assert version == tmp_path / "models" / "叶子" / "1"
-    assert told.startswith("it answers as 叶子, version 1, and is the default")
+    assert message.startswith("it answers as 叶子, version 1, and is the default")
     os.utime(version / "model.pth", (1, 1))
-    _, told = place("acorns")
-    assert told.startswith(
+    _, message = place("acorns")
+    assert message.startswith(
         "it answers as acorns, version 1; requests that name no model go on to 叶子"
     )
-    assert "SERVING_MODEL" in told
-    _, told = place("acorns", model="叶子")
-    assert told == "it is not served: SERVING_MODEL=叶子 names another folder"
-    _, told = place("acorns", versions="1")
-    assert "only the versions (1,) are wanted" in told
+    assert "SERVING_MODEL" in message
+    _, message = place("acorns", model="叶子")
+    assert message == "it is not served: SERVING_MODEL=叶子 names another folder"
+    _, message = place("acorns", versions="1")
+    assert "only the versions (1,) are wanted" in message
     file = tmp_path / "models.config"
     configs = [{"name": name, "base_path": "models/acorns"} for name in ("oak", "mast")]
     file.write_text(json.dumps({"model_config_list": {"config": configs}}))
-    _, told = place("acorns", models_file=str(file))
-    assert told.startswith("it answers as oak, mast, version 4, and is the default")
+    _, message = place("acorns", models_file=str(file))
+    assert message.startswith("it answers as oak, mast, version 4, and is the default")
 
 
 def test_publishing_into_a_bare_model_makes_its_next_version(place, tmp_path):
     make_bundle(tmp_path / "models")
-    version, told = place("", models=str(tmp_path / "models"))
+    version, message = place("", models=str(tmp_path / "models"))
     assert version == tmp_path / "models" / "2"
-    assert told.startswith("it answers as models, version 2, and is the default")
+    assert message.startswith("it answers as models, version 2, and is the default")

@@ -125,13 +125,13 @@ BREAKS = {
 
 def test_the_old_workers_survive_any_error_of_a_reload_and_the_log_says_why(gunicorn):
     before = gunicorn.pids()
-    for number, (right, wrong, told) in enumerate(BREAKS.values(), start=1):
+    for number, (right, wrong, message) in enumerate(BREAKS.values(), start=1):
         assert right in gunicorn.right
         gunicorn.conf.write_text(gunicorn.right.replace(right, wrong))
         gunicorn.hang_up()
         gunicorn.says("the reload failed, what is served goes on", number)
         line = gunicorn.lines("the reload failed, what is served goes on")[-1]
-        assert told in line["message"], line
+        assert message in line["message"], line
         assert "\n" not in line["message"]
         assert gunicorn.process.poll() is None
         assert gunicorn.pids() == before
@@ -144,11 +144,13 @@ def test_the_old_workers_survive_any_error_of_a_reload_and_the_log_says_why(guni
 
 @pytest.mark.parametrize("how", ["fails", "crashes", "raises"])
 def test_the_old_workers_keep_serving_if_no_new_one_can(gunicorn, how):
-    before, told = gunicorn.pids(), "the old workers go on: no new one can serve"
-    times = len(gunicorn.lines(told))
+    before, message = gunicorn.pids(), "the old workers go on: no new one can serve"
+    times = len(gunicorn.lines(message))
     gunicorn.file.write_text(how)
     gunicorn.hang_up()
-    wait_until(lambda: gunicorn.predict() == 200 and len(gunicorn.lines(told)) > times, 40, told)
+    wait_until(
+        lambda: gunicorn.predict() == 200 and len(gunicorn.lines(message)) > times, 40, message
+    )
     wait_until(lambda: gunicorn.pids() == before)
     gunicorn.file.write_text("loads")
     gunicorn.reload_well()

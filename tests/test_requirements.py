@@ -67,10 +67,10 @@ def test_every_requirement_is_pinned_with_hashes(name):
     pinned = read_pinned(name)
     assert all(pinned.values()), "a pin without a hash"
     versions = versions_of(name)
-    for wanted in read_wanted(name):
-        (specifier,) = wanted.specifier
-        assert specifier.operator == "==", wanted
-        assert versions[canonicalize_name(wanted.name)] == {specifier.version}, wanted
+    for requirement in read_wanted(name):
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", requirement
+        assert versions[canonicalize_name(requirement.name)] == {specifier.version}, requirement
 
 
 def test_a_requirement_set_includes_the_previous_ones():

@@ -43,11 +43,11 @@ def test_a_clients_own_key_is_used_up_to_its_limit(client):
 def test_the_version_that_was_checked_is_the_one_that_answers(client_of, route):
     client = client_of(manifest=SHARED)
     server = client.application.extensions["model_server"]
-    find, found = server.find, []
+    find, servables = server.find, []
 
     def find_and_note(*target):
-        found.append(find(*target))
-        return found[-1]
+        servables.append(find(*target))
+        return servables[-1]
 
     server.find = find_and_note
     answered = []
@@ -55,7 +55,7 @@ def test_the_version_that_was_checked_is_the_one_that_answers(client_of, route):
         response = ROUTES[route](client)
         assert response.status_code == 200, response.text
         answered.append(int(response.headers["X-Model-Version"]))
-    assert answered == [servable.model.version for servable in found]
+    assert answered == [servable.model.version for servable in servables]
     assert set(answered) == {3, 4}
 
 

@@ -291,18 +291,18 @@ def test_a_worker_follows_its_own_masters_manifest_only(run_folder):
     ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
     assert ManifestFile("us").read() is None
     ManifestFile("us").write(make_manifest(make_entry("new", 1)))
-    follower = ManifestFile()
-    assert follower.read().default == "new"
-    follower.write(make_manifest(make_entry("newer", 1)))
+    watcher = ManifestFile()
+    assert watcher.read().default == "new"
+    watcher.write(make_manifest(make_entry("newer", 1)))
     assert ManifestFile("us").read().default == "newer"
 
 
 def test_a_watcher_writes_for_the_current_master(run_folder):
     ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
-    follower = ManifestFile()
-    follower.read()
+    watcher = ManifestFile()
+    watcher.read()
     ManifestFile("us").write(make_manifest(make_entry("new", 1)))  # while the follower looked
-    follower.write(make_manifest(make_entry("newer", 1)))
+    watcher.write(make_manifest(make_entry("newer", 1)))
     assert ManifestFile("us").read().default == "newer"
 
 
@@ -391,13 +391,13 @@ def passing(monkeypatch, scanner):
 def test_a_temporary_refusal_is_retried_with_growing_pauses(passing, models):
     here, clock, _reasons, calls = passing
     add_version(models, 1)
-    told = set()
+    messages = set()
     for clock.now in range(0, 30_000, 10):
-        told |= {rejected.reason for rejected in here.look().rejected}
+        messages |= {rejected.reason for rejected in here.look().rejected}
     pauses = [later - earlier for earlier, later in itertools.pairwise(calls)]
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     assert versions(here.look()) == [1]
-    (reason,) = told  # so the log has it once
+    (reason,) = messages  # so the log has it once
     assert reason.startswith("the measure process took longer than 300 s; it is tried again")
 
 

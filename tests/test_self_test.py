@@ -128,10 +128,10 @@ def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_p
     )
     size = sum(path.stat().st_size for path in disk.iterdir()) // 1024
     done = on_small_disk(disk, size + 1000, program)
-    told, left = done.stdout.splitlines()
-    assert told.startswith("PassingFailure the fp32 network cannot be written (/optimized/")
-    assert "is the disk full?" in told
-    assert told.endswith("set SERVING_CACHE to a folder that can")
+    message, left = done.stdout.splitlines()
+    assert message.startswith("PassingFailure the fp32 network cannot be written (/optimized/")
+    assert "is the disk full?" in message
+    assert message.endswith("set SERVING_CACHE to a folder that can")
     assert sorted(json.loads(left.replace("'", '"'))) == [
         "class_name.json",
         "model.json",

@@ -77,14 +77,14 @@ BAD_REQUESTS = {
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
 def test_bad_input_is_reported_at_once_and_disturbs_no_other_request(server, name):
-    options, status, code, told = BAD_REQUESTS[name]
+    options, status, code, message = BAD_REQUESTS[name]
     data = STREET.read_bytes()
     with ThreadPoolExecutor(9) as pool:
         good = [pool.submit(server.predict, data) for _ in range(6)]
         url = f"{server.url}/model_predict"
         bad = [pool.submit(requests.post, url, timeout=30, **options) for _ in range(3)]
         for request in bad:
-            assert told in check_problem(request.result(), status, code)
+            assert message in check_problem(request.result(), status, code)
         for request in good:
             assert request.result().json()["status"] == 1
 

@@ -261,9 +261,9 @@ def test_a_failed_load_is_one_clear_log_line_and_hides_paths_from_clients(serve,
     assert [record.getMessage() for record in errors] == [
         "the model cannot be served: /srv/models/x/model.pth is damaged"
     ]
-    with pytest.raises(NotReady, match=r"^the model cannot be served: ") as told:
+    with pytest.raises(NotReady, match=r"^the model cannot be served: ") as error:
         predict_one(server, street())
-    assert "/srv" not in str(told.value)
+    assert "/srv" not in str(error.value)
 
 
 def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, caplog):
@@ -433,7 +433,7 @@ def test_a_request_may_name_model_version_or_label(canary):
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         ({"name": "birds"}, "there is no model 'birds'; there is insects, leaves"),
         ({"version": 7}, "insects has no version 7; it has 3, 4"),
@@ -441,10 +441,10 @@ def test_a_request_may_name_model_version_or_label(canary):
         ({"label": "old"}, "insects has no version 2; it has 3, 4"),
     ],
 )
-def test_an_unknown_version_is_reported_with_the_served_ones(canary, target, told):
+def test_an_unknown_version_is_reported_with_the_served_ones(canary, target, message):
     with pytest.raises(UnknownModel) as error:
         canary.find(Target(**target))
-    assert error.value.message == told
+    assert error.value.message == message
 
 
 def test_a_request_without_a_version_is_distributed_by_weight_and_sticky_by_key(canary):
@@ -500,16 +500,16 @@ def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serv
 
 
 @pytest.mark.parametrize(
-    ("engine", "told"),
+    ("engine", "message"),
     [
         ("openvino", r"insects \(resnet50\) has no heat maps on the engine openvino; .*=eager"),
         ("eager", r"insects \(resnet50\) pools no feature map"),
     ],
 )
-def test_a_model_without_heat_maps_refuses_before_it_decodes(serve, engine, told):
+def test_a_model_without_heat_maps_refuses_before_it_decodes(serve, engine, message):
     server = serve(lambda *_: model(engine=engine))
     wait_until(lambda: is_ready(server))
-    with pytest.raises(NoHeatMap, match=told):
+    with pytest.raises(NoHeatMap, match=message):
         predict_one(server, io.BytesIO(b"no picture"), heat_maps=STRONGEST)
 
 

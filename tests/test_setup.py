@@ -95,9 +95,9 @@ def serve(*arguments):
 
 
 def test_serve_prints_its_help_and_its_version_without_setup():
-    told = serve("--help")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith("usage: scripts/serve")
+    result = serve("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: scripts/serve")
     assert serve("--version").stdout == f"resnet-serving {__version__}\n"
 
 

@@ -19,15 +19,15 @@ def page(chromium, server):
     """Yield the opened page /docs; fail on browser errors or on requests to another host."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    complaints, asked = [], []
+    complaints, urls = [], []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(f"{server.url}/docs")
     yield page
     context.close()
     assert not complaints
-    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
+    assert [url for url in urls if not url.startswith((server.url, "blob:", "data:"))] == []
 
 
 def open_operation(page, id_):

@@ -278,7 +278,7 @@ def spoil(array, *place, value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "message"),
     [
         ((1, 222, 100, 2), 300, "pixels[1][222][100][2] is 300; expected a whole number"),
         ((1, 222, 100, 2), -1, "pixels[1][222][100][2] is -1;"),
@@ -291,9 +291,9 @@ def spoil(array, *place, value):
         ((1, 222, 100, 2), 10**400, "hundreds of digits"),
     ],
 )
-def test_a_wrong_value_among_many_pixels_is_reported(client, place, value, told):
+def test_a_wrong_value_among_many_pixels_is_reported(client, place, value, message):
     body = json.dumps({"instances": spoil(noise(2, 224, 260, 3), *place, value=value)})
-    check_error(client.post(f"{LIGHT}:predict", data=body), 400, told)
+    check_error(client.post(f"{LIGHT}:predict", data=body), 400, message)
 
 
 def test_a_large_image_is_read_from_base64_of_every_kind(client_and_seen):

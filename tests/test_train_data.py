@@ -274,15 +274,15 @@ def test_a_crop_lies_in_the_image_and_keeps_most_of_it():
 
 
 def test_images_are_read_ahead_in_order_with_a_limit():
-    asked = []
+    requested = []
 
     def jobs():
         for number in range(50):
-            asked.append(number)
+            requested.append(number)
             yield number
 
     answers = read_ahead(lambda number: number * 2, jobs(), threads=3, ahead=5)
     assert [next(answers) for _ in range(10)] == list(range(0, 20, 2))
-    assert len(asked) <= 15
+    assert len(requested) <= 15
     answers.close()
     assert not [thread for thread in threading.enumerate() if "picture" in thread.name]

@@ -58,9 +58,9 @@ def without_root(function, *arguments):
             os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as pipe:
-        told = pipe.read()
+        output = pipe.read()
     os.waitpid(child, 0)
-    return told
+    return output
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_only_ascii_digits_are_versions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ({"0": "a\nb"}, "U\\+000A"),
         ({"0": "a\x00"}, "U\\+0000"),
@@ -201,9 +201,9 @@ def test_only_ascii_digits_are_versions(tmp_path):
     ],
     ids=lambda value: ascii(value)[:30],
 )
-def test_class_names_that_are_not_text_are_refused(tmp_path, names, told):
+def test_class_names_that_are_not_text_are_refused(tmp_path, names, message):
     make_bundle(tmp_path, names)
-    with pytest.raises(BundleError, match=rf"class_name\.json.*{told}") as error:
+    with pytest.raises(BundleError, match=rf"class_name\.json.*{message}") as error:
         open_bundle(tmp_path, "leaves", 1)
     assert len(str(error.value)) < 500
     assert str(error.value).isprintable()
@@ -392,8 +392,8 @@ def peak_of(code, *arguments):
         timeout=120,
         check=True,
     )
-    *told, rose = done.stdout.splitlines()
-    return " ".join(told), int(rose)
+    *output, rose = done.stdout.splitlines()
+    return " ".join(output), int(rose)
 
 
 def write_bomb(folder, kind):
@@ -440,8 +440,8 @@ def test_weights_that_would_unpack_to_gigabytes_are_refused_before_they_do(tmp_p
         "    try: build_network(open_bundle(Path(folder), 'leaves', 1))\n"
         "    except BundleError as error: print('refused:', error)\n"
     )
-    told, rose = peak_of(code, *folders)
-    assert told.count("refused: ") == len(folders), told
+    output, rose = peak_of(code, *folders)
+    assert output.count("refused: ") == len(folders), output
     assert rose < 250 << 20
 
 
@@ -452,10 +452,10 @@ def test_extra_keys_and_wrong_shapes_are_refused_and_listed(tmp_path, resnet18):
     torch.save(weights, folder / "model.pth")
     with pytest.raises(BundleError) as error:
         build(folder)
-    told = str(error.value)
-    assert "1 tensors are missing (fc.weight)" in told
-    assert "1 are not known to it ('fc.1.weight')" in told
-    assert "'conv1.weight' is (1,), expected (64, 3, 7, 7)" in told
+    message = str(error.value)
+    assert "1 tensors are missing (fc.weight)" in message
+    assert "1 are not known to it ('fc.1.weight')" in message
+    assert "'conv1.weight' is (1,), expected (64, 3, 7, 7)" in message
 
 
 def test_weights_of_another_network_are_refused_with_its_architecture(tmp_path, resnet18):
@@ -493,7 +493,7 @@ def write_torchscript(path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("write", "told"),
+    ("write", "message"),
     [
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), "whole pickled model .*nn.modules"),
         (write_torchscript, r"TorchScript archive; save torch\.jit\.load"),
@@ -510,10 +510,10 @@ def write_torchscript(path):
     ],
     ids=lambda value: "" if callable(value) else value[:20],
 )
-def test_files_of_another_kind_are_refused_with_the_remedy(tmp_path, write, told):
+def test_files_of_another_kind_are_refused_with_the_remedy(tmp_path, write, message):
     path = tmp_path / "model.pth"
     write(path)
-    with pytest.raises(BundleError, match=told) as error:
+    with pytest.raises(BundleError, match=message) as error:
         load_weights(path)
     assert "torch.save(model.state_dict(), 'model.pth')" in str(error.value)
     assert "\x1b" not in str(error.value)

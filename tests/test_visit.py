@@ -223,8 +223,8 @@ def test_the_part_that_the_network_sees_is_that_of_the_server(visit, frame):
     for width, height in ((640, 480), (375, 500), (31, 1000), (300, 300)):
         across, down = frame.uncut(width, height)
         left, top = frame.corner(across, down)
-        asked = [width, height, {"side": frame.side, "resize": frame.resize}]
-        part = guest.page.evaluate(script, asked)
+        arguments = [width, height, {"side": frame.side, "resize": frame.resize}]
+        part = guest.page.evaluate(script, arguments)
         assert part["left"] == pytest.approx(left / across, abs=1 / across)
         assert part["top"] == pytest.approx(top / down, abs=1 / down)
         assert part["width"] == pytest.approx(frame.side / across, abs=1 / across)

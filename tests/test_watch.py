@@ -26,10 +26,10 @@ def run(settings, tmp_path, monkeypatch):
     ManifestFile(instance_id()).write(SERVED)
 
     def start(looks, sleep=None):
-        found, pauses = iter(looks), []
+        results, pauses = iter(looks), []
 
         def look(_scanner):
-            result = next(found, Over())
+            result = next(results, Over())
             if isinstance(result, BaseException):
                 raise result
             return result() if callable(result) else result
