@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 800}
 expect.set_options(timeout=20_000)  # ms; other programs may be at work too
-# Copies an image that the server has, as somebody does who copies it from another window.
+# Copies an image of the server, as from another window.
 COPY = """async (url) => {
   const bitmap = await createImageBitmap(await (await fetch(url)).blob());
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);

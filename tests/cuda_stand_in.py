@@ -52,7 +52,7 @@ class FakeCuda:
     """
 
     def __init__(self, monkeypatch, room=1024):
-        """Take CUDA's place."""
+        """Replace CUDA."""
         self.room = room
         self.recorded, self.benchmark, self.fp32, self.emptied = [], [], [], 0
         monkeypatch.setattr(cuda, "record", self.record)

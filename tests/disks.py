@@ -1,4 +1,4 @@
-"""Disks that are full, for real: small file systems in memory, each in a namespace of its own."""
+"""Run code on full disks: small file systems in memory, each in its own namespace."""
 
 import shutil
 import subprocess

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 
 from scripts.training.errors import TrainingError
 
-# What the drawn images show: VOC's name → color of the shape.
+# Classes in the drawn images: VOC's name → color of the shape.
 SHAPES = {"aeroplane": "white", "car": "red", "diningtable": "green", "tvmonitor": "blue"}
 TRAINING, VALIDATION = 12, 6
 

@@ -96,7 +96,7 @@ def as_forward(answer: Callable[[list[np.ndarray]], np.ndarray]) -> Forward:
 
 
 def see_light(images: list[np.ndarray], _with_features: bool = False) -> Outputs:
-    """Stand for a network with a map of 2 × 2 cells and two channels: how bright each cell is, and how dark.
+    """Replace a network with a map of 2 × 2 cells and two channels: each cell's brightness and darkness.
 
     A logit is its channel's sum, so its gradient there is 1, and 4 summed over the map's area.
     """

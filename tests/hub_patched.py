@@ -17,7 +17,7 @@ import pytest
 from tests.helpers import grey, make_entry, make_manifest, make_seeing
 
 MIB = 1024 * 1024
-LARGE = 31 * MIB  # as much as a body may have, less what stands around it
+LARGE = 31 * MIB  # the limit of a body, less its surroundings
 HELD_S = 0.25  # the most that a request may hold the hub
 EXTRA_MIB = 110  # the most memory beyond the body that it comes in, where it is measured
 MOST_ERROR = 4000  # bytes

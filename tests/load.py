@@ -15,7 +15,7 @@ CLIENTS = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, or the name of the error that came instead; the body; the version that answered."""
+    """A status or the name of an error, the body, and the version that answered."""
 
     status: object
     text: str
@@ -23,10 +23,10 @@ class Answer:
 
 
 class Load:
-    """Clients that post again and again, each its next request after the answer to the one before.
+    """Clients that post repeatedly, each its next request after the previous answer.
 
     Attributes:
-        answers: every request that ended, whatever came.
+        answers: every request that ended, with any outcome.
     """
 
     def __init__(self, server, clients=CLIENTS, data=None, pause_s=0.0):

@@ -1,4 +1,4 @@
-"""Bundles of any architecture with random weights, and the engines that serve them."""
+"""Write bundles of any architecture with random weights, and load their engines."""
 
 import json
 from pathlib import Path

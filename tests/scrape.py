@@ -70,7 +70,7 @@ class Scrape:
 
 
 def scrape(server, path: str = "/metrics") -> Scrape:
-    """Ask a server."""
+    """Scrape a server's metrics."""
     response = requests.get(f"{server.url}{path}", timeout=30)
     assert response.status_code == 200, response.text
     return Scrape(response.text)

@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 class Server:
-    """supervisord with the project's own configuration, in a folder of its own.
+    """supervisord with the project's own configuration, in its own folder.
 
     The configuration is a copy, which a test may edit; everything else is the project's own.
 

@@ -271,7 +271,7 @@ def test_a_part_that_claims_terabytes_is_not_read(bundle, tmp_path):
 
 
 def test_a_full_disk_keeps_the_previous_report(bundle, tmp_path):
-    """In a file system of 64 KiB, in a namespace of its own: the report needs 80."""
+    """The file system has 64 KiB, in its own namespace, and the report needs 80."""
     disk = tmp_path / "models" / "own"
     program = (
         "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"

@@ -50,7 +50,7 @@ def test_a_bare_folder_may_have_later_versions_beside_it(tmp_path):
 def test_the_next_version_follows_the_highest_number_in_use(tmp_path):
     model = make_bundle(tmp_path / "leaves")
     assert put_in_place(make_bundle(tmp_path / "a"), model) == model / "2"
-    (model / "0007").mkdir()  # empty, but somebody's
+    (model / "0007").mkdir()  # empty, but taken
     assert put_in_place(make_bundle(tmp_path / "b"), model) == model / "8"
     assert find_bundle(tmp_path, "leaves").version == 8
 

@@ -9,7 +9,7 @@ from app.system.cgroup import MemoryLimit, cpu_quota, memory_limits
 from app.system.machine import Memory, count_cores, read_host_memory, total_memory
 
 MIB = 1 << 20
-NONE_V1 = 9223372036854771712  # what version 1 shows where nothing is set
+NONE_V1 = 9223372036854771712  # the value of version 1 without a limit
 MEMINFO = "MemTotal:       4194304 kB\nMemFree:  102400 kB\nMemAvailable:    2097152 kB\n"
 V2_MOUNT = (
     "31 23 0:28 {group} /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"

@@ -66,7 +66,7 @@ def test_every_batch_size_gives_the_networks_own_answers(bundle, stand_in):
 def test_smaller_batches_are_served_if_the_largest_do_not_fit(
     bundle, stand_in, tmp_path, monkeypatch
 ):
-    """Before, the warm-up asked for a batch that had been left out, and the load failed."""
+    """Before, the warm-up requested a skipped batch size, and the load failed."""
     stand_in.room = 5
     monkeypatch.setattr(
         loader,
@@ -174,7 +174,7 @@ def test_a_closed_engine_frees_its_weights(bundle, stand_in):
     before = stand_in.emptied
     close_and_check_weights_are_gone(engine)
     assert stand_in.emptied == before + 1, "torch's cache was given back too"
-    with pytest.raises(OutOfMemory):  # whatever still asks: an answer, no crash
+    with pytest.raises(OutOfMemory):  # a late request gets an error, no crash
         engine.forward(pictures(1))
     engine.close()
 
@@ -199,7 +199,7 @@ def test_kernels_are_timed_only_while_nothing_else_computes(bundle, stand_in):
     assert stand_in.benchmark == [True] * 2
     second = CudaEngine(bundle, "cpu", "fp32", 4)  # sizes that were never timed
     assert stand_in.benchmark[2:] == [False] * 3
-    third = CudaEngine(bundle, "cpu", "fp32", 2)  # what was timed is remembered
+    third = CudaEngine(bundle, "cpu", "fp32", 2)  # the timing is remembered
     assert stand_in.benchmark[5:] == [True] * 2
     for engine in (first, second, third):
         engine.close()

@@ -101,7 +101,7 @@ def models(tiny_models, tmp_path):
 
 def test_a_failed_load_does_not_take_the_other_workers_down(start_server, models):
     server = start_server(workers="2", precision="fp32", models=str(models)).wait_ready(2)
-    shutil.rmtree(models / "pictograms" / "1" / "optimized")  # what the workers load
+    shutil.rmtree(models / "pictograms" / "1" / "optimized")  # the workers load it
 
     server.kill_worker(server.worker_pids()[0])
     wait_until(lambda: "failed" in server.readiness().get("workers", {}).values(), 60)

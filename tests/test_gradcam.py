@@ -196,7 +196,7 @@ def demo(tmp_path_factory):
     [(("eager", "fp32"), 1e-3), (("openvino", "fp32"), 1e-3), (("openvino", "bf16"), 0.05)],
 )
 def test_the_demos_heat_maps_match_the_reference(demo, demo_network, how, apart):
-    """Measured in bf16 on 32 scenes: 1 % of the peak apart at most."""
+    """In bf16 on 32 scenes they differ by 1 % of the peak at most."""
     loaded = load_engine(Choice(*how, "cpu", 2, 4), demo)
     data = STREET.read_bytes()
     images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)

@@ -36,7 +36,7 @@ def luminance(colours: np.ndarray) -> np.ndarray:
 def test_a_map_is_each_cells_share_of_the_logit_relative_to_the_largest():
     features = np.float32([[[1, 2], [0, 4]], [[1, 0], [3, 0]]])  # (2, 2, 2)
     heat_map = make_heat_map(features, np.float32([4, -4]))
-    # What a cell adds to the logit: 1 × each feature of the first channel, -1 × of the second.
+    # A cell's share of the logit: 1 × each feature of the first channel, -1 × of the second.
     assert heat_map.values.tolist() == [[0, 0.5], [0, 1]]
     assert heat_map.values.dtype == np.float32
     assert heat_map.peak == 4
@@ -76,7 +76,7 @@ def test_the_map_covers_only_the_crop_that_the_network_saw(size):
     seen = decode_image(
         io.BytesIO(encode(inside.convert("RGB"), "PNG")), 10**9, transform=transform
     )
-    if min(size) > 200:  # else a pixel is wider than what rounding moves
+    if min(size) > 200:  # otherwise a pixel is wider than the rounding error
         assert (seen[:, 2:-2, 2:-2] > 250).all()  # all that it saw is inside
         grown = Image.new("L", size, 255)
         grown.paste(0, (left, top, right, bottom))

@@ -1,4 +1,4 @@
-"""No request holds the hub: tests/hub_patched.py under gevent's monkey-patching, as in a Gunicorn worker."""
+"""No request blocks the hub: tests/hub_patched.py passes under gevent's monkey-patching, as in a Gunicorn worker."""
 
 import pytest
 

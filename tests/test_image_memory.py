@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 SIDE = 2000  # px: nothing that does not grow with the image matters
 TABLES = ("lossy-alpha.webp", "lossless.webp", "lossless-alpha.webp")
-SLACK = 3 * MIB  # of the estimates: what the interpreter itself takes
+SLACK = 3 * MIB  # of the estimates: memory of the interpreter itself
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -85,7 +85,7 @@ def measure(folder, files):
     for name, data in files.items():
         (folder / name).write_bytes(data)
     command = [sys.executable, "-m", "tests.peaks", str(folder)]
-    # Nothing that was freed is kept, or a decoding would take what another has left.
+    # Freed memory is returned, or a decoding would reuse the leftovers of another.
     quick = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     done = subprocess.run(command, cwd=ROOT, env=quick, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -288,7 +288,7 @@ def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(
 
 
 def test_decoding_imports_nothing_more(tmp_path):
-    """Two decode threads that import the same module under gevent's patches can wait for ever."""
+    """Two decode threads that import the same module under gevent's patches can wait forever."""
     for index, data in enumerate([b"hello", STREET.read_bytes(), *PICTURES.values()]):
         (tmp_path / str(index)).write_bytes(data)
     program = (

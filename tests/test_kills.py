@@ -1,4 +1,4 @@
-"""Every program and supervisord are replaced after kill -9, and nothing of them is left behind."""
+"""Programs are replaced after kill -9 without leftovers; a killed supervisord ends all of them."""
 
 import os
 import signal

@@ -204,7 +204,7 @@ sys.stdin.readline()
 
 def test_logging_never_waits_for_a_reader_and_a_later_line_counts_the_dropped_ones():
     with running(UNREAD) as process:
-        assert process.stderr.readline() == "done\n"  # nobody has read a line yet
+        assert process.stderr.readline() == "done\n"  # no line has been read yet
         lines = []
         while "dropped" not in (read := json.loads(process.stdout.readline())):
             lines.append(read)

@@ -69,7 +69,7 @@ def test_the_drivers_figure_for_the_process_takes_precedence_over_a_difference(m
 
 @pytest.mark.parametrize("after_gib", [4.0, 10.1, 12.0])
 def test_an_impossible_difference_is_measured_again(monkeypatch, after_gib):
-    """Another program took or gave back memory; before, the plan could come to have room for billions."""
+    """Another program allocated or freed memory; before, the plan could count room for billions of workers."""
     free = [10 * GIB, int(after_gib * GIB)]
     FakeGpu(monkeypatch, free)
     with pytest.raises(Disturbed):

@@ -6,7 +6,7 @@ import time
 from app.system.metric_files import RETRY_S, AllocatedDict
 from tests.disks import on_small_disk
 
-# Import, first versions, many labels: as a worker does it. What is left of the disk is filled first.
+# Import, first versions, many labels: as a worker does it. The rest of the disk is filled first.
 COUNT = """
 import os, sys
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_a_worker_that_starts_on_a_full_disk_keeps_its_own_counts(tmp_path):
 
 
 def test_a_disk_that_fills_up_later_costs_only_new_series(tmp_path):
-    """Room for the first files and for the counters to grow once."""
+    """The disk has room for the first files and for the counters to grow once."""
     seen, correct, lines = count(tmp_path, 64 * 3 + 70, 2000)
     assert correct
     assert 500 < seen < 2000

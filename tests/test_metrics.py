@@ -277,7 +277,7 @@ def test_scrapes_are_not_logged(client, caplog):
 
 
 def test_files_and_drivers_are_read_in_another_thread(client, monkeypatch):
-    """So that the hub goes on meanwhile."""
+    """The hub keeps running meanwhile."""
     threads = []
     monkeypatch.setattr(metrics_route, "list_gpus", lambda _: threads.append(get_ident()) or [])
     scrape(client)

@@ -193,7 +193,7 @@ def test_nginx_lets_in_this_machine_and_private_networks():
         assert let_in == (str(address) in inside), address
 
 
-# What Prometheus and Grafana are given
+# Files for Prometheus and Grafana
 
 
 def promtool(*words: str | Path, text: str = "") -> str:

@@ -192,7 +192,7 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
     here.manifest = make_manifest(make_entry("voc", 4))
     wait_until(lambda: here.scoreboard.state(0) is State.LOADING)
     assert here.scoreboard.has_substitute()
-    assert here.ask() == ("voc", 3)  # what is inside is still answered
+    assert here.ask() == ("voc", 3)  # requests inside are still answered
     here.gate.put(None)
     wait_until(lambda: here.ask() == ("voc", 4))
     wait_until(lambda: here.scoreboard.state(0) is State.READY)

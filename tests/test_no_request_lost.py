@@ -13,7 +13,7 @@ from tests.load import Load
 
 
 class ByLabel:
-    """Asks the version of "voc" that has the label "stable"."""
+    """Sends requests to the version of "voc" with the label "stable"."""
 
     def __init__(self, server):
         """Send requests to that server."""
@@ -61,7 +61,9 @@ def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(new_server,
                 stack.enter_context(load.running())
             loads[1].wait_for_more(5)
             hang_up()
-            show(new, stable=2)  # a new version, and the label moves; the old one is not wanted
+            show(
+                new, stable=2
+            )  # a new version, and the label moves; the old one is not in the manifest
             wait_live(new)
             show(make_entry("leaves", 7), new, stable=2)  # the default changes
             wait_until(lambda: server.predict(grey(200)).headers["X-Model-Name"] == "leaves", 30)

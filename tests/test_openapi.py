@@ -222,7 +222,10 @@ def test_every_error_class_is_documented_for_some_route():
         for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, errors.ServingError)
     }
-    unread = {errors.ServingError, errors.ClientGone}  # the root; who has hung up reads nothing
+    unread = {
+        errors.ServingError,
+        errors.ClientGone,
+    }  # the base class; a disconnected client reads nothing
     assert family - unread == set(DETAILS)
     used = {error for operation in OPERATIONS.values() for error in operation.errors}
     assert used == set(DETAILS) - {errors.InternalError}, "InternalError is of every route"
@@ -253,7 +256,7 @@ def test_the_description_of_an_error_is_that_of_the_code(client, error, path, se
 
 def test_the_document_costs_a_worker_less_than_a_megabyte():
     client = create_app(Settings.from_env({})).test_client()
-    client.get("/openapi.json")  # whatever is made once for all applications
+    client.get("/openapi.json")  # caches that all applications share
     other = create_app(Settings.from_env({})).test_client()
     tracemalloc.start()
     try:

@@ -232,7 +232,7 @@ def test_a_load_does_not_wait_for_memory_that_cannot_be_measured(loader):
 
 
 def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_path, monkeypatch):
-    """Before, the lock lay in the cache of each."""
+    """Before, each lock was in the cache of its own server."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with lock_host("GPU-1", 5) as held:
         assert held
@@ -354,7 +354,7 @@ def test_a_reload_while_the_watcher_converts_keeps_the_served_versions(
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(followed, how):
-    """Not with that of the start."""
+    """The manifest of the start does not count."""
     read = manifest_reader(followed[1].plan.manifest)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
@@ -481,7 +481,7 @@ MEASURED = dataclasses.asdict(ON_CPU) | {"engine": "eager", "precision": "fp32"}
     ],
 )
 def test_a_footprint_of_another_release_is_measured_again(settings, tmp_path, monkeypatch, kept):
-    """Fewer fields and more, of other types, and no fields at all."""
+    """The footprints have fewer or more fields, other types, or no fields at all."""
     calls = []
     result = MeasureResult(Footprint(**MEASURED))
     monkeypatch.setattr(footprint, "run_measure", lambda *call: calls.append(call) or result)

@@ -290,7 +290,7 @@ def test_a_form_without_an_image_is_reported_with_its_fields(client):
     )
     response = client.post("/predict", data={"image": "x"}, content_type="multipart/form-data")
     assert "-F image=@picture.jpg" in check_problem(response, 400, "missing_image")
-    # What curl --data-binary says of an image where nobody tells it the type.
+    # The default type of curl --data-binary.
     response = client.post("/predict", data=DARK, content_type="application/x-www-form-urlencoded")
     assert "-H 'Content-Type: image/jpeg'" in check_problem(response, 400, "missing_image")
 
@@ -437,7 +437,7 @@ def test_the_gateway_measures_the_upload_time(server):
     def body():
         data = STREET.read_bytes()
         yield data[:1000]
-        time.sleep(0.3)  # what is measured, so it must be real
+        time.sleep(0.3)  # this is measured, so it must be real
         yield data[1000:]
 
     response = requests.post(

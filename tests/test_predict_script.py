@@ -268,7 +268,7 @@ def read_terminal(terminal):
         return b""
 
 
-# What stops a run
+# Errors that stop a run
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_several_models_with_labels_and_shares_follow_their_file(
 
     wait_until(lambda: states() == {"5": "AVAILABLE"}, 30)
 
-    file.write_text("model_config_list { confg {} }")  # a slip: what is served goes on
+    file.write_text("model_config_list { confg {} }")  # a typo: the served versions stay
     wait_until(lambda: "confg" in server.log("follow"), 10)
     assert answering("0") == users["0"]
 

@@ -229,7 +229,7 @@ def test_the_last_version_stays_while_the_new_one_cannot_be_loaded(stage):
     here = stage(load=load)
     here.show(make_entry("a", 2), make_entry("a", 3))
     assert here.live() == [("a", 1)]
-    here.show(make_entry("b", 1))  # not wanted at all any more
+    here.show(make_entry("b", 1))  # not in the manifest any more
     assert here.live() == [("b", 1)]
 
 

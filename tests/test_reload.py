@@ -83,7 +83,7 @@ class Gunicorn:
         return [json.loads(line) for line in self.path.read_text().splitlines() if text in line]
 
     def hang_up(self) -> None:
-        """Reload."""
+        """Send Gunicorn a HUP."""
         self.process.send_signal(signal.SIGHUP)
 
     def reload_well(self) -> None:

@@ -114,7 +114,7 @@ def test_the_bill_of_materials_names_every_package():
     assert all(part["version"] for part in parts.values())
 
 
-# What pip-audit would say: its data may not be reached from here.
+# A stand-in for the output of pip-audit, whose data may be out of reach.
 UNKNOWN = {"name": "a", "skip_reason": "Dependency not found on PyPI"}
 SOUND = {"name": "b", "version": "1", "vulns": []}
 BAD = {"name": "c", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"]}]}
@@ -137,7 +137,7 @@ def test_the_audit_lists_known_vulnerabilities_or_none(tmp_path, said, status, l
 
 def test_findings_of_the_audit_count_even_if_the_network_fails(tmp_path):
     said = json.dumps({"dependencies": [BAD]})
-    # The files are asked in the order of their names.
+    # The files are audited in the order of their names.
     first = sorted(path.name for path in ROOT.glob("requirements*.txt"))[0]
     (tmp_path / "pip_audit.py").write_text(
         f"import sys; print({said!r} if sys.argv[-1].endswith({first!r}) else '')"

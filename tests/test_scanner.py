@@ -301,7 +301,7 @@ def test_a_watcher_writes_for_the_current_master(run_folder):
     ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
     watcher = ManifestFile()
     watcher.read()
-    ManifestFile("us").write(make_manifest(make_entry("new", 1)))  # while the follower looked
+    ManifestFile("us").write(make_manifest(make_entry("new", 1)))  # while the watcher looked
     watcher.write(make_manifest(make_entry("newer", 1)))
     assert ManifestFile("us").read().default == "newer"
 
@@ -397,7 +397,7 @@ def test_a_temporary_refusal_is_retried_with_growing_pauses(passing, models):
     pauses = [later - earlier for earlier, later in itertools.pairwise(calls)]
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     assert versions(here.look()) == [1]
-    (reason,) = messages  # so the log has it once
+    (reason,) = messages  # so it is logged once
     assert reason.startswith("the measure process took longer than 300 s; it is tried again")
 
 
@@ -576,7 +576,7 @@ def test_a_version_changed_in_place_is_not_replaced_by_a_lower_one(scanner, mode
 
 
 def test_another_network_of_the_same_weights_is_a_new_entry():
-    """scripts/optimize ran a second time: the workers take the new one over, a replacement loads the same."""
+    """scripts/optimize ran a second time: the workers load the new network, and a replacement loads the same."""
     footprint = Footprint("openvino", "int8", "cpu", "the fastest", 10**8)
     before, after = (
         Entry("leaves", 1, "somewhere", "weights", footprint, f"/a/b/int8-{digest * 16}")

@@ -111,7 +111,7 @@ def test_an_eager_worker_loads_only_the_checked_weights(artifacts, how):
         torch.save(tensors, weights)
     with pytest.raises(BundleError, match=r"model\.pth (has changed since|cannot be read as)"):
         load_engine(Choice("eager", "fp32", "cpu", 1, 1), artifacts)
-    assert load_engine(CPU, artifacts)  # it reads what was converted of those that were checked
+    assert load_engine(CPU, artifacts)  # it reads the network converted from the checked ones
 
 
 def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_path):

@@ -142,7 +142,7 @@ def test_unusable_initial_weights_are_named(tmp_path, trained_file):
 
 def test_the_error_without_a_network_names_the_address_of_imagenets_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no server listens there
     message = error_of(build_classifier, "imagenet", 20, 0)
     assert "https://download.pytorch.org/models/resnet50-" in message
     assert "--weights FILE" in message

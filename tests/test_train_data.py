@@ -131,7 +131,7 @@ def test_the_samples_table_can_be_read():
     assert len(examples.training) + len(examples.validation) == 8
 
 
-# What is wrong is named
+# Faults are named
 
 
 def test_a_folder_that_is_not_a_vocdevkit_is_named(devkit, tmp_path):

@@ -290,7 +290,7 @@ def test_an_irregular_file_is_refused_and_blocks_no_reader(tmp_path, name, kind,
 
 
 def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
-    """Links may go anywhere in the model's own folder (Kubernetes mounts ConfigMaps so), and not out of it."""
+    """Links may point into the model's own folder (as in Kubernetes ConfigMaps), but not out of it."""
     folder = tmp_path / "leaves" / "1"
     make_bundle(folder / "..2026_01_01")
     (folder / "..data").symlink_to("..2026_01_01")
@@ -338,7 +338,7 @@ def test_a_file_that_claims_terabytes_is_not_read(tmp_path):
 
 def test_a_file_that_grows_while_it_is_read_is_limited(tmp_path):
     path = tmp_path / "status"
-    path.symlink_to("/proc/self/status")  # tells a size of 0
+    path.symlink_to("/proc/self/status")  # reports a size of 0
     with pytest.raises(BundleError, match=r"more than 10 bytes|leads out"):
         read_bytes(path, 10)
 
@@ -519,7 +519,7 @@ def test_files_of_another_kind_are_refused_with_the_remedy(tmp_path, write, mess
     assert "\x1b" not in str(error.value)
 
 
-# Fuzz: only BundleError comes out, whatever is in the files
+# Fuzz: any file content raises only BundleError
 
 
 def small_files():

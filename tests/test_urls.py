@@ -234,7 +234,7 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(gallery):
         *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2"),
         # Those that a cloud's machines find their secrets at.
         *("192.0.0.192", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"),
-        # Of IANA's registries: 6to4 relays, NAT64, what was site-local, documentation, segment routing.
+        # Of IANA's registries: 6to4 relays, NAT64, the former site-local addresses, documentation, segment routing.
         *("192.88.99.1", "64:ff9b:1::7f00:1", "fec0::1", "2001:db8::1", "3fff::1", "5f00::1"),
         # An IPv4 address inside.
         *("::7f00:1", "::ffff:0:127.0.0.1", "2a00:1450::5efe:7f00:1", "2a00:1450::200:5efe:a00:1"),

@@ -10,7 +10,7 @@ from tests.browser import PHONE
 from tests.helpers import ROOT, SAMPLES
 
 ANSWERED = ".tile[data-state=done]"
-# What of that which was seen has jumped, and how far by the measure of browsers, where 0.1 is called good.
+# The elements that have shifted, and the layout shift score of browsers; up to 0.1 is called good.
 SHIFTS = """() => new Promise((resolve) => {
   const nameOf = ({node}) => node?.id || node?.className || node?.nodeName;
   const tell = (each) => [each.value, ...each.sources.map(nameOf)];

@@ -45,7 +45,7 @@ STEPS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.utime"}
 
 
 class Walk:
-    """The folders, and the programs that are killed in them."""
+    """The folders, and the programs to kill in them."""
 
     def __init__(self, folder: Path) -> None:
         """Make a model to publish, and convert it once in a process of its own."""
@@ -64,7 +64,7 @@ class Walk:
         assert run_forked(self.prebuild) == 0
         self.network = self.prebuilt / "network.xml"
         self.answers = np.load(self.prebuilt / "answers.npy")
-        # What takes long and writes nothing is done once; all that writes is as it is.
+        # Slow steps without writes are done once; all steps with writes are real.
         conversion.openvino.convert_model = lambda *_, **__: openvino.Core().read_model(
             self.network
         )
@@ -97,7 +97,7 @@ class Walk:
         shutil.rmtree(self.source / "optimized")
 
     def publish(self) -> None:
-        """Do as scripts/publish does."""
+        """Publish the model as scripts/publish does."""
         publish(self.source, self.work / "models" / "leaves", self.settings)
 
     def optimize(self) -> None:
@@ -209,7 +209,7 @@ def walk_through(walk: Walk, program: Callable[[], None], before: Path) -> str:
 
 
 def main(folder: Path) -> None:
-    """Walk through both programs."""
+    """Kill both programs at every step."""
     walk, empty, published = Walk(folder), folder / "empty", folder / "published"
     empty.mkdir()
     print(walk_through(walk, walk.publish, empty), flush=True)

@@ -56,7 +56,7 @@ def begin_post(url):
     return connection, request.body[-1:]
 
 
-# What runs
+# Processes
 
 
 def test_supervisord_is_pid_1(server):
@@ -85,7 +85,7 @@ def test_the_bill_of_materials_names_every_installed_package(server):
     assert versions["python"].startswith("3.11.")
 
 
-# What comes out
+# Answers and logs
 
 
 def test_every_sample_gets_its_labels(server):
@@ -150,7 +150,7 @@ def test_a_custom_model_needs_only_its_weights_and_its_class_names(run, models, 
     assert server.classify(STREET).json() == {"result": PASSING, "status": 1}
 
 
-# What an operator does
+# Operations
 
 
 def test_supervisorctl_shows_both_programs_running(operated):
