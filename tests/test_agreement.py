@@ -9,7 +9,7 @@ from app.processing.decision import Decision
 NAMES = ("Rust", "Scab", "Healthy")
 
 
-def hold(logits, reference, decision=Decision()):  # noqa: B008
+def compare_logits(logits, reference, decision=Decision()):  # noqa: B008
     return compare(decision, np.float32(logits), np.float32(reference), NAMES, 0.99)
 
 
@@ -58,15 +58,17 @@ def test_99_percent_takes_299_images_or_473_if_one_differs():
 def test_agreement_compares_whole_label_sets():
     reference = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0.4, 0, 0]]
     logits = [[2, 0.5, 0], [1, 0.4, 0], [0, 0, 0], [0.6, 0, 0]]
-    assert hold(logits, reference).everywhere == Count(4, 2)
-    assert hold(reference, reference).everywhere == Count(4, 0)
+    assert compare_logits(logits, reference).everywhere == Count(4, 2)
+    assert compare_logits(reference, reference).everywhere == Count(4, 0)
 
 
 def test_agreement_compares_the_label_sets_of_the_models_own_rule():
     reference = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0.4, 0, 0]]
     logits = [[2, 0.6, 0], [1, 0.4, 0], [0, 0.1, 0], [0.6, 0, 0]]
-    assert hold(logits, reference, Decision("softmax", top_k=1)).everywhere == Count(4, 1)
-    assert hold(logits, reference, Decision("sigmoid", 0.9, "score")).everywhere == Count(4, 0)
+    assert compare_logits(logits, reference, Decision("softmax", top_k=1)).everywhere == Count(4, 1)
+    assert compare_logits(logits, reference, Decision("sigmoid", 0.9, "score")).everywhere == Count(
+        4, 0
+    )
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
@@ -74,13 +76,13 @@ def test_nan_agrees_with_nothing_not_even_with_itself(broken):
     fine = [[1, 0, 0], [0, 0, 0]]
     bad = [[1, 0, 0], [0, 0, broken]]
     for logits, reference in ((fine, bad), (bad, fine), (bad, bad)):
-        assert hold(logits, reference).everywhere == Count(2, 1)
+        assert compare_logits(logits, reference).everywhere == Count(2, 1)
 
 
 def test_images_with_a_label_on_either_side_are_counted_separately():
     reference = [[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     logits = [[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
-    agreement = hold(logits, reference)
+    agreement = compare_logits(logits, reference)
     assert agreement.everywhere == Count(4, 2)
     assert agreement.labelled == Count(2, 2)
 
@@ -91,13 +93,13 @@ def test_the_worst_class_is_the_one_whose_count_speaks_most_against_it():
     reference[1:, 0] = logits[1:, 0] = 0
     logits[0, 0] = 0  # Rust: 1 of 1, as chance may have it
     logits[:5, 1] = 0  # Scab: 5 of 100, as it hardly may
-    agreement = hold(logits, reference)
+    agreement = compare_logits(logits, reference)
     assert (agreement.worst_class.name, agreement.worst_class.count) == ("Scab", Count(100, 5))
     assert (agreement.classes, agreement.classes_seen) == (3, 2)
 
 
 def test_if_all_classes_agree_the_worst_is_the_one_with_the_fewest_images():
     reference = [[1, 1, 0], [0, 1, 0]]
-    agreement = hold(reference, reference)
+    agreement = compare_logits(reference, reference)
     assert (agreement.worst_class.name, agreement.worst_class.count) == ("Rust", Count(1, 0))
-    assert hold([[0, 0, 0]], [[0, 0, 0]]).worst_class is None
+    assert compare_logits([[0, 0, 0]], [[0, 0, 0]]).worst_class is None

@@ -169,7 +169,7 @@ def test_a_malformed_pointer_to_a_network_is_ignored(bundle, tmp_path, text):
     assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") == path
 
 
-def test_a_network_carries_its_own_gradients_and_answers(bundle, tmp_path):
+def test_a_network_stores_its_own_gradients_and_answers(bundle, tmp_path):
     artifacts = Artifacts(bundle, tmp_path / "cache")
     artifacts.add_network("fp32", save, np.float32([[3]]))
     artifacts.add_network("int8", lambda path: save(path, b"small"))

@@ -178,7 +178,7 @@ def test_leftovers_of_a_server_are_named():
         ('{"a": "\u2028"}'.encode(), "a raw control character"),
     ],
 )
-def test_bad_lines_of_a_log_are_found(line, fault):
+def test_bad_log_lines_are_found(line, fault):
     assert find_fault_of_line(line) == fault
 
 

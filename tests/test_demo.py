@@ -96,7 +96,7 @@ def test_a_scene_holds_one_to_four_pictograms_and_its_target_says_which():
         assert list(np.flatnonzero(scene.target())) == list(scene.labels)
 
 
-def test_eight_samples_lie_ready_with_their_labels():
+def test_eight_samples_exist_with_their_labels():
     rows = (SAMPLES / "labels.csv").read_text().splitlines()[1:]
     assert {row.split(",")[0] for row in rows} == {f"{name}.jpg" for name in SAMPLE_SCENES}
     assert all((SAMPLES / row.split(",")[0]).exists() for row in rows)

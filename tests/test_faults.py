@@ -19,7 +19,7 @@ from tests.scrape import answered, scrape
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids="{} workers".format)
-def crew(request, new_server):
+def server_and_workers(request, new_server):
     """Return a server with one or two workers, and the number; each test leaves all of them ready."""
     live = new_server(workers=str(request.param)).start().wait_ready(request.param)
     yield live, request.param
@@ -33,8 +33,8 @@ def wait_for_others_than(server, pids, workers):
     wait_until(lambda: len(server.worker_pids()) == workers, 60)
 
 
-def test_killing_a_worker_under_load_loses_no_request_and_no_count(crew):
-    server, workers = crew
+def test_killing_a_worker_under_load_loses_no_request_and_no_count(server_and_workers):
+    server, workers = server_and_workers
     before = scrape(server)
     load = Load(server)
     with load.running():
@@ -56,8 +56,10 @@ def test_killing_a_worker_under_load_loses_no_request_and_no_count(crew):
     assert metrics.total("serving_workers_planned") == workers
 
 
-def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behind(crew):
-    server, workers = crew
+def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behind(
+    server_and_workers,
+):
+    server, workers = server_and_workers
     before = scrape(server)
     load = Load(server)
     with load.running():

@@ -103,7 +103,7 @@ def config(number=0, free=60, total=80, **more):
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def reset_state(monkeypatch):
     """Reset the state that another test has confined or logged."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name, value in (("_is_confined", False), ("_visible_before", None), ("_warned", set())):

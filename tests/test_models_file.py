@@ -65,7 +65,7 @@ def one(**fields):
 
 
 @pytest.mark.parametrize("content", [TEXT, JSON], ids=["text", "JSON"])
-def test_both_forms_say_the_same(read, tmp_path, content):
+def test_both_forms_are_equivalent(read, tmp_path, content):
     resnet, leaves, birds = read(content)
     assert resnet.name == "resnet"
     assert str(resnet.folder) == "/models/resnet"

@@ -37,48 +37,48 @@ def predict_many(server, count, clients=16):
 
 
 @pytest.fixture(scope="module")
-def pair(new_server):
+def two_worker_server(new_server):
     """Return a server with two workers; each test leaves both ready."""
     live = new_server(workers="2")
     yield live.start().wait_ready(2)
     live.remove()
 
 
-def test_every_request_is_counted_regardless_of_the_worker(pair):
-    before = scrape(pair)
-    predict_many(pair, 40)
-    assert pair.predict(b"text").status_code == 400
-    metrics = scrape(pair)
+def test_every_request_is_counted_regardless_of_the_worker(two_worker_server):
+    before = scrape(two_worker_server)
+    predict_many(two_worker_server, 40)
+    assert two_worker_server.predict(b"text").status_code == 400
+    metrics = scrape(two_worker_server)
     counted = metrics.since(before)
     assert answered(counted) == 40
     assert counted.total("serving_errors_total", code="unreadable_image") == 1
     assert counted.total("serving_pictures_total", outcome="answered") == 40
     assert counted.total("serving_batch_size_sum") == 40
-    pids = {str(pid) for pid in pair.worker_pids()}
+    pids = {str(pid) for pid in two_worker_server.worker_pids()}
     assert metrics.values_of("serving_worker_memory_bytes", "pid") == pids
 
 
-def test_a_killed_worker_loses_no_count(pair):
-    before = scrape(pair)
-    predict_many(pair, 20)
-    victim = pair.worker_pids()[0]
-    pair.kill_worker(victim)
-    wait_until(lambda: victim not in pair.worker_pids(), 60)
-    pair.wait_ready(2)
-    predict_many(pair, 20)
-    metrics = scrape(pair)
+def test_a_killed_worker_loses_no_count(two_worker_server):
+    before = scrape(two_worker_server)
+    predict_many(two_worker_server, 20)
+    victim = two_worker_server.worker_pids()[0]
+    two_worker_server.kill_worker(victim)
+    wait_until(lambda: victim not in two_worker_server.worker_pids(), 60)
+    two_worker_server.wait_ready(2)
+    predict_many(two_worker_server, 20)
+    metrics = scrape(two_worker_server)
     metrics.never_counts_back(before)
     counted = metrics.since(before)
     assert answered(counted) == 40
     assert counted.total("serving_worker_deaths_total") == 1
 
 
-def test_a_start_counts_from_0(pair):
-    predict_many(pair, 2)
-    assert answered(scrape(pair)) >= 2
-    pair.control("restart", "gunicorn")
-    pair.wait_ready(2)
-    assert answered(scrape(pair)) == 0
+def test_a_start_counts_from_0(two_worker_server):
+    predict_many(two_worker_server, 2)
+    assert answered(scrape(two_worker_server)) >= 2
+    two_worker_server.control("restart", "gunicorn")
+    two_worker_server.wait_ready(2)
+    assert answered(scrape(two_worker_server)) == 0
 
 
 # Without a model, and with one worker

@@ -84,7 +84,7 @@ def labelled(version):
     return make_manifest(make_entry("voc", version), labels={"voc": {"stable": version}})
 
 
-def own_model():
+def custom_model():
     return make_manifest(make_entry("leaves", 5))
 
 
@@ -92,7 +92,7 @@ def own_model():
     ("before", "after", "target", "answers"),
     [
         (labelled(3), labelled(4), {"label": "stable"}, (("voc", 3), ("voc", 4))),
-        (make_manifest(make_entry("demo", 1)), own_model(), {}, (("demo", 1), ("leaves", 5))),
+        (make_manifest(make_entry("demo", 1)), custom_model(), {}, (("demo", 1), ("leaves", 5))),
         (
             make_manifest(make_entry("a", 1), make_entry("b", 1)),
             make_manifest(make_entry("b", 2), make_entry("a", 1)),
@@ -152,7 +152,7 @@ def test_a_label_does_not_move_while_its_new_version_fails(stage, caplog):
 def test_the_default_stays_while_the_new_one_fails(stage, caplog):
     here = stage(make_manifest(make_entry("demo", 1)))
     here.broken.add(("leaves", 5))
-    here.manifest = own_model()
+    here.manifest = custom_model()
     here.gate.put(None)
     wait_until(lambda: "the default stays demo: leaves is not live" in caplog.text)
     assert here.ask() == ("demo", 1)
@@ -182,7 +182,7 @@ def test_a_changed_version_that_cannot_be_loaded_keeps_its_old_weights(stage):
     assert here.ask() == ("voc", 4)
 
 
-def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(stage, monkeypatch):
+def test_a_worker_that_must_unload_its_version_leaves_requests_to_others(stage, monkeypatch):
     here = stage(make_manifest(make_entry("voc", 3)))
     neighbour = Scoreboard.__new__(Scoreboard)
     neighbour.__dict__.update(here.scoreboard.__dict__)

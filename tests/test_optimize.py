@@ -54,7 +54,7 @@ def draw_noise(*seed):
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory):
+def many_images(tmp_path_factory):
     """Return a folder of images, some 300 of which are measured on, and of some copies."""
     folder = tmp_path_factory.mktemp("many")
     for index in range(440):
@@ -77,9 +77,9 @@ def log_levels():
 
 @pytest.mark.slow
 def test_no_image_is_used_for_both_calibration_and_measurement_and_copies_count_once(
-    many, settings
+    many_images, settings
 ):
-    images = read_images(many, settings(), WHOLE)
+    images = read_images(many_images, settings(), WHOLE)
     assert len(images.exact) == len(images.fast) >= 299
     assert len(images.calibrating) + len(images.exact) == 440
     assert 0.17 < len(images.calibrating) / 440 < 0.33
@@ -89,9 +89,9 @@ def test_no_image_is_used_for_both_calibration_and_measurement_and_copies_count_
 
 
 @pytest.mark.slow
-def test_an_image_keeps_its_part_regardless_of_the_other_files(many, settings, tmp_path):
-    before = read_images(many, settings(), WHOLE)
-    shutil.copytree(many, tmp_path / "scenes")
+def test_an_image_keeps_its_part_regardless_of_the_other_files(many_images, settings, tmp_path):
+    before = read_images(many_images, settings(), WHOLE)
+    shutil.copytree(many_images, tmp_path / "scenes")
     for index in range(5):
         (tmp_path / "scenes" / f"{index:03}.jpg").rename(tmp_path / "scenes" / f"zz{index}.jpg")
         draw_noise(14, index).save(tmp_path / "scenes" / f"a{index}.jpg")

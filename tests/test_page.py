@@ -75,7 +75,7 @@ def test_no_file_needs_another_host_and_none_is_long(path):
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
 
 
-def test_every_file_that_is_named_is_there_and_every_script_is_used():
+def test_every_named_file_exists_and_every_script_is_used():
     reference = re.compile(r'(?:"page/files/|from "\./|url\(")([\w.-]+)"')
     named = {name for path in TEXTS for name in reference.findall(path.read_text())}
     assert named == set(FILES) - {"inter-license.txt"}
@@ -137,7 +137,7 @@ def test_the_samples_are_listed_with_their_labels(client):
     assert client.get(f"/{street['url']}").data == STREET.read_bytes()
 
 
-def test_a_server_without_samples_lists_none(tmp_path):
+def test_a_server_without_samples_lists_no_samples(tmp_path):
     assert read_samples(tmp_path) == []
 
 

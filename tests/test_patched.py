@@ -38,5 +38,5 @@ def run_patched(*tests: str) -> None:
     assert " passed" in result.stdout
 
 
-def test_the_threads_work_together_under_monkey_patching_too():
+def test_the_threads_work_under_monkey_patching_too():
     run_patched(*TESTS)

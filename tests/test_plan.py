@@ -331,7 +331,7 @@ def test_a_plan_is_made_even_if_nothing_is_writable(settings, tmp_path, monkeypa
 
 
 @pytest.fixture
-def followed(settings, tmp_path, monkeypatch):
+def watched_planner(settings, tmp_path, monkeypatch):
     """Return settings and planner after a start with version 1; the watcher has gone on to version 2."""
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     planner = Planner()
@@ -341,21 +341,21 @@ def followed(settings, tmp_path, monkeypatch):
 
 
 def test_a_reload_while_the_watcher_converts_keeps_the_served_versions(
-    followed, tmp_path, monkeypatch
+    watched_planner, tmp_path, monkeypatch
 ):
     """The versions served at the start do not count."""
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: real_look(self, 0.1))
     with lock_file(tmp_path / "cache" / "scanner.lock", 5):
-        chosen, planner = followed
+        chosen, planner = watched_planner
         plan = planner.make(chosen)
     assert [entry.version for entry in plan.manifest.entries] == [2]
     assert [entry.version for entry in ManifestFile(instance_id()).read().entries] == [2]
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(followed, how):
+def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(watched_planner, how):
     """The manifest of the start does not count."""
-    read = manifest_reader(followed[1].plan.manifest)
+    read = manifest_reader(watched_planner[1].plan.manifest)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
         manifest_path().unlink()
@@ -366,13 +366,13 @@ def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(followed, how):
 
 @pytest.mark.parametrize(("poll_s", "version"), [("0", 1), ("1", 2)])
 def test_replaced_workers_serve_the_same_as_the_others_after_a_failed_reload(
-    machine, followed, settings, monkeypatch, poll_s, version
+    machine, watched_planner, settings, monkeypatch, poll_s, version
 ):
     """Workers have the new manifest anyway if the folders are watched."""
     found = [serving(ON_CPU), Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))]
     monkeypatch.setattr(RepositoryScanner, "look", lambda self: found.pop(0))
     chosen = settings(device="cpu", poll_s=poll_s)
-    planner = followed[1]
+    planner = watched_planner[1]
     before = planner.make(chosen)
     planner.make(chosen)
     planner.restore(before)
@@ -421,7 +421,7 @@ def make_plan_failure(settings, monkeypatch, calls):
     return scan_and_plan(settings(device="cpu", engine="openvino")).manifest.failure
 
 
-def test_a_measure_process_that_dies_is_reported_with_its_last_words(settings, monkeypatch):
+def test_a_measure_process_that_dies_is_reported_with_its_last_line(settings, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(BundleError, match=r"the measure process ended with 1: without a word"):
         footprint.run_measure("measure", find_bundle(ROOT / "models"), {})

@@ -129,7 +129,7 @@ def test_a_request_tests_its_status_and_has_a_description(item):
     assert item["request"]["description"]
 
 
-def test_a_request_that_is_refused_says_so_in_its_name():
+def test_a_refused_request_has_a_name_that_says_so():
     for item in REQUESTS:
         shown = set(re.findall(r": (\d+)$", item["name"])) or {"200"}
         assert shown == set(re.findall(r"have\.status\((\d+)\)", program(item))), item["name"]

@@ -93,7 +93,7 @@ def test_no_single_class_may_rule_out_99_percent():
     assert "Rust differs on 20 of the 20 images where either names it, which rules out" in reason
 
 
-def measured(logits, reference):
+def measure_row(logits, reference):
     """Return int8's row for logits of one class, measured as ``scripts/optimize`` does it."""
     agreement = compare(Decision(), logits, reference, ["Rust"], MIN_AGREEMENT)
     return row("int8", 0, 95, agreement=agreement)
@@ -104,16 +104,16 @@ def test_a_network_that_never_fires_for_a_rare_class_is_refused(images):
     reference = np.full((images, 1), -3, np.float32)
     reference[::100] = 3  # one image in a hundred: silence is right on 99 % of them
     silent = np.full((images, 1), -3, np.float32)
-    assert choose(report(measured(silent, reference)))[0] == "fp32"
+    assert choose(report(measure_row(silent, reference)))[0] == "fp32"
     # And one that is rarer still, where all the images together show far more than 99 %.
     reference[:] = -3
     reference[: images // 1000 + 2] = 3
-    assert choose(report(measured(silent, reference)))[0] == "fp32"
+    assert choose(report(measure_row(silent, reference)))[0] == "fp32"
 
 
 def test_a_network_that_answers_nan_is_refused_even_if_no_image_has_a_label():
     reference = np.full((1000, 1), -3, np.float32)
-    assert choose(report(measured(np.full_like(reference, np.nan), reference)))[0] == "fp32"
+    assert choose(report(measure_row(np.full_like(reference, np.nan), reference)))[0] == "fp32"
 
 
 def test_auto_falls_back_to_fp32_with_a_reason():

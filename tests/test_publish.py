@@ -29,7 +29,7 @@ def source(tiny_models, tmp_path):
     return tmp_path / "new"
 
 
-def change(folder):
+def change_model(folder):
     """Give a bundle other weights and other names, so that each answer identifies its version."""
     arrays = dict(np.load(folder / "model.npz"))
     arrays["fc.weight"] = arrays["fc.weight"] * np.float32(1.25)
@@ -72,7 +72,7 @@ def live(server):
 
 
 def test_publishing_under_load_loses_no_request_and_mixes_no_versions(start_server, models, source):
-    change(source)
+    change_model(source)
     server = start_server(models=str(models), workers="2").wait_ready(2)
     before = server.predict(STREET.read_bytes()).json()
     load = Load(server, clients=32, pause_s=0.1)
@@ -233,7 +233,7 @@ def test_several_models_with_labels_and_shares_follow_their_file(
 @pytest.mark.slow
 def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, source):
     disk = models / "pictograms"
-    change(source)
+    change_model(source)
     program = (
         "import os, sys; from app.commands.publish import main\n"
         f"sys.argv = ['publish', {str(source)!r}, sys.argv[1]]\n"

@@ -151,7 +151,7 @@ def test_a_config_that_changes_in_place_is_a_new_entry(scanner, models, tmp_path
 
 
 @pytest.mark.parametrize("how", ["emptied", "gone", "all gone"])
-def test_a_vanished_mount_unloads_nothing(scanner, models, how):
+def test_a_vanished_mount_unloads_no_version(scanner, models, how):
     add_version(models, 3)
     here = scanner()
     here.look()
@@ -166,7 +166,7 @@ def test_a_vanished_mount_unloads_nothing(scanner, models, how):
     assert "holds no" in manifest.problem or "cannot be read" in manifest.problem
 
 
-def test_a_folder_that_cannot_be_read_unloads_nothing(scanner, models, monkeypatch):
+def test_an_unreadable_folder_unloads_no_version(scanner, models, monkeypatch):
     add_version(models, 3)
     here = scanner()
     here.look()
@@ -338,7 +338,7 @@ def test_leftovers_of_a_killed_writer_are_removed_with_the_next_manifest(run_fol
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link out", "loop"])
-def test_a_precision_report_that_cannot_be_read_leaves_the_version_served(scanner, models, kind):
+def test_an_unreadable_precision_report_does_not_stop_the_version(scanner, models, kind):
     make_special(add_version(models, 1) / "precision.json", kind)
     manifest = scanner().look()
     assert versions(manifest) == [1]
@@ -371,7 +371,7 @@ class Clock:
 
 
 @pytest.fixture
-def passing(monkeypatch, scanner):
+def temporary_failures(monkeypatch, scanner):
     """Replace a measurement by one with temporary failures. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
     reasons = [PassingFailure("the measure process took longer than 300 s")] * 9
@@ -388,8 +388,8 @@ def passing(monkeypatch, scanner):
     return here, clock, reasons, calls
 
 
-def test_a_temporary_refusal_is_retried_with_growing_pauses(passing, models):
-    here, clock, _reasons, calls = passing
+def test_a_temporary_refusal_is_retried_with_growing_pauses(temporary_failures, models):
+    here, clock, _reasons, calls = temporary_failures
     add_version(models, 1)
     messages = set()
     for clock.now in range(0, 30_000, 10):
@@ -401,8 +401,8 @@ def test_a_temporary_refusal_is_retried_with_growing_pauses(passing, models):
     assert reason.startswith("the measure process took longer than 300 s; it is tried again")
 
 
-def test_changed_files_are_checked_at_once_and_reset_the_pauses(passing, models):
-    here, clock, _reasons, calls = passing
+def test_changed_files_are_checked_at_once_and_reset_the_pauses(temporary_failures, models):
+    here, clock, _reasons, calls = temporary_failures
     add_version(models, 1)
     here.look()
     clock.now = 60
@@ -414,8 +414,8 @@ def test_changed_files_are_checked_at_once_and_reset_the_pauses(passing, models)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
-def test_a_full_disk_or_memory_is_a_temporary_refusal(passing, models, error):
-    here, clock, reasons, _calls = passing
+def test_a_full_disk_or_memory_is_a_temporary_refusal(temporary_failures, models, error):
+    here, clock, reasons, _calls = temporary_failures
     reasons[:] = [error]
     add_version(models, 1)
     assert "it is tried again" in here.look().failure
@@ -424,8 +424,10 @@ def test_a_full_disk_or_memory_is_a_temporary_refusal(passing, models, error):
 
 
 @pytest.mark.parametrize("error", [TypeError("odd"), RecursionError(), KeyError("a"), ValueError()])
-def test_an_unexpected_error_of_a_check_refuses_the_version_for_good(passing, models, error):
-    here, clock, reasons, calls = passing
+def test_an_unexpected_error_of_a_check_refuses_the_version_for_good(
+    temporary_failures, models, error
+):
+    here, clock, reasons, calls = temporary_failures
     reasons[:] = [error] * 2
     add_version(models, 1)
     for clock.now in (0, 100, 10_000):

@@ -27,7 +27,7 @@ CPU = Choice("openvino", "fp32", "cpu", 1, 1)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def converted(tmp_path_factory):
     """Return a small converted model."""
     torch.manual_seed(3)
     weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
@@ -38,13 +38,15 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def artifacts(made, tmp_path):
+def artifacts(converted, tmp_path):
     """Return a copy of it."""
-    shutil.copytree(made.folder, tmp_path / "own")
-    return Artifacts(write_model(tmp_path / "own", torch.load(made.weights), CARD), tmp_path / "c")
+    shutil.copytree(converted.folder, tmp_path / "own")
+    return Artifacts(
+        write_model(tmp_path / "own", torch.load(converted.weights), CARD), tmp_path / "c"
+    )
 
 
-def put(artifacts, save):
+def replace_network(artifacts, save):
     """Replace the fp32 network by another, with right checksums and the answers of the first."""
     answers = artifacts.read_answers()
 
@@ -78,14 +80,14 @@ def test_a_network_of_zeros_is_detected_before_it_serves(artifacts):
         numbers = network.with_suffix(".bin").stat().st_size
         path.with_suffix(".bin").write_bytes(bytes(numbers))
 
-    put(artifacts, save)
+    replace_network(artifacts, save)
     with pytest.raises(
         BundleError, match=r"answers images of noise otherwise .*: by .*, the limit is"
     ):
         load_engine(CPU, artifacts)
 
 
-def test_a_network_of_other_weights_is_detected_before_it_serves(artifacts, made):
+def test_a_network_of_other_weights_is_detected_before_it_serves(artifacts, converted):
     """The files are a mix of two networks."""
     network = artifacts.find_network("fp32")
 
@@ -95,7 +97,7 @@ def test_a_network_of_other_weights_is_detected_before_it_serves(artifacts, made
         numbers[: len(numbers) // 2] = numbers[: len(numbers) // 2][::-1]
         numbers.tofile(path.with_suffix(".bin"))
 
-    put(artifacts, save)
+    replace_network(artifacts, save)
     with pytest.raises(BundleError, match="answers"):
         load_engine(CPU, artifacts)
 
@@ -114,10 +116,10 @@ def test_an_eager_worker_loads_only_the_checked_weights(artifacts, how):
     assert load_engine(CPU, artifacts)  # it reads the network converted from the checked ones
 
 
-def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_path):
+def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(converted, tmp_path):
     """4 MiB for a network of 3, where 3 are taken by the weights."""
     disk = tmp_path / "disk"
-    shutil.copytree(made.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
+    shutil.copytree(converted.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
     program = (
         "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"
         "from app.engines.conversion import convert_bundle; from app.models.artifacts import Artifacts\n"

@@ -22,15 +22,15 @@ native_sleep = get_original("time", "sleep")
 
 
 @pytest.fixture
-def ward():
+def crash_record():
     return Quarantine(1)
 
 
 @pytest.fixture
-def pool(ward):
+def pool(crash_record):
     """Return a pool of two threads."""
     handoff = Handoff()
-    pool = NativePool("testing", 2, handoff, ward, ward.active_inputs(0))
+    pool = NativePool("testing", 2, handoff, crash_record, crash_record.active_inputs(0))
     yield pool
     pool.close()
     wait_until(lambda: not pool.tasks())
@@ -87,16 +87,16 @@ def test_canceled_work_is_not_started(pool):
     assert not begun
 
 
-def test_an_input_is_active_while_it_is_processed(pool, ward):
+def test_an_input_is_active_while_it_is_processed(pool, crash_record):
     held = SimpleQueue()
     working = gevent.spawn(pool.run, lambda _: held.get(), b"data")
     wait_until(pool.tasks)
     (task,) = pool.tasks()
-    assert task.digests == (ward.digest(b"data"),)
+    assert task.digests == (crash_record.digest(b"data"),)
     held.put(None)
     working.join()
-    ward.record_crash(0, is_external=False)
-    assert ward.verdict(ward.digest(b"data")) is Verdict.CLEAR
+    crash_record.record_crash(0, is_external=False)
+    assert crash_record.verdict(crash_record.digest(b"data")) is Verdict.CLEAR
 
 
 def test_an_error_keeps_no_memory_of_the_work(pool):
@@ -132,23 +132,23 @@ def test_data_without_a_digest_is_an_error_and_not_a_lost_thread(pool):
     assert pool.run(lambda _: 1, b"data") == 1
 
 
-def test_a_suspect_is_processed_only_on_trial_and_a_blocked_input_never(pool, ward):
-    digest = ward.digest(b"data")
-    ward.active_inputs(0).hold([digest])
-    ward.record_crash(0, is_external=False)
+def test_a_suspect_is_processed_only_on_trial_and_a_blocked_input_never(pool, crash_record):
+    digest = crash_record.digest(b"data")
+    crash_record.active_inputs(0).hold([digest])
+    crash_record.record_crash(0, is_external=False)
     with pytest.raises(NeedsTrial) as raised:
         pool.run(lambda _: 1, b"data")
     assert raised.value.digest == digest
     assert pool.run(lambda _: 1, b"data", on_trial=True) == 1
-    ward.active_inputs(0).hold([digest])
-    ward.set_trial(0, digest)
-    ward.record_crash(0, is_external=False)
+    crash_record.active_inputs(0).hold([digest])
+    crash_record.set_trial(0, digest)
+    crash_record.record_crash(0, is_external=False)
     with pytest.raises(Quarantined):
         pool.run(lambda _: 1, b"data", on_trial=True)
 
 
 @pytest.mark.slow
-def test_the_watchdog_names_the_stuck_task(pool, ward):
+def test_the_watchdog_names_the_stuck_task(pool, crash_record):
     held, stuck = SimpleQueue(), []
     watchdog = Watchdog(3, pool.tasks, lambda task, limit: stuck.append((task, limit)))
     watchdog.start()
@@ -158,14 +158,14 @@ def test_the_watchdog_names_the_stuck_task(pool, ward):
     wait_until(lambda: stuck, 10)
     assert time.monotonic() - began < 6
     ((task, limit),) = stuck
-    assert (task.name, task.digests, limit) == ("testing", (ward.digest(b"slow"),), 3)
+    assert (task.name, task.digests, limit) == ("testing", (crash_record.digest(b"slow"),), 3)
     held.put(None)
     gevent.joinall([quick, slow])
     watchdog.stop()
 
 
 @pytest.mark.slow
-def test_a_pause_of_the_whole_process_is_not_a_stuck_task(ward):
+def test_a_pause_of_the_whole_process_is_not_a_stuck_task(crash_record):
     looks, stuck = [], []
 
     def look():

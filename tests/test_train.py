@@ -107,7 +107,7 @@ def trained_file(uninterrupted, tmp_path_factory):
     return path
 
 
-def test_head_only_leaves_the_trunk_as_it_was(examples, trained_file, tmp_path):
+def test_head_only_training_leaves_the_trunk_unchanged(examples, trained_file, tmp_path):
     before = torch.load(trained_file, weights_only=True)
     run = start(examples, tmp_path, "--weights", str(trained_file), "--head-only")
     after = weights_of(run)

@@ -104,7 +104,7 @@ def write_table(folder, text, pictures=("a", "b", "c", "d", "e")):
     return folder / "table.csv"
 
 
-def test_a_table_gives_images_labels_and_parts(tmp_path):
+def test_a_table_lists_images_labels_and_parts(tmp_path):
     text = "image,labels,part\na.jpg,Red Car; Sky,train\nb.jpg,,train\nc.jpg,Sky|Road,val\n"
     examples = read_table(write_table(tmp_path, text))
     assert examples.class_names == ("Red Car", "Road", "Sky")
@@ -265,7 +265,7 @@ def test_a_crop_of_the_whole_image_equals_the_servers_image(examples, monkeypatc
     assert 0 < sum(mirrored) < 6
 
 
-def test_a_crop_lies_in_the_image_and_keeps_most_of_it():
+def test_a_crop_is_inside_the_image_and_keeps_most_of_it():
     for seed in range(200):
         left, top, right, bottom = choose_crop(90, 70, np.random.default_rng(seed))
         assert 0 <= left < right <= 90

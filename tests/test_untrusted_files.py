@@ -64,7 +64,7 @@ def without_root(function, *arguments):
 
 
 @pytest.fixture
-def closed(tmp_path):
+def closed_folder(tmp_path):
     """Return a models folder that others may read, with a closed lost+found in it."""
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.getuid() and folder.name:
@@ -84,28 +84,28 @@ def look(models, name=""):
     return "\n".join([*found.folders, *found.skipped])
 
 
-def test_lost_and_found_is_skipped_with_a_log_line(closed):
-    served, skipped = without_root(look, closed).splitlines()
+def test_lost_and_found_is_skipped_with_a_log_line(closed_folder):
+    served, skipped = without_root(look, closed_folder).splitlines()
     assert served == "leaves"
     assert "lost+found" in skipped
     assert skipped.endswith("is skipped: Permission denied")
 
 
-def test_no_other_folder_is_read_if_one_model_is_named(closed):
-    make_bundle(closed / "odd\nname")
-    assert without_root(look, closed, "leaves") == "leaves"
+def test_no_other_folder_is_read_if_one_model_is_named(closed_folder):
+    make_bundle(closed_folder / "odd\nname")
+    assert without_root(look, closed_folder, "leaves") == "leaves"
 
 
-def test_an_unreadable_version_is_refused_with_the_remedy(closed):
+def test_an_unreadable_version_is_refused_with_the_remedy(closed_folder):
     def refuse(model):
         try:
             open_bundle(versions_of(model)[2], "leaves", 2)
         except BundleError as error:
             return str(error)
 
-    make_bundle(closed / "leaves" / "2").chmod(0)
-    assert "chmod -R a+rX" in without_root(refuse, closed / "leaves")
-    (closed / "leaves" / "2").chmod(0o700)
+    make_bundle(closed_folder / "leaves" / "2").chmod(0)
+    assert "chmod -R a+rX" in without_root(refuse, closed_folder / "leaves")
+    (closed_folder / "leaves" / "2").chmod(0o700)
 
 
 @pytest.mark.parametrize(
@@ -611,7 +611,7 @@ def test_a_scanner_reads_any_folder_and_never_raises(
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(monkeypatch):
+def without_measurement(monkeypatch):
     """Replace the measure process: every version that reaches it can be served."""
     needs = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
     monkeypatch.setattr(scanner_module, "find_footprint", lambda *_: needs)

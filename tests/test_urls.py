@@ -140,7 +140,7 @@ def test_the_images_of_a_request_share_one_limit(gallery):
     assert sum(isinstance(found, FetchFailed) for found in both) >= 1
 
 
-def test_a_server_that_is_not_there_is_reported(gallery):
+def test_an_unreachable_server_is_reported(gallery):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
         port = taken.getsockname()[1]

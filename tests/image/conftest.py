@@ -135,7 +135,7 @@ def server() -> Iterator[Container]:
 
 
 @pytest.fixture(scope="session")
-def operated() -> Iterator[Container]:
+def operated_server() -> Iterator[Container]:
     """Return a server without any option for tests of operations; each test leaves it ready."""
     with removed_afterwards() as container:
         container.wait_until_ready()

@@ -70,8 +70,10 @@ def test_no_process_runs_as_root(server):
     assert {user for row in users for user in row} == {"10001"}
 
 
-def test_the_server_cannot_change_its_own_files(operated):
-    writable = operated.execute("find", "/srv", "/opt", "-writable", "-not", "-path", "/srv/run*")
+def test_the_server_cannot_change_its_own_files(operated_server):
+    writable = operated_server.execute(
+        "find", "/srv", "/opt", "-writable", "-not", "-path", "/srv/run*"
+    )
     assert writable == ""
 
 
@@ -153,50 +155,56 @@ def test_a_custom_model_needs_only_its_weights_and_its_class_names(run, models, 
 # Operations
 
 
-def test_supervisorctl_shows_both_programs_running(operated):
-    programs = dict(line.split()[:2] for line in operated.supervisorctl("status").splitlines())
+def test_supervisorctl_shows_both_programs_running(operated_server):
+    programs = dict(
+        line.split()[:2] for line in operated_server.supervisorctl("status").splitlines()
+    )
     assert programs["nginx"] == programs["gunicorn"] == "RUNNING"
 
 
-def test_supervisorctl_tails_a_log(operated):
-    assert "model ready" in operated.supervisorctl("tail", "gunicorn")
+def test_supervisorctl_tails_a_log(operated_server):
+    assert "model ready" in operated_server.supervisorctl("tail", "gunicorn")
 
 
-def test_supervisorctl_stops_starts_and_restarts(operated):
-    operated.supervisorctl("stop", "gunicorn")
-    assert "STOPPED" in operated.supervisorctl("status", "gunicorn")
-    refused = operated.classify(STREET)
+def test_supervisorctl_stops_starts_and_restarts(operated_server):
+    operated_server.supervisorctl("stop", "gunicorn")
+    assert "STOPPED" in operated_server.supervisorctl("status", "gunicorn")
+    refused = operated_server.classify(STREET)
     assert refused.status_code == 502
     assert refused.headers["Content-Type"] == "application/problem+json"
-    operated.supervisorctl("start", "gunicorn")
-    operated.wait_until_ready()
-    operated.supervisorctl("restart", "all")
-    operated.wait_until_ready()
-    assert operated.classify(STREET).status_code == 200
+    operated_server.supervisorctl("start", "gunicorn")
+    operated_server.wait_until_ready()
+    operated_server.supervisorctl("restart", "all")
+    operated_server.wait_until_ready()
+    assert operated_server.classify(STREET).status_code == 200
 
 
-def test_a_hup_replaces_the_workers_and_loses_no_request(operated):
+def test_a_hup_replaces_the_workers_without_losing_a_request(operated_server):
     def count_loads():
-        return int(operated.execute("grep", "-c", "model ready", "run/gunicorn.log"))
+        return int(operated_server.execute("grep", "-c", "model ready", "run/gunicorn.log"))
 
     loads, statuses = count_loads(), []
-    operated.supervisorctl("signal", "HUP", "gunicorn")
+    operated_server.supervisorctl("signal", "HUP", "gunicorn")
 
     def is_loaded_anew():
-        statuses.append(operated.classify(STREET).status_code)
+        statuses.append(operated_server.classify(STREET).status_code)
         return count_loads() > loads
 
-    operated.wait_until(is_loaded_anew, "new workers")
+    operated_server.wait_until(is_loaded_anew, "new workers")
     assert set(statuses) == {200}
 
 
-def test_a_killed_nginx_is_replaced_though_its_orphans_become_supervisords_children(operated):
-    old = operated.execute("cat", "run/nginx.pid")
-    operated.execute("sh", "-c", "kill -9 $(cat run/nginx.pid)")
-    operated.wait_until(lambda: operated.execute("cat", "run/nginx.pid") != old, "another nginx")
-    operated.wait_until_ready()
-    assert operated.classify(STREET).status_code == 200
-    titles = operated.execute("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
+def test_a_killed_nginx_is_replaced_though_its_orphans_become_supervisords_children(
+    operated_server,
+):
+    old = operated_server.execute("cat", "run/nginx.pid")
+    operated_server.execute("sh", "-c", "kill -9 $(cat run/nginx.pid)")
+    operated_server.wait_until(
+        lambda: operated_server.execute("cat", "run/nginx.pid") != old, "another nginx"
+    )
+    operated_server.wait_until_ready()
+    assert operated_server.classify(STREET).status_code == 200
+    titles = operated_server.execute("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
     assert titles.count("nginx: master process") == 1
     assert titles.count("nginx: worker process") == 2
 
