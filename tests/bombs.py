@@ -44,8 +44,8 @@ def png(
 
 def webp(*chunks: bytes) -> bytes:
     """Return an extended WebP with more chunks before its pixels."""
-    picture = encode(photo_like(), "WEBP")[12:]
-    body = b"WEBP" + webp_chunk(b"VP8X", b"\0\0\0\0\x3b\0\0\x27\0\0") + b"".join(chunks) + picture
+    image = encode(photo_like(), "WEBP")[12:]
+    body = b"WEBP" + webp_chunk(b"VP8X", b"\0\0\0\0\x3b\0\0\x27\0\0") + b"".join(chunks) + image
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 

@@ -34,5 +34,5 @@ def load(bundle: Bundle, tmp_path: Path, engine: str) -> Engine:
 
 
 def sample_images(prepare: Compose) -> torch.Tensor:
-    pictures = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
-    return torch.stack([prepare(picture) for picture in pictures])
+    images = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    return torch.stack([prepare(image) for image in images])

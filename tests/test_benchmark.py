@@ -89,12 +89,12 @@ def test_tritons_body_is_the_file_and_its_headers_say_so():
 
 
 def test_a_body_is_written_for_every_image(tmp_path):
-    pictures, bodies = tmp_path / "pictures", tmp_path / "bodies"
-    pictures.mkdir()
+    images, bodies = tmp_path / "pictures", tmp_path / "bodies"
+    images.mkdir()
     bodies.mkdir()
     for name in ("a", "b"):
-        (pictures / f"{name}.jpg").write_text(name)
-    TRITON.write_bodies(pictures, bodies)
+        (images / f"{name}.jpg").write_text(name)
+    TRITON.write_bodies(images, bodies)
     assert [path.read_text() for path in sorted(bodies.iterdir())] == ["a", "b"]
 
 

@@ -174,10 +174,10 @@ def post(server, path, body):
 
 
 def test_predict_answers_as_the_reference_does(server, logits):
-    pictures = [{"b64": text.decode()} for text in as_base64()]
-    rows = post(server, "demo:predict", {"instances": pictures})["predictions"]
+    images = [{"b64": text.decode()} for text in as_base64()]
+    rows = post(server, "demo:predict", {"instances": images})["predictions"]
     assert np.array(rows) == close_to(sigmoid(logits))
-    body = {"signature_name": "logits", "inputs": {"image_bytes": pictures}}
+    body = {"signature_name": "logits", "inputs": {"image_bytes": images}}
     assert np.array(post(server, "demo/versions/1:predict", body)["outputs"]) == close_to(logits)
 
 

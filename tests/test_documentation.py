@@ -36,12 +36,12 @@ def test_the_documented_answer_is_the_servers(server):
         url = f"{server.url}/predict"
         got = requests.post(url, files={"image": file}, timeout=60).json()
     shown = json.loads(blocks(DOCS / "predict.md", "json")[0])
-    (picture,), (shown_picture,) = got["images"], shown["images"]
-    assert (shown.keys(), shown_picture.keys()) == (got.keys(), picture.keys())
-    for one, shown_one in zip(picture["labels"], shown_picture["labels"], strict=True):
+    (image,), (shown_picture,) = got["images"], shown["images"]
+    assert (shown.keys(), shown_picture.keys()) == (got.keys(), image.keys())
+    for one, shown_one in zip(image["labels"], shown_picture["labels"], strict=True):
         assert shown_one == pytest.approx(one, abs=1e-3)
     for name in ("name", "bytes", "width", "height"):
-        assert shown_picture[name] == picture[name]
+        assert shown_picture[name] == image[name]
 
 
 def test_the_documented_row_is_the_one_that_is_written(server, tmp_path):

@@ -96,10 +96,10 @@ def test_the_map_comes_in_the_drawings_size_on_request(client):
 
 
 def test_the_opacity_ranges_from_the_image_alone_to_colors_alone(client):
-    picture = np.asarray(Image.open(io.BytesIO(PICTURE)))
-    assert (np.asarray(open_png(post(client, query="?opacity=0"))) == picture).all()
+    image = np.asarray(Image.open(io.BytesIO(PICTURE)))
+    assert (np.asarray(open_png(post(client, query="?opacity=0"))) == image).all()
     drawn = [np.asarray(open_png(post(client, query=f"?opacity={o}"))) for o in ("0.5", "1")]
-    changed = [np.abs(each - picture.astype(float)).mean() for each in drawn]
+    changed = [np.abs(each - image.astype(float)).mean() for each in drawn]
     assert 0 < changed[0] < changed[1]
     assert (open_png(post(client)).tobytes()) == drawn[0].tobytes()
 
@@ -178,10 +178,8 @@ def test_a_model_without_heat_maps_is_reported_on_both_routes(client_of):
 
 def heat_maps(response) -> dict[str, list]:
     """Return the map of each label in the first image's answer that has one."""
-    (picture, *_) = response.json["images"]
-    return {
-        each["label"]: each["heatmap"]["map"] for each in picture["labels"] if "heatmap" in each
-    }
+    (image, *_) = response.json["images"]
+    return {each["label"]: each["heatmap"]["map"] for each in image["labels"] if "heatmap" in each}
 
 
 def test_predict_returns_the_requested_heat_maps(client):
@@ -207,8 +205,8 @@ def test_all_scores_include_the_heat_map_of_a_class_that_does_not_pass(client):
 
 
 def test_each_of_many_images_has_its_own_heat_map(client):
-    pictures = [PICTURE, b"broken", square(255, 0, 0, 0)]
-    files = [{"b64": base64.b64encode(data).decode()} for data in pictures]
+    images = [PICTURE, b"broken", square(255, 0, 0, 0)]
+    files = [{"b64": base64.b64encode(data).decode()} for data in images]
     answer = send_json(client, {"images": files, "heatmap": "Bright"}).json["images"]
     assert answer[1]["error"]["code"] == "unreadable_image"
     cells = [np.array(answer[place]["labels"][-1]["heatmap"]["map"]) for place in (0, 2)]
@@ -263,7 +261,7 @@ def test_the_running_servers_drawings_match_the_reference(server, demo_network, 
 def test_the_running_server_returns_every_samples_maps_in_one_request(server):
     files = [("image", path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
     answer = requests.post(f"{server.url}/predict?heatmap=all", files=files, timeout=60).json()
-    labels = [label for picture in answer["images"] for label in picture["labels"]]
+    labels = [label for image in answer["images"] for label in image["labels"]]
     assert len(labels) >= 20
     for label in labels:
         cells = np.array(label["heatmap"]["map"])

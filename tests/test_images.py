@@ -313,9 +313,9 @@ def test_decoding_imports_nothing_more(tmp_path):
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("size", [(60, 40), (1, 300), (900, 1000)])
 def test_pixels_are_prepared_like_the_same_image_file(size, fast):
-    picture = photo_like(*size)
-    prepared = prepare_pixels(np.asarray(picture), LIMIT, fast)
-    assert (prepared == decode(encode(picture, "PNG"), fast=fast)).all()
+    image = photo_like(*size)
+    prepared = prepare_pixels(np.asarray(image), LIMIT, fast)
+    assert (prepared == decode(encode(image, "PNG"), fast=fast)).all()
 
 
 def test_too_many_raw_pixels_are_refused_too():

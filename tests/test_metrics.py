@@ -149,13 +149,13 @@ def test_an_image_is_counted_with_its_times_its_batch_and_its_labels(client):
 
 def test_a_batch_is_counted_once_for_any_number_of_images(client_of):
     client = client_of(max_wait_ms="1000", decode_threads="1")
-    pictures = [("image", (io.BytesIO(grey(150)), f"{i}.png")) for i in range(4)]
+    images = [("image", (io.BytesIO(grey(150)), f"{i}.png")) for i in range(4)]
     with rise(client) as counted:
-        body = {"image": [file for _, file in pictures]}
+        body = {"image": [file for _, file in images]}
         answer = client.post("/predict", data=body).json
     batches = counted.total("serving_batch_size_count", model="light")
     assert counted.total("serving_batch_size_sum", model="light") == 4
-    assert batches == pytest.approx(sum(1 / picture["batch"] for picture in answer["images"]))
+    assert batches == pytest.approx(sum(1 / image["batch"] for image in answer["images"]))
     assert counted.total("serving_forward_duration_seconds_count", model="light") == 4
 
 

@@ -261,12 +261,12 @@ def test_pixels_reach_the_network_unchanged(client_and_seen):
 def test_many_pixels_reach_the_network_unchanged(client_and_seen, flat):
     """Megabytes of JSON are read in another thread and in slices."""
     client, seen = client_and_seen
-    pictures = np.random.default_rng(7).integers(0, 256, (6, 224, 224, 3), np.uint8)
-    tensor = pixels(pictures, data=(pictures.ravel() if flat else pictures).tolist())
+    images = np.random.default_rng(7).integers(0, 256, (6, 224, 224, 3), np.uint8)
+    tensor = pixels(images, data=(images.ravel() if flat else images).tolist())
     assert infer(client, tensor).status_code == 200
     assert (
         infer_binary(
-            client, {key: tensor[key] for key in ("name", "datatype", "shape")}, pictures.tobytes()
+            client, {key: tensor[key] for key in ("name", "datatype", "shape")}, images.tobytes()
         ).status_code
         == 200
     )

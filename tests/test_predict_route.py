@@ -32,9 +32,9 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def send(client, *pictures: bytes, query: str = "", path: str = "/predict", **fields: object):
+def send(client, *images: bytes, query: str = "", path: str = "/predict", **fields: object):
     """Post images as a form's files, with options in its fields."""
-    files = [(io.BytesIO(data), f"{place}.png") for place, data in enumerate(pictures)]
+    files = [(io.BytesIO(data), f"{place}.png") for place, data in enumerate(images)]
     return client.post(f"{path}{query}", data={"image": files, **fields})
 
 
@@ -54,15 +54,15 @@ def labels(response, place: int = 0) -> list[str]:
 def test_the_answer_has_the_strongest_label_first_with_score_and_logit(client):
     answer = send(client, MIXED).json
     assert answer["model"] == {"name": "light", "version": 4}
-    (picture,) = answer["images"]
-    assert picture["labels"] == [
+    (image,) = answer["images"]
+    assert image["labels"] == [
         {"label": "Bright", "score": pytest.approx(sigmoid(2), abs=1e-6), "logit": 2},
         {"label": "Dark", "score": pytest.approx(sigmoid(1), abs=1e-6), "logit": 1},
     ]
-    assert (picture["name"], picture["bytes"]) == ("0.png", len(MIXED))
-    assert (picture["width"], picture["height"], picture["batch"]) == (60, 40, 1)
-    assert "scores" not in picture
-    assert "error" not in picture
+    assert (image["name"], image["bytes"]) == ("0.png", len(MIXED))
+    assert (image["width"], image["height"], image["batch"]) == (60, 40, 1)
+    assert "scores" not in image
+    assert "error" not in image
 
 
 def test_the_answer_and_the_header_hold_the_times(client):
@@ -128,12 +128,12 @@ def test_many_images_are_answered_in_their_order(client):
     assert found == [["Bright"], ["Dark"], [], ["Bright", "Dark"]]
     response = send_json(client, {"images": [{"b64": b64(data)} for data in (DARK, BRIGHT)]})
     assert [labels(response, place) for place in range(2)] == [["Dark"], ["Bright"]]
-    assert [picture["name"] for picture in response.json["images"]] == ["image 1", "image 2"]
+    assert [image["name"] for image in response.json["images"]] == ["image 1", "image 2"]
 
 
 def test_one_bad_image_is_its_own_error(client):
     answer = send(client, BRIGHT, b"no picture", DARK).json["images"]
-    assert [picture.get("labels") is None for picture in answer] == [False, True, False]
+    assert [image.get("labels") is None for image in answer] == [False, True, False]
     error = answer[1]["error"]
     assert (error["status"], error["code"]) == (400, "unreadable_image")
     assert 'begins with "no picture"' in error["detail"]
@@ -149,7 +149,7 @@ def test_the_answer_is_the_first_error_if_every_image_is_bad(client_of):
     large = encode(photo_like(200, 100), "PNG")
     response = send(client, large, b"no picture")
     assert "20,000 pixels" in check_problem(response, 413, "image_too_large")
-    codes = [picture["error"]["code"] for picture in response.json["images"]]
+    codes = [image["error"]["code"] for image in response.json["images"]]
     assert codes == ["image_too_large", "unreadable_image"]
     check_problem(send_json(client, {"images": [{"b64": "&"}]}), 400, "unreadable_image")
 
@@ -170,12 +170,12 @@ def test_top_k_returns_the_strongest_that_pass_a_given_threshold(client):
 
 
 def test_all_scores_come_in_the_models_order_on_request(client):
-    (picture,) = send(client, DARK, scores="all").json["images"]
-    assert [(score["label"], score["logit"]) for score in picture["scores"]] == [
+    (image,) = send(client, DARK, scores="all").json["images"]
+    assert [(score["label"], score["logit"]) for score in image["scores"]] == [
         ("Bright", 0),
         ("Dark", 5),
     ]
-    assert [score["score"] for score in picture["scores"]] == pytest.approx(
+    assert [score["score"] for score in image["scores"]] == pytest.approx(
         [0.5, sigmoid(5)], abs=1e-6
     )
 
@@ -420,12 +420,12 @@ def test_the_whole_server_answers_as_the_reference_does(server, demo_network, cl
     files = [("image", (name, (SAMPLES / name).read_bytes())) for name in names]
     response = requests.post(f"{server.url}/predict?scores=all", files=files, timeout=60)
     assert response.status_code == 200, response.text
-    for name, picture in zip(names, response.json()["images"], strict=True):
-        assert picture["name"] == name
+    for name, image in zip(names, response.json()["images"], strict=True):
+        assert image["name"] == name
         data = (SAMPLES / name).read_bytes()
-        logits = [score["logit"] for score in picture["scores"]]
+        logits = [score["logit"] for score in image["scores"]]
         assert logits == pytest.approx(reference.logits(demo_network, data).tolist(), abs=1e-3)
-        answered = [label["label"] for label in picture["labels"]][::-1]
+        answered = [label["label"] for label in image["labels"]][::-1]
         assert (answered or "No Categories") == reference.answer(demo_network, class_names, data)[
             "result"
         ]

@@ -215,10 +215,10 @@ def test_every_line_of_the_application_log_is_json(server):
 
 def test_a_client_that_disconnects_while_waiting_is_not_computed(server):
     """The place in the queue is freed at its turn; the log has nginx's own status."""
-    picture = STREET.read_bytes()
+    image = STREET.read_bytes()
     body = (
         b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
-        + picture
+        + image
         + b"\r\n--X--\r\n"
     )
     head = (
@@ -227,7 +227,7 @@ def test_a_client_that_disconnects_while_waiting_is_not_computed(server):
     )
     address = urlsplit(server.url)
     with ThreadPoolExecutor(24) as pool:
-        patient = [pool.submit(server.predict, picture) for _ in range(24)]
+        patient = [pool.submit(server.predict, image) for _ in range(24)]
         wait_until(lambda: any(answer.done() for answer in patient))  # the others are in the queue
         with socket.create_connection((address.hostname, address.port)) as client:
             client.sendall(head.encode() + body)

@@ -150,9 +150,9 @@ def test_one_bad_image_of_many_is_its_own_error(serve):
 def test_an_answer_reports_its_times_and_the_image_size(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
-    picture = io.BytesIO(encode(photo_like(1800, 1000), "JPEG"))
+    image = io.BytesIO(encode(photo_like(1800, 1000), "JPEG"))
     pixels = np.zeros((30, 40, 3), np.uint8)
-    answers = server.predict_each(server.find(), [picture, pixels])
+    answers = server.predict_each(server.find(), [image, pixels])
     assert [answer.size for answer in answers] == [(1800, 1000), (40, 30)]
     for answer in answers:
         assert 0 < answer.decode_s < 30
@@ -192,8 +192,8 @@ def test_many_images_of_a_request_are_all_answered_by_the_first_version(serve):
 
     server = serve(load, read_manifest=lambda: manifest[0], poll_s="0.01")
     wait_until(lambda: is_ready(server))
-    picture = np.zeros((2, 2, 3), np.uint8)
-    inside = gevent.spawn(server.predict, server.find(), [picture] * 4)
+    image = np.zeros((2, 2, 3), np.uint8)
+    inside = gevent.spawn(server.predict, server.find(), [image] * 4)
     wait_until(lambda: begun)  # then all four have their places
     manifest[0] = make_manifest(make_entry(version=2))
     wait_until(lambda: server.find().model.version == 2)
@@ -230,10 +230,10 @@ def test_more_images_than_free_places_are_refused_together(serve):
     for count in (0, 3):
         with pytest.raises(MalformedRequest, match=f"has {count} pictures; 1 to 2 are taken"):
             server.check_count(count)
-    pictures = [np.zeros((2, 2, 3), np.uint8)] * 3
+    images = [np.zeros((2, 2, 3), np.uint8)] * 3
     with pytest.raises(QueueFull):
-        server.predict(server.find(), pictures)
-    assert len(server.predict(server.find(), pictures[:2])) == 2
+        server.predict(server.find(), images)
+    assert len(server.predict(server.find(), images[:2])) == 2
 
 
 def test_requests_are_refused_and_the_hub_keeps_running_while_the_model_loads(serve):
@@ -474,14 +474,14 @@ def quarters(*levels: int) -> np.ndarray:
 
 def test_a_request_gets_the_heat_maps_of_the_classes_that_it_names(serve):
     server = serve_seeing(serve)
-    picture = quarters(0, 51, 51, 255)
-    bright, dark = (predict_one(server, picture, heat_maps=HeatMapRequest((k,))) for k in (0, 1))
+    image = quarters(0, 51, 51, 255)
+    bright, dark = (predict_one(server, image, heat_maps=HeatMapRequest((k,))) for k in (0, 1))
     assert bright.heat_maps[0].values == pytest.approx(np.array([[0, 0.2], [0.2, 1]]), abs=0.03)
     assert bright.heat_maps[0].peak == pytest.approx(1, abs=0.05)
     assert dark.heat_maps[1].values == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.03)
-    assert predict_one(server, picture, heat_maps=STRONGEST).heat_maps.keys() == {1}
-    assert predict_one(server, picture).heat_maps == {}
-    both = server.predict_each(server.find(), [picture] * 2, heat_maps=HeatMapRequest((0, 1)))
+    assert predict_one(server, image, heat_maps=STRONGEST).heat_maps.keys() == {1}
+    assert predict_one(server, image).heat_maps == {}
+    both = server.predict_each(server.find(), [image] * 2, heat_maps=HeatMapRequest((0, 1)))
     assert [list(each.heat_maps) for each in both] == [[0, 1], [0, 1]]
 
 

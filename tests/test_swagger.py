@@ -71,9 +71,9 @@ def test_an_image_is_tried_out_as_a_file(page):
     block.get_by_placeholder("top_k").first.fill("2")
     response = execute(page, block)
     assert response.status == 200, response.text()
-    (picture,) = response.json()["images"]
-    assert picture["name"] == STREET.name
-    assert [label["label"] for label in picture["labels"]] == ["Car", "Person"]
+    (image,) = response.json()["images"]
+    assert image["name"] == STREET.name
+    assert [label["label"] for label in image["labels"]] == ["Car", "Person"]
     expect(block.locator(".live-responses-table").first).to_contain_text('"label": "Car"')
 
 

@@ -229,9 +229,9 @@ def test_base64_of_either_alphabet_is_read(client):
 def test_pixels_are_answered_like_the_same_image_file(client_and_seen):
     """The array that reaches the network is exactly the same."""
     client, seen = client_and_seen
-    picture = photo_like(90, 61)
-    predict(client, {"instances": [b64(encode(picture, "PNG"))]})
-    predict(client, {"instances": [np.asarray(picture).tolist()]})
+    image = photo_like(90, 61)
+    predict(client, {"instances": [b64(encode(image, "PNG"))]})
+    predict(client, {"instances": [np.asarray(image).tolist()]})
     assert (seen[0] == seen[1]).all()
 
 
@@ -257,10 +257,10 @@ def noise(*shape):
 def test_many_pixels_reach_the_network_unchanged(client_and_seen, form):
     """Nearly five MiB of JSON are cut into slices within images, rows and pixels."""
     client, seen = client_and_seen
-    pictures = noise(4, 224, 260, 3)
-    answer = predict(client, form(pictures))
+    images = noise(4, 224, 260, 3)
+    answer = predict(client, form(images))
     assert answer.status_code == 200, answer.text
-    for picture in pictures:
+    for picture in images:
         file = encode(Image.fromarray(picture), "PNG")
         predict(client, {"instances": [b64(file)]})
     assert {image.tobytes() for image in seen[:4]} == {image.tobytes() for image in seen[4:]}

@@ -97,8 +97,8 @@ def test_a_difficult_object_is_not_a_negative_example_either(devkit):
     assert losses[0] == losses[1]
 
 
-def write_table(folder, text, pictures=("a", "b", "c", "d", "e")):
-    for name in pictures:
+def write_table(folder, text, images=("a", "b", "c", "d", "e")):
+    for name in images:
         draw_image(folder / f"{name}.jpg", ["car"])
     (folder / "table.csv").write_text(text)
     return folder / "table.csv"

@@ -41,8 +41,8 @@ def url_of(environment):
 def answers(url):
     """Return whether a server answers an image."""
     try:
-        picture = {"image": STREET.read_bytes()}
-        return requests.post(f"{url}/model_predict", files=picture, timeout=30).status_code == 200
+        image = {"image": STREET.read_bytes()}
+        return requests.post(f"{url}/model_predict", files=image, timeout=30).status_code == 200
     except requests.RequestException:
         return False
 

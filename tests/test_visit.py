@@ -73,15 +73,15 @@ def test_the_threshold_starts_at_the_models_own_and_moves_without_another_reques
 def test_a_labels_heat_map_is_shown_over_the_image_at_its_position(visit):
     guest = visit()
     guest.try_sample("Street")
-    picture = guest.find("#picture")
-    bare = picture.screenshot()
+    image = guest.find("#picture")
+    bare = image.screenshot()
     for label, there in (("Car", "top left"), ("Bicycle", "bottom right")):
         guest.page.get_by_role("button", name=f"{label},").click()
         expect(guest.find("#heat")).to_have_attribute("data-label", label)
         assert hottest_quarter(guest) == there
-    assert picture.screenshot() != bare
+    assert image.screenshot() != bare
     guest.move("#opacity", 0)
-    assert picture.screenshot() == bare
+    assert image.screenshot() == bare
     guest.page.keyboard.press("Escape")
     expect(guest.find("#heat")).to_be_hidden()
     expect(guest.find("#results")).to_be_visible()

@@ -116,9 +116,9 @@ def test_a_form_of_very_many_fields_is_reported(client):
 
 def test_a_file_with_any_bytes_arrives_unchanged(client):
     """Carriage returns and text like a boundary are the hard cases of a multipart parser."""
-    picture = grey(255)
+    image = grey(255)
     for comment in (b"\r\n--Y", b"\r\n--", b"\r", b"\r\n--X-not", bytes(range(256)) * 40):
-        assert post(client, picture + comment).status_code == 200
+        assert post(client, image + comment).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -239,12 +239,12 @@ def test_an_error_is_logged_with_its_code(client, caplog):
 @pytest.mark.parametrize("path", ["/v1/models/light:predict", "/v2/models/light/infer", "/predict"])
 def test_every_protocols_log_line_has_the_outcome_of_its_images(client, caplog, path):
     caplog.set_level("INFO")
-    picture = base64.b64encode(grey(255)).decode()
-    tensor = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [picture] * 2}
+    image = base64.b64encode(grey(255)).decode()
+    tensor = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [image] * 2}
     bodies = {
-        "predict": {"images": [{"b64": picture}] * 2},
+        "predict": {"images": [{"b64": image}] * 2},
         "infer": {"inputs": [tensor]},
-        "light:predict": {"instances": [{"b64": picture}] * 2},
+        "light:predict": {"instances": [{"b64": image}] * 2},
     }
     assert client.post(path, json=bodies[path.rpartition("/")[2]]).status_code == 200
     fields = logged(caplog)

@@ -47,9 +47,9 @@ class Container:
         """Return the server's address; a start may change the port."""
         return f"http://{docker('port', self.name, '8999').strip()}"
 
-    def classify(self, picture: Path) -> requests.Response:
+    def classify(self, image: Path) -> requests.Response:
         """Send an image as a client would."""
-        with picture.open("rb") as file:
+        with image.open("rb") as file:
             return requests.post(f"{self.url}/model_predict", files={"image": file}, timeout=60)
 
     def state(self) -> dict:

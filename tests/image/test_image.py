@@ -231,14 +231,14 @@ def test_a_stop_waits_for_the_requests_that_were_accepted(run):
 def test_a_stop_under_load_loses_no_request(run):
     server = run()
     server.wait_until_ready()
-    url, picture = f"{server.url}/model_predict", STREET.read_bytes()
+    url, image = f"{server.url}/model_predict", STREET.read_bytes()
     outcomes = []  # (when it was begun, its status or None where there was no answer)
 
     def post_until_refused():
         while not outcomes or outcomes[-1][1]:
             begun = time.monotonic()
             try:
-                status = requests.post(url, files={"image": picture}, timeout=60).status_code
+                status = requests.post(url, files={"image": image}, timeout=60).status_code
             except requests.ConnectionError:
                 status = None
             outcomes.append((begun, status))
