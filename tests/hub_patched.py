@@ -21,7 +21,7 @@ LARGE = 31 * MIB  # the limit of a body, less its surroundings
 HELD_S = 0.25  # the most that a request may hold the hub
 EXTRA_MIB = 110  # the most memory beyond the body that it comes in, where it is measured
 MOST_ERROR = 4000  # bytes
-PICTURE = base64.b64encode(grey(150)).decode()
+IMAGE_BASE64 = base64.b64encode(grey(150)).decode()
 PREDICT, CLASSIFY = "/v1/models/light:predict", "/v1/models/light:classify"
 INFER = "/v2/models/light/infer"
 JSON, QUOTED = "application/json", "application/x-www-form-urlencoded"
@@ -165,7 +165,7 @@ HOSTILE = {
     "a long name of an option": (
         "/predict",
         QUOTED,
-        lambda: b"b64=" + PICTURE.encode() + b"&" + b"a" * LARGE + b"=1",
+        lambda: b"b64=" + IMAGE_BASE64.encode() + b"&" + b"a" * LARGE + b"=1",
     ),
     "boundaries that are none": (
         "/predict",
@@ -215,9 +215,9 @@ ODD = [
     ),
     *("[1,2,3,4,5,6,7,8,9]", "[[1],[2,3]]", "[4294967296,4294967296]", "[0]", "[1,1,1,3]"),
     *(
-        f'"{PICTURE}"',
-        f'{{"b64":"{PICTURE}"}}',
-        f'[{{"b64":"{PICTURE}"}}]',
+        f'"{IMAGE_BASE64}"',
+        f'{{"b64":"{IMAGE_BASE64}"}}',
+        f'[{{"b64":"{IMAGE_BASE64}"}}]',
         '{"b64":1}',
         '{"url":"http://a"}',
     ),
@@ -347,7 +347,7 @@ def write_json(rng: random.Random) -> bytes:
     """Return a document: a skeleton of a real request with odd values, or names and values at random."""
     values = [rng.choice([*ODD, *TEXTS]) for _ in range(4)]
     if rng.random() < 0.8:
-        text = rng.choice(SKELETONS).format(*values, picture=PICTURE)
+        text = rng.choice(SKELETONS).format(*values, picture=IMAGE_BASE64)
     else:
         text = "{" + ",".join(f'"{rng.choice(WORDS)}":{value}' for value in values) + "}"
     data = text.encode("utf-8", "replace")
@@ -371,7 +371,7 @@ def write_form(rng: random.Random) -> bytes:
 
 def write_quoted(rng: random.Random) -> bytes:
     """Return a url-encoded form with odd names and values."""
-    fields = [b"b64=" + rng.choice([PICTURE.encode(), b"%", b"%zz", b" ", b"====", b"A=A"])]
+    fields = [b"b64=" + rng.choice([IMAGE_BASE64.encode(), b"%", b"%zz", b" ", b"====", b"A=A"])]
     fields += [f"{rng.choice(WORDS)}={rng.choice(ODD)}".encode() for _ in range(rng.randrange(4))]
     return b"&".join(fields)
 

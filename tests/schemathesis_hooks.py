@@ -8,10 +8,10 @@ from schemathesis.transport.serialization import contains_binary
 
 from tests.helpers import grey
 
-PICTURE = grey(200)
-BASE64 = base64.b64encode(PICTURE).decode()
+IMAGE = grey(200)
+BASE64 = base64.b64encode(IMAGE).decode()
 
-schemathesis.openapi.format("binary", strategies.just(PICTURE))
+schemathesis.openapi.format("binary", strategies.just(IMAGE))
 
 
 @schemathesis.check

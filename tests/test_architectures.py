@@ -50,12 +50,11 @@ def classifier(request, tmp_path_factory):
 def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine):
     bundle, expected, prepare = classifier
     loaded = load(bundle, tmp_path, engine)
-    pictures = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
+    files = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
     images = [
-        decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform)
-        for data in pictures
+        decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform) for data in files
     ]
-    reference_logits = np.stack([reference.logits(expected, data, prepare) for data in pictures])
+    reference_logits = np.stack([reference.logits(expected, data, prepare) for data in files])
     assert reference_logits.std(axis=0).max() > 0.1  # the images differ
     assert np.abs(loaded.forward(images).logits - reference_logits).max() < 1e-3
     assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - reference_logits[:1]).max() < 1e-3

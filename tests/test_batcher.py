@@ -48,7 +48,7 @@ class HeldForward:
             raise permit
         return double(images)
 
-    def let_go(self, times: int = 1, error: BaseException | None = None) -> None:
+    def release(self, times: int = 1, error: BaseException | None = None) -> None:
         for _ in range(times):
             self._permits.put(error)
 
@@ -82,7 +82,7 @@ def running(answer, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
     finally:
         for held in (answer, *in_lanes):
             if isinstance(held, HeldForward):
-                held.let_go(100)
+                held.release(100)
         batcher.drain(5)
         assert ended.wait(5), "the model thread did not end"
         handoff.close()
@@ -112,7 +112,7 @@ def test_waiting_requests_share_one_forward_pass_in_order_of_arrival():
         requests = [ask(batcher, 0)]
         wait_until(lambda: forward.batches)
         requests += [ask(batcher, number) for number in range(1, 8)]
-        forward.let_go(3)
+        forward.release(3)
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(8)]
         assert forward.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
 
@@ -129,7 +129,7 @@ def test_an_answer_reports_its_batch_size_and_the_request_that_led_it():
         wait_until(lambda: forward.batches)
         requests += [gevent.spawn(request, 1), gevent.spawn(request, 2)]
         gevent.sleep(0)  # until they wait
-        forward.let_go(2)
+        forward.release(2)
         timings = [request.get(timeout=5) for request in requests]
     assert [(timing.batch, timing.leads) for timing in timings] == [
         (1, True),
@@ -142,7 +142,7 @@ def test_an_answer_reports_its_batch_size_and_the_request_that_led_it():
 
 def test_a_full_batch_does_not_wait():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_batch=2, max_wait_s=60) as batcher, batcher.slot():
         requests = [ask(batcher, 1), ask(batcher, 2)]
         assert [request.get(timeout=5) for request in requests] == [2.0, 4.0]
@@ -151,14 +151,14 @@ def test_a_full_batch_does_not_wait():
 
 def test_a_single_image_does_not_wait_for_others():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_wait_s=60) as batcher:
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
 
 def test_a_batch_waits_for_an_image_that_is_being_decoded():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_wait_s=60) as batcher:
         with batcher.slot():  # the second request, on its way
             first = ask(batcher, 1)
@@ -171,7 +171,7 @@ def test_a_batch_waits_for_an_image_that_is_being_decoded():
 
 def test_a_batch_waits_for_a_decoder_no_longer_than_its_limit():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_wait_s=0.05) as batcher, batcher.slot():
         assert ask(batcher, 1).get(timeout=5) == 2.0
         assert forward.batches == [[1]]
@@ -188,7 +188,7 @@ def test_a_disconnected_client_is_not_computed_and_frees_its_place():
                 batcher.submit(image(2), is_gone=lambda: True)
 
         gone, stayed = gevent.spawn(request), ask(batcher, 3)
-        forward.let_go(2)
+        forward.release(2)
         with pytest.raises(ClientGone):
             gone.get(timeout=5)
         assert (first.get(timeout=5), stayed.get(timeout=5)) == (2.0, 6.0)
@@ -198,14 +198,14 @@ def test_a_disconnected_client_is_not_computed_and_frees_its_place():
 def test_a_single_image_gets_the_whole_device_and_many_are_spread_over_the_lanes():
     whole, lanes = HeldForward(), [HeldForward(), HeldForward()]
     with running(whole, in_lanes=lanes) as batcher:
-        whole.let_go()
+        whole.release()
         assert ask(batcher, 1).get(timeout=5) == 2.0
         assert whole.batches == [[1]]
         with batcher.slot(), batcher.slot(), batcher.slot():  # three more are on their way
             crowd = [ask(batcher, number) for number in range(2, 7)]
             wait_until(lambda: lanes[0].batches and lanes[1].batches)
         for lane in lanes:
-            lane.let_go(5)
+            lane.release(5)
         assert [request.get(timeout=5) for request in crowd] == [n * 2.0 for n in range(2, 7)]
         done = [batch for lane in lanes for batch in lane.batches]
         assert sorted(number for batch in done for number in batch) == [2, 3, 4, 5, 6]
@@ -252,16 +252,16 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_fits(caplog):
 def test_a_single_image_that_does_not_fit_fails_and_the_next_is_tried():
     forward = HeldForward()
     with running(forward) as batcher:
-        forward.let_go(error=OutOfMemory("the GPU is out of memory"))
+        forward.release(error=OutOfMemory("the GPU is out of memory"))
         with pytest.raises(OutOfMemory):
             ask(batcher, 1).get(timeout=5)
-        forward.let_go()
+        forward.release()
         assert ask(batcher, 2).get(timeout=5) == 4.0
 
 
 def test_a_lost_device_ends_the_loop_before_any_answer():
     forward = HeldForward()
-    forward.let_go(error=DeviceLost("an illegal memory access was encountered"))
+    forward.release(error=DeviceLost("an illegal memory access was encountered"))
     with running(forward) as batcher, pytest.raises(NotReady, match="stopped"):  # by turn_away
         ask(batcher, 1).get(timeout=5)
 
@@ -275,7 +275,7 @@ def test_a_request_over_the_limit_is_refused_and_a_free_place_is_reused():
             batcher.slot(),
         ):
             pass
-        forward.let_go(3)
+        forward.release(3)
         gevent.joinall(inside, timeout=5)
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
@@ -287,7 +287,7 @@ def test_a_canceled_request_is_not_computed():
         wait_until(lambda: forward.batches)
         left, stayed = ask(batcher, 2), ask(batcher, 3)
         left.kill()
-        forward.let_go(2)
+        forward.release(2)
         assert (first.get(timeout=5), stayed.get(timeout=5)) == (2.0, 6.0)
         assert forward.batches == [[1], [3]]
 
@@ -298,7 +298,7 @@ def test_a_batch_of_canceled_requests_costs_no_forward_pass():
         first = ask(batcher, 1)
         wait_until(lambda: forward.batches)
         ask(batcher, 2).kill()
-        forward.let_go(2)
+        forward.release(2)
         first.get(timeout=5)
         assert ask(batcher, 3).get(timeout=5) == 6.0
         assert forward.batches == [[1], [3]]
@@ -323,7 +323,7 @@ def test_a_batch_that_ran_out_of_memory_is_freed_before_its_halves_are_tried():
         first = ask(batcher, 1)
         wait_until(lambda: held.batches)
         others = [ask(batcher, number) for number in (2, 3)]
-        held.let_go()
+        held.release()
         assert [first.get(timeout=5), *(each.get(timeout=5) for each in others)] == [2.0, 4.0, 6.0]
     assert still_there == [[], [False], [False, False]]
 
@@ -334,12 +334,12 @@ def test_a_failed_forward_pass_fails_only_its_own_batch(caplog):
         first = ask(batcher, 1)
         wait_until(lambda: forward.batches)
         second = ask(batcher, 2)
-        forward.let_go(error=ValueError("cuDNN says no"))
+        forward.release(error=ValueError("cuDNN says no"))
         with pytest.raises(InternalError, match="the log has the reason") as error:
             first.get(timeout=5)
         assert "cuDNN" not in str(error.value)
         assert "cuDNN says no" in caplog.text
-        forward.let_go(2)
+        forward.release(2)
         assert second.get(timeout=5) == 4.0
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
@@ -357,7 +357,7 @@ def test_draining_answers_accepted_requests_and_refuses_new_ones():
         gevent.sleep(0)
         with pytest.raises(NotReady, match="shutting down"), batcher.slot():
             pass
-        forward.let_go(3)
+        forward.release(3)
         assert [request.get(timeout=5) for request in inside] == [0.0, 2.0, 4.0]
         assert drained.get(timeout=5) is True
 
@@ -367,7 +367,7 @@ def test_draining_reports_a_timeout():
     with running(forward) as batcher:
         request = ask(batcher, 1)
         assert batcher.drain(0.05) is False
-        forward.let_go()
+        forward.release()
         assert request.get(timeout=5) == 2.0
 
 
@@ -377,7 +377,7 @@ def test_no_request_is_left_waiting_when_the_model_thread_dies():
         first = ask(batcher, 1)
         wait_until(lambda: forward.batches)
         queued = [ask(batcher, 2), ask(batcher, 3)]
-        forward.let_go(error=SystemExit())
+        forward.release(error=SystemExit())
         for request in [first, *queued]:
             with pytest.raises(NotReady, match="stopped"):
                 request.get(timeout=5)
@@ -391,7 +391,7 @@ def test_the_hub_keeps_running_while_the_model_thread_computes():
         ticks = [gevent.sleep(0.001) for _ in range(20)]
         assert len(ticks) == 20
         assert not request.ready()
-        forward.let_go()
+        forward.release()
         request.get(timeout=5)
 
 
@@ -432,7 +432,7 @@ def test_a_job_runs_on_the_model_thread_between_the_batches():
         ]
         gevent.sleep(0)  # until they wait
         requests.append(ask(batcher, 2))
-        forward.let_go(2)
+        forward.release(2)
         assert [each.get(timeout=5) for each in (first, *requests)] == [0, 2, [7], [7], 4]
         assert forward.batches == [[0], [1, 2]]
     assert len(set(threads)) == 1
@@ -459,7 +459,7 @@ def raise_out_of_memory():
 
 def test_a_request_past_its_forward_pass_is_not_waited_for_and_keeps_its_place():
     forward = HeldForward()
-    forward.let_go(3)
+    forward.release(3)
     with running(forward, max_wait_s=60, max_queue=2) as batcher:
         with batcher.slot(), batcher.without_forward():
             assert ask(batcher, 1).get(timeout=5) == 2.0  # at once, though one is inside

@@ -12,7 +12,7 @@ from app.settings import MEGABYTE
 from app.system.machine import process_memory
 from tests.helpers import bright_or_not, check_problem, grey, make_light
 
-PICTURE = grey(200)
+IMAGE = grey(200)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def crowded(client_of):
     return client, client.application.extensions["model_server"]
 
 
-def post(client, data=PICTURE, **headers):
+def post(client, data=IMAGE, **headers):
     return client.post("/predict", data=data, content_type="image/png", headers=headers)
 
 
@@ -51,7 +51,7 @@ def test_a_body_waits_until_memory_becomes_free(crowded):
 
 def test_a_compressed_body_counts_with_its_inflated_size(crowded):
     client, server = crowded
-    small = gzip.compress(PICTURE)
+    small = gzip.compress(IMAGE)
     with server.bodies.hold(40 * MEGABYTE):
         assert post(client).status_code == 200
         refused = post(client, small, **{"Content-Encoding": "gzip"})

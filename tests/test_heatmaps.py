@@ -23,7 +23,7 @@ def square(*levels: int) -> bytes:
     return encode(Image.fromarray(cells).convert("RGB"), "PNG")
 
 
-PICTURE = square(0, 51, 51, 255)  # darker than bright
+IMAGE = square(0, 51, 51, 255)  # darker than bright
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def client(client_of):
     return client_of(lambda _settings, _slot, entry: make_seeing(entry))
 
 
-def post(client, data: bytes = PICTURE, query: str = "", accept: str | None = None):
+def post(client, data: bytes = IMAGE, query: str = "", accept: str | None = None):
     headers = {"Accept": accept} if accept else {}
     return client.post(
         f"/predict/heatmap{query}", data=data, content_type="image/png", headers=headers
@@ -96,7 +96,7 @@ def test_the_map_comes_in_the_drawings_size_on_request(client):
 
 
 def test_the_opacity_ranges_from_the_image_alone_to_colors_alone(client):
-    image = np.asarray(Image.open(io.BytesIO(PICTURE)))
+    image = np.asarray(Image.open(io.BytesIO(IMAGE)))
     assert (np.asarray(open_png(post(client, query="?opacity=0"))) == image).all()
     drawn = [np.asarray(open_png(post(client, query=f"?opacity={o}"))) for o in ("0.5", "1")]
     changed = [np.abs(each - image.astype(float)).mean() for each in drawn]
@@ -146,16 +146,16 @@ def test_an_unknown_type_is_reported(client):
 
 def test_it_accepts_images_as_predict_does(client):
     drawn = post(client).data
-    form = {"image": (io.BytesIO(PICTURE), "a.png"), "opacity": "0.5"}
+    form = {"image": (io.BytesIO(IMAGE), "a.png"), "opacity": "0.5"}
     assert client.post("/predict/heatmap", data=form).data == drawn
-    text = base64.b64encode(PICTURE).decode()
+    text = base64.b64encode(IMAGE).decode()
     assert client.post("/predict/heatmap", data={"b64": text}).data == drawn
     content = {"images": [{"b64": text}], "label": "Dark"}
     assert client.post("/predict/heatmap", json=content).data == drawn
 
 
 def test_only_one_image_is_accepted(client):
-    files = [(io.BytesIO(PICTURE), "a.png"), (io.BytesIO(PICTURE), "b.png")]
+    files = [(io.BytesIO(IMAGE), "a.png"), (io.BytesIO(IMAGE), "b.png")]
     response = client.post("/predict/heatmap", data={"image": files})
     assert "has 2 pictures; a heat map is drawn of one" in check_problem(
         response, 400, "malformed_request"
@@ -172,8 +172,8 @@ def test_a_model_without_heat_maps_is_reported_on_both_routes(client_of):
     client = client_of()
     message = "light (resnet50) pools no feature map that a heat map could be made of"
     assert check_problem(post(client), 422, "no_heatmap") == message
-    assert check_problem(send(client, PICTURE, heatmap="all"), 422, "no_heatmap") == message
-    assert send(client, PICTURE).status_code == 200
+    assert check_problem(send(client, IMAGE, heatmap="all"), 422, "no_heatmap") == message
+    assert send(client, IMAGE).status_code == 200
 
 
 def heat_maps(response) -> dict[str, list]:
@@ -183,13 +183,13 @@ def heat_maps(response) -> dict[str, list]:
 
 
 def test_predict_returns_the_requested_heat_maps(client):
-    every = heat_maps(send(client, PICTURE, heatmap="all"))
+    every = heat_maps(send(client, IMAGE, heatmap="all"))
     assert list(every) == ["Dark", "Bright"]
     assert np.array(every["Dark"]) == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.01)
-    assert heat_maps(send(client, PICTURE, heatmap="strongest")) == {"Dark": every["Dark"]}
-    assert heat_maps(send(client, PICTURE, heatmap="Bright")) == {"Bright": every["Bright"]}
-    assert heat_maps(send(client, PICTURE)) == {}
-    label = send(client, PICTURE, heatmap="all", top_k="1").json["images"][0]["labels"][0]
+    assert heat_maps(send(client, IMAGE, heatmap="strongest")) == {"Dark": every["Dark"]}
+    assert heat_maps(send(client, IMAGE, heatmap="Bright")) == {"Bright": every["Bright"]}
+    assert heat_maps(send(client, IMAGE)) == {}
+    label = send(client, IMAGE, heatmap="all", top_k="1").json["images"][0]["labels"][0]
     assert (label["heatmap"]["label"], label["heatmap"]["peak"]) == (
         "Dark",
         pytest.approx(1, abs=0.01),
@@ -197,7 +197,7 @@ def test_predict_returns_the_requested_heat_maps(client):
 
 
 def test_all_scores_include_the_heat_map_of_a_class_that_does_not_pass(client):
-    response = send(client, PICTURE, heatmap="Bright", top_k="1", scores="all")
+    response = send(client, IMAGE, heatmap="Bright", top_k="1", scores="all")
     assert heat_maps(response) == {}
     bright, dark = response.json["images"][0]["scores"]
     assert bright["heatmap"]["map"][1][1] == 1
@@ -205,7 +205,7 @@ def test_all_scores_include_the_heat_map_of_a_class_that_does_not_pass(client):
 
 
 def test_each_of_many_images_has_its_own_heat_map(client):
-    images = [PICTURE, b"broken", square(255, 0, 0, 0)]
+    images = [IMAGE, b"broken", square(255, 0, 0, 0)]
     files = [{"b64": base64.b64encode(data).decode()} for data in images]
     answer = send_json(client, {"images": files, "heatmap": "Bright"}).json["images"]
     assert answer[1]["error"]["code"] == "unreadable_image"
@@ -226,17 +226,17 @@ def test_a_request_has_a_limit_of_heat_maps(client_of):
         return make_seeing(entry, gradients, names, see)
 
     client = client_of(load)
-    assert len(heat_maps(send(client, PICTURE, heatmap="all", threshold="0"))) == 300
-    response = send(client, PICTURE, PICTURE, heatmap="all", threshold="0")
+    assert len(heat_maps(send(client, IMAGE, heatmap="all", threshold="0"))) == 300
+    response = send(client, IMAGE, IMAGE, heatmap="all", threshold="0")
     message = check_problem(response, 422, "invalid_option")
     assert message.startswith(
         'heatmap is "all": the request wants 600 heat maps or more; the limit is 512'
     )
-    assert send(client, *[PICTURE] * 128, heatmap="all", top_k="4").status_code == 200
+    assert send(client, *[IMAGE] * 128, heatmap="all", top_k="4").status_code == 200
 
 
 def test_an_unknown_label_is_reported_by_predict_too(client):
-    detail = check_problem(send(client, PICTURE, heatmap="Cat"), 422, "invalid_option")
+    detail = check_problem(send(client, IMAGE, heatmap="Cat"), 422, "invalid_option")
     assert detail == 'heatmap is "Cat": light has no such class; it has Bright, Dark'
 
 

@@ -16,7 +16,7 @@ from app.processing.image_parts import read_orientation
 from app.processing.images import WHOLE, InputTransform, decode_image
 from tests.bombs import HARMLESS, REFUSED, scans, webp
 from tests.helpers import ROOT, STREET, encode, photo_like
-from tests.test_images import PICTURES
+from tests.test_images import IMAGES
 
 LIMIT = 50_000_000
 KINDS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
@@ -177,7 +177,7 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
 
 def test_two_thousand_mutations_are_read_or_refused_with_a_plain_message():
     rng = np.random.default_rng(11)
-    files = [*PICTURES.values(), webp(), scans(2), STREET.read_bytes()[:20_000]]
+    files = [*IMAGES.values(), webp(), scans(2), STREET.read_bytes()[:20_000]]
     for index in range(2000):
         data = mutate(files[index % len(files)], rng)
         options = {"fast": bool(index % 2), "exif_rotate": bool(index % 3)}

@@ -38,7 +38,7 @@ def animated_gif() -> bytes:
     return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
-PICTURES = {
+IMAGES = {
     "JPEG": encode(photo_like(), "JPEG"),
     "JPEG, grey": encode(photo_like(mode="L"), "JPEG"),
     "JPEG, CMYK": encode(photo_like(mode="CMYK"), "JPEG"),
@@ -69,13 +69,13 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_an_image_of_any_kind_is_read_as_the_reference_reads_it(name):
-    pixels = decode(PICTURES[name])
+    pixels = decode(IMAGES[name])
     assert pixels.shape == (3, 224, 224)
     assert pixels.dtype == np.uint8
     assert pixels.flags["C_CONTIGUOUS"]
-    difference = np.abs(pixels.astype(int) - expected(PICTURES[name]).astype(int))
+    difference = np.abs(pixels.astype(int) - expected(IMAGES[name]).astype(int))
     assert difference.max() <= (1 if "alpha" in name else 0)
 
 
@@ -116,9 +116,9 @@ def test_a_large_jpeg_decoded_at_a_fraction_of_its_size_is_nearly_the_same(mode)
     assert difference.max() < 16
 
 
-@pytest.mark.parametrize("kind", PICTURES)
+@pytest.mark.parametrize("kind", IMAGES)
 def test_the_fast_path_stays_within_1_of_255(kind):
-    difference = decode(PICTURES[kind], fast=True).astype(int) - expected(PICTURES[kind])
+    difference = decode(IMAGES[kind], fast=True).astype(int) - expected(IMAGES[kind])
     assert np.abs(difference).max() <= 1
 
 
@@ -268,7 +268,7 @@ def test_an_image_at_the_limit_is_served():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis_settings(max_examples=400, deadline=None)
 @given(
-    name=st.sampled_from(sorted(PICTURES)),
+    name=st.sampled_from(sorted(IMAGES)),
     edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=12),
     keep=st.floats(0.05, 1),
     fast=st.booleans(),
@@ -277,7 +277,7 @@ def test_an_image_at_the_limit_is_served():
 def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(
     name, edits, keep, fast, transform
 ):
-    data = bytearray(PICTURES[name])
+    data = bytearray(IMAGES[name])
     for position, value in edits:
         data[position % len(data)] = value
     data = bytes(data[: max(1, int(len(data) * keep))])
@@ -289,7 +289,7 @@ def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(
 
 def test_decoding_imports_nothing_more(tmp_path):
     """Two decode threads that import the same module under gevent's patches can wait forever."""
-    for index, data in enumerate([b"hello", STREET.read_bytes(), *PICTURES.values()]):
+    for index, data in enumerate([b"hello", STREET.read_bytes(), *IMAGES.values()]):
         (tmp_path / str(index)).write_bytes(data)
     program = (
         "import pathlib, sys\n"

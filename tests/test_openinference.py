@@ -250,9 +250,9 @@ def test_a_request_may_name_a_version(client):
 
 def test_pixels_reach_the_network_unchanged(client_and_seen):
     client, seen = client_and_seen
-    picture = photo_like(90, 61)
-    infer(client, image(b64(encode(picture, "PNG"))))
-    infer(client, pixels(np.asarray(picture)[None]))
+    photo = photo_like(90, 61)
+    infer(client, image(b64(encode(photo, "PNG"))))
+    infer(client, pixels(np.asarray(photo)[None]))
     assert (seen[0] == seen[1]).all()
 
 
@@ -308,10 +308,13 @@ def test_an_unknown_path_and_a_wrong_method_have_this_form_too(client):
     assert "POST" in wrong.headers["Allow"]
 
 
-PICTURE = b64(grey(0))
+IMAGE_BASE64 = b64(grey(0))
 BAD_REQUESTS = {
     "no inputs": ({}, "'inputs' is null; expected a list of one tensor, image or pixels"),
-    "two inputs": ({"inputs": [image(PICTURE), image(PICTURE)]}, "expected a list of one tensor"),
+    "two inputs": (
+        {"inputs": [image(IMAGE_BASE64), image(IMAGE_BASE64)]},
+        "expected a list of one tensor",
+    ),
     "a number as input": ({"inputs": [1]}, "expected a list of one tensor"),
     "an unknown input": ({"inputs": [image(name="x")]}, 'unexpected inference input "x"'),
     "a wrong datatype": (
@@ -339,11 +342,11 @@ BAD_REQUESTS = {
     "a table of pictures": ({"inputs": [image(shape=[2, 2])]}, "shape [2, 2]; expected [n]"),
     "no data": ({"inputs": [image(data=None, shape=[1])]}, "'data' is null, no list"),
     "too little data": (
-        {"inputs": [image(PICTURE, shape=[2])]},
+        {"inputs": [image(IMAGE_BASE64, shape=[2])]},
         "input 'image' has 1 elements; its shape [2] has 2",
     ),
     "ragged data": (
-        {"inputs": [image([PICTURE], [PICTURE, PICTURE], shape=[3])]},
+        {"inputs": [image([IMAGE_BASE64], [IMAGE_BASE64, IMAGE_BASE64], shape=[3])]},
         "lists at level 1 have from 1 to 2 elements",
     ),
     "a number as picture": ({"inputs": [image(1)]}, "input 'image' has 1; expected base64"),
@@ -370,23 +373,23 @@ BAD_REQUESTS = {
         "binary_data_size is 9, 0 bytes follow the JSON",
     ),
     "shared memory": (
-        {"inputs": [image(PICTURE, parameters={"shared_memory_region": "x"})]},
+        {"inputs": [image(IMAGE_BASE64, parameters={"shared_memory_region": "x"})]},
         "shared memory is not served",
     ),
-    "wrong parameters": ({"inputs": [image(PICTURE)], "parameters": 1}, "'parameters' is 1"),
-    "a number as id": ({"inputs": [image(PICTURE)], "id": 42}, "'id' is 42, no string"),
+    "wrong parameters": ({"inputs": [image(IMAGE_BASE64)], "parameters": 1}, "'parameters' is 1"),
+    "a number as id": ({"inputs": [image(IMAGE_BASE64)], "id": 42}, "'id' is 42, no string"),
     "an unknown output": (
-        {"inputs": [image(PICTURE)], "outputs": [{"name": "x"}]},
+        {"inputs": [image(IMAGE_BASE64)], "outputs": [{"name": "x"}]},
         'unexpected inference output "x"; there are scores, logits',
     ),
     "an output twice": (
-        {"inputs": [image(PICTURE)], "outputs": [{"name": "scores"}, {"name": "scores"}]},
+        {"inputs": [image(IMAGE_BASE64)], "outputs": [{"name": "scores"}, {"name": "scores"}]},
         "output 'scores' is asked for twice",
     ),
-    "wrong outputs": ({"inputs": [image(PICTURE)], "outputs": {"a": 1}}, "expected a list of"),
+    "wrong outputs": ({"inputs": [image(IMAGE_BASE64)], "outputs": {"a": 1}}, "expected a list of"),
     "a wrong classification": (
         {
-            "inputs": [image(PICTURE)],
+            "inputs": [image(IMAGE_BASE64)],
             "outputs": [{"name": "scores", "parameters": {"classification": "5"}}],
         },
         "output 'scores': classification is \"5\"; expected a number of labels",
@@ -435,10 +438,10 @@ def test_a_wrong_header_length_is_reported(client, length):
 def test_limits_have_the_status_of_this_protocol(client_of):
     client = client_of(max_pixels="10000", max_body_mb="1", max_queue="2")
     check_error(infer(client, image(b64(png_bomb()))), 400, "169,000,000 pixels")
-    check_error(infer(client, image(*[PICTURE] * 3)), 400, "3 pictures; 1 to 2 are taken")
+    check_error(infer(client, image(*[IMAGE_BASE64] * 3)), 400, "3 pictures; 1 to 2 are taken")
     check_error(infer(client, image("x" * 2_000_000)), 400, "the limit is 1,048,576")
     (servable,) = client.application.extensions["model_server"]._registry.live.values()
     servable.batcher._max_queue = 0
-    full = infer(client, image(PICTURE))
+    full = infer(client, image(IMAGE_BASE64))
     check_error(full, 503, "the limit is 0")
     assert full.headers["Retry-After"] == "1"

@@ -183,7 +183,7 @@ def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(crash_rec
 
 def test_only_the_inputs_of_a_crashed_worker_get_a_penalty():
     scoreboard = Scoreboard()
-    digest = scoreboard.quarantine.digest(b"in hand")
+    digest = scoreboard.quarantine.digest(b"in progress")
     for state, verdict in ((State.DRAINING, Verdict.CLEAR), (State.READY, Verdict.SUSPECT)):
         slot = scoreboard.claim()
         scoreboard.enter(slot)

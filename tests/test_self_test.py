@@ -21,7 +21,7 @@ from tests.random_models import write_model
 pytestmark = pytest.mark.slow
 
 SIDE = 32
-CARD = {"architecture": "squeezenet1_1", "input_size": SIDE}
+CONFIG = {"architecture": "squeezenet1_1", "input_size": SIDE}
 SUMS = [19171626, 19069376, 18284544]  # of each image
 CPU = Choice("openvino", "fp32", "cpu", 1, 1)
 
@@ -30,9 +30,9 @@ CPU = Choice("openvino", "fp32", "cpu", 1, 1)
 def converted(tmp_path_factory):
     """Return a small converted model."""
     torch.manual_seed(3)
-    weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
+    weights = torchvision.models.get_model(CONFIG["architecture"], num_classes=5).state_dict()
     weights = {name: 3 * tensor for name, tensor in weights.items()}  # answers that are not near 0
-    bundle = write_model(tmp_path_factory.mktemp("model") / "own", weights, CARD)
+    bundle = write_model(tmp_path_factory.mktemp("model") / "own", weights, CONFIG)
     convert_bundle(Artifacts(bundle, bundle.folder / "cache"))
     return bundle
 
@@ -42,7 +42,7 @@ def artifacts(converted, tmp_path):
     """Return a copy of it."""
     shutil.copytree(converted.folder, tmp_path / "own")
     return Artifacts(
-        write_model(tmp_path / "own", torch.load(converted.weights), CARD), tmp_path / "c"
+        write_model(tmp_path / "own", torch.load(converted.weights), CONFIG), tmp_path / "c"
     )
 
 

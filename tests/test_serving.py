@@ -169,9 +169,9 @@ def test_many_images_are_answered_in_parallel_and_in_order(serve):
 
     server = serve(lambda *_: model(means), max_wait_ms="1000")
     wait_until(lambda: is_ready(server))
-    pictures = [np.full((5, 7, 3), level, np.uint8) for level in range(8)]
-    pictures[3:3] = [io.BytesIO(grey(100))]
-    answers = server.predict(server.find(), pictures)
+    inputs = [np.full((5, 7, 3), level, np.uint8) for level in range(8)]
+    inputs[3:3] = [io.BytesIO(grey(100))]
+    answers = server.predict(server.find(), inputs)
     assert [int(a.logits[0]) for a in answers] == [0, 1, 2, 100, 3, 4, 5, 6, 7]
     assert max(batches) > 1
 
@@ -213,14 +213,14 @@ def test_the_first_error_of_many_images_releases_the_others(serve):
     gate = SimpleQueue()
     server = serve(lambda *_: model(slow, max_batch=1), max_queue="8")
     wait_until(lambda: is_ready(server))
-    pictures = [np.zeros((2, 2, 3), np.uint8) for _ in range(7)]
+    inputs = [np.zeros((2, 2, 3), np.uint8) for _ in range(7)]
     with pytest.raises(UnreadableImage):
-        server.predict(server.find(), [*pictures, io.BytesIO(b"text")])
+        server.predict(server.find(), [*inputs, io.BytesIO(b"text")])
     gevent.sleep(0.05)
     for _ in range(9):
         gate.put(None)
     assert predict_one(server, street()).labels() == ["Cat", "Bee"]
-    assert len(computed) <= 3, "those that were let go are not computed"
+    assert len(computed) <= 3, "released images are not computed"
 
 
 def test_more_images_than_free_places_are_refused_together(serve):

@@ -260,8 +260,8 @@ def test_many_pixels_reach_the_network_unchanged(client_and_seen, form):
     images = noise(4, 224, 260, 3)
     answer = predict(client, form(images))
     assert answer.status_code == 200, answer.text
-    for picture in images:
-        file = encode(Image.fromarray(picture), "PNG")
+    for photo in images:
+        file = encode(Image.fromarray(photo), "PNG")
         predict(client, {"instances": [b64(file)]})
     assert {image.tobytes() for image in seen[:4]} == {image.tobytes() for image in seen[4:]}
 

@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.web.input.urls import Fetcher, connect, is_public
 from tests.helpers import check_problem, grey
 
-PICTURE = grey(90)
+IMAGE = grey(90)
 
 
 class Gallery(BaseHTTPRequestHandler):
@@ -33,7 +33,7 @@ class Gallery(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif place in ("/picture.png", "/") and self.path != "/":
-            self.answer(200, PICTURE)
+            self.answer(200, IMAGE)
         elif place == "/large":
             self.answer(200, bytes(10_000))
         elif place == "/endless":
@@ -47,7 +47,7 @@ class Gallery(BaseHTTPRequestHandler):
             self.wfile.write(b"-5\r\nhello\r\n")
         elif place == "/together":
             self.server.barrier.wait(timeout=10)
-            self.answer(200, PICTURE)
+            self.answer(200, IMAGE)
         else:
             self.answer(404, b"nothing")
 
@@ -109,7 +109,7 @@ def error_of(found) -> str:
 def test_images_are_fetched_each_with_its_own_error_and_in_order(gallery):
     urls = [at(gallery, path) for path in ("/picture.png?a=1#part", "/missing", "/picture.png")]
     first, missing, third = fetcher(gallery).fetch_all(urls)
-    assert first.read() == third.read() == PICTURE
+    assert first.read() == third.read() == IMAGE
     assert "answered with the status 404" in error_of(missing)
     assert (f"localhost:{gallery.server_port}", "/picture.png?a=1") in gallery.seen
 
@@ -119,7 +119,7 @@ def test_redirects_are_followed_and_checked_like_the_url_itself(gallery):
     away = at(gallery, "/to/http://169.254.169.254/latest/meta-data")
     scheme = at(gallery, "/to/file:///etc/passwd")
     found = fetcher(gallery).fetch_all([good, away, scheme])
-    assert found[0].read() == PICTURE
+    assert found[0].read() == IMAGE
     assert "not on this server's list" in error_of(found[1])
     assert "neither http nor https" in error_of(found[2])
 
@@ -132,11 +132,11 @@ def test_redirects_are_limited(gallery):
 
 
 def test_the_images_of_a_request_share_one_limit(gallery):
-    (alone,) = fetcher(gallery, max_bytes=len(PICTURE)).fetch_all([at(gallery, "/picture.png")])
-    assert alone.read() == PICTURE
+    (alone,) = fetcher(gallery, max_bytes=len(IMAGE)).fetch_all([at(gallery, "/picture.png")])
+    assert alone.read() == IMAGE
     (large,) = fetcher(gallery).fetch_all([at(gallery, "/large")])
     assert "larger than the limit of 5,000 bytes" in error_of(large)
-    both = fetcher(gallery, max_bytes=len(PICTURE) + 1).fetch_all([at(gallery, "/picture.png")] * 2)
+    both = fetcher(gallery, max_bytes=len(IMAGE) + 1).fetch_all([at(gallery, "/picture.png")] * 2)
     assert sum(isinstance(found, FetchFailed) for found in both) >= 1
 
 
@@ -184,7 +184,7 @@ def test_an_unresolvable_name_fails_only_its_own_image(gallery, host):
     )
     refused, found = rules.fetch_all([f"http://{host}/", at(gallery, "/picture.png")])
     assert "plain host" in error_of(refused)
-    assert found.read() == PICTURE
+    assert found.read() == IMAGE
 
 
 def test_an_answer_that_is_not_http_fails_only_its_own_image(gallery):
@@ -192,12 +192,12 @@ def test_an_answer_that_is_not_http_fails_only_its_own_image(gallery):
         [at(gallery, "/negative"), at(gallery, "/picture.png")]
     )
     assert "cannot be fetched" in error_of(broken)
-    assert found.read() == PICTURE
+    assert found.read() == IMAGE
 
 
 def test_a_url_with_a_query_needs_no_path(gallery):
     (found,) = fetcher(gallery).fetch_all([at(gallery, "?picture=1")])
-    assert found.read() == PICTURE
+    assert found.read() == IMAGE
     assert gallery.seen[0][1] == "/?picture=1"
 
 

@@ -6,7 +6,7 @@ import gevent
 
 from app.web.input.urls import AT_ONCE
 from tests.test_urls import (  # noqa: F401
-    PICTURE,
+    IMAGE,
     at,
     error_of,
     fetcher,
@@ -23,7 +23,7 @@ def test_a_server_whose_answer_never_ends_is_given_up_in_time(gallery):  # noqa:
 def test_images_are_fetched_in_parallel(gallery):  # noqa: F811
     """Each is answered only once all three are requested."""
     found = fetcher(gallery).fetch_all([at(gallery, "/together")] * 3)
-    assert [each.read() for each in found] == [PICTURE] * 3
+    assert [each.read() for each in found] == [IMAGE] * 3
 
 
 def test_waiting_for_a_place_counts_toward_the_deadline_and_no_request_takes_all_places(gallery):  # noqa: F811
@@ -32,7 +32,7 @@ def test_waiting_for_a_place_counts_toward_the_deadline_and_no_request_takes_all
     gevent.sleep(0.3)
     began = time.monotonic()
     (found,) = rules.fetch_all([at(gallery, "/picture.png")])
-    assert found.read() == PICTURE
+    assert found.read() == IMAGE
     assert not slow.ready(), "the slow ones still waited"
     assert all("longer than 1 s" in error_of(each) for each in slow.get())
     assert time.monotonic() - began < 3  # waits one behind the other would take 4 to 8
