@@ -1,4 +1,4 @@
-"""Small files that cost much where nobody counts, each named by what it has too much of."""
+"""Make small files that are expensive to decode, each named by its excess."""
 
 import struct
 import zlib
@@ -44,8 +44,8 @@ def png(
 
 def webp(*chunks: bytes) -> bytes:
     """Return an extended WebP with more chunks before its pixels."""
-    picture = encode(photo_like(), "WEBP")[12:]
-    body = b"WEBP" + webp_chunk(b"VP8X", b"\0\0\0\0\x3b\0\0\x27\0\0") + b"".join(chunks) + picture
+    image = encode(photo_like(), "WEBP")[12:]
+    body = b"WEBP" + webp_chunk(b"VP8X", b"\0\0\0\0\x3b\0\0\x27\0\0") + b"".join(chunks) + image
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
@@ -99,7 +99,7 @@ def greedy_exif() -> bytes:
     return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + JPEG[2:]
 
 
-# What is refused, and the words that name the count and the limit.
+# Refused files, and the words that name the count and the limit.
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "100 more scans": (lambda: scans(100), "101 scans; the limit is 100"),
     "scans, 32 MiB": (lambda: scans(MANY // 98), "101 scans; the limit is 100"),
@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "rows": (lambda: png(width=1, height=4_000_000), "4,000,000 .* the limit is 200,000"),
 }
 
-# What is served, because what it has too much of never reaches a decoder.
+# Served files, because their excess never reaches a decoder.
 HARMLESS: dict[str, Callable[[], bytes]] = {
     "90 more scans": lambda: scans(90, 3000),
     "EXIF that claims 300 MB": greedy_exif,

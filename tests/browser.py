@@ -1,4 +1,4 @@
-"""A visit to the page in a real Chromium, which notes everything that goes wrong behind the visitor's back."""
+"""Visit the page in a real Chromium and record every error that the visitor does not see."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 800}
 expect.set_options(timeout=20_000)  # ms; other programs may be at work too
-# Copies a picture that the server has, as somebody does who copies it from another window.
+# Copies an image of the server, as from another window.
 COPY = """async (url) => {
   const bitmap = await createImageBitmap(await (await fetch(url)).blob());
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
@@ -20,7 +20,7 @@ COPY = """async (url) => {
 
 
 class Visit:
-    """One person's visit. ``complaints`` is what the browser said of errors and of broken rules.
+    """A visit of one browser; ``complaints`` has the errors and broken rules that the browser reported.
 
     Attributes:
         page: Playwright's page.
@@ -44,12 +44,12 @@ class Visit:
         expect(self.page.locator(".sample")).to_have_count(8)
 
     def _note(self, message: object) -> None:
-        """Keep what the console says; the browser's own line about an answer with an error is none of ours."""
+        """Record console messages, except the browser's own line about an error response."""
         if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
             self.complaints.append(message.text)
 
     def close(self) -> None:
-        """End the visit; fail where something was wrong, or where another host was asked for anything."""
+        """End the visit; fail on an error or on a request to another host."""
         self.context.close()
         assert self.complaints == []
         assert [url for url in self.requests if not url.startswith((self.url, "blob:"))] == []
@@ -68,12 +68,12 @@ class Visit:
         self.page.set_input_files("#choose-input", list(files))
 
     def drag(self, *paths: Path) -> None:
-        """Drag files or folders from the desktop over the page, and do not let go of them yet."""
+        """Drag files or folders from the desktop over the page without dropping them yet."""
         for event in ("dragEnter", "dragOver"):
             self._send_drag(event, *paths)
 
     def drop(self, *paths: Path) -> None:
-        """Let go of what was dragged."""
+        """Drop the dragged files."""
         self._send_drag("drop", *paths)
 
     def _send_drag(self, event: str, *paths: Path) -> None:
@@ -96,7 +96,7 @@ class Visit:
         self.find(slider).fill(str(value))
 
     def run_line(self, folder: Path) -> list[str]:
-        """Run the line for a terminal that is shown, and return the labels that it gets."""
+        """Run the displayed command line, and return the labels that it gets."""
         line = self.find("#curl").text_content()
         done = subprocess.run(
             ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=True
@@ -104,5 +104,5 @@ class Visit:
         return [label["label"] for label in json.loads(done.stdout)["images"][0]["labels"]]
 
     def predictions(self) -> int:
-        """Return how many pictures were sent."""
+        """Return the number of predictions sent."""
         return sum(url == f"{self.url}/predict" for url in self.requests)

@@ -1,4 +1,4 @@
-"""Fixtures: settings, photographs, the demo network, and the whole server as an operator runs it."""
+"""Provide fixtures: settings, photographs, the demo network, and the whole server as an operator runs it."""
 
 import fcntl
 import json
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def settings(tmp_path):
-    """Return a maker of settings: defaults but what is given, in the environment's own words."""
+    """Return a factory of settings: the defaults and overrides in the syntax of the environment."""
 
     def make(**rows: str) -> Settings:
         return Settings.from_env({f"SERVING_{name.upper()}": text for name, text in rows.items()})
@@ -69,7 +69,7 @@ def class_names() -> list[str]:
 
 @pytest.fixture(scope="session")
 def photos() -> list[Path]:
-    """Return real photographs: a folder named by PHOTOS, or ../shared/photos.
+    """Return real photographs from the folder named by PHOTOS, or ../shared/photos.
 
     They are not part of the project; a developer may have none, CI has them.
     """
@@ -83,7 +83,7 @@ def photos() -> list[Path]:
 
 @pytest.fixture
 def client_of(settings):
-    """Return a maker of clients whose server has "light", version 4, ready (or failed, where its load raises)."""
+    """Return a factory of clients whose server has "light", version 4, ready (or failed if its load raises)."""
     servers = []
 
     def make(load=None, manifest=None, **rows):
@@ -108,13 +108,13 @@ def client_of(settings):
 
 @pytest.fixture
 def client(client_of):
-    """Return Flask's client of a server whose model tells bright from dark."""
+    """Return Flask's client of a server whose model distinguishes bright from dark."""
     return client_of()
 
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory) -> Path:
-    """Return a folder that all processes of this run of pytest have in common."""
+    """Return a folder shared by all processes of this run of pytest."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
@@ -144,7 +144,7 @@ def tiny_models(run_folder) -> Path:
 
 @pytest.fixture(scope="session")
 def new_server(tmp_path_factory, tiny_models):
-    """Return a maker of servers, with the tiny model unless other models are given; they are not started yet."""
+    """Return a factory of servers, with the tiny model by default; they are not started yet."""
     made = []
 
     def make(wsgi_app: str = "", **rows: str) -> Server:
@@ -172,7 +172,7 @@ def tiny_server(new_server):
 
 @pytest.fixture
 def lay_out_server(new_server):
-    """Return a maker of servers with settings of their own, not started yet; all are stopped afterwards."""
+    """Return a factory of servers with their own settings, not started yet; all are stopped afterwards."""
     made = []
 
     def make(**rows: str) -> Server:
@@ -186,7 +186,7 @@ def lay_out_server(new_server):
 
 @pytest.fixture
 def start_server(lay_out_server):
-    """Return a maker of servers with settings of their own, started; all are stopped afterwards."""
+    """Return a factory of servers with their own settings, started; all are stopped afterwards."""
     return lambda **rows: lay_out_server(**rows).start()
 
 
@@ -207,7 +207,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, server):
-    """Return a maker of visits to the page; when the test ends each must have gone without a complaint."""
+    """Return a factory of visits to the page; each must end without a complaint."""
     from tests.browser import Visit
 
     visits = []
@@ -243,7 +243,7 @@ def examples(tmp_path_factory):
 
 @pytest.fixture
 def client_and_seen(client_of):
-    """Return a client, and the list of what reaches the network behind it."""
+    """Return a client and the list of arrays that reach the network behind it."""
     seen = []
 
     def load(_settings, _slot, entry):

@@ -1,6 +1,6 @@
-"""A stand-in for CUDA: the GPU's engine runs on the CPU, with graphs that compute again what was recorded.
+"""A stand-in for CUDA: the GPU engine runs on the CPU, with graphs that replay recorded functions.
 
-It shows the order of calls, what is kept and what is given back; not that CUDA does what it says.
+It shows the order of calls and the memory that is kept and freed; not that CUDA works as documented.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ class Graph:
     """A recorded function."""
 
     def __init__(self, run):
-        """Keep what was recorded."""
+        """Keep the recorded function."""
         self.run = run
 
     def replay(self):
@@ -29,7 +29,7 @@ class Nothing:
     """A stream or an event: everything is done when it returns."""
 
     def __init__(self, *_, **__):
-        """Take whatever CUDA's takes."""
+        """Accept all arguments of CUDA's class."""
 
     def synchronize(self):
         pass
@@ -39,7 +39,7 @@ class Nothing:
 
 
 class FakeCuda:
-    """What the engine has asked of CUDA, and how much room there is.
+    """Calls of the engine to CUDA, and the free memory.
 
     Attributes:
         room: the largest batch that fits.
@@ -52,7 +52,7 @@ class FakeCuda:
     """
 
     def __init__(self, monkeypatch, room=1024):
-        """Take CUDA's place."""
+        """Replace CUDA."""
         self.room = room
         self.recorded, self.benchmark, self.fp32, self.emptied = [], [], [], 0
         monkeypatch.setattr(cuda, "record", self.record)

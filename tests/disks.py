@@ -1,4 +1,4 @@
-"""Disks that are full, for real: small file systems in memory, each in a namespace of its own."""
+"""Run code on full disks: small file systems in memory, each in its own namespace."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ exec "$@"
 def on_small_disk(
     folder: Path, kib: int, program: str, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Run Python while a folder is a disk of so many KiB that holds what it held; it needs no root."""
+    """Run Python with a folder on a disk of that many KiB that keeps its files; no root is needed."""
     unshare, python = shutil.which("unshare"), [sys.executable, "-c", program, str(folder)]
     return subprocess.run(
         [unshare, "-rm", "sh", "-c", MOUNT, "sh", str(folder), str(kib), *python],

@@ -1,11 +1,11 @@
-"""A VOCdevkit that is drawn: a few small pictures of coloured shapes, annotated as Pascal VOC is."""
+"""Draw a VOCdevkit: a few small images of colored shapes, annotated as in Pascal VOC."""
 
 import pytest
 from PIL import Image, ImageDraw
 
 from scripts.training.errors import TrainingError
 
-# What the drawn pictures show: VOC's name → colour of the shape.
+# Classes in the drawn images: VOC's name → color of the shape.
 SHAPES = {"aeroplane": "white", "car": "red", "diningtable": "green", "tvmonitor": "blue"}
 TRAINING, VALIDATION = 12, 6
 
@@ -20,7 +20,7 @@ def write_annotation(year, name, objects):
     (year / "Annotations" / f"{name}.xml").write_text(text)
 
 
-def draw_picture(path, labels, size=(90, 70)):
+def draw_image(path, labels, size=(90, 70)):
     image = Image.new("RGB", size, "grey")
     pen = ImageDraw.Draw(image)
     for label in labels:
@@ -30,7 +30,7 @@ def draw_picture(path, labels, size=(90, 70)):
 
 
 def draw_devkit(devkit, year="VOC2007", training=TRAINING, validation=VALIDATION):
-    """Draw a year of a VOCdevkit: picture i shows the shapes of i's bits; no tvmonitor is in the validation part."""
+    """Draw a year of a VOCdevkit: image i shows the shapes of i's bits; the validation part has no tvmonitor."""
     folder = devkit / year
     for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
         (folder / name).mkdir(parents=True)
@@ -43,7 +43,7 @@ def draw_devkit(devkit, year="VOC2007", training=TRAINING, validation=VALIDATION
                 for bit, label in enumerate(SHAPES)
                 if index >> bit & 1 and (part, label) != ("val", "tvmonitor")
             ]
-            draw_picture(folder / "JPEGImages" / f"{name}.jpg", labels)
+            draw_image(folder / "JPEGImages" / f"{name}.jpg", labels)
             write_annotation(folder, name, [(label, 0) for label in labels])
     return folder
 

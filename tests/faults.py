@@ -1,4 +1,4 @@
-"""Images that tests/mortal.py does not survive, told by their size in px and their first pixel."""
+"""Images that crash tests/mortal.py, recognized by their size in px and their first pixel."""
 
 from PIL import Image
 

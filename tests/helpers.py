@@ -1,4 +1,4 @@
-"""Small things that several tests use."""
+"""Provide small helpers that several tests use."""
 
 import io
 import json
@@ -36,7 +36,7 @@ DEMO = ROOT / "models" / "demo" / "1"
 
 
 def make_entry(name: str = "insects", version: int = 2, weights: str = "a") -> Entry:
-    """Return an entry of a manifest; nothing lies behind it."""
+    """Return an entry of a manifest without files behind it."""
     footprint = Footprint("eager", "fp32", "cpu", "asked for", 1000)
     return Entry(name, version, "nowhere", weights, footprint)
 
@@ -64,14 +64,14 @@ def predict_one(
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Return a picture as a file's bytes."""
+    """Return an image as a file's bytes."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
 
 
 def photo_like(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
-    """Return a smooth picture with all its channels busy."""
+    """Return a smooth image with varied values in all channels."""
     rng = np.random.default_rng(5)
     noise = rng.integers(0, 256, (5, 7, 4), dtype=np.uint8)
     image = Image.fromarray(noise, "RGBA")
@@ -79,24 +79,24 @@ def photo_like(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Im
 
 
 def grey(level: int) -> bytes:
-    """Return a PNG of one grey."""
+    """Return a PNG of one gray value."""
     return encode(photo_like().point(lambda _: level), "PNG")
 
 
 def bright_or_not(images: list[np.ndarray]) -> np.ndarray:
-    """Stand for a network: answer by the picture's mean: bright, dark, both (grey) or none (black)."""
+    """Replace a network: answer by the image's mean: bright, dark, both (gray) or none (black)."""
     means = np.stack(images).mean(axis=(1, 2, 3))
     table = {0: (0, 0), 1: (0, 5), 2: (2, 1), 3: (5, 0)}
     return np.float32([table[int(mean) // 64] for mean in means])
 
 
 def as_forward(answer: Callable[[list[np.ndarray]], np.ndarray]) -> Forward:
-    """Return a forward that gives the logits which a function answers, and no features."""
+    """Return a forward function with the logits of a function, and no features."""
     return lambda images, _with_features=False: Outputs(answer(images))
 
 
 def see_light(images: list[np.ndarray], _with_features: bool = False) -> Outputs:
-    """Stand for a network with a map of 2 × 2 cells and two channels: how bright each cell is, and how dark.
+    """Replace a network with a map of 2 × 2 cells and two channels: each cell's brightness and darkness.
 
     A logit is its channel's sum, so its gradient there is 1, and 4 summed over the map's area.
     """
@@ -149,8 +149,8 @@ def make_model(
         precision: which precision it says that it has.
         own: as ``StubEngine`` takes it.
     """
-    told = "Tells bright from dark."
-    bundle = Bundle(entry.name, entry.version, Path("nowhere"), class_names, told, config)
+    description = "Tells bright from dark."
+    bundle = Bundle(entry.name, entry.version, Path("nowhere"), class_names, description, config)
     stub = StubEngine(forward, precision=precision, **own)
     return Model(bundle, Choice(engine, precision, "cpu", 1, stub.max_batch), stub, "cpu")
 

@@ -1,4 +1,4 @@
-"""No request holds the hub, takes memory for nothing, or ends in a 5xx. Run by test_hub.py, under gevent's patches.
+"""No request blocks the hub, wastes memory, or ends in a 5xx. Run by test_hub.py, under gevent's patches.
 
 The watchdog measures on the clock, because a native thread that keeps the GIL holds the hub as well as
 the hub's own work does. Other processes may take the processors meanwhile, so a request has three tries.
@@ -17,11 +17,11 @@ import pytest
 from tests.helpers import grey, make_entry, make_manifest, make_seeing
 
 MIB = 1024 * 1024
-LARGE = 31 * MIB  # as much as a body may have, less what stands around it
+LARGE = 31 * MIB  # the limit of a body, less its surroundings
 HELD_S = 0.25  # the most that a request may hold the hub
 EXTRA_MIB = 110  # the most memory beyond the body that it comes in, where it is measured
 MOST_ERROR = 4000  # bytes
-PICTURE = base64.b64encode(grey(150)).decode()
+IMAGE_BASE64 = base64.b64encode(grey(150)).decode()
 PREDICT, CLASSIFY = "/v1/models/light:predict", "/v1/models/light:classify"
 INFER = "/v2/models/light/infer"
 JSON, QUOTED = "application/json", "application/x-www-form-urlencoded"
@@ -29,7 +29,7 @@ FORM = "multipart/form-data; boundary=bound"
 
 
 class Watchdog:
-    """Notes how long the hub had no turn for anybody else.
+    """Measures how long the hub was blocked for all others.
 
     Attributes:
         held_s: the longest time on the clock.
@@ -67,14 +67,14 @@ def client(client_of):
 
 
 def check(response):
-    """Assert that an answer is none of our faults, and no longer than an error may be."""
+    """Assert that an answer is not a server error, and no longer than an error may be."""
     assert response.status_code < 500, (response.request.path, response.text[:500])
     if response.status_code >= 400:
         assert len(response.data) <= MOST_ERROR, (response.request.path, response.text[:200])
 
 
 def check_hold(send):
-    """Assert as ``check`` of a request, and that it does not hold the hub: at one of three tries at least."""
+    """Assert as ``check`` of a request, and that at least one of three tries does not block the hub."""
     held_s = []
     while len(held_s) < 3 and (not held_s or min(held_s) > HELD_S):
         with Watchdog() as watchdog:
@@ -165,7 +165,7 @@ HOSTILE = {
     "a long name of an option": (
         "/predict",
         QUOTED,
-        lambda: b"b64=" + PICTURE.encode() + b"&" + b"a" * LARGE + b"=1",
+        lambda: b"b64=" + IMAGE_BASE64.encode() + b"&" + b"a" * LARGE + b"=1",
     ),
     "boundaries that are none": (
         "/predict",
@@ -178,14 +178,14 @@ IN_MEMORY = ("base64 of blanks", "url-encoded names", "url-encoded escapes", "a 
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_request_holds_the_hub_or_gets_a_long_answer(client, name):
+def test_no_request_blocks_the_hub_or_gets_a_long_answer(client, name):
     path, kind, make = HOSTILE[name]
     body = make()
     check_hold(lambda: client.post(path, data=body, content_type=kind))
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)
-def test_no_words_take_much_more_memory_than_they_have(client, name):
+def test_no_text_takes_much_more_memory_than_its_size(client, name):
     path, kind, make = HOSTILE[name]
     body = make()
     with open("/proc/self/clear_refs", "w") as file:
@@ -195,7 +195,7 @@ def test_no_words_take_much_more_memory_than_they_have(client, name):
     assert read_memory("VmHWM") - before < EXTRA_MIB
 
 
-def test_what_inflates_holds_the_hub_no_longer(client):
+def test_compressed_bodies_block_the_hub_no_longer(client):
     body = gzip.compress(instances(b'{"b64":"' + b" " * LARGE + b'"}'), 1)
     headers = {"Content-Encoding": "gzip"}
     check_hold(lambda: client.post(PREDICT, data=body, headers=headers))
@@ -215,9 +215,9 @@ ODD = [
     ),
     *("[1,2,3,4,5,6,7,8,9]", "[[1],[2,3]]", "[4294967296,4294967296]", "[0]", "[1,1,1,3]"),
     *(
-        f'"{PICTURE}"',
-        f'{{"b64":"{PICTURE}"}}',
-        f'[{{"b64":"{PICTURE}"}}]',
+        f'"{IMAGE_BASE64}"',
+        f'{{"b64":"{IMAGE_BASE64}"}}',
+        f'[{{"b64":"{IMAGE_BASE64}"}}]',
         '{"b64":1}',
         '{"url":"http://a"}',
     ),
@@ -347,7 +347,7 @@ def write_json(rng: random.Random) -> bytes:
     """Return a document: a skeleton of a real request with odd values, or names and values at random."""
     values = [rng.choice([*ODD, *TEXTS]) for _ in range(4)]
     if rng.random() < 0.8:
-        text = rng.choice(SKELETONS).format(*values, picture=PICTURE)
+        text = rng.choice(SKELETONS).format(*values, picture=IMAGE_BASE64)
     else:
         text = "{" + ",".join(f'"{rng.choice(WORDS)}":{value}' for value in values) + "}"
     data = text.encode("utf-8", "replace")
@@ -371,13 +371,13 @@ def write_form(rng: random.Random) -> bytes:
 
 def write_quoted(rng: random.Random) -> bytes:
     """Return a url-encoded form with odd names and values."""
-    fields = [b"b64=" + rng.choice([PICTURE.encode(), b"%", b"%zz", b" ", b"====", b"A=A"])]
+    fields = [b"b64=" + rng.choice([IMAGE_BASE64.encode(), b"%", b"%zz", b" ", b"====", b"A=A"])]
     fields += [f"{rng.choice(WORDS)}={rng.choice(ODD)}".encode() for _ in range(rng.randrange(4))]
     return b"&".join(fields)
 
 
 def ask(client, seed: float):
-    """Send one request made up at random; the same one for the same seed."""
+    """Send one random request, the same one for the same seed."""
     rng = random.Random(seed)
     write = rng.choice([write_json, write_json, write_form, write_quoted])
     kind = {write_json: JSON, write_form: FORM, write_quoted: QUOTED}[write]
@@ -404,7 +404,7 @@ def ask(client, seed: float):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_is_asked_is_answered_in_time_and_never_with_a_fault_of_ours(client, seed):
+def test_random_requests_are_answered_in_time_and_never_with_a_5xx(client, seed):
     rng = random.Random(seed)
     for _ in range(400):
         check_hold(partial(ask, client, rng.random()))

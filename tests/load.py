@@ -1,4 +1,4 @@
-"""Clients that never stop asking, and remember every answer."""
+"""Run clients that send requests without a pause and record every answer."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ CLIENTS = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, or the name of the error that came instead; the body; the version that answered."""
+    """A status or the name of an error, the body, and the version that answered."""
 
     status: object
     text: str
@@ -23,14 +23,14 @@ class Answer:
 
 
 class Load:
-    """Clients that post again and again, each its next request after the answer to the one before.
+    """Clients that post repeatedly, each its next request after the previous answer.
 
     Attributes:
-        answers: every request that ended, whatever came.
+        answers: every request that ended, with any outcome.
     """
 
     def __init__(self, server, clients=CLIENTS, data=None, pause_s=0.0):
-        """Prepare clients of that server, who send an image's file."""
+        """Prepare clients of that server that send an image file."""
         self._clients = clients
         self._pause_s = pause_s
         self._data = data or STREET.read_bytes()

@@ -1,4 +1,4 @@
-"""A plugin for pytest: note which lines of app/ run in each process of xdist (``-n 2 -p tests.measured``)."""
+"""Record the executed lines of app/ in each process of xdist, as a plugin for pytest (``-n 2 -p tests.measured``)."""
 
 import os
 
@@ -10,7 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_sessionfinish() -> None:
-    """Write what this process has noted."""
+    """Write the lines that this process has recorded."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         measured.stop()
         measured.save()

@@ -1,4 +1,4 @@
-"""An application that dies of some images, or never comes back from them: faults that nobody can cause at will.
+"""An application that crashes or hangs on some images, faults that cannot be caused at will otherwise.
 
 Of an image in tests/faults.py the decode thread or the model thread ends the process, or hangs. A white
 image ends the model thread.
@@ -25,7 +25,7 @@ NATIVE_SLEEP = get_original("time", "sleep")  # gevent's own would let other gre
 
 
 def prepare_image(image: Image.Image, *rest: object) -> np.ndarray:
-    """Stand for ``app.processing.images.prepare_image``, which cannot crash at will."""
+    """Replace ``app.processing.images.prepare_image``, which cannot crash at will."""
     if image.size == FAULTS["crash in decoding"]:
         signal.raise_signal(signal.SIGSEGV)  # of this thread, as a real one is
     if image.size == FAULTS["kill in decoding"]:
@@ -36,7 +36,7 @@ def prepare_image(image: Image.Image, *rest: object) -> np.ndarray:
 
 
 def forward(images: list[np.ndarray]) -> np.ndarray:
-    """Answer, or do as an image demands."""
+    """Answer, or cause the fault of an image."""
     for image in images:
         demand = tuple(image[:2, 0, 0])
         if (image == 255).all():

@@ -17,7 +17,7 @@ PLAIN = {"kernelspec": {"display_name": "Python 3", "language": "python", "name"
 
 
 def execute(path: Path, url: str) -> nbformat.NotebookNode:
-    """Return the notebook as it is after every cell was run against a server; raise where one failed."""
+    """Return the notebook after running every cell against a server; raise if one failed."""
     content = nbformat.read(path, as_version=4)
     client = NotebookClient(
         content,

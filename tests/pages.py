@@ -1,4 +1,4 @@
-"""The pages for people: what they show, and how it is pasted."""
+"""Read the commands of the documentation and run them as pasted."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def blocks(page: Path, kind: str) -> list[str]:
 
 
 def find_commands() -> list[str]:
-    """Return the commands of all pages that ask a running server, each with the lines that belong to it."""
+    """Return the commands of all pages that call a running server, each with its continuation lines."""
     lines = [
         line
         for page in PAGES
@@ -34,7 +34,7 @@ def find_commands() -> list[str]:
 
 
 def paste(server, command: str, folder: Path) -> None:
-    """Run a command as it is shown, but for the server and what it writes; assert that it gets what it asks for."""
+    """Run a command as shown, except for the server and output files; assert that it succeeds."""
     command = command.replace(URL, server.url).replace("curl ", "curl -sS --fail ")
     command = command.replace("out.csv", f"{folder}/out.csv --url {server.url}")
     written = re.search(r"--output (\w\S+)", command)

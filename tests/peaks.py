@@ -1,4 +1,4 @@
-"""Measure what decodings take: a program, for a process that did other things keeps memory of its own.
+"""Measure the memory of decodings, in a separate program since other work would leave memory behind.
 
 ``python -m tests.peaks FOLDER`` decodes each file of a folder in each way, every time in a fork of its own, and
 prints JSON: (file, way, the bytes of the peak over rest, the bytes that were estimated).
@@ -35,7 +35,7 @@ def draw(data: bytes) -> None:
 
 
 def way(**options: object) -> tuple[Callable[[bytes], None], Callable[[Image.Image], int]]:
-    """Return how to decode, and how to estimate that."""
+    """Return a function that decodes, and one that estimates its memory."""
     return (
         lambda data: decode(data, **options),
         lambda image: estimate_decode_bytes(image, **options),
@@ -58,7 +58,7 @@ def read_peak() -> int:
 
 
 def measure(data: bytes, work: Callable[[bytes], None]) -> int:
-    """Do something in a fork and return its peak over rest, in bytes."""
+    """Run a function in a fork and return its peak over rest, in bytes."""
     reader, writer = os.pipe()
     if not (child := os.fork()):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -67,8 +67,8 @@ def measure(data: bytes, work: Callable[[bytes], None]) -> int:
         os.write(writer, str(read_peak() - rest).encode())
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader) as told:
-        peak = int(told.read())
+    with os.fdopen(reader) as pipe:
+        peak = int(pipe.read())
     os.waitpid(child, 0)
     return peak
 

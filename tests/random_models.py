@@ -1,4 +1,4 @@
-"""Bundles of any architecture with random weights, and the engines that serve them."""
+"""Write bundles of any architecture with random weights, and load their engines."""
 
 import json
 from pathlib import Path
@@ -34,5 +34,5 @@ def load(bundle: Bundle, tmp_path: Path, engine: str) -> Engine:
 
 
 def sample_images(prepare: Compose) -> torch.Tensor:
-    pictures = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
-    return torch.stack([prepare(picture) for picture in pictures])
+    images = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    return torch.stack([prepare(image) for image in images])

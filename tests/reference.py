@@ -1,4 +1,4 @@
-"""The contract of POST /model_predict once more, in the fewest lines: the yardstick of every test.
+"""Implement the contract of POST /model_predict a second time, in the fewest lines: the reference of every test.
 
 It shares no code with ``app``: Pillow opens, torchvision's transforms prepare, torchvision's eager
 fp32 network answers. What plain ``convert("RGB")`` would spoil is defined here: transparency lies on white,
@@ -21,7 +21,7 @@ def make_prepare(
     mean: tuple = (0.485, 0.456, 0.406),
     deviation: tuple = (0.229, 0.224, 0.225),
 ) -> transforms.Compose:
-    """Return what makes an RGB picture the network's input: torchvision's own evaluation transform."""
+    """Return torchvision's own evaluation transform, from an RGB image to the network's input."""
     shape = [transforms.Resize((side, side))]
     if resize:
         shape = [transforms.Resize(resize), transforms.CenterCrop(side)]
@@ -34,7 +34,7 @@ PREPARE = make_prepare()
 
 
 def as_rgb(data: bytes) -> Image.Image:
-    """Return the first frame of a picture file as RGB."""
+    """Return the first frame of an image file as RGB."""
     image = Image.open(io.BytesIO(data))
     if image.mode == "I;16":
         return Image.fromarray((np.asarray(image) / 256).astype(np.uint8)).convert("RGB")
@@ -55,10 +55,10 @@ def load(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
 def make_random(
     architecture: str, classes: int, images: torch.Tensor, **options: object
 ) -> torch.nn.Module:
-    """Return a network in evaluation mode with weights of its own, the same each time.
+    """Return a network in evaluation mode with random weights, the same each time.
 
     Its batch norms have seen the images, and its last layer spreads what comes of them by about one:
-    the outputs of an untrained network hardly depend on the picture.
+    the outputs of an untrained network hardly depend on the image.
     """
     torch.manual_seed(7)
     network = get_model(architecture, num_classes=classes, **options)
@@ -86,12 +86,12 @@ def load_npz(path: Path) -> torch.nn.Module:
 def logits(
     network: torch.nn.Module, data: bytes, prepare: transforms.Compose = PREPARE
 ) -> np.ndarray:
-    """Return the raw outputs for one picture file."""
+    """Return the raw outputs for one image file."""
     return network(prepare(as_rgb(data)).unsqueeze(0))[0].numpy()
 
 
 def answer(network: torch.nn.Module, names: list[str], data: bytes) -> dict:
-    """Return what POST /model_predict must answer."""
+    """Return the expected answer of POST /model_predict."""
     raw = logits(network, data)
     passed = sorted((value, name) for value, name in zip(raw, names, strict=True) if value > 0.5)
     if not passed:

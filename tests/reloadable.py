@@ -1,4 +1,4 @@
-"""An application whose workers do as a file says.
+"""An application whose workers behave as a file says.
 
 The file is named by RELOADABLE and says ``loads``, ``loads slowly``, ``fails``, ``crashes``, ``raises`` or ``has no
 room``. A worker that loads slowly waits until the file says something else. What is served follows ``manifest.json``
@@ -26,7 +26,7 @@ file = Path(os.environ["RELOADABLE"])
 
 
 def behavior() -> str:
-    """Return what the file says."""
+    """Return the behavior named in the file."""
     return file.read_text().strip()
 
 
@@ -43,13 +43,13 @@ def load(_settings, _slot, entry):
 
 
 def answer(images):
-    """Take a moment, so that a request can be inside."""
+    """Wait a moment, so that a request can be in flight."""
     time.sleep(0.05)
     return np.float32([(5, 0)] * len(images))
 
 
 def read_manifest():
-    """Return what is to be served."""
+    """Return the manifest to serve."""
     try:
         return Manifest.from_text(file.with_name("manifest.json").read_text())
     except FileNotFoundError:

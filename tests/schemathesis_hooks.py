@@ -1,4 +1,4 @@
-"""What schemathesis cannot know of this server from the document: pictures, and the codes of errors."""
+"""Add to schemathesis checks beyond the document: images, and the codes of errors."""
 
 import base64
 
@@ -8,21 +8,21 @@ from schemathesis.transport.serialization import contains_binary
 
 from tests.helpers import grey
 
-PICTURE = grey(200)
-BASE64 = base64.b64encode(PICTURE).decode()
+IMAGE = grey(200)
+BASE64 = base64.b64encode(IMAGE).decode()
 
-schemathesis.openapi.format("binary", strategies.just(PICTURE))
+schemathesis.openapi.format("binary", strategies.just(IMAGE))
 
 
 @schemathesis.check
 def codes_are_documented(_context, response, case):
-    """Each status tells its codes by examples; a client may rely on finding its error among them."""
+    """Check that an error's code is among the documented examples of its status."""
     if response.headers["content-type"] != ["application/problem+json"]:
         return
     problem = response.json()
-    told = find_examples(case.operation, response.status_code)
-    if (problem["status"], problem["code"]) not in told and response.status_code != 405:
-        raise AssertionError(f"{problem['status']} {problem['code']} is not among {told}")
+    documented = find_examples(case.operation, response.status_code)
+    if (problem["status"], problem["code"]) not in documented and response.status_code != 405:
+        raise AssertionError(f"{problem['status']} {problem['code']} is not among {documented}")
 
 
 def find_examples(operation, status):
@@ -37,16 +37,16 @@ def find_examples(operation, status):
 
 @schemathesis.hook
 def before_call(_context, case, _kwargs):
-    """Put a picture wherever base64 belongs in a valid request, or a URL: they are off."""
+    """Put an image in every place of base64 or of a URL in a valid request: URLs are off."""
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive
     if is_valid and isinstance(case.body, dict) and not contains_binary(case.body):
-        case.body = with_pictures(case.body)
+        case.body = with_images(case.body)
 
 
-def with_pictures(value):
-    """Return a body with pictures."""
+def with_images(value):
+    """Return a body with images."""
     if isinstance(value, list):
-        return [with_pictures(each) for each in value]
+        return [with_images(each) for each in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"url"}:
@@ -55,7 +55,7 @@ def with_pictures(value):
 
 
 def with_base64(name, value):
-    """Return a member of an object in the same way; in a form ``b64`` may be a list."""
+    """Return a member of an object with images; ``b64`` may be a list in a form."""
     if name != "b64":
-        return with_pictures(value)
+        return with_images(value)
     return [BASE64 for _ in value] if isinstance(value, list) else BASE64

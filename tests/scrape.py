@@ -1,4 +1,4 @@
-"""What /metrics answered, to ask for values."""
+"""Parse the answer of /metrics."""
 
 import re
 from collections import Counter
@@ -38,11 +38,11 @@ class Scrape:
 
     def total(self, name: str, /, **labels: object) -> float:
         """Return the sum of the samples of that name that have these labels, among others."""
-        wanted = {key: str(value) for key, value in labels.items()}
+        expected = {key: str(value) for key, value in labels.items()}
         return sum(
             value
             for (found, pairs), value in self.samples.items()
-            if found == name and wanted.items() <= dict(pairs).items()
+            if found == name and expected.items() <= dict(pairs).items()
         )
 
     def values_of(self, name: str, label: str) -> set[str]:
@@ -70,7 +70,7 @@ class Scrape:
 
 
 def scrape(server, path: str = "/metrics") -> Scrape:
-    """Ask a server."""
+    """Scrape a server's metrics."""
     response = requests.get(f"{server.url}{path}", timeout=30)
     assert response.status_code == 200, response.text
     return Scrape(response.text)

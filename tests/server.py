@@ -1,4 +1,4 @@
-"""The whole server as an operator runs it: supervisord, nginx and Gunicorn, on ports of its own."""
+"""Run the whole server as an operator does: supervisord, nginx and Gunicorn, on their own ports."""
 
 import json
 import os
@@ -30,7 +30,7 @@ READY_WITHIN_S = 90
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on: below those that the kernel gives to connections meanwhile."""
+    """Return a free port, below those that the kernel assigns to connections meanwhile."""
     while True:
         port = random.randrange(10_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 class Server:
-    """supervisord with the project's own configuration, in a folder of its own.
+    """supervisord with the project's own configuration, in its own folder.
 
     The configuration is a copy, which a test may edit; everything else is the project's own.
 
@@ -109,23 +109,23 @@ class Server:
         return sum(state == "ready" for state in states.values())
 
     def readiness(self) -> dict:
-        """Return what /readyz answers, or nothing where there is no answer."""
+        """Return the answer of /readyz, or nothing without one."""
         try:
             return requests.get(f"{self.url}/readyz", timeout=30).json()
         except (requests.RequestException, ValueError):
             return {}
 
     def predict(self, data: bytes, **options) -> requests.Response:
-        """Post a picture through nginx."""
+        """Post an image through nginx."""
         options = {"timeout": 60} | options
         return requests.post(f"{self.url}/model_predict", files={"image": data}, **options)
 
     def control(self, *words: str) -> subprocess.CompletedProcess:
-        """Run supervisorctl as an operator would."""
+        """Run supervisorctl as an operator does."""
         return self.run("supervisorctl", "-c", "conf/supervisor.conf", *words)
 
     def run(self, *command: str) -> subprocess.CompletedProcess:
-        """Run a command in the server's folder and return what it said."""
+        """Run a command in the server's folder and return its output."""
         return subprocess.run(
             command,
             cwd=self.folder,
@@ -137,7 +137,7 @@ class Server:
         )
 
     def console(self) -> str:
-        """Return what the terminal shows."""
+        """Return the output on the terminal."""
         return (self.folder / "run" / "console").read_text(errors="replace")
 
     def log(self, name: str) -> str:
@@ -154,11 +154,11 @@ class Server:
     def lines_of(self, request_id: str, name: str = "gunicorn") -> list[dict]:
         """Return a request's lines in a log; they come a moment after its answer."""
 
-        def found() -> list[dict]:
+        def find_lines() -> list[dict]:
             return [line for line in self.log_lines(name) if line.get("request_id") == request_id]
 
-        wait_until(found, 10, f"a line of {request_id} in {name}.log")
-        return found()
+        wait_until(find_lines, 10, f"a line of {request_id} in {name}.log")
+        return find_lines()
 
     def worker_pids(self) -> list[int]:
         """Return the Gunicorn workers' process ids: the children of the program that runs."""
@@ -167,7 +167,7 @@ class Server:
         return [int(pid) for pid in children.split()]
 
     def kill_worker(self, pid: int) -> None:
-        """Kill a worker as the kernel would when memory runs out."""
+        """Kill a worker as the kernel does if memory runs out."""
         os.kill(pid, signal.SIGKILL)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:

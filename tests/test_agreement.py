@@ -1,4 +1,4 @@
-"""How far two networks agree, and what their counts show. The figures are those of published tables."""
+"""Agreement of two networks and the bounds of its counts match figures of published tables."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from app.processing.decision import Decision
 NAMES = ("Rust", "Scab", "Healthy")
 
 
-def hold(logits, reference, decision=Decision()):  # noqa: B008
+def compare_logits(logits, reference, decision=Decision()):  # noqa: B008
     return compare(decision, np.float32(logits), np.float32(reference), NAMES, 0.99)
 
 
@@ -34,7 +34,7 @@ def test_the_bound_of_nothing_and_of_no_agreement_is_zero():
     assert Count(7, 7).bound == 0
 
 
-def test_without_a_difference_the_bound_is_the_root_that_a_textbook_has():
+def test_the_bound_without_a_difference_is_the_closed_form_of_textbooks():
     for images in (1, 59, 299, 10_000):
         assert Count(images, 0).bound == pytest.approx(0.05 ** (1 / images), rel=1e-12)
 
@@ -51,38 +51,40 @@ def test_the_binomial_tail_is_the_sum_of_its_terms():
     assert at_least(20, 20, 0.01) == pytest.approx(1e-40)
 
 
-def test_99_percent_takes_299_images_or_473_where_one_differs():
+def test_99_percent_takes_299_images_or_473_if_one_differs():
     assert [images_needed(differing, 0.99) for differing in range(4)] == [299, 473, 628, 773]
 
 
-def test_agreement_is_about_whole_label_sets():
+def test_agreement_compares_whole_label_sets():
     reference = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0.4, 0, 0]]
     logits = [[2, 0.5, 0], [1, 0.4, 0], [0, 0, 0], [0.6, 0, 0]]
-    assert hold(logits, reference).everywhere == Count(4, 2)
-    assert hold(reference, reference).everywhere == Count(4, 0)
+    assert compare_logits(logits, reference).everywhere == Count(4, 2)
+    assert compare_logits(reference, reference).everywhere == Count(4, 0)
 
 
-def test_agreement_is_about_the_label_sets_of_the_models_own_rule():
+def test_agreement_compares_the_label_sets_of_the_models_own_rule():
     reference = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0.4, 0, 0]]
     logits = [[2, 0.6, 0], [1, 0.4, 0], [0, 0.1, 0], [0.6, 0, 0]]
-    assert hold(logits, reference, Decision("softmax", top_k=1)).everywhere == Count(4, 1)
-    assert hold(logits, reference, Decision("sigmoid", 0.9, "score")).everywhere == Count(4, 0)
+    assert compare_logits(logits, reference, Decision("softmax", top_k=1)).everywhere == Count(4, 1)
+    assert compare_logits(logits, reference, Decision("sigmoid", 0.9, "score")).everywhere == Count(
+        4, 0
+    )
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_agrees_with_nothing_not_even_with_itself(broken):
+def test_nan_agrees_with_nothing_not_even_with_itself(broken):
     fine = [[1, 0, 0], [0, 0, 0]]
     bad = [[1, 0, 0], [0, 0, broken]]
     for logits, reference in ((fine, bad), (bad, fine), (bad, bad)):
-        assert hold(logits, reference).everywhere == Count(2, 1)
+        assert compare_logits(logits, reference).everywhere == Count(2, 1)
 
 
-def test_images_with_a_label_on_either_side_are_counted_by_themselves():
+def test_images_with_a_label_on_either_side_are_counted_separately():
     reference = [[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
     logits = [[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
-    found = hold(logits, reference)
-    assert found.everywhere == Count(4, 2)
-    assert found.labelled == Count(2, 2)
+    agreement = compare_logits(logits, reference)
+    assert agreement.everywhere == Count(4, 2)
+    assert agreement.labelled == Count(2, 2)
 
 
 def test_the_worst_class_is_the_one_whose_count_speaks_most_against_it():
@@ -91,13 +93,13 @@ def test_the_worst_class_is_the_one_whose_count_speaks_most_against_it():
     reference[1:, 0] = logits[1:, 0] = 0
     logits[0, 0] = 0  # Rust: 1 of 1, as chance may have it
     logits[:5, 1] = 0  # Scab: 5 of 100, as it hardly may
-    found = hold(logits, reference)
-    assert (found.worst_class.name, found.worst_class.count) == ("Scab", Count(100, 5))
-    assert (found.classes, found.classes_seen) == (3, 2)
+    agreement = compare_logits(logits, reference)
+    assert (agreement.worst_class.name, agreement.worst_class.count) == ("Scab", Count(100, 5))
+    assert (agreement.classes, agreement.classes_seen) == (3, 2)
 
 
-def test_where_all_classes_agree_the_worst_is_the_one_with_the_fewest_images():
+def test_if_all_classes_agree_the_worst_is_the_one_with_the_fewest_images():
     reference = [[1, 1, 0], [0, 1, 0]]
-    found = hold(reference, reference)
-    assert (found.worst_class.name, found.worst_class.count) == ("Rust", Count(1, 0))
-    assert hold([[0, 0, 0]], [[0, 0, 0]]).worst_class is None
+    agreement = compare_logits(reference, reference)
+    assert (agreement.worst_class.name, agreement.worst_class.count) == ("Rust", Count(1, 0))
+    assert compare_logits([[0, 0, 0]], [[0, 0, 0]]).worst_class is None

@@ -1,4 +1,4 @@
-"""Other networks than ResNet-50, from a picture to its labels, held against torchvision itself."""
+"""Other networks than ResNet-50 answer as torchvision does, from an image to its labels."""
 
 import io
 
@@ -33,7 +33,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def classifier(request, tmp_path_factory):
-    """Return a bundle of an architecture, its reference, and what prepares pictures for that."""
+    """Return a bundle of an architecture, its reference, and the reference's image transform."""
     config = {"architecture": request.param, **CONFIGS[request.param]}
     prepare = reference.make_prepare(
         config.get("input_size", 224),
@@ -50,18 +50,17 @@ def classifier(request, tmp_path_factory):
 def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine):
     bundle, expected, prepare = classifier
     loaded = load(bundle, tmp_path, engine)
-    pictures = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
+    files = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))[:3]]
     images = [
-        decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform)
-        for data in pictures
+        decode_image(io.BytesIO(data), 10**9, transform=bundle.config.transform) for data in files
     ]
-    wanted = np.stack([reference.logits(expected, data, prepare) for data in pictures])
-    assert wanted.std(axis=0).max() > 0.1  # the pictures differ
-    assert np.abs(loaded.forward(images).logits - wanted).max() < 1e-3
-    assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - wanted[:1]).max() < 1e-3
+    reference_logits = np.stack([reference.logits(expected, data, prepare) for data in files])
+    assert reference_logits.std(axis=0).max() > 0.1  # the images differ
+    assert np.abs(loaded.forward(images).logits - reference_logits).max() < 1e-3
+    assert np.abs(loaded.forward_in_lane(0, images[:1]).logits - reference_logits[:1]).max() < 1e-3
 
 
-def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
+def test_a_softmax_model_answers_its_top_k_with_their_scores(tmp_path):
     prepare = reference.make_prepare(resize=256)
     expected = reference.make_random("resnet18", CLASSES, sample_images(prepare))
     config = {"architecture": "resnet18", **CONFIGS["resnet18"]}
@@ -88,8 +87,10 @@ def test_a_softmax_model_answers_its_k_best_with_their_scores(tmp_path):
         ("swin_t", 65, {}),
     ],
 )
-def test_the_odd_ones_are_built_as_torchvision_builds_them(tmp_path, architecture, side, options):
-    """Outputs for training only, a version to be named, a last layer that is a convolution, windows."""
+def test_unusual_architectures_are_built_as_torchvision_builds_them(
+    tmp_path, architecture, side, options
+):
+    """These have outputs for training only, a named version, a convolution as last layer, or windows."""
     torch.manual_seed(7)
     expected = get_model(architecture, num_classes=CLASSES, **options).eval()
     config = {"architecture": architecture, "input_size": side}
@@ -100,7 +101,7 @@ def test_the_odd_ones_are_built_as_torchvision_builds_them(tmp_path, architectur
         assert torch.allclose(built(pixels), expected(images), rtol=1e-3)
 
 
-def test_what_inceptions_own_files_expect_is_a_mean_and_deviation_of_a_half(tmp_path):
+def test_inceptions_weights_expect_a_mean_and_deviation_of_a_half(tmp_path):
     torch.manual_seed(7)
     options = {"init_weights": False, "transform_input": True}
     expected = get_model("googlenet", num_classes=CLASSES, **options).eval()
@@ -112,9 +113,7 @@ def test_what_inceptions_own_files_expect_is_a_mean_and_deviation_of_a_half(tmp_
         assert torch.allclose(built(pixels), expected(images), rtol=1e-3)
 
 
-def test_a_transformer_is_converted_though_torch_takes_a_short_cut_through_its_attention(
-    tmp_path, monkeypatch
-):
+def test_a_transformer_is_converted_despite_torchs_attention_fast_path(tmp_path, monkeypatch):
     torch.manual_seed(7)
     small = VisionTransformer(32, 16, 1, 2, 32, 64, num_classes=CLASSES).eval()
     torch.nn.init.normal_(small.heads.head.weight)
@@ -128,11 +127,11 @@ def test_a_transformer_is_converted_though_torch_takes_a_short_cut_through_its_a
 
 
 @pytest.mark.parametrize("architecture", ["mobilenet_v3_small", "squeezenet1_1"])
-def test_a_wrong_class_count_is_told_whatever_the_last_layer_is_called(tmp_path, architecture):
+def test_a_wrong_class_count_is_reported_regardless_of_the_last_layers_name(tmp_path, architecture):
     weights = get_model(architecture, num_classes=CLASSES + 2).state_dict()
     bundle = write_model(tmp_path / "own", weights, {"architecture": architecture})
-    told = "7 outputs, but class_name.json names 5 classes"
-    with pytest.raises(BundleError, match=told):
+    message = "7 outputs, but class_name.json names 5 classes"
+    with pytest.raises(BundleError, match=message):
         load(bundle, tmp_path, "eager")
 
 
@@ -147,7 +146,7 @@ def test_weights_of_another_architecture_than_the_configs_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("ResNet18", r'architecture is "ResNet18"; .* such as resnet18, '),
         ("mobilenetv3_small", "mobilenet_v3_small"),
@@ -155,9 +154,9 @@ def test_weights_of_another_architecture_than_the_configs_are_refused(tmp_path):
         ("x", "such as resnet50, mobilenet_v3_small$"),
     ],
 )
-def test_an_unknown_architecture_is_told_with_the_nearest_names(tmp_path, name, told):
+def test_an_unknown_architecture_is_reported_with_the_closest_names(tmp_path, name, message):
     bundle = write_model(tmp_path / "own", {}, {"architecture": name})
-    with pytest.raises(BundleError, match=rf"^{tmp_path}/own/model\.json: .*{told}"):
+    with pytest.raises(BundleError, match=rf"^{tmp_path}/own/model\.json: .*{message}"):
         build_network(bundle)
 
 
@@ -169,7 +168,7 @@ def test_an_unknown_architecture_is_told_with_the_nearest_names(tmp_path, name, 
         ("maxvit_t", 100, ".+"),
     ],
 )
-def test_an_input_size_that_the_architecture_cannot_take_is_told(
+def test_an_input_size_that_the_architecture_cannot_take_is_reported(
     tmp_path, architecture, side, reason
 ):
     weights = {}
@@ -177,12 +176,14 @@ def test_an_input_size_that_the_architecture_cannot_take_is_told(
         weights = get_model(architecture, num_classes=CLASSES).state_dict()
     config = {"architecture": architecture, "input_size": side}
     bundle = write_model(tmp_path / "own", weights, config)
-    told = rf"model\.json: input_size is {side}; {architecture} cannot take that: {reason}"
-    with pytest.raises(BundleError, match=told):
+    message = rf"model\.json: input_size is {side}; {architecture} cannot take that: {reason}"
+    with pytest.raises(BundleError, match=message):
         build_network(bundle)
 
 
-def test_folding_keeps_the_outputs_of_a_network_whose_batch_norms_stand_before_and_after(tmp_path):
+def test_folding_keeps_the_outputs_of_a_network_with_batch_norms_before_and_after_convolutions(
+    tmp_path,
+):
     images = torch.rand(4, 3, 64, 64)
     expected = reference.make_random("densenet121", CLASSES, images)
     config = {"architecture": "densenet121", "input_size": 64}

@@ -1,4 +1,4 @@
-"""Where derived files lie: beside the model, or in the cache where that cannot be written."""
+"""Derived files are beside the model, or in the cache if that is read-only."""
 
 import dataclasses
 import json
@@ -44,11 +44,11 @@ def save(path, numbers=b"numbers"):
 
 
 def forbid_writing(bundle):
-    """Make the place beside the model unusable, for root too: a file stands where the folder would."""
+    """Make the folder beside the model unusable, for root too: a file is in its place."""
     (bundle.folder / "optimized").write_text("in the way")
 
 
-def test_a_network_lies_beside_the_model_and_is_found_again(bundle, tmp_path):
+def test_a_network_is_saved_beside_the_model_and_found_again(bundle, tmp_path):
     artifacts = Artifacts(bundle, tmp_path / "cache")
     assert artifacts.find_network("fp32") is None
     path = artifacts.add_network("fp32", save)
@@ -59,7 +59,7 @@ def test_a_network_lies_beside_the_model_and_is_found_again(bundle, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_where_the_model_cannot_be_written_the_cache_serves(bundle, tmp_path):
+def test_the_cache_is_used_if_the_model_folder_is_read_only(bundle, tmp_path):
     forbid_writing(bundle)
     artifacts = Artifacts(bundle, tmp_path / "cache")
     path = artifacts.add_network("fp32", save)
@@ -67,21 +67,21 @@ def test_where_the_model_cannot_be_written_the_cache_serves(bundle, tmp_path):
     assert artifacts.find_network("fp32") == path
 
 
-def test_where_nothing_can_be_written_the_setting_is_named(bundle, tmp_path):
+def test_the_error_names_the_setting_if_nothing_is_writable(bundle, tmp_path):
     forbid_writing(bundle)
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(BundleError, match="SERVING_CACHE"):
         Artifacts(bundle, tmp_path / "cache").add_network("fp32", save)
 
 
-def test_other_weights_have_another_place(bundle, tmp_path):
+def test_other_weights_get_another_folder(bundle, tmp_path):
     before = Artifacts(bundle, tmp_path / "cache")
     before.add_network("fp32", save)
     bundle.weights.write_bytes(b"better weights")
     assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") is None
 
 
-def test_another_network_has_another_place_and_another_rule_only_another_report(bundle, tmp_path):
+def test_another_network_gets_another_folder_and_another_rule_only_another_report(bundle, tmp_path):
     before = Artifacts(bundle, tmp_path / "cache")
     path = before.add_network("fp32", save)
     digest = bundle.config.network_digest(before.weights_digest)
@@ -98,7 +98,7 @@ def test_another_network_has_another_place_and_another_rule_only_another_report(
     assert Artifacts(other, tmp_path / "cache").find_network("fp32") is None
 
 
-def test_a_save_that_fails_leaves_nothing_behind(bundle, tmp_path):
+def test_a_failed_save_leaves_nothing_behind(bundle, tmp_path):
     artifacts = Artifacts(bundle, tmp_path / "cache")
 
     def fail(path):
@@ -115,7 +115,7 @@ def test_a_save_that_fails_leaves_nothing_behind(bundle, tmp_path):
     ]
 
 
-def test_footprints_are_kept_by_their_conditions_and_survive_damage(bundle, tmp_path):
+def test_footprints_are_stored_by_their_conditions_and_survive_damage(bundle, tmp_path):
     artifacts = Artifacts(bundle, tmp_path / "cache")
     assert artifacts.read_footprints() == {}
     artifacts.add_footprint("at batch 8", {"host_bytes": 1})
@@ -127,7 +127,7 @@ def test_footprints_are_kept_by_their_conditions_and_survive_damage(bundle, tmp_
     assert artifacts.read_footprints() == {}
 
 
-def test_a_report_goes_to_the_cache_where_the_bundle_cannot_be_written_and_a_newer_one_replaces_it(
+def test_a_report_goes_to_the_cache_if_the_bundle_is_read_only_and_a_newer_one_replaces_it(
     bundle, tmp_path
 ):
     artifacts = Artifacts(bundle, tmp_path / "cache")
@@ -143,7 +143,7 @@ def test_a_report_goes_to_the_cache_where_the_bundle_cannot_be_written_and_a_new
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_network_is_removed_with_a_warning_before_anybody_reads_it(
+def test_a_damaged_network_is_removed_with_a_warning_before_it_is_read(
     bundle, tmp_path, caplog, part, damage
 ):
     path = Artifacts(bundle, tmp_path / "cache").add_network("fp32", save, np.float32([[1]]))
@@ -160,7 +160,7 @@ def test_a_damaged_network_is_removed_with_a_warning_before_anybody_reads_it(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 10_000, '{"network": "../../other"}'])
-def test_an_odd_pointer_to_a_network_counts_as_none(bundle, tmp_path, text):
+def test_a_malformed_pointer_to_a_network_is_ignored(bundle, tmp_path, text):
     artifacts = Artifacts(bundle, tmp_path / "cache")
     path = artifacts.add_network("fp32", save)
     (path.parent.parent / "fp32.json").write_text(text)
@@ -169,7 +169,7 @@ def test_an_odd_pointer_to_a_network_counts_as_none(bundle, tmp_path, text):
     assert Artifacts(bundle, tmp_path / "cache").find_network("fp32") == path
 
 
-def test_a_network_carries_its_own_gradients_and_answers(bundle, tmp_path):
+def test_a_network_stores_its_own_gradients_and_answers(bundle, tmp_path):
     artifacts = Artifacts(bundle, tmp_path / "cache")
     artifacts.add_network("fp32", save, np.float32([[3]]))
     artifacts.add_network("int8", lambda path: save(path, b"small"))
@@ -179,7 +179,7 @@ def test_a_network_carries_its_own_gradients_and_answers(bundle, tmp_path):
 
 
 def test_int8_is_served_only_with_the_report_that_was_measured_with_it(bundle, tmp_path):
-    """Who is killed between making it and measuring it leaves no network that was never measured."""
+    """A kill between conversion and measurement leaves no unmeasured network."""
     first = Artifacts(bundle, tmp_path / "cache")
     old = first.add_network("int8", save)
     assert first.find_network("int8") == old  # to be measured
@@ -195,7 +195,7 @@ def test_int8_is_served_only_with_the_report_that_was_measured_with_it(bundle, t
     assert Artifacts(bundle, tmp_path / "cache").find_network("int8") is None
 
 
-def test_a_worker_that_comes_back_gets_the_network_that_the_others_have(bundle, tmp_path):
+def test_a_replacement_worker_gets_the_network_that_the_others_have(bundle, tmp_path):
     first = Artifacts(bundle, tmp_path / "cache")
     old = first.add_network("int8", save)
     first.add_report("old")
@@ -206,7 +206,7 @@ def test_a_worker_that_comes_back_gets_the_network_that_the_others_have(bundle, 
     assert pinned.find_network("int8") == old
 
 
-def test_footprints_beside_a_model_that_cannot_be_written_any_more_count_with_newer_ones(
+def test_footprints_beside_a_model_that_became_read_only_are_merged_with_newer_ones(
     bundle, tmp_path
 ):
     artifacts = Artifacts(bundle, tmp_path / "cache")
@@ -216,14 +216,14 @@ def test_footprints_beside_a_model_that_cannot_be_written_any_more_count_with_ne
     assert set(artifacts.read_footprints()) == {"earlier", "newer"}
 
 
-def test_where_the_cache_is_a_file_the_report_is_written_all_the_same(bundle, tmp_path):
+def test_the_report_is_written_even_if_the_cache_is_a_file(bundle, tmp_path):
     (tmp_path / "cache").write_text("in the way")
     artifacts = Artifacts(bundle, tmp_path / "cache")
     assert artifacts.add_report("text") == bundle.folder / "precision.json"
 
 
 @pytest.mark.parametrize("target", ["cache", "x" * 300])
-def test_where_the_cache_cannot_be_entered_the_report_beside_the_model_counts(
+def test_the_report_beside_the_model_is_used_if_the_cache_cannot_be_entered(
     bundle, tmp_path, target
 ):
     (tmp_path / "cache").symlink_to(target)
@@ -232,7 +232,7 @@ def test_where_the_cache_cannot_be_entered_the_report_beside_the_model_counts(
     assert artifacts.report_path() == bundle.folder / "precision.json"
 
 
-def test_a_folder_in_place_of_a_hint_is_logged_once_and_keeps_no_handle(bundle, tmp_path, caplog):
+def test_a_folder_in_place_of_a_hint_is_logged_once_and_leaks_no_handle(bundle, tmp_path, caplog):
     artifacts = Artifacts(bundle, tmp_path / "cache")
     (artifacts.homes[0] / "footprints.json").mkdir(parents=True)
     before = len(os.listdir("/proc/self/fd"))
@@ -251,7 +251,7 @@ def test_a_hostile_pointer_names_no_network_in_use(bundle, tmp_path, name):
 
 
 @pytest.mark.parametrize("sums", ['["network.xml", "network.bin", "answers.npy"]', "7", "null"])
-def test_sums_that_are_none_are_a_damage_whatever_the_folder_is_called(bundle, tmp_path, sums):
+def test_invalid_checksums_count_as_damage_regardless_of_the_folders_name(bundle, tmp_path, sums):
     home = Artifacts(bundle, tmp_path / "cache").add_network("fp32", save).parent.parent
     place = home / f"fp32-{take_digest(sums.encode())}"
     place.mkdir()
@@ -270,8 +270,8 @@ def test_a_part_that_claims_terabytes_is_not_read(bundle, tmp_path):
     assert f"at most {MAX_WEIGHTS_BYTES} are read" in find_damage(place)
 
 
-def test_a_full_disk_leaves_the_good_report(bundle, tmp_path):
-    """In a file system of 64 KiB, in a namespace of its own: the report needs 80."""
+def test_a_full_disk_keeps_the_previous_report(bundle, tmp_path):
+    """The file system has 64 KiB, in its own namespace, and the report needs 80."""
     disk = tmp_path / "models" / "own"
     program = (
         "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"

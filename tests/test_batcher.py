@@ -1,4 +1,4 @@
-"""The queue and the model thread, with real threads and a forward that the test holds in its hands."""
+"""The queue and the model thread work together, with real threads and a forward pass that the test controls."""
 
 import _thread
 import weakref
@@ -20,24 +20,24 @@ from tests.helpers import as_forward, wait_until
 
 
 def image(number: int) -> np.ndarray:
-    """Return a picture that carries its number."""
+    """Return an image that carries its number."""
     return np.full((3, 2, 2), number, np.uint8)
 
 
 def double(images):
-    """Answer each picture's number doubled."""
+    """Return each image's number doubled."""
     return np.stack(images)[:, 0, 0, :1] * 2.0
 
 
 class HeldForward:
-    """A forward that answers each picture's number doubled, when it is let go.
+    """A forward pass that answers each image's number doubled, once it is released.
 
     Attributes:
         batches: the numbers of every batch that began, in order.
     """
 
     def __init__(self) -> None:
-        """Hold every forward until it is let go."""
+        """Hold every forward pass until it is released."""
         self.batches: list[list[int]] = []
         self._permits: SimpleQueue = SimpleQueue()  # native: it must block the real thread
 
@@ -48,14 +48,14 @@ class HeldForward:
             raise permit
         return double(images)
 
-    def let_go(self, times: int = 1, error: BaseException | None = None) -> None:
+    def release(self, times: int = 1, error: BaseException | None = None) -> None:
         for _ in range(times):
             self._permits.put(error)
 
 
 @contextmanager
 def running(answer, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
-    """Yield a batcher whose thread runs, by what gives pictures their logits; end it afterwards."""
+    """Yield a running batcher around a function from images to logits; stop it afterwards."""
     handoff, ended = Handoff(), Event()
     batcher = Batcher(handoff, max_wait_s=max_wait_s, max_queue=max_queue)
 
@@ -82,14 +82,14 @@ def running(answer, *, in_lanes=(), max_batch=8, max_wait_s=0.0, max_queue=64):
     finally:
         for held in (answer, *in_lanes):
             if isinstance(held, HeldForward):
-                held.let_go(100)
+                held.release(100)
         batcher.drain(5)
         assert ended.wait(5), "the model thread did not end"
         handoff.close()
 
 
 def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
-    """Submit a picture from a greenlet of its own; it returns the answer."""
+    """Submit an image from its own greenlet, which returns the answer."""
 
     def request() -> float:
         with batcher.slot():
@@ -100,24 +100,24 @@ def ask(batcher: Batcher, number: int) -> gevent.Greenlet:
     return greenlet
 
 
-def test_everyone_gets_the_answer_to_their_own_picture():
+def test_every_request_gets_the_answer_to_its_own_image():
     with running(double) as batcher:
         requests = [ask(batcher, number) for number in range(64)]
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(64)]
 
 
-def test_requests_that_wait_share_one_forward_in_the_order_of_their_arrival():
+def test_waiting_requests_share_one_forward_pass_in_order_of_arrival():
     forward = HeldForward()
     with running(forward, max_batch=4) as batcher:
         requests = [ask(batcher, 0)]
         wait_until(lambda: forward.batches)
         requests += [ask(batcher, number) for number in range(1, 8)]
-        forward.let_go(3)
+        forward.release(3)
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(8)]
         assert forward.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
 
 
-def test_an_answer_says_how_large_its_batch_was_and_who_led_it():
+def test_an_answer_reports_its_batch_size_and_the_request_that_led_it():
     forward = HeldForward()
     with running(forward, max_batch=2) as batcher:
 
@@ -129,7 +129,7 @@ def test_an_answer_says_how_large_its_batch_was_and_who_led_it():
         wait_until(lambda: forward.batches)
         requests += [gevent.spawn(request, 1), gevent.spawn(request, 2)]
         gevent.sleep(0)  # until they wait
-        forward.let_go(2)
+        forward.release(2)
         timings = [request.get(timeout=5) for request in requests]
     assert [(timing.batch, timing.leads) for timing in timings] == [
         (1, True),
@@ -142,23 +142,23 @@ def test_an_answer_says_how_large_its_batch_was_and_who_led_it():
 
 def test_a_full_batch_does_not_wait():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_batch=2, max_wait_s=60) as batcher, batcher.slot():
         requests = [ask(batcher, 1), ask(batcher, 2)]
         assert [request.get(timeout=5) for request in requests] == [2.0, 4.0]
         assert forward.batches == [[1, 2]]
 
 
-def test_a_lone_picture_waits_for_nobody():
+def test_a_single_image_does_not_wait_for_others():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_wait_s=60) as batcher:
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
 
-def test_a_batch_waits_for_a_picture_that_is_being_decoded():
+def test_a_batch_waits_for_an_image_that_is_being_decoded():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_wait_s=60) as batcher:
         with batcher.slot():  # the second request, on its way
             first = ask(batcher, 1)
@@ -169,15 +169,15 @@ def test_a_batch_waits_for_a_picture_that_is_being_decoded():
         assert forward.batches == [[1, 2]]
 
 
-def test_a_batch_waits_for_a_decoder_no_longer_than_it_may():
+def test_a_batch_waits_for_a_decoder_no_longer_than_its_limit():
     forward = HeldForward()
-    forward.let_go()
+    forward.release()
     with running(forward, max_wait_s=0.05) as batcher, batcher.slot():
         assert ask(batcher, 1).get(timeout=5) == 2.0
         assert forward.batches == [[1]]
 
 
-def test_a_client_that_has_hung_up_is_not_computed_and_gives_its_place_back():
+def test_a_disconnected_client_is_not_computed_and_frees_its_place():
     forward = HeldForward()
     with running(forward, max_queue=3) as batcher:
         first = ask(batcher, 1)
@@ -188,24 +188,24 @@ def test_a_client_that_has_hung_up_is_not_computed_and_gives_its_place_back():
                 batcher.submit(image(2), is_gone=lambda: True)
 
         gone, stayed = gevent.spawn(request), ask(batcher, 3)
-        forward.let_go(2)
+        forward.release(2)
         with pytest.raises(ClientGone):
             gone.get(timeout=5)
         assert (first.get(timeout=5), stayed.get(timeout=5)) == (2.0, 6.0)
         assert forward.batches == [[1], [3]]
 
 
-def test_a_lone_picture_gets_the_whole_device_and_a_crowd_is_dealt_out_to_the_lanes():
+def test_a_single_image_gets_the_whole_device_and_many_are_spread_over_the_lanes():
     whole, lanes = HeldForward(), [HeldForward(), HeldForward()]
     with running(whole, in_lanes=lanes) as batcher:
-        whole.let_go()
+        whole.release()
         assert ask(batcher, 1).get(timeout=5) == 2.0
         assert whole.batches == [[1]]
         with batcher.slot(), batcher.slot(), batcher.slot():  # three more are on their way
             crowd = [ask(batcher, number) for number in range(2, 7)]
             wait_until(lambda: lanes[0].batches and lanes[1].batches)
         for lane in lanes:
-            lane.let_go(5)
+            lane.release(5)
         assert [request.get(timeout=5) for request in crowd] == [n * 2.0 for n in range(2, 7)]
         done = [batch for lane in lanes for batch in lane.batches]
         assert sorted(number for batch in done for number in batch) == [2, 3, 4, 5, 6]
@@ -213,8 +213,8 @@ def test_a_lone_picture_gets_the_whole_device_and_a_crowd_is_dealt_out_to_the_la
         assert whole.batches == [[1]]
 
 
-def test_lanes_that_wait_for_decoders_never_wait_longer_than_they_may():
-    """The wait for a decoder ends while another lane takes what it has brought, again and again."""
+def test_lanes_wait_for_decoders_no_longer_than_their_limit():
+    """Another lane repeatedly takes the decoded image just as the wait for it ends."""
     with running(double, in_lanes=[double] * 2, max_batch=4, max_wait_s=0.0001) as batcher:
 
         def request(number: int) -> float:
@@ -233,7 +233,7 @@ def test_every_lane_ends_when_the_batcher_drains():
         assert [request.get(timeout=5) for request in requests] == [n * 2.0 for n in range(32)]
 
 
-def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(caplog):
+def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_fits(caplog):
     sizes = []
 
     def forward(images):
@@ -249,24 +249,24 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved_until_it_does(caplog):
     assert "the GPU is out of memory: 3 is too many" in caplog.text
 
 
-def test_a_single_picture_that_does_not_fit_is_told_and_the_next_is_tried():
+def test_a_single_image_that_does_not_fit_fails_and_the_next_is_tried():
     forward = HeldForward()
     with running(forward) as batcher:
-        forward.let_go(error=OutOfMemory("the GPU is out of memory"))
+        forward.release(error=OutOfMemory("the GPU is out of memory"))
         with pytest.raises(OutOfMemory):
             ask(batcher, 1).get(timeout=5)
-        forward.let_go()
+        forward.release()
         assert ask(batcher, 2).get(timeout=5) == 4.0
 
 
-def test_a_lost_device_ends_the_loop_before_anybody_is_answered():
+def test_a_lost_device_ends_the_loop_before_any_answer():
     forward = HeldForward()
-    forward.let_go(error=DeviceLost("an illegal memory access was encountered"))
+    forward.release(error=DeviceLost("an illegal memory access was encountered"))
     with running(forward) as batcher, pytest.raises(NotReady, match="stopped"):  # by turn_away
         ask(batcher, 1).get(timeout=5)
 
 
-def test_a_request_over_the_bound_is_refused_and_a_free_place_is_given_again():
+def test_a_request_over_the_limit_is_refused_and_a_free_place_is_reused():
     forward = HeldForward()
     with running(forward, max_queue=2) as batcher:
         inside = [ask(batcher, 1), ask(batcher, 2)]
@@ -275,36 +275,36 @@ def test_a_request_over_the_bound_is_refused_and_a_free_place_is_given_again():
             batcher.slot(),
         ):
             pass
-        forward.let_go(3)
+        forward.release(3)
         gevent.joinall(inside, timeout=5)
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
 
-def test_a_waiter_that_left_is_not_computed():
+def test_a_canceled_request_is_not_computed():
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
         wait_until(lambda: forward.batches)
         left, stayed = ask(batcher, 2), ask(batcher, 3)
         left.kill()
-        forward.let_go(2)
+        forward.release(2)
         assert (first.get(timeout=5), stayed.get(timeout=5)) == (2.0, 6.0)
         assert forward.batches == [[1], [3]]
 
 
-def test_a_batch_whose_waiters_all_left_costs_no_forward():
+def test_a_batch_of_canceled_requests_costs_no_forward_pass():
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
         wait_until(lambda: forward.batches)
         ask(batcher, 2).kill()
-        forward.let_go(2)
+        forward.release(2)
         first.get(timeout=5)
         assert ask(batcher, 3).get(timeout=5) == 6.0
         assert forward.batches == [[1], [3]]
 
 
-def test_a_batch_that_found_no_room_is_gone_before_its_halves_are_tried():
+def test_a_batch_that_ran_out_of_memory_is_freed_before_its_halves_are_tried():
     """Before, the traceback held the tensors of the failed attempt."""
     attempts, still_there = [], []
 
@@ -323,33 +323,33 @@ def test_a_batch_that_found_no_room_is_gone_before_its_halves_are_tried():
         first = ask(batcher, 1)
         wait_until(lambda: held.batches)
         others = [ask(batcher, number) for number in (2, 3)]
-        held.let_go()
+        held.release()
         assert [first.get(timeout=5), *(each.get(timeout=5) for each in others)] == [2.0, 4.0, 6.0]
     assert still_there == [[], [False], [False, False]]
 
 
-def test_a_failed_forward_is_told_to_its_batch_and_to_no_other(caplog):
+def test_a_failed_forward_pass_fails_only_its_own_batch(caplog):
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
         wait_until(lambda: forward.batches)
         second = ask(batcher, 2)
-        forward.let_go(error=ValueError("cuDNN says no"))
-        with pytest.raises(InternalError, match="the log has the reason") as told:
+        forward.release(error=ValueError("cuDNN says no"))
+        with pytest.raises(InternalError, match="the log has the reason") as error:
             first.get(timeout=5)
-        assert "cuDNN" not in str(told.value)
+        assert "cuDNN" not in str(error.value)
         assert "cuDNN says no" in caplog.text
-        forward.let_go(2)
+        forward.release(2)
         assert second.get(timeout=5) == 4.0
         assert ask(batcher, 3).get(timeout=5) == 6.0
 
 
-def test_a_forward_that_answers_too_few_rows_is_an_error_for_the_whole_batch():
+def test_a_forward_pass_with_too_few_rows_fails_the_whole_batch():
     with running(lambda images: double(images)[:-1]) as batcher, pytest.raises(InternalError):
         ask(batcher, 1).get(timeout=5)
 
 
-def test_draining_answers_what_is_inside_and_refuses_what_comes():
+def test_draining_answers_accepted_requests_and_refuses_new_ones():
     forward = HeldForward()
     with running(forward) as batcher:
         inside = [ask(batcher, number) for number in range(3)]
@@ -357,33 +357,33 @@ def test_draining_answers_what_is_inside_and_refuses_what_comes():
         gevent.sleep(0)
         with pytest.raises(NotReady, match="shutting down"), batcher.slot():
             pass
-        forward.let_go(3)
+        forward.release(3)
         assert [request.get(timeout=5) for request in inside] == [0.0, 2.0, 4.0]
         assert drained.get(timeout=5) is True
 
 
-def test_draining_says_when_it_was_not_in_time():
+def test_draining_reports_a_timeout():
     forward = HeldForward()
     with running(forward) as batcher:
         request = ask(batcher, 1)
         assert batcher.drain(0.05) is False
-        forward.let_go()
+        forward.release()
         assert request.get(timeout=5) == 2.0
 
 
-def test_when_the_model_thread_dies_nobody_is_left_waiting():
+def test_no_request_is_left_waiting_when_the_model_thread_dies():
     forward = HeldForward()
     with running(forward) as batcher:
         first = ask(batcher, 1)
         wait_until(lambda: forward.batches)
         queued = [ask(batcher, 2), ask(batcher, 3)]
-        forward.let_go(error=SystemExit())
+        forward.release(error=SystemExit())
         for request in [first, *queued]:
             with pytest.raises(NotReady, match="stopped"):
                 request.get(timeout=5)
 
 
-def test_the_hub_goes_on_while_the_model_thread_computes():
+def test_the_hub_keeps_running_while_the_model_thread_computes():
     forward = HeldForward()
     with running(forward) as batcher:
         request = ask(batcher, 1)
@@ -391,15 +391,15 @@ def test_the_hub_goes_on_while_the_model_thread_computes():
         ticks = [gevent.sleep(0.001) for _ in range(20)]
         assert len(ticks) == 20
         assert not request.ready()
-        forward.let_go()
+        forward.release()
         request.get(timeout=5)
 
 
-def test_features_go_to_those_alone_who_want_them():
-    asked = []
+def test_features_go_only_to_requests_that_ask_for_them():
+    calls = []
 
     def forward(images, with_features):
-        asked.append(with_features)
+        calls.append(with_features)
         features = np.stack(images)[:, :, :1, :1].astype(np.float32)
         return Outputs(double(images), features if with_features else None)
 
@@ -412,7 +412,7 @@ def test_features_go_to_those_alone_who_want_them():
     assert first is None
     assert second.tolist() == [[[2]], [[2]], [[2]]]
     assert answer(tickets[:1]) == [None]
-    assert asked == [True, False]
+    assert calls == [True, False]
 
 
 def test_a_job_runs_on_the_model_thread_between_the_batches():
@@ -432,14 +432,14 @@ def test_a_job_runs_on_the_model_thread_between_the_batches():
         ]
         gevent.sleep(0)  # until they wait
         requests.append(ask(batcher, 2))
-        forward.let_go(2)
+        forward.release(2)
         assert [each.get(timeout=5) for each in (first, *requests)] == [0, 2, [7], [7], 4]
         assert forward.batches == [[0], [1, 2]]
     assert len(set(threads)) == 1
     assert _thread.get_ident() not in threads
 
 
-def test_a_job_that_fails_is_told_to_nobody_else(caplog):
+def test_a_failed_job_fails_no_other_request(caplog):
     def fail():
         raise ValueError("no gradient today")
 
@@ -457,9 +457,9 @@ def raise_out_of_memory():
     raise OutOfMemory("the GPU is out of memory")
 
 
-def test_a_request_that_needs_no_forward_any_more_is_not_waited_for_and_keeps_its_place():
+def test_a_request_past_its_forward_pass_is_not_waited_for_and_keeps_its_place():
     forward = HeldForward()
-    forward.let_go(3)
+    forward.release(3)
     with running(forward, max_wait_s=60, max_queue=2) as batcher:
         with batcher.slot(), batcher.without_forward():
             assert ask(batcher, 1).get(timeout=5) == 2.0  # at once, though one is inside

@@ -1,4 +1,4 @@
-"""The benchmark's own sums and its open-loop load; wrk and the peers are only there where it is run."""
+"""The benchmark computes its figures and its open-loop load right; wrk and the peers need a real run."""
 
 import asyncio
 import subprocess
@@ -48,7 +48,7 @@ def report():
     }
 
 
-def test_ratios_are_taken_within_a_round_and_told_with_their_spread(report, capsys):
+def test_ratios_are_computed_within_a_round_and_reported_with_their_spread(report, capsys):
     print_report(report)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "ours-int8 / bare-int8 0.93 (0.90–0.96)" in lines
@@ -56,7 +56,7 @@ def test_ratios_are_taken_within_a_round_and_told_with_their_spread(report, caps
     assert any("a lone client waits 2.0 (2.0–2.0) ms more" in line for line in lines)
 
 
-def test_whoever_sees_something_else_than_the_network_is_named(report, capsys):
+def test_a_contender_with_other_labels_than_the_network_is_named(report, capsys):
     print_report(report)
     assert " saw " not in capsys.readouterr().out
     report["results"]["mosec"][1]["labels"] = ["Cat"]
@@ -72,7 +72,7 @@ def test_whoever_sees_something_else_than_the_network_is_named(report, capsys):
         '{"data": ["{\\"result\\": [\\"Dog\\", \\"Person\\"]}"]}',
     ],
 )
-def test_labels_are_found_in_whatever_they_are_wrapped(answer):
+def test_labels_are_found_in_every_answer_format(answer):
     assert labels_in(answer) == {"Dog", "Person"}
 
 
@@ -88,18 +88,18 @@ def test_tritons_body_is_the_file_and_its_headers_say_so():
     assert TRITON.headers["Inference-Header-Content-Length"] == "0"
 
 
-def test_a_body_is_written_for_every_picture(tmp_path):
-    pictures, bodies = tmp_path / "pictures", tmp_path / "bodies"
-    pictures.mkdir()
+def test_a_body_is_written_for_every_image(tmp_path):
+    images, bodies = tmp_path / "pictures", tmp_path / "bodies"
+    images.mkdir()
     bodies.mkdir()
     for name in ("a", "b"):
-        (pictures / f"{name}.jpg").write_text(name)
-    TRITON.write_bodies(pictures, bodies)
+        (images / f"{name}.jpg").write_text(name)
+    TRITON.write_bodies(images, bodies)
     assert [path.read_text() for path in sorted(bodies.iterdir())] == ["a", "b"]
 
 
 @pytest.mark.slow
-def test_nothing_of_a_server_that_was_ended_stays():
+def test_a_stopped_server_leaves_no_process():
     process = subprocess.Popen(["bash", "-c", "sleep 600 & wait"])
     wait_until(lambda: len(family(process.pid)) == 2)
     _, child = family(process.pid)
@@ -114,7 +114,7 @@ def test_the_contender_without_a_model_runs_no_network():
         assert len(labels_in(running.answer)) == 20, "constant logits pass every threshold"
 
 
-def test_a_server_with_another_model_than_the_one_to_be_measured_is_refused(server):
+def test_a_server_with_another_model_than_the_benchmarked_one_is_refused(server):
     check_model(server.url, constant=False)
     with pytest.raises(WrongModelError, match="instead of the constant model"):
         check_model(server.url, constant=True)
@@ -134,7 +134,7 @@ def test_every_ratio_is_between_contenders_that_exist():
     assert {name for pair in RATIOS for name in pair} <= names
 
 
-def test_the_open_loop_sends_at_its_rate_whatever_the_answers_do(server):
+def test_the_open_loop_sends_at_its_rate_even_if_answers_are_late(server):
     url = f"{server.url}/model_predict"
     bodies = [build_request(url, STREET.read_bytes()), build_request(url, b"no picture")]
     answers = asyncio.run(send(url, bodies, rate_per_s=10, seconds=3))

@@ -1,4 +1,4 @@
-"""What requests hold: the memory that their bodies may take together, and their time."""
+"""Request bodies share a memory budget and have a time limit."""
 
 import gc
 import gzip
@@ -12,31 +12,31 @@ from app.settings import MEGABYTE
 from app.system.machine import process_memory
 from tests.helpers import bright_or_not, check_problem, grey, make_light
 
-PICTURE = grey(200)
+IMAGE = grey(200)
 
 
 @pytest.fixture
 def crowded(client_of):
-    """Return a client, and its server whose budget of 64 MiB others can hold."""
+    """Return a client and its server, whose budget of 64 MiB others can hold."""
     client = client_of(max_bodies_mb="64", deadline_s="0.5")
     return client, client.application.extensions["model_server"]
 
 
-def post(client, data=PICTURE, **headers):
+def post(client, data=IMAGE, **headers):
     return client.post("/predict", data=data, content_type="image/png", headers=headers)
 
 
-def test_a_body_that_finds_no_memory_is_refused_in_time_and_names_the_limit(crowded):
+def test_a_body_without_memory_is_refused_in_time_with_the_limit(crowded):
     client, server = crowded
     with server.bodies.hold(64 * MEGABYTE):
         response = post(client)
-    told = check_problem(response, 429, "queue_full")
-    assert told == "67,108,864 bytes of request bodies are held; the limit is 67,108,864"
+    detail = check_problem(response, 429, "queue_full")
+    assert detail == "67,108,864 bytes of request bodies are held; the limit is 67,108,864"
     assert response.headers["Retry-After"] == "1"
     assert post(client).status_code == 200
 
 
-def test_a_body_waits_for_memory_that_becomes_free(crowded):
+def test_a_body_waits_until_memory_becomes_free(crowded):
     client, server = crowded
 
     def hold():
@@ -49,9 +49,9 @@ def test_a_body_waits_for_memory_that_becomes_free(crowded):
     holding.join()
 
 
-def test_a_compressed_body_counts_as_what_it_may_inflate_to(crowded):
+def test_a_compressed_body_counts_with_its_inflated_size(crowded):
     client, server = crowded
-    small = gzip.compress(PICTURE)
+    small = gzip.compress(IMAGE)
     with server.bodies.hold(40 * MEGABYTE):
         assert post(client).status_code == 200
         refused = post(client, small, **{"Content-Encoding": "gzip"})
@@ -59,7 +59,7 @@ def test_a_compressed_body_counts_as_what_it_may_inflate_to(crowded):
     assert post(client, small, **{"Content-Encoding": "gzip"}).status_code == 200
 
 
-def test_no_answer_and_no_error_keeps_memory(crowded):
+def test_answers_and_errors_release_their_memory(crowded):
     client, server = crowded
     for _ in range(5):
         assert post(client).status_code == 200
@@ -71,7 +71,7 @@ def test_no_answer_and_no_error_keeps_memory(crowded):
         pass
 
 
-def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of):
+def test_a_late_image_does_not_fail_the_other_images(client_of):
     gate = SimpleQueue()
 
     def load(_settings, _slot, entry):
@@ -93,8 +93,8 @@ def test_a_picture_that_is_late_does_not_take_the_others_answers_along(client_of
 
 
 @pytest.mark.parametrize("path", ["/predict", "/model_predict"])
-def test_a_refused_body_is_not_kept_by_its_error(client_of, path):
-    """Frames in the error's traceback would hold it until the garbage collector comes by."""
+def test_a_refused_body_is_not_kept_alive_by_its_error(client_of, path):
+    """Frames in the error's traceback would hold it until the next garbage collection."""
     client = client_of()
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body = head + b"\xff\xd8" + bytes(8 * MEGABYTE) + b"\r\n--b--\r\n"

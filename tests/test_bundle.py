@@ -1,4 +1,4 @@
-"""A model on disk: found, checked, read; and every way in which it can be wrong, told."""
+"""Models on disk are found, checked and read, and every fault in them is reported."""
 
 import json
 import pickle
@@ -29,7 +29,7 @@ def test_the_only_model_is_found(tmp_path):
     assert (bundle.name, bundle.version, bundle.class_names) == ("leaves", 1, ("Rust", "Scab"))
 
 
-def test_the_highest_version_is_served_by_number_not_by_name(tmp_path):
+def test_the_highest_version_is_chosen_by_number_not_by_name(tmp_path):
     for version in ("1", "9", "10", "draft", ".tmp-11"):
         make_bundle(tmp_path / "leaves" / version)
     assert find_bundle(tmp_path).version == 10
@@ -47,15 +47,15 @@ def test_a_bare_folder_may_have_later_versions_beside_it(tmp_path):
     assert find_bundle(tmp_path).version == 2
 
 
-def test_the_next_version_comes_after_every_number_that_is_taken(tmp_path):
+def test_the_next_version_follows_the_highest_number_in_use(tmp_path):
     model = make_bundle(tmp_path / "leaves")
     assert put_in_place(make_bundle(tmp_path / "a"), model) == model / "2"
-    (model / "0007").mkdir()  # empty, but somebody's
+    (model / "0007").mkdir()  # empty, but taken
     assert put_in_place(make_bundle(tmp_path / "b"), model) == model / "8"
     assert find_bundle(tmp_path, "leaves").version == 8
 
 
-def test_two_that_publish_at_once_get_two_versions(tmp_path, monkeypatch):
+def test_two_concurrent_publishers_get_two_versions(tmp_path, monkeypatch):
     model = tmp_path / "leaves"
     model.mkdir()
     real = type(model).rename
@@ -69,7 +69,7 @@ def test_two_that_publish_at_once_get_two_versions(tmp_path, monkeypatch):
     assert put_in_place(make_bundle(tmp_path / "a"), model) == model / "2"
 
 
-def test_ones_own_model_goes_before_the_demo(tmp_path):
+def test_a_custom_model_takes_precedence_over_the_demo(tmp_path):
     make_bundle(tmp_path / "demo" / "1")
     assert find_bundle(tmp_path).name == "demo"
     make_bundle(tmp_path / "leaves" / "1")
@@ -77,7 +77,7 @@ def test_ones_own_model_goes_before_the_demo(tmp_path):
     assert find_bundle(tmp_path, "demo").name == "demo"
 
 
-def test_several_models_want_a_choice(tmp_path):
+def test_several_models_require_a_choice(tmp_path):
     make_bundle(tmp_path / "leaves" / "1")
     make_bundle(tmp_path / "birds" / "1")
     with pytest.raises(
@@ -101,7 +101,7 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ({"0": "a", "2": "c"}, "without a gap"),
         ({"1": "a", "2": "b"}, "without a gap"),
@@ -111,9 +111,9 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path):
         (["a", "b"], "expected a JSON object, found list"),
     ],
 )
-def test_wrong_class_names_are_refused(tmp_path, names, told):
+def test_wrong_class_names_are_refused(tmp_path, names, message):
     make_bundle(tmp_path, names)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         open_bundle(tmp_path, "leaves", 1)
 
 
@@ -151,19 +151,19 @@ def write_weights(path, weights=WEIGHTS):
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.npz"])
-def test_weights_of_every_kind_come_back_as_they_were(tmp_path, name):
+def test_weights_of_every_format_are_read_back_unchanged(tmp_path, name):
     weights = load_weights(write_weights(tmp_path / name))
     assert torch.equal(weights["fc.weight"], WEIGHTS["fc.weight"])
     assert weights["steps"].dtype == torch.int64
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model.npz"])
-def test_half_precision_becomes_single(tmp_path, name):
+def test_half_precision_weights_become_single_precision(tmp_path, name):
     halves = {"fc.weight": WEIGHTS["fc.weight"].half()}
     assert load_weights(write_weights(tmp_path / name, halves))["fc.weight"].dtype == torch.float32
 
 
-def test_a_checkpoint_around_the_state_dict_and_data_parallels_prefix_are_understood(tmp_path):
+def test_a_checkpoint_around_the_state_dict_and_the_data_parallel_prefix_are_accepted(tmp_path):
     path = tmp_path / "model.pth"
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in WEIGHTS.items()}}, path)
     assert set(load_weights(path)) == set(WEIGHTS)

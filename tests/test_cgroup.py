@@ -1,4 +1,4 @@
-"""The limits of control groups, read from trees of files as the kernel, Docker and systemd show them."""
+"""Limits of control groups are read from trees of files as the kernel, Docker and systemd show them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from app.system.cgroup import MemoryLimit, cpu_quota, memory_limits
 from app.system.machine import Memory, count_cores, read_host_memory, total_memory
 
 MIB = 1 << 20
-NONE_V1 = 9223372036854771712  # what version 1 shows where nothing is set
+NONE_V1 = 9223372036854771712  # the value of version 1 without a limit
 MEMINFO = "MemTotal:       4194304 kB\nMemFree:  102400 kB\nMemAvailable:    2097152 kB\n"
 V2_MOUNT = (
     "31 23 0:28 {group} /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -19,7 +19,7 @@ V1_MOUNT = "35 31 0:32 {group} /sys/fs/cgroup/{name} rw,relatime - cgroup cgroup
 
 @pytest.fixture
 def tree(tmp_path):
-    """Return a maker of machines: this process's groups, what is mounted, and files by their paths."""
+    """Return a factory of machines: this process's groups, its mounts, and files by their paths."""
 
     def make(groups, mounts, files):
         files = {
@@ -71,7 +71,7 @@ def test_a_container_of_version_1_has_its_limit_and_its_page_cache_is_free(tree)
     assert read_host_memory(root) == Memory(640 * MIB, 700 * MIB)
 
 
-def test_a_limit_above_a_container_that_it_does_not_see_counts_in_version_1(tree):
+def test_a_limit_above_the_container_that_it_cannot_see_counts_in_version_1(tree):
     root = tree(
         "4:memory:/docker/1f\n",
         V1_MOUNT.format(group="/docker/1f", name="memory"),
@@ -80,8 +80,8 @@ def test_a_limit_above_a_container_that_it_does_not_see_counts_in_version_1(tree
     assert read_host_memory(root) == Memory(412 * MIB, 512 * MIB)
 
 
-def test_of_nested_groups_the_tightest_counts_on_each_level(tree):
-    """As under systemd: MemoryMax of the service, of its slice, and none of the machine."""
+def test_the_tightest_limit_of_nested_groups_counts(tree):
+    """Systemd sets MemoryMax of the service and of its slice, and none of the machine."""
     mounts = V2_MOUNT.format(group="/")
     files = v2("app.slice/web.service/", 900 * MIB, 100 * MIB) | v2(
         "app.slice/", 800 * MIB, 700 * MIB
@@ -94,7 +94,7 @@ def test_of_nested_groups_the_tightest_counts_on_each_level(tree):
     assert read_host_memory(root) == Memory(100 * MIB, 800 * MIB)
 
 
-def test_nested_groups_of_version_1_count_too(tree):
+def test_limits_of_nested_groups_of_version_1_count_too(tree):
     mounts = V1_MOUNT.format(group="/", name="memory")
     files = v1("memory/a/b/", NONE_V1, 10 * MIB) | v1("memory/a/", 300 * MIB, 200 * MIB)
     assert read_host_memory(tree("4:memory:/a/b\n", mounts, files)) == Memory(100 * MIB, 300 * MIB)
@@ -106,7 +106,7 @@ def test_memory_high_is_a_limit(tree):
     assert read_host_memory(root) == Memory(300 * MIB, 400 * MIB)
 
 
-def test_a_wide_limit_or_none_leaves_the_host(tree):
+def test_a_limit_above_the_hosts_memory_or_none_leaves_the_hosts_memory(tree):
     host = Memory(2048 * MIB, 4096 * MIB)
     mounts = V2_MOUNT.format(group="/")
     assert read_host_memory(tree("0::/\n", mounts, v2("", "max", 0))) == host
@@ -114,7 +114,7 @@ def test_a_wide_limit_or_none_leaves_the_host(tree):
     assert read_host_memory(tree("", "", {})) == host
 
 
-def test_a_group_of_another_namespace_is_read_where_it_is_mounted(tree):
+def test_a_group_of_another_namespace_is_read_at_its_mount_point(tree):
     root = tree("0::/../other\n", V2_MOUNT.format(group="/"), v2("", 64 * MIB, 0))
     assert read_host_memory(root).total == 64 * MIB
 
@@ -159,7 +159,7 @@ def test_a_fraction_of_a_core_is_not_counted(monkeypatch, quota, cores):
     ("total_mib", "decode", "bodies"),
     [(64_000, 512, 256), (2048, 256, 128), (700, 87, 64), (100, 64, 64)],
 )
-def test_what_requests_may_hold_shrinks_with_the_memory(
+def test_the_memory_budget_of_requests_shrinks_with_the_memory(
     settings, monkeypatch, total_mib, decode, bodies
 ):
     monkeypatch.setattr(settings_module, "total_memory", lambda: total_mib * MIB)

@@ -1,4 +1,4 @@
-"""The short form of scripts/chaos, and its own parts: what it sends can be repeated, and it knows right from wrong."""
+"""The short form of scripts/chaos passes; its input is reproducible and its checks detect wrong answers."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ print(hashlib.sha256(b"".join(everything(3))).hexdigest())
 
 
 def everything(seed):
-    """Yield some of all that is sent with a seed."""
+    """Yield a part of all input of a seed."""
     yield from (make_picture(seed, index)[1] for index in range(300))
     yield from (make() for name, make in make_bombs(SMALL).items() if "jpeg" in name)
     for cases in (
@@ -49,7 +49,7 @@ def everything(seed):
 
 
 @pytest.mark.slow
-def test_nothing_hostile_gets_past_the_server_or_stays_in_it(tmp_path):
+def test_hostile_input_is_refused_and_leaves_nothing_in_the_server(tmp_path):
     options = Options(tmp_path, seed=1, scale=0.002, minutes=2, bomb_bytes=256 << 10, max_lag_s=2.0)
     rows, before, after = chaos.run(options)
     print_report(rows, before, after)
@@ -76,7 +76,7 @@ def test_the_same_seed_sends_the_same_bytes_in_any_process():
 
 
 @pytest.mark.parametrize("name", sorted(base_pictures()))
-def test_a_file_is_its_parts_also_when_it_is_damaged(name):
+def test_a_file_equals_its_parts_even_if_it_is_damaged(name):
     data = base_pictures()[name]
     assert len(split_file(data)) > 1
     for number in range(100):
@@ -86,13 +86,13 @@ def test_a_file_is_its_parts_also_when_it_is_damaged(name):
 
 
 @pytest.mark.slow
-def test_the_bombs_are_small_or_of_the_size_that_is_asked_for():
+def test_the_bombs_are_small_or_of_the_requested_size():
     sizes = {name: len(make()) for name, make in make_bombs(SMALL).items()}
     assert sizes.pop("webp-38-bytes") == 38
     assert max(sizes.values()) < 500_000
 
 
-def test_answers_are_told_apart_on_one_connection():
+def test_answers_on_one_connection_are_separated():
     one = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     chunked = b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
     going_on = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -135,7 +135,7 @@ def test_an_answer_after_the_deadline_is_a_fault():
     assert find_fault(Case("a case", b""), done) == "slower than 35 s: 40.0 s"
 
 
-def test_every_stream_says_how_many_answers_are_right():
+def test_every_stream_declares_how_many_answers_are_right():
     streams = list(all_streams())
     assert len(streams) > 250
     assert len({case.name for case in streams}) == len(streams)
@@ -157,11 +157,11 @@ def test_right_answers_may_differ_in_times_ids_and_the_last_digits():
         assert not is_same(essence(one), essence(other))
 
 
-def test_what_a_server_keeps_is_named():
+def test_leftovers_of_a_server_are_named():
     before = Gauges(workers=2, worker_mib=700, nginx_mib=5, descriptors=100, threads=27)
     assert risen(before, Gauges(2, 940, 30, 110, 30, 0.5)) == []
-    told = risen(before, Gauges(1, 1000, 50, 200, 50, 30))
-    assert [line.partition(" ")[0] for line in told] == [
+    lines = risen(before, Gauges(1, 1000, 50, 200, 50, 30))
+    assert [line.partition(" ")[0] for line in lines] == [
         *("worker_mib", "nginx_mib", "descriptors", "threads", "temporary_mib", "workers")
     ]
 
@@ -178,11 +178,11 @@ def test_what_a_server_keeps_is_named():
         ('{"a": "\u2028"}'.encode(), "a raw control character"),
     ],
 )
-def test_bad_lines_of_a_log_are_found(line, fault):
+def test_bad_log_lines_are_found(line, fault):
     assert find_fault_of_line(line) == fault
 
 
-def test_only_lines_that_came_since_the_start_are_looked_at_also_after_a_rotation(tmp_path):
+def test_only_log_lines_since_the_start_are_checked_even_after_a_rotation(tmp_path):
     log = tmp_path / "gunicorn.log"
     log.write_bytes(b"starting\n")
     begun = measure_logs(tmp_path)
@@ -201,15 +201,15 @@ def test_the_table_has_a_line_for_each_phase_and_names_each_fault(capsys):
     for number in range(9):
         row.add_fault("b: 500", f"place {number}")
     print_report([row, Row("slow", cut=True)], Gauges(workers=2), Gauges(workers=2))
-    told = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "bodies 0 4 1 0 1 1 1 2.5 0.00 0 +0 0 9 faults" in told
-    assert "slow 0 0 0 0 0 0 0 0.0 0.00 0 +0 0 cut" in told
-    assert "bodies, 9 times: b: 500" in told
-    assert "place 4" in told
-    assert "place 5" not in told
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "bodies 0 4 1 0 1 1 1 2.5 0.00 0 +0 0 9 faults" in lines
+    assert "slow 0 0 0 0 0 0 0 0.0 0.00 0 +0 0 cut" in lines
+    assert "bodies, 9 times: b: 500" in lines
+    assert "place 4" in lines
+    assert "place 5" not in lines
 
 
-def test_a_phase_that_has_no_time_left_is_cut():
+def test_a_phase_without_time_left_is_cut():
     row = Row("bodies", until=0.0)
     assert row.out_of_time
     assert row.cut

@@ -1,4 +1,4 @@
-"""Derived files that nobody uses are removed after a day; what anybody uses stays."""
+"""Unused derived files are removed after a day; files in use stay."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ NEEDS = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
 
 
 class Place:
-    """A model with one version, served; its cache; and what was derived of it."""
+    """A served model with one version, its cache and its derived files."""
 
     def __init__(self, tmp_path, settings):
         """Make them."""
@@ -64,7 +64,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path, settings):
+def served_model(tmp_path, settings):
     return Place(tmp_path, settings)
 
 
@@ -73,114 +73,126 @@ def make_old(*paths):
         os.utime(path, (time.time() - 2 * DAY_S,) * 2)
 
 
-def test_what_is_served_stays_however_old_and_is_marked_as_used(place):
-    make_old(place.network, place.network.parent)
-    place.tidy()
-    assert place.network.exists()
-    assert time.time() - place.network.stat().st_mtime < 60
-    assert time.time() - place.network.parent.stat().st_mtime < 60
+def test_served_files_stay_at_any_age_and_are_marked_as_used(served_model):
+    make_old(served_model.network, served_model.network.parent)
+    served_model.tidy()
+    assert served_model.network.exists()
+    assert time.time() - served_model.network.stat().st_mtime < 60
+    assert time.time() - served_model.network.parent.stat().st_mtime < 60
 
 
-def test_in_the_cache_what_belongs_to_no_served_version_goes_after_a_day(place):
-    old, young = (place.cache / f"{digit * 16}-{FORMAT}" for digit in "ab")
-    for home in (old, young, place.cache / "somebody's", place.cache / f"{'a' * 16}"):
+def test_cache_files_of_no_served_version_are_removed_after_a_day(served_model):
+    old, young = (served_model.cache / f"{digit * 16}-{FORMAT}" for digit in "ab")
+    for home in (old, young, served_model.cache / "somebody's", served_model.cache / f"{'a' * 16}"):
         (home / "fp32-0123456789abcdef").mkdir(parents=True)
-    make_old(old, *[path for path in place.cache.iterdir() if path != young])
-    place.tidy()
-    assert {path.name for path in place.cache.iterdir()} == {young.name, "somebody's", "a" * 16}
+    make_old(old, *[path for path in served_model.cache.iterdir() if path != young])
+    served_model.tidy()
+    assert {path.name for path in served_model.cache.iterdir()} == {
+        young.name,
+        "somebody's",
+        "a" * 16,
+    }
 
 
-def test_beside_the_model_what_other_weights_left_goes_after_a_day(place):
-    old = place.derive(b"numbers", weights_digest="c" * 16).parent
-    place.tidy()
+def test_files_of_other_weights_beside_the_model_are_removed_after_a_day(served_model):
+    old = served_model.derive(b"numbers", weights_digest="c" * 16).parent
+    served_model.tidy()
     assert old.exists()
     make_old(old)
-    place.tidy()
+    served_model.tidy()
     assert not old.exists()
-    assert place.network.exists()
+    assert served_model.network.exists()
 
 
-def test_a_network_that_a_newer_one_replaced_goes_after_a_day_unless_it_is_served(place):
-    newer = place.derive(b"others")
-    make_old(place.network, newer)
-    place.tidy()
-    assert place.network.exists()
+def test_a_replaced_network_is_removed_after_a_day_unless_it_is_served(served_model):
+    newer = served_model.derive(b"others")
+    make_old(served_model.network, newer)
+    served_model.tidy()
+    assert served_model.network.exists()
     assert newer.exists()
-    place.manifest = place.serve(newer)
-    make_old(place.network)
-    place.tidy()
-    assert not place.network.exists()
+    served_model.manifest = served_model.serve(newer)
+    make_old(served_model.network)
+    served_model.tidy()
+    assert not served_model.network.exists()
     assert newer.exists()
 
 
-def test_a_network_that_a_worker_has_loaded_stays(place):
-    """Another server's, of which this one knows nothing."""
-    worker = place.open(network=place.network.name)
+def test_a_network_loaded_by_a_worker_stays(served_model):
+    """The network of another server is unknown to this one."""
+    worker = served_model.open(network=served_model.network.name)
     assert worker.find_network("fp32")
-    place.manifest = place.serve(place.derive(b"others"))
-    make_old(place.network)
-    place.tidy()
-    assert place.network.exists()
+    served_model.manifest = served_model.serve(served_model.derive(b"others"))
+    make_old(served_model.network)
+    served_model.tidy()
+    assert served_model.network.exists()
     del worker
-    place.tidy()
-    assert not place.network.exists()
+    served_model.tidy()
+    assert not served_model.network.exists()
 
 
-def test_what_another_release_left_has_a_day_from_when_it_is_seen(place):
-    """It may be serving still, and marks nothing."""
-    old = place.folder / "optimized" / f"{'b' * 16}-{FORMAT - 1}"
+def test_files_of_another_release_stay_for_a_day_after_they_are_first_seen(served_model):
+    """The other release may still be serving, and marks nothing."""
+    old = served_model.folder / "optimized" / f"{'b' * 16}-{FORMAT - 1}"
     old.mkdir()
     make_old(old)
-    place.tidy()
+    served_model.tidy()
     assert old.exists()
     make_old(old / MARK)
-    place.tidy()
+    served_model.tidy()
     assert not old.exists()
 
 
-def test_what_belongs_to_a_version_that_is_not_served_stays_beside_it(place, tmp_path):
+def test_files_of_a_version_that_is_not_served_stay_beside_it(served_model, tmp_path):
     other = tmp_path / "models" / "leaves" / "2" / "optimized" / f"{'d' * 16}-{FORMAT}"
     other.mkdir(parents=True)
     make_old(other)
-    place.tidy()
+    served_model.tidy()
     assert other.exists()
 
 
-def test_drafts_of_killed_processes_go_wherever_they_lie(place, tmp_path):
-    homes = (place.folder, place.folder.parent, place.cache, place.network.parent)
+def test_drafts_of_killed_processes_are_removed_from_every_folder(served_model, tmp_path):
+    homes = (
+        served_model.folder,
+        served_model.folder.parent,
+        served_model.cache,
+        served_model.network.parent,
+    )
     drafts = [home / name for home in homes for name in (".new-abcd", ".publishing-abcd")]
     for draft in drafts:
         draft.mkdir()
-    place.tidy()
+    served_model.tidy()
     assert all(draft.exists() for draft in drafts)
     make_old(*drafts)
-    place.tidy()
+    served_model.tidy()
     assert not any(draft.exists() for draft in drafts)
 
 
-def test_a_folder_that_another_user_closed_stays_and_ends_nothing(place, tmp_path):
-    old, closed = place.cache / f"{'a' * 16}-{FORMAT}", place.cache / f"{'b' * 16}-{FORMAT + 1}"
+def test_a_folder_closed_by_another_user_stays_and_stops_nothing(served_model, tmp_path):
+    old, closed = (
+        served_model.cache / f"{'a' * 16}-{FORMAT}",
+        served_model.cache / f"{'b' * 16}-{FORMAT + 1}",
+    )
     for folder in (old, closed):
         folder.mkdir()
     make_old(old, closed)
-    place.cache.chmod(0o777)
+    served_model.cache.chmod(0o777)
     closed.chmod(0o700)
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.getuid() and folder.name:
             folder.chmod(folder.stat().st_mode | 0o055)
         if folder.name.startswith("pytest-of-"):
             break
-    assert without_root(lambda: place.tidy() or "done") == "done"
+    assert without_root(lambda: served_model.tidy() or "done") == "done"
     assert closed.exists()
     assert not old.exists()
 
 
-def test_where_it_is_not_known_what_is_served_nothing_is_removed(place):
-    old = place.cache / f"{'a' * 16}-{FORMAT}"
+def test_nothing_is_removed_if_the_served_versions_are_unknown(served_model):
+    old = served_model.cache / f"{'a' * 16}-{FORMAT}"
     old.mkdir()
     make_old(old)
-    (entry,) = place.manifest.entries
+    (entry,) = served_model.manifest.entries
     for manifest in (Manifest(), Manifest("x", (dataclasses.replace(entry, folder="nowhere"),))):
-        place.manifest = manifest
-        place.tidy()
+        served_model.manifest = manifest
+        served_model.tidy()
         assert old.exists()

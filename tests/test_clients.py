@@ -1,4 +1,4 @@
-"""Other servers' own clients against the whole server: tritonclient from PyPI, and TensorFlow Serving's users."""
+"""Clients of other servers work with the whole server: tritonclient from PyPI, and TensorFlow Serving's users."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ def client(server):
 
 @pytest.fixture(scope="module")
 def logits(demo_network):
-    """Return what the independent reference makes of the street and the farm: (2, 20)."""
+    """Return the independent reference's logits of the street and the farm: (2, 20)."""
     return np.stack([reference.logits(demo_network, path.read_bytes()) for path in (STREET, FARM)])
 
 
@@ -92,10 +92,10 @@ def test_tritonclient_finds_the_server_and_its_model(client):
     ids=["binary", "JSON"],
 )
 def test_tritonclient_gets_the_references_outputs_for_files(client, logits, make, binary_out):
-    asked = [
+    requested = [
         triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("logits", "scores")
     ]
-    answer = client.infer("demo", [make()], outputs=asked, request_id="order-66")
+    answer = client.infer("demo", [make()], outputs=requested, request_id="order-66")
     assert answer.as_numpy("logits") == close_to(logits)
     assert answer.as_numpy("scores") == close_to(sigmoid(logits))
     assert answer.as_numpy("scores").dtype == np.float32
@@ -105,7 +105,9 @@ def test_tritonclient_gets_the_references_outputs_for_files(client, logits, make
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize(("datatype", "dtype"), [("UINT8", np.uint8), ("FP32", np.float32)])
-def test_tritonclient_gets_them_for_pixels_too(client, demo_network, datatype, dtype, binary):
+def test_tritonclient_gets_the_references_outputs_for_pixels_too(
+    client, demo_network, datatype, dtype, binary
+):
     small = Image.open(STREET).convert("RGB").resize((160, 120))
     expected = reference.logits(demo_network, encode(small, "PNG"))
     tensor = pixels_input(np.asarray(small)[None].astype(dtype), datatype, binary)
@@ -121,8 +123,8 @@ def test_tritonclient_may_compress(client, logits, algorithm):
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_tritonclient_gets_classifications(client, logits, class_names, binary):
-    asked = triton.InferRequestedOutput("logits", binary_data=binary, class_count=3)
-    answer = client.infer("demo", [image_input(files())], outputs=[asked]).as_numpy("logits")
+    requested = triton.InferRequestedOutput("logits", binary_data=binary, class_count=3)
+    answer = client.infer("demo", [image_input(files())], outputs=[requested]).as_numpy("logits")
     assert answer.shape == (2, 3)
     for row, expected in zip(answer, logits, strict=True):
         for text, index in zip(row, np.argsort(-expected), strict=False):
@@ -150,7 +152,7 @@ def test_tritonclient_reads_our_errors(client):
         client.load_model("demo")
 
 
-def test_a_raw_picture_is_answered_in_binary_and_tritonclient_reads_it(server, logits):
+def test_a_raw_image_is_answered_in_binary_and_tritonclient_reads_it(server, logits):
     answer = requests.post(
         f"{server.url}/v2/models/demo/infer",
         data=STREET.read_bytes(),
@@ -162,7 +164,7 @@ def test_a_raw_picture_is_answered_in_binary_and_tritonclient_reads_it(server, l
     assert result.as_numpy("logits") == close_to(logits[:1])
 
 
-# TensorFlow Serving's guide, with pictures
+# TensorFlow Serving's guide, with images
 
 
 def post(server, path, body):
@@ -171,36 +173,36 @@ def post(server, path, body):
     return answer.json()
 
 
-def test_predict_answers_what_the_reference_says(server, logits):
-    pictures = [{"b64": text.decode()} for text in as_base64()]
-    rows = post(server, "demo:predict", {"instances": pictures})["predictions"]
+def test_predict_answers_as_the_reference_does(server, logits):
+    images = [{"b64": text.decode()} for text in as_base64()]
+    rows = post(server, "demo:predict", {"instances": images})["predictions"]
     assert np.array(rows) == close_to(sigmoid(logits))
-    body = {"signature_name": "logits", "inputs": {"image_bytes": pictures}}
+    body = {"signature_name": "logits", "inputs": {"image_bytes": images}}
     assert np.array(post(server, "demo/versions/1:predict", body)["outputs"]) == close_to(logits)
 
 
-def test_pixels_are_predicted_as_their_picture(server, demo_network):
+def test_pixels_are_predicted_as_their_image(server, demo_network):
     small = Image.open(FARM).convert("RGB").resize((64, 48))
     expected = reference.logits(demo_network, encode(small, "PNG"))
     body = {"signature_name": "logits", "instances": [np.asarray(small).tolist()]}
     assert np.array(post(server, "demo:predict", body)["predictions"][0]) == close_to(expected)
 
 
-def test_every_dialect_knows_the_labels_of_model_predict(server, client):
+def test_every_protocol_answers_the_labels_of_model_predict(server, client):
     for path in sorted(SAMPLES.glob("*.jpg")):
         labels = server.predict(path.read_bytes()).json()["result"]
         example = {"image_bytes": {"b64": base64.b64encode(path.read_bytes()).decode()}}
         (pairs,) = post(server, "demo:classify", {"examples": [example]})["results"]
         passing = [label for label, score in pairs if score > sigmoid(np.float64(0.5))]
         assert passing[::-1] == labels, path.name
-        asked = triton.InferRequestedOutput("logits", class_count=20)
-        row = client.infer("demo", [image_input([path.read_bytes()])], outputs=[asked])
+        requested = triton.InferRequestedOutput("logits", class_count=20)
+        row = client.infer("demo", [image_input([path.read_bytes()])], outputs=[requested])
         texts = [text.decode().split(":") for text in row.as_numpy("logits")[0]]
         assert [label for value, _, label in texts if float(value) > 0.5][::-1] == labels
 
 
-def test_the_guides_errors_are_ours(server):
-    """The guide's own request for a model that is not there, by curl."""
+def test_errors_match_those_of_the_tensorflow_serving_guide(server):
+    """The guide requests a missing model by curl."""
     line = (
         f"curl -sS -i -d '{{\"instances\": [1.0,5.0]}}' -X POST {server.url}/v1/models/half:predict"
     )

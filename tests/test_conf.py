@@ -1,4 +1,4 @@
-"""The configuration files: real programs accept them, and the numbers that they share fit together."""
+"""Real programs accept the configuration files, and the numbers that they share fit together."""
 
 import configparser
 import os
@@ -29,7 +29,7 @@ OWN_NAMES = {"settings", "direct", "plan", "log_plan", "SWITCH_INTERVAL_S", "STO
 
 @pytest.fixture(scope="module")
 def gunicorn():
-    """Return what gunicorn.conf.py sets."""
+    """Return the settings of gunicorn.conf.py."""
     values = runpy.run_path(str(ROOT / "conf" / "gunicorn.conf.py"))
     return {name: value for name, value in values.items() if not name.startswith("__")}
 
@@ -72,9 +72,9 @@ def test_the_model_loads_after_the_fork(gunicorn):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
-def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads(engine):
+def test_imports_of_the_master_neither_touch_cuda_nor_start_threads(engine):
     """A fork after CUDA or after an OpenMP region breaks the workers."""
-    probe = (
+    program = (
         "import runpy, threading;"
         "conf = runpy.run_path('conf/gunicorn.conf.py');"
         "conf['when_ready'](None);"
@@ -85,7 +85,7 @@ def test_what_the_master_imports_touches_neither_cuda_nor_starts_threads(engine)
         "assert threading.active_count() == 1, threading.enumerate();"
         "assert 'app.metrics' not in sys.modules"  # it would count in the file of the first slot
     )
-    command = [sys.executable, "-W", "error", "-c", probe]
+    command = [sys.executable, "-W", "error", "-c", program]
     environment = os.environ | {"SERVING_ENGINE": engine, "SERVING_PRECISION": "fp32"}
     result = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -107,7 +107,7 @@ def test_nginx_accepts_its_file(tmp_path):
     assert "warn" not in result.stderr
 
 
-def test_times_form_a_ladder(gunicorn, supervisor, nginx):
+def test_timeouts_are_in_ascending_order(gunicorn, supervisor, nginx):
     """A request may end by its own deadline, then by a graceful stop, and only then by force."""
     deadline = float(Settings.from_env({}).deadline_s)
     graceful = gunicorn["graceful_timeout"]
@@ -139,7 +139,7 @@ def test_nginx_and_the_application_agree_on_the_largest_body(nginx):
 
 
 def test_a_request_outlives_six_kills_in_a_row_with_every_idle_connection_dead(nginx):
-    """A kill uses up a server line for the connection in use, and one for each idle one; then a new one answers."""
+    """A kill uses one server line for the connection in use, and one for each idle one; then a new one answers."""
     kills = 6
     idle = int(re.search(r"^\s*keepalive (\d+);", nginx, re.MULTILINE)[1])
     lines = nginx.count("server unix:gunicorn.sock max_fails=0;")
@@ -149,8 +149,8 @@ def test_a_request_outlives_six_kills_in_a_row_with_every_idle_connection_dead(n
     assert kills < tries <= lines
 
 
-def test_what_nginx_stores_of_clients_fits_the_documented_size_of_run(nginx):
-    """The rest of it holds the logs, the metrics and converted networks."""
+def test_nginxs_stored_client_data_fits_the_documented_size_of_run(nginx):
+    """The rest of the folder holds the logs, the metrics and converted networks."""
     numbers = dict(re.findall(r"limit_conn (\w+) (\d+);", nginx))
     largest = int(re.search(r"client_max_body_size (\d+)m;", nginx)[1])
     stored = int(numbers["stored_bodies"]) * 4 + int(numbers["large_bodies"]) * largest
@@ -166,8 +166,8 @@ def test_what_nginx_stores_of_clients_fits_the_documented_size_of_run(nginx):
     assert "proxy_max_temp_file_size 0;" in nginx
 
 
-def test_nginx_reads_smaller_heads_than_gunicorn(gunicorn, nginx):
-    """Its own refusals come first: its largest line has 8 KiB."""
+def test_nginx_accepts_smaller_headers_than_gunicorn(gunicorn, nginx):
+    """Nginx refuses first: its largest line has 8 KiB."""
     assert "large_client_header_buffers" not in nginx
     assert gunicorn["limit_request_line"] > 8 * 1024
     assert gunicorn["limit_request_field_size"] > 8 * 1024
@@ -204,7 +204,7 @@ def test_nginx_drains_before_gunicorn(supervisor):
 
 
 def test_every_program_ends_with_supervisord(supervisor):
-    """And what one of them leaves behind is killed with it."""
+    """Processes that a program leaves behind are killed with it."""
     programs = [supervisor[name] for name in supervisor if name.startswith(("program:", "eventl"))]
     assert len(programs) == 5
     for program in programs:
@@ -214,7 +214,7 @@ def test_every_program_ends_with_supervisord(supervisor):
 
 
 def test_an_nginx_that_cannot_bind_its_port_counts_as_not_started(supervisor):
-    """It tries five times, half a second apart."""
+    """Nginx tries five times, half a second apart."""
     assert supervisor.getfloat("program:nginx", "startsecs") > 2.5
 
 

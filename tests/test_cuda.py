@@ -1,4 +1,4 @@
-"""The GPU's engine without a GPU: its order of calls, its bounds and its errors (see tests/cuda_stand_in.py)."""
+"""The GPU engine makes the right calls and reports errors, without a GPU (see tests/cuda_stand_in.py)."""
 
 import gc
 import json
@@ -63,10 +63,10 @@ def test_every_batch_size_gives_the_networks_own_answers(bundle, stand_in):
     assert engine.forward(images).features is None
 
 
-def test_where_the_largest_batches_find_no_room_smaller_ones_are_served(
+def test_smaller_batches_are_served_if_the_largest_do_not_fit(
     bundle, stand_in, tmp_path, monkeypatch
 ):
-    """Before, the warm-up asked for a batch that had been left out, and the load failed."""
+    """Before, the warm-up requested a skipped batch size, and the load failed."""
     stand_in.room = 5
     monkeypatch.setattr(
         loader,
@@ -80,8 +80,8 @@ def test_where_the_largest_batches_find_no_room_smaller_ones_are_served(
         engine.forward(pictures(5))
 
 
-def test_nothing_computes_on_the_stream_that_graphs_are_captured_on(bundle, stand_in, monkeypatch):
-    """They use its workspace of cuBLAS: the version that is live would answer wrong numbers meanwhile."""
+def test_no_computation_runs_on_the_capture_stream(bundle, stand_in, monkeypatch):
+    """Graphs use its workspace of cuBLAS: the live version would answer wrong numbers meanwhile."""
     computed = []
     record, run = stand_in.record, PixelNetwork.run
 
@@ -105,7 +105,7 @@ def test_nothing_computes_on_the_stream_that_graphs_are_captured_on(bundle, stan
 
 
 def cut_short():
-    """Raise what a capture ends with that ran out of memory."""
+    """Raise the error of a capture that ran out of memory."""
     try:
         raise torch.OutOfMemoryError("CUDA out of memory")
     finally:
@@ -121,7 +121,7 @@ def instantiating_finds_no_room():
 
 
 @pytest.mark.parametrize("fail", [cut_short, cublas_finds_no_room, instantiating_finds_no_room])
-def test_a_capture_without_room_is_recognized_by_each_of_its_errors(
+def test_a_capture_that_runs_out_of_memory_is_recognized_by_each_of_its_errors(
     bundle, stand_in, monkeypatch, fail
 ):
     record = stand_in.record
@@ -134,14 +134,14 @@ def test_a_capture_without_room_is_recognized_by_each_of_its_errors(
         CudaEngine(bundle, "cpu", "fp32", 1)
 
 
-def test_a_gpu_without_room_for_one_image_is_reported_as_such(bundle, stand_in):
+def test_a_gpu_without_memory_for_one_image_is_reported_as_such(bundle, stand_in):
     stand_in.room = 0
     with pytest.raises(NoDeviceMemory, match=r"not enough GPU memory: .*single image") as caught:
         CudaEngine(bundle, "cpu", "fp32", 4)
     assert caught.value.__context__ is None, "a traceback would hold what was allocated"
 
 
-def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path, monkeypatch):
+def test_a_load_that_fails_late_frees_its_memory(bundle, stand_in, tmp_path, monkeypatch):
     opened = []
 
     def open_engine(choice, artifacts):
@@ -159,7 +159,7 @@ def test_a_load_that_fails_late_gives_its_memory_back(bundle, stand_in, tmp_path
 
 
 def close_and_check_weights_are_gone(engine):
-    """Without the collector's own runs: ``close`` has to break the references' cycles itself."""
+    """Close without garbage collection: ``close`` has to break the reference cycles itself."""
     weights = weakref.ref(next(engine._network.parameters()))
     gc.disable()
     try:
@@ -169,23 +169,23 @@ def close_and_check_weights_are_gone(engine):
         gc.enable()
 
 
-def test_a_closed_engine_gives_its_weights_back(bundle, stand_in):
+def test_a_closed_engine_frees_its_weights(bundle, stand_in):
     engine = CudaEngine(bundle, "cpu", "fp32", 2)
     before = stand_in.emptied
     close_and_check_weights_are_gone(engine)
     assert stand_in.emptied == before + 1, "torch's cache was given back too"
-    with pytest.raises(OutOfMemory):  # whatever still asks: an answer, no crash
+    with pytest.raises(OutOfMemory):  # a late request gets an error, no crash
         engine.forward(pictures(1))
     engine.close()
 
 
-def test_a_closed_engine_on_the_cpu_gives_its_weights_back_too(bundle):
-    """A traced network is a cycle of references: the last one that goes frees nothing."""
+def test_a_closed_engine_on_the_cpu_frees_its_weights_too(bundle):
+    """A traced network is a cycle of references: dropping the last one frees nothing."""
     engine = EagerEngine(bundle, 1)
     close_and_check_weights_are_gone(engine)
 
 
-def test_fp32_is_ieee_and_tf32_is_a_precision_of_its_own(bundle, stand_in):
+def test_fp32_is_ieee_and_tf32_is_a_separate_precision(bundle, stand_in):
     CudaEngine(bundle, "cpu", "fp32", 2)
     assert stand_in.fp32 == ["ieee"] * 2
     CudaEngine(bundle, "cpu", "tf32", 2)
@@ -199,7 +199,7 @@ def test_kernels_are_timed_only_while_nothing_else_computes(bundle, stand_in):
     assert stand_in.benchmark == [True] * 2
     second = CudaEngine(bundle, "cpu", "fp32", 4)  # sizes that were never timed
     assert stand_in.benchmark[2:] == [False] * 3
-    third = CudaEngine(bundle, "cpu", "fp32", 2)  # what was timed is remembered
+    third = CudaEngine(bundle, "cpu", "fp32", 2)  # the timing is remembered
     assert stand_in.benchmark[5:] == [True] * 2
     for engine in (first, second, third):
         engine.close()
@@ -208,10 +208,10 @@ def test_kernels_are_timed_only_while_nothing_else_computes(bundle, stand_in):
     assert not torch.backends.cudnn.benchmark
 
 
-def test_a_size_that_answers_otherwise_than_the_cpu_is_refused_by_name(
+def test_a_batch_size_with_other_answers_than_the_cpu_is_refused_by_name(
     bundle, stand_in, monkeypatch
 ):
-    """As a missing wait, a wrong order of streams or an overflow would make it."""
+    """A missing wait, a wrong order of streams or an overflow would cause it."""
     real = CudaEngine._run
 
     def forget_the_last(self, size):
@@ -238,7 +238,7 @@ def test_nan_on_the_gpu_alone_is_refused(bundle, stand_in, monkeypatch):
         CudaEngine(bundle, "cpu", "fp32", 1)
 
 
-def test_a_capture_lets_other_threads_go_on(monkeypatch):
+def test_a_capture_does_not_block_other_threads(monkeypatch):
     modes = []
 
     class graph:  # torch's own name
@@ -259,7 +259,7 @@ def test_a_capture_lets_other_threads_go_on(monkeypatch):
     assert ran == [True]
 
 
-def test_captures_and_giving_memory_back_exclude_each_other(bundle, stand_in, monkeypatch):
+def test_captures_and_freeing_memory_exclude_each_other(bundle, stand_in, monkeypatch):
     held = []
     record, empty = cuda.record, torch.cuda.empty_cache
     monkeypatch.setattr(
@@ -279,7 +279,7 @@ def accelerator_error(code):
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
         (accelerator_error(2), OutOfMemory),  # cudaErrorMemoryAllocation, at a graph's launch
@@ -289,11 +289,11 @@ def accelerator_error(code):
         (RuntimeError("the sizes do not fit"), RuntimeError),
     ],
 )
-def test_a_transient_shortage_is_distinguished_from_a_lost_device(monkeypatch, raised, told):
+def test_a_transient_shortage_is_distinguished_from_a_lost_device(monkeypatch, raised, expected):
     monkeypatch.setattr(torch.cuda, "current_stream", Nothing)
-    with pytest.raises(told) as caught, translate_cuda_errors():
+    with pytest.raises(expected) as caught, translate_cuda_errors():
         raise raised
-    assert type(caught.value) is told
+    assert type(caught.value) is expected
 
 
 def test_a_failure_of_cudnn_on_a_lost_device_is_reported_as_such(monkeypatch):

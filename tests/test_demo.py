@@ -1,4 +1,4 @@
-"""The demo model: what its model config says is measured again, on scenes drawn here and now."""
+"""The demo model's documented figures are measured again on freshly drawn scenes."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_the_classes_are_vocs_twenty_in_their_order():
     assert list(find_bundle(ROOT / "models").class_names) == VOC
 
 
-def test_the_model_config_promises_what_the_project_asks_for():
+def test_the_model_config_meets_the_projects_goals():
     scores = json.loads((DEMO / "model.json").read_text())["scores"]
     assert scores["held_out_scenes"] == 2000
     assert scores["mean_average_precision"] >= 0.97
@@ -60,7 +60,7 @@ def test_the_model_config_promises_what_the_project_asks_for():
 
 
 @pytest.mark.slow
-def test_the_model_config_is_true(held_out):
+def test_the_model_configs_figures_are_true(held_out):
     promised = json.loads((DEMO / "model.json").read_text())["scores"]
     measured = measure_bundle(ROOT / "models", *held_out)
     assert measured["mean_average_precision"] >= 0.97
@@ -74,14 +74,14 @@ def test_the_demo_fits_into_git():
     assert sum(path.stat().st_size for path in DEMO.iterdir()) <= 12 * 2**20
 
 
-def test_a_seed_names_a_scene():
+def test_a_seed_determines_a_scene():
     first, again = (draw_scene(np.random.default_rng([7, 7])) for _ in range(2))
     assert first.labels == again.labels
     assert np.array_equal(np.asarray(first.image), np.asarray(again.image))
     assert draw_scene(np.random.default_rng([7, 8])).image.size != first.image.size
 
 
-def test_the_scenes_to_calibrate_on_are_the_first_of_as_many_as_one_wants(tmp_path):
+def test_the_calibration_scenes_are_the_first_of_any_number(tmp_path):
     write_scenes(tmp_path / "more", 3)
     names = ["000.jpg", "001.jpg", "002.jpg"]
     assert sorted(path.name for path in (tmp_path / "more").iterdir()) == names
@@ -96,7 +96,7 @@ def test_a_scene_holds_one_to_four_pictograms_and_its_target_says_which():
         assert list(np.flatnonzero(scene.target())) == list(scene.labels)
 
 
-def test_eight_samples_lie_ready_with_their_labels():
+def test_eight_samples_exist_with_their_labels():
     rows = (SAMPLES / "labels.csv").read_text().splitlines()[1:]
     assert {row.split(",")[0] for row in rows} == {f"{name}.jpg" for name in SAMPLE_SCENES}
     assert all((SAMPLES / row.split(",")[0]).exists() for row in rows)
@@ -113,7 +113,7 @@ def test_average_precision_agrees_with_a_ranking_worked_out_by_hand():
     assert mean_average_precision(np.stack([scores, scores], axis=1), both) == pytest.approx(5 / 6)
 
 
-def test_a_label_set_counts_only_where_it_is_exactly_right():
+def test_a_label_set_counts_only_if_it_is_exactly_right():
     logits = np.array([[0.6, 0.4], [0.6, 0.6], [0.5, 0.6]])
     assert exact_share(logits, np.array([[1, 0], [1, 0], [0, 1]])) == pytest.approx(2 / 3)
 
@@ -131,7 +131,7 @@ def test_pruning_reaches_its_share_and_keeps_the_largest_weights():
 
 
 @pytest.mark.slow
-def test_what_is_written_as_a_bundle_serves_the_same(tmp_path):
+def test_a_written_bundle_answers_the_same(tmp_path):
     from torchvision.models import resnet50
 
     torch.manual_seed(0)

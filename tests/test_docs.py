@@ -1,4 +1,4 @@
-"""The README and the pages in docs/ are true: their commands run, their tables are those of the code."""
+"""Commands in the README and in docs/ run, and their tables match the code."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_the_routes_are_the_codes():
     assert set(re.findall(r"^\| `(/[^`]*)` \| (\w+) \|", REFERENCE, re.MULTILINE)) == real
 
 
-def test_the_keys_of_the_model_config_are_the_codes():
+def test_the_documented_keys_of_a_model_config_are_the_codes():
     table = re.search(r"^\| `model\.json` \|.*\n\|---.*\n((?:\|.*\n)+)", MODELS, re.MULTILINE)
     shown = [
         key for row in table[1].splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])
@@ -65,7 +65,7 @@ def test_the_keys_of_the_model_config_are_the_codes():
     assert sorted(shown) == sorted(KEYS)
 
 
-def test_the_model_config_that_is_shown_is_valid(tmp_path):
+def test_the_documented_model_config_is_valid(tmp_path):
     (shown,) = re.findall(r'^\{"architecture".*\}$', MODELS, re.MULTILINE)
     config = read_config(Fields(tmp_path, json.loads(shown)), 3)
     assert config.decision == Decision("softmax", top_k=1)
@@ -89,7 +89,7 @@ def test_the_errors_are_the_codes():
     assert shown == real | of_http_itself | of_nginx
 
 
-def test_the_demos_figures_are_those_of_its_model_config():
+def test_the_documented_figures_of_the_demo_are_those_of_its_config():
     scores = json.loads((DEMO / "model.json").read_text())["scores"]
     text = " ".join(README.split())
     assert f"On {scores['held_out_scenes']:,} held-out scenes" in text
@@ -99,7 +99,7 @@ def test_the_demos_figures_are_those_of_its_model_config():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_and_place_that_is_named_exists(page):
+def test_every_file_and_anchor_that_is_named_exists(page):
     text = page.read_text()
     for name in re.findall(r"(?<![\w/])(?:scripts|samples|app|conf|docs|tests)/[\w./-]+\w", text):
         assert (ROOT / name).exists(), name

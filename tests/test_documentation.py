@@ -1,4 +1,4 @@
-"""What the pages for people show works as pasted, and is what the code says."""
+"""Examples in the documentation work as pasted and match the code."""
 
 import io
 import json
@@ -31,20 +31,20 @@ def test_the_python_works_as_pasted(server, monkeypatch):
     assert shown.getvalue().startswith("Car: 99.9%\n")
 
 
-def test_the_answer_that_is_shown_is_the_one_that_comes(server):
+def test_the_documented_answer_is_the_servers(server):
     with STREET.open("rb") as file:
         url = f"{server.url}/predict"
         got = requests.post(url, files={"image": file}, timeout=60).json()
     shown = json.loads(blocks(DOCS / "predict.md", "json")[0])
-    (picture,), (shown_picture,) = got["images"], shown["images"]
-    assert (shown.keys(), shown_picture.keys()) == (got.keys(), picture.keys())
-    for one, shown_one in zip(picture["labels"], shown_picture["labels"], strict=True):
+    (image,), (shown_picture,) = got["images"], shown["images"]
+    assert (shown.keys(), shown_picture.keys()) == (got.keys(), image.keys())
+    for one, shown_one in zip(image["labels"], shown_picture["labels"], strict=True):
         assert shown_one == pytest.approx(one, abs=1e-3)
     for name in ("name", "bytes", "width", "height"):
-        assert shown_picture[name] == picture[name]
+        assert shown_picture[name] == image[name]
 
 
-def test_the_row_that_is_shown_is_the_one_that_is_written(server, tmp_path):
+def test_the_documented_row_is_the_one_that_is_written(server, tmp_path):
     command = [ROOT / "scripts" / "predict", "samples", "--csv", tmp_path / "out.csv"]
     subprocess.run([*command, "--url", server.url], cwd=ROOT, check=True, capture_output=True)
     (shown,) = blocks(DOCS / "clients.md", "")
@@ -54,7 +54,7 @@ def test_the_row_that_is_shown_is_the_one_that_is_written(server, tmp_path):
     ]
 
 
-def test_the_columns_and_the_names_of_pictures_are_the_codes():
+def test_the_columns_and_the_names_of_images_are_the_codes():
     table = re.search(r"^\| column \|.*\n\|---.*\n((?:\|.*\n)+)", CLIENTS, re.MULTILINE)[1]
     shown = [
         name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])

@@ -1,4 +1,4 @@
-"""From pixels to logits: every engine held against the independent reference."""
+"""Every engine matches the independent reference, from pixels to logits."""
 
 import copy
 import io
@@ -33,7 +33,7 @@ FP32_ENGINES = [("openvino", "cpu"), ("eager", "cpu"), *GPU]
 
 
 def load(models, cache, engine="eager", device="cpu", precision="fp32"):
-    """Load a bundle's engine, converted where the engine wants that."""
+    """Load a bundle's engine, converted if the engine needs it."""
     artifacts = Artifacts(find_bundle(models), cache)
     if engine == "openvino":
         convert_bundle(artifacts)
@@ -70,7 +70,7 @@ def test_samples_and_photographs_get_the_references_logits(demo, demo_network, p
         assert np.abs(ours - reference.logits(demo_network, data)).max() < 1e-3, path.name
 
 
-def test_a_picture_gets_the_same_logits_alone_and_in_a_batch_of_any_size(demo):
+def test_an_image_gets_the_same_logits_alone_and_in_a_batch_of_any_size(demo):
     images = [pixels(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
     alone = np.concatenate([demo.forward([image]).logits for image in images])
     assert alone.dtype == np.float32
@@ -87,7 +87,7 @@ def test_a_lane_answers_as_the_whole_device_does(demo):
         assert np.abs(demo.forward_in_lane(lane, images).logits - expected).max() < 1e-3
 
 
-def test_an_answer_belongs_to_the_caller(demo):
+def test_an_answer_is_not_overwritten_by_the_next(demo):
     images = [np.full((3, 224, 224), level, np.uint8) for level in (0, 255)]
     first = demo.forward(images[:1]).logits
     before = first.copy()
@@ -96,7 +96,7 @@ def test_an_answer_belongs_to_the_caller(demo):
 
 
 def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(tmp_path):
-    """The calibration scenes as a large camera would have taken them; the gate is that of a precision."""
+    """Calibration scenes are enlarged to the size of camera photographs; the gate is that of a precision."""
     engine = load(ROOT / "models", tmp_path, "openvino")
     scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))[:200]
     kept = 0
@@ -111,7 +111,7 @@ def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(t
 
 
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
-def test_a_model_of_ones_own_serves_with_any_class_count(tmp_path, own_weights, engine):
+def test_a_custom_model_serves_any_class_count(tmp_path, own_weights, engine):
     own = load(write_model(tmp_path / "own", own_weights, 3), tmp_path / "cache", engine)
     data = (SAMPLES / "farm.jpg").read_bytes()
     expected = reference.logits(reference.load(own_weights), data)
@@ -119,7 +119,7 @@ def test_a_model_of_ones_own_serves_with_any_class_count(tmp_path, own_weights, 
 
 
 def test_bf16_gives_nearly_the_same(tmp_path, demo_network):
-    """Runs on every x86 processor, by emulation where it has no bf16."""
+    """It runs on every x86 processor, by emulation without bf16."""
     engine = load(ROOT / "models", tmp_path, "openvino", precision="bf16")
     for path in sorted(SAMPLES.glob("*.jpg")):
         expected = reference.logits(demo_network, path.read_bytes())
@@ -159,7 +159,7 @@ def test_a_bundle_is_converted_once_and_again_for_other_weights(tmp_path, own_we
     assert convert_bundle(Artifacts(bundle, tmp_path / "cache")) != first
 
 
-def test_a_network_that_answers_differently_once_converted_is_refused(
+def test_a_network_with_other_answers_after_conversion_is_refused(
     tmp_path, own_weights, monkeypatch
 ):
     real = openvino.convert_model

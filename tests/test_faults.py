@@ -1,4 +1,4 @@
-"""What an operator does and what goes wrong, with requests under way: nothing may be lost."""
+"""Operations and failures lose no request in flight."""
 
 import json
 import os
@@ -19,22 +19,22 @@ from tests.scrape import answered, scrape
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids="{} workers".format)
-def crew(request, new_server):
-    """Return a server with one worker or two, and the number; each test leaves all of them ready."""
+def server_and_workers(request, new_server):
+    """Return a server with one or two workers, and the number; each test leaves all of them ready."""
     live = new_server(workers=str(request.param)).start().wait_ready(request.param)
     yield live, request.param
     live.remove()
 
 
 def wait_for_others_than(server, pids, workers):
-    """Wait until that many workers are ready, none of which is one of those."""
+    """Wait until that many workers are ready, excluding those."""
     wait_until(lambda: not set(pids) & set(server.worker_pids()), 60, "new workers")
     server.wait_ready(workers)
     wait_until(lambda: len(server.worker_pids()) == workers, 60)
 
 
-def test_killing_a_worker_under_load_loses_no_request_and_no_count(crew):
-    server, workers = crew
+def test_killing_a_worker_under_load_loses_no_request_and_no_count(server_and_workers):
+    server, workers = server_and_workers
     before = scrape(server)
     load = Load(server)
     with load.running():
@@ -46,18 +46,20 @@ def test_killing_a_worker_under_load_loses_no_request_and_no_count(crew):
         load.wait_for_more()
         wait_until(lambda: scrape(server).total("serving_queue_depth") > 0)
     load.check_nothing_lost()
-    found = scrape(server)
-    found.never_counts_back(before)
-    counted = found.since(before)
+    metrics = scrape(server)
+    metrics.never_counts_back(before)
+    counted = metrics.since(before)
     assert answered(counted) >= len(load.answers)
     assert counted.total("serving_worker_deaths_total") == 3
-    assert found.total("serving_queue_depth") == 0, "images that died with their worker"
-    assert found.total("serving_workers", state="ready") == workers
-    assert found.total("serving_workers_planned") == workers
+    assert metrics.total("serving_queue_depth") == 0, "images that died with their worker"
+    assert metrics.total("serving_workers", state="ready") == workers
+    assert metrics.total("serving_workers_planned") == workers
 
 
-def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behind(crew):
-    server, workers = crew
+def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behind(
+    server_and_workers,
+):
+    server, workers = server_and_workers
     before = scrape(server)
     load = Load(server)
     with load.running():
@@ -66,8 +68,8 @@ def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behin
             pids = server.worker_pids()
             assert server.control("signal", "HUP", "gunicorn").returncode == 0
             wait_for_others_than(server, pids, workers)
-            found = scrape(server)
-            found.never_counts_back(before)
+            metrics = scrape(server)
+            metrics.never_counts_back(before)
         load.wait_for_more()
     counted = scrape(server).since(before)
     assert answered(counted) == len(load.answers)
@@ -79,7 +81,7 @@ def test_a_reload_under_load_loses_no_request_no_count_and_leaves_no_files_behin
     assert files <= {f"{kind}_{slot}.db" for kind in kinds for slot in slots}
 
 
-def test_stopping_answers_what_is_in_flight(start_server):
+def test_stopping_answers_requests_in_flight(start_server):
     demo = str(ROOT / "models")  # it takes its time
     server = start_server(max_batch="1", models=demo).wait_ready()
     data = STREET.read_bytes()
@@ -101,7 +103,7 @@ def models(tiny_models, tmp_path):
 
 def test_a_failed_load_does_not_take_the_other_workers_down(start_server, models):
     server = start_server(workers="2", precision="fp32", models=str(models)).wait_ready(2)
-    shutil.rmtree(models / "pictograms" / "1" / "optimized")  # what the workers load
+    shutil.rmtree(models / "pictograms" / "1" / "optimized")  # the workers load it
 
     server.kill_worker(server.worker_pids()[0])
     wait_until(lambda: "failed" in server.readiness().get("workers", {}).values(), 60)
@@ -110,15 +112,15 @@ def test_a_failed_load_does_not_take_the_other_workers_down(start_server, models
         load.wait_for_more(60)
     load.check_nothing_lost()
     messages = [line["message"] for line in server.log_lines()]
-    (told,) = [message for message in messages if "the model cannot be served" in message]
-    assert "there is no fp32 network" in told
+    (failure,) = [message for message in messages if "the model cannot be served" in message]
+    assert "there is no fp32 network" in failure
 
     server.control("signal", "HUP", "gunicorn")
     wait_until(lambda: set(server.readiness().get("workers", {}).values()) == {"ready"}, 60)
 
 
 @pytest.mark.parametrize("mended", ["by a reload", "by itself"])
-def test_a_server_that_cannot_load_says_so_and_recovers(start_server, models, mended):
+def test_a_server_that_cannot_load_reports_it_and_recovers(start_server, models, mended):
     names = models / "pictograms" / "1" / "class_name.json"
     right = names.read_text()
     names.write_text(json.dumps({"0": "Only one"}))
@@ -159,7 +161,7 @@ def test_a_server_that_cannot_load_says_so_and_recovers(start_server, models, me
     assert shown.startswith(f"\n\nready: {server.url.replace('127.0.0.1', 'localhost')} serves")
 
 
-def test_while_the_model_loads_the_server_is_alive_and_says_when_to_come_again(start_server):
+def test_a_loading_server_is_alive_and_says_when_to_retry(start_server):
     server = start_server()
 
     def is_alive():
@@ -177,7 +179,7 @@ def test_while_the_model_loads_the_server_is_alive_and_says_when_to_come_again(s
     assert server.predict(STREET.read_bytes()).status_code == 200
 
 
-def test_a_program_that_cannot_be_kept_running_ends_everything_and_is_named(start_server):
+def test_a_program_that_cannot_be_kept_running_stops_the_server_and_is_named(start_server):
     server = start_server(device="tpu")
     server.process.wait(timeout=60)
     console = server.console()
@@ -203,7 +205,9 @@ def test_supervisorctl_controls_the_programs(start_server):
     assert server.predict(STREET.read_bytes()).status_code == 200
 
 
-def test_scripts_serve_shows_the_way_stops_at_ctrl_c_and_starts_again(lay_out_server, tmp_path):
+def test_scripts_serve_prints_the_curl_line_stops_at_ctrl_c_and_starts_again(
+    lay_out_server, tmp_path
+):
     server = lay_out_server()
     for attempt in range(2):
         (server.folder / "run" / "console").write_text("")
@@ -264,8 +268,8 @@ def test_stopping_while_the_model_loads_is_quiet(start_server):
     assert "terminate called" not in log
 
 
-def test_a_terminal_that_nobody_reads_stops_no_request(lay_out_server):
-    """More lines than the pipes between the programs and the terminal can hold."""
+def test_a_terminal_that_is_not_read_stops_no_request(lay_out_server):
+    """The server logs more lines than the pipes between the programs and the terminal can hold."""
     server = lay_out_server(workers="1", log_level="DEBUG")
     server.start(stdout=subprocess.PIPE)
     unread = server.process
@@ -287,7 +291,7 @@ def test_a_terminal_that_nobody_reads_stops_no_request(lay_out_server):
 
 
 def test_standard_output_may_be_a_socket(lay_out_server):
-    """As under systemd, whose journal is one."""
+    """The journal of systemd is one."""
     server = lay_out_server()
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -301,7 +305,7 @@ def test_standard_output_may_be_a_socket(lay_out_server):
 
 
 @pytest.mark.parametrize("kind", ["a socket", "closed"])
-def test_no_kind_of_standard_output_ends_the_server(lay_out_server, kind):
+def test_every_kind_of_standard_output_keeps_the_server_running(lay_out_server, kind):
     server = lay_out_server()
     if kind == "a socket":
         reader, writer = (end.detach() for end in socket.socketpair())

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; what killed processes leave is removed, what is in use stays."""
+"""Files appear complete or not at all; leftovers of killed processes are removed, files in use stay."""
 
 import fcntl
 import os
@@ -30,7 +30,7 @@ HOLD = (
 
 @pytest.fixture
 def writer(tmp_path):
-    """Return a maker of processes that hold a draft."""
+    """Return a factory of processes that hold a draft."""
     started = []
 
     def start(prefix):
@@ -57,7 +57,7 @@ def test_a_file_is_replaced_and_no_draft_is_left(tmp_path):
     assert os.listdir(tmp_path / "new") == ["a.json"]
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path):
+def test_a_full_disk_keeps_the_previous_file(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     (disk / "a.json").write_text("good")
@@ -72,8 +72,8 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     assert done.stdout.splitlines() == ["No space left on device", "good ['a.json']"], done.stderr
 
 
-def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
-    """By the order of the calls: a power cut cannot be had here."""
+def test_data_is_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
+    """The order of the calls shows it: a power cut cannot be simulated here."""
     calls, real = [], {name: getattr(os, name) for name in ("fsync", "replace", "rename")}
 
     def note(name):
@@ -131,7 +131,7 @@ def test_drafts_of_older_releases_and_other_machines_are_removed_after_a_day(tmp
     remove_leftovers(tmp_path / "absent")
 
 
-def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):
+def test_a_lock_that_is_never_released_is_waited_for_with_a_limit(tmp_path):
     path = tmp_path / "folder" / "lock"
     with lock_file(path, 5) as held:
         assert held
@@ -143,7 +143,7 @@ def test_a_lock_that_nobody_lets_go_of_is_waited_for_with_a_bound(tmp_path):
         assert held, "it was given back"
 
 
-def test_where_no_lock_can_be_held_the_work_is_done_all_the_same(tmp_path, monkeypatch):
+def test_work_is_done_even_if_no_lock_can_be_held(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     with lock_file(tmp_path / "file" / "lock", 5) as held:
         assert held is None

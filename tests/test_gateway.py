@@ -1,4 +1,4 @@
-"""nginx in front of the whole server: what it stores of strangers' bytes, what it refuses, and what it logs of them."""
+"""nginx in front of the server limits the client data that it stores, accepts and logs."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def read(client: socket.socket) -> requests.Response:
 
 
 def stored_bytes(server) -> int:
-    """Return how many bytes of bodies and answers nginx holds on disk, those without a name too."""
+    """Return the bytes of bodies and answers that nginx holds on disk, including unlinked files."""
     (master,) = [int((server.folder / "run" / "nginx.pid").read_text())]
     children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
     total = 0
@@ -66,14 +66,14 @@ def stored_bytes(server) -> int:
         "POST /page/x/../../samples",
     ],
 )
-def test_a_large_body_is_not_stored_where_no_images_go(server, line):
+def test_a_large_body_is_not_stored_on_routes_without_images(server, line):
     with closing(begin(server, line, f"Content-Length: {32 * MIB}", sent=bytes(4 * MIB))) as client:
         client.settimeout(5)
         assert client.recv(4096).split()[1] == b"413"
         assert stored_bytes(server) == 0
 
 
-def test_a_chunked_body_is_not_stored_where_no_images_go(server):
+def test_a_chunked_body_is_not_stored_on_routes_without_images(server):
     chunk = b"10000\r\n" + bytes(65536) + b"\r\n"
     for line in ("POST /nothing-here", "GET /predict"):
         with closing(begin(server, line, "Transfer-Encoding: chunked", sent=chunk * 64)) as client:
@@ -81,7 +81,7 @@ def test_a_chunked_body_is_not_stored_where_no_images_go(server):
             assert stored_bytes(server) == 0
 
 
-def test_a_refused_body_is_told_with_its_limit(server):
+def test_a_refused_body_is_reported_with_its_limit(server):
     data = bytes(20_000)
     detail = check_problem(
         requests.post(f"{server.url}/nowhere", data=data, timeout=30), 413, "body_too_large"
@@ -94,7 +94,7 @@ def test_a_refused_body_is_told_with_its_limit(server):
     assert requests.post(f"{server.url}/nowhere", data=data[:16_000], timeout=30).status_code == 404
 
 
-def test_bodies_that_drip_are_bounded_in_number_and_hold_up_nobody_else(server):
+def test_slow_bodies_are_limited_in_number_and_delay_no_other_client(server):
     with ExitStack() as stack:
         clients = [
             stack.enter_context(
@@ -130,7 +130,7 @@ def test_bodies_that_drip_are_bounded_in_number_and_hold_up_nobody_else(server):
     wait_until(lambda: server.predict(large).status_code == 200, 20)
 
 
-def test_an_answer_that_nobody_reads_is_not_stored(server):
+def test_an_answer_that_is_not_read_is_not_stored(server):
     address = urlsplit(server.url)
     with ExitStack() as stack:
         for _ in range(4):
@@ -168,7 +168,7 @@ def test_headers_of_another_proxy_change_nothing(server, header):
     )
 
 
-def test_errors_are_not_kept_and_nothing_is_guessed(server):
+def test_errors_are_not_cached_and_types_are_not_sniffed(server):
     for response in (
         requests.get(f"{server.url}/nowhere", timeout=10),
         requests.post(f"{server.url}/nowhere", data=bytes(20_000), timeout=10),
@@ -179,8 +179,8 @@ def test_errors_are_not_kept_and_nothing_is_guessed(server):
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
-def test_no_method_leads_round_the_rules_of_a_path(server, method):
-    """What nginx refuses by itself reaches the application as a method that nothing answers."""
+def test_no_method_bypasses_the_rules_of_a_path(server, method):
+    """Requests refused by nginx reach the application as a method that no route answers."""
     with closing(begin(server, f"{method} /metrics")) as client:
         response = read(client)
     assert "GET" in response.headers["Allow"]
@@ -198,7 +198,7 @@ def test_no_method_leads_round_the_rules_of_a_path(server, method):
     ],
     ids=["a query", "escapes", "a long path", "quotes", "eight bits"],
 )
-def test_the_line_of_a_refusal_names_its_own_path(server, target, logged):
+def test_the_log_line_of_a_refusal_names_its_own_path(server, target, logged):
     with closing(
         begin(server, f"POST {target}", "Content-Length: 20000", sent=bytes(20_000))
     ) as client:
@@ -207,7 +207,7 @@ def test_the_line_of_a_refusal_names_its_own_path(server, target, logged):
     assert line["message"] == f"POST {logged} 413"
 
 
-def test_a_line_of_nginx_is_short_whatever_the_method(server):
+def test_nginxs_log_lines_are_short_for_any_method(server):
     before = len(server.log_lines("nginx"))
     with closing(begin(server, "A" * 5000 + " /" + "b" * 3000, "X-A: \x01")) as client:
         client.recv(4096)
@@ -217,7 +217,7 @@ def test_a_line_of_nginx_is_short_whatever_the_method(server):
     assert max(map(len, server.log("nginx").splitlines())) < 2000
 
 
-def test_the_socket_is_for_our_own_nginx_only(server):
+def test_the_socket_accepts_only_the_servers_own_nginx(server):
     mode = (server.folder / "run" / "gunicorn.sock").stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
 
@@ -232,8 +232,8 @@ def test_the_socket_is_for_our_own_nginx_only(server):
         ("POST /.problem", b"z" * 50),
     ],
 )
-def test_a_body_that_nginx_drops_is_not_cut_out_of_the_next_request(server, line, body):
-    """The application is told of a body that never comes: on a kept connection it would wait for it."""
+def test_a_body_dropped_by_nginx_does_not_corrupt_the_next_request(server, line, body):
+    """The application gets the length of a body that never arrives: on a kept connection it would wait for it."""
     for _ in range(6):  # as many as nginx keeps connections to it, and more
         with closing(begin(server, line, f"Content-Length: {len(body)}", sent=body)) as client:
             assert client.recv(9) == b"HTTP/1.1 "

@@ -1,4 +1,4 @@
-"""The GPUs that NVML tells of, with a stand-in for the driver: its refusals are those of real machines."""
+"""GPUs are read from NVML, with a stand-in for the driver whose refusals are those of real machines."""
 
 import os
 from types import SimpleNamespace
@@ -14,15 +14,15 @@ MIB = 1 << 20
 
 
 class Driver:
-    """NVML as app/system/gpus.py calls it. A handle is a dict; an exception in it is raised where it is asked for."""
+    """NVML as app/system/gpus.py calls it. A handle is a dict; reading an exception in it raises that."""
 
     def __init__(self, *configs):
-        """Have these GPUs."""
+        """Store these GPUs."""
         self.configs = configs
         self.calls = 0
 
     def install(self, monkeypatch):
-        """Take the place of pynvml's functions."""
+        """Replace pynvml's functions."""
         for name in dir(self):
             if name.startswith("nvml"):
                 monkeypatch.setattr(pynvml, name, getattr(self, name))
@@ -42,7 +42,7 @@ class Driver:
     def nvmlDeviceGetHandleByIndex(self, index):
         if index >= len(self.configs):
             raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-        return told(self.configs[index], "self", self.configs[index])
+        return read_value(self.configs[index], "self", self.configs[index])
 
     def nvmlDeviceGetHandleByUUID(self, uuid):
         for each in self.configs:
@@ -51,19 +51,23 @@ class Driver:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
 
     def nvmlDeviceGetName(self, handle):
-        return told(handle, "name")
+        return read_value(handle, "name")
 
     def nvmlDeviceGetUUID(self, handle):
-        return told(handle, "uuid")
+        return read_value(handle, "uuid")
 
     def nvmlDeviceGetMemoryInfo(self, handle):
-        return told(handle, "memory")
+        return read_value(handle, "memory")
 
     def nvmlDeviceGetUtilizationRates(self, handle):
-        return told(handle, "busy")
+        return read_value(handle, "busy")
 
     def nvmlDeviceGetMigMode(self, handle):
-        return [int(bool(handle.get("slices"))), 0] if "mig" not in handle else told(handle, "mig")
+        return (
+            [int(bool(handle.get("slices"))), 0]
+            if "mig" not in handle
+            else read_value(handle, "mig")
+        )
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle):
         return 7
@@ -74,12 +78,12 @@ class Driver:
         return handle["slices"][index]
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle):
-        return told(handle, "processes", [])
+        return read_value(handle, "processes", [])
 
 
-def told(handle, what, otherwise=None):
-    """Return what a handle says, or raise its refusal."""
-    value = handle.get(what, otherwise)
+def read_value(handle, key, default=None):
+    """Return a value of a handle, or raise its refusal."""
+    value = handle.get(key, default)
     if isinstance(value, Exception):
         raise value
     return value
@@ -99,8 +103,8 @@ def config(number=0, free=60, total=80, **more):
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
-    """Forget what another test has confined or logged."""
+def reset_state(monkeypatch):
+    """Reset the state that another test has confined or logged."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name, value in (("_is_confined", False), ("_visible_before", None), ("_warned", set())):
         monkeypatch.setattr(gpus, name, value)
@@ -116,7 +120,7 @@ def driver(monkeypatch):
     return make
 
 
-def test_a_gpu_is_told_with_its_memory_and_how_busy_it_is(driver):
+def test_a_gpu_is_reported_with_its_memory_and_utilization(driver):
     driver(config(), config(1, free=5))
     first, second = list_gpus()
     assert (first.index, first.name, first.driver, first.busy) == (0, "H100", "580.65", 0.25)
@@ -127,7 +131,7 @@ def test_a_gpu_is_told_with_its_memory_and_how_busy_it_is(driver):
 @pytest.mark.parametrize(
     "code", [pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_GPU_IS_LOST, 999]
 )
-def test_a_gpu_that_refuses_is_left_out_with_one_line_in_the_log(driver, caplog, code):
+def test_a_gpu_that_refuses_a_query_is_left_out_with_one_log_line(driver, caplog, code):
     driver(config(memory=rejected(code), busy=rejected(code)), config(1))
     assert [gpu.index for gpu in list_gpus()] == [1]
     assert [gpu.index for gpu in list_gpus()] == [1]
@@ -140,8 +144,8 @@ def test_a_lost_gpu_whose_handle_is_refused_does_not_hide_the_others(driver):
     assert [gpu.uuid for gpu in list_gpus()] == ["GPU-111-aa"]
 
 
-def test_every_single_refusal_is_survived(driver, monkeypatch):
-    """Whichever call it is, there are as many GPUs as can be used, and no error."""
+def test_every_single_refusal_is_handled(driver, monkeypatch):
+    """A refusal of any call leaves the usable GPUs, and no error."""
     names = [name for name in dir(Driver) if name.startswith("nvml")]
     for name in names:
         driver(config())
@@ -155,8 +159,8 @@ def test_every_single_refusal_is_survived(driver, monkeypatch):
         assert held_by("GPU-000-aa", 1) is None
 
 
-def test_a_slice_of_a_gpu_has_its_own_memory_though_the_whole_is_refused(driver):
-    """As in a container that was given one MIG slice."""
+def test_a_mig_slice_has_its_own_memory_even_if_the_whole_gpu_is_refused(driver):
+    """A container with one MIG slice behaves like that."""
     part = config(uuid="MIG-5", name="H100 MIG 1g.10gb", free=9, total=10)
     part["busy"] = rejected(pynvml.NVML_ERROR_NOT_SUPPORTED)
     driver(config(memory=rejected(pynvml.NVML_ERROR_NO_PERMISSION), slices=[part]))
@@ -165,7 +169,7 @@ def test_a_slice_of_a_gpu_has_its_own_memory_though_the_whole_is_refused(driver)
     assert free_on("MIG-5") == 9 * MIB
 
 
-def test_with_rights_on_the_whole_gpu_the_slices_still_count_alone(driver, monkeypatch):
+def test_only_mig_slices_count_even_with_rights_on_the_whole_gpu(driver, monkeypatch):
     slices = [config(uuid="MIG-5", free=9, total=10), config(uuid="MIG-6", free=19, total=20)]
     driver(config(slices=slices), config(1))
     assert [gpu.total // MIB for gpu in list_gpus()] == [10, 20, 80]
@@ -175,7 +179,7 @@ def test_with_rights_on_the_whole_gpu_the_slices_still_count_alone(driver, monke
     assert [gpu.uuid for gpu in list_gpus()] == ["MIG-5", "MIG-6"]
 
 
-def test_where_host_and_gpu_share_one_memory_the_hosts_counts(driver):
+def test_host_memory_counts_if_host_and_gpu_share_one_memory(driver):
     driver(config(memory=rejected(pynvml.NVML_ERROR_NOT_SUPPORTED)))
     (gpu,) = list_gpus()
     assert gpu.is_unified
@@ -183,24 +187,24 @@ def test_where_host_and_gpu_share_one_memory_the_hosts_counts(driver):
     assert free_on(gpu.uuid) > 0
 
 
-def test_nvml_is_not_asked_where_only_the_cpu_is_wanted(driver):
-    asked = driver(config())
+def test_nvml_is_not_called_if_only_the_cpu_is_used(driver):
+    stand_in = driver(config())
     assert list_gpus("cpu") == []
-    assert asked.calls == 0
+    assert stand_in.calls == 0
 
 
 @pytest.mark.parametrize(
     ("visible", "found"),
     [("1", [1]), ("1,0", [1, 0]), ("", []), ("7,0", []), ("GPU-11", [1]), ("GPU-none,0", [])],
 )
-def test_cuda_visible_devices_is_followed_as_cuda_does(driver, monkeypatch, visible, found):
+def test_cuda_visible_devices_is_read_as_cuda_reads_it(driver, monkeypatch, visible, found):
     driver(config(), config(1))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [gpu.uuid for gpu in list_gpus()] == [f"GPU-{n}{n}{n}-aa" for n in found]
     assert [gpu.index for gpu in list_gpus()] == list(range(len(found)))
 
 
-def test_a_process_that_is_confined_to_one_gpu_still_knows_the_others(driver, monkeypatch):
+def test_a_process_confined_to_one_gpu_still_sees_the_others(driver, monkeypatch):
     driver(config(), config(1, free=5), config(2))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,1")
     confine_to("GPU-111-aa")
@@ -211,7 +215,7 @@ def test_a_process_that_is_confined_to_one_gpu_still_knows_the_others(driver, mo
     assert free_on("GPU-999-aa") is None
 
 
-def test_the_memory_of_a_process_is_told_where_the_driver_knows_it(driver):
+def test_the_memory_of_a_process_is_reported_if_the_driver_knows_it(driver):
     processes = [
         SimpleNamespace(pid=7, usedGpuMemory=3 * MIB),
         SimpleNamespace(pid=8, usedGpuMemory=None),

@@ -1,4 +1,4 @@
-"""Heat maps from the network up: every engine and many architectures held against autograd's own Grad-CAM."""
+"""Heat maps of every engine and many architectures match autograd's own Grad-CAM."""
 
 import io
 
@@ -39,7 +39,7 @@ COMPUTED = {"mobilenet_v3_small": "avgpool.input", "convnext_tiny": "avgpool.inp
 
 
 def make(architecture, folder):
-    """Return a bundle with weights of its own, its reference, and prepared pictures for that."""
+    """Return a bundle with random weights, its reference, and images prepared for that."""
     images = sample_images(reference.make_prepare(SIDE))
     expected = reference.make_random(architecture, CLASSES, images)
     config = {"architecture": architecture, "input_size": SIDE}
@@ -54,7 +54,7 @@ def decode_samples(bundle):
 
 
 def draw(engine, features, label):
-    """Return a picture's map in logits, as an engine gives it."""
+    """Return an engine's map of an image, in logits."""
     gradients = engine.gradients
     gradient = gradients(features, label) if callable(gradients) else gradients[label]
     heat_map = make_heat_map(features, gradient)
@@ -62,13 +62,15 @@ def draw(engine, features, label):
 
 
 def check_maps(engine, bundle, expected, images, place):
-    """Hold an engine's maps of three pictures against the reference."""
+    """Compare an engine's maps of three images with the reference."""
     logits, features = engine.forward(decode_samples(bundle), True)
     labels = range(CLASSES)
-    wanted = np.stack([reference.grad_cam(expected, place, images[:3], label) for label in labels])
-    found = np.stack([[draw(engine, own, label) for own in features] for label in labels])
-    assert wanted.max() > 0
-    assert np.abs(found - wanted).max() < 1e-3 * wanted.max()
+    reference_maps = np.stack(
+        [reference.grad_cam(expected, place, images[:3], label) for label in labels]
+    )
+    maps = np.stack([[draw(engine, own, label) for own in features] for label in labels])
+    assert reference_maps.max() > 0
+    assert np.abs(maps - reference_maps).max() < 1e-3 * reference_maps.max()
     return logits
 
 
@@ -82,7 +84,7 @@ def test_a_pooled_network_gives_its_heat_maps_on_every_engine(architecture, tmp_
 
 
 @pytest.mark.parametrize("architecture", COMPUTED)
-def test_another_networks_gradients_are_computed_and_leave_nothing_on_it(architecture, tmp_path):
+def test_computing_another_networks_gradients_leaves_nothing_on_it(architecture, tmp_path):
     bundle, expected, images = make(architecture, tmp_path / "own")
     engine = load(bundle, tmp_path, "eager")
     before = engine.forward(decode_samples(bundle)).logits
@@ -96,7 +98,7 @@ def test_another_networks_gradients_are_computed_and_leave_nothing_on_it(archite
         assert not part._backward_hooks
 
 
-def test_openvino_gives_no_features_where_their_gradients_take_torch(tmp_path):
+def test_openvino_returns_no_features_if_their_gradients_need_torch(tmp_path):
     bundle, _, _ = make("mobilenet_v3_small", tmp_path / "own")
     engine = load(bundle, tmp_path, "openvino")
     assert engine.gradients is None
@@ -160,7 +162,7 @@ def test_the_last_feature_map_is_found_in_other_architectures(architecture, cons
 
 
 @pytest.mark.parametrize("kind", ["weighted twice", "used again", "counted"])
-def test_what_only_looks_like_a_pooled_ending_is_told_apart(kind):
+def test_an_ending_that_only_looks_pooled_is_recognized(kind):
     class Network(nn.Module):
         def __init__(self):
             super().__init__()
@@ -193,8 +195,8 @@ def demo(tmp_path_factory):
     ("how", "apart"),
     [(("eager", "fp32"), 1e-3), (("openvino", "fp32"), 1e-3), (("openvino", "bf16"), 0.05)],
 )
-def test_the_demo_sees_what_the_reference_sees(demo, demo_network, how, apart):
-    """Measured in bf16 on 32 scenes: 1 % of the peak apart at most."""
+def test_the_demos_heat_maps_match_the_reference(demo, demo_network, how, apart):
+    """In bf16 on 32 scenes they differ by 1 % of the peak at most."""
     loaded = load_engine(Choice(*how, "cpu", 2, 4), demo)
     data = STREET.read_bytes()
     images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)
@@ -202,12 +204,12 @@ def test_the_demo_sees_what_the_reference_sees(demo, demo_network, how, apart):
         pixels = decode_image(io.BytesIO(data), 10**9)
         _, features = loaded.forward_in_lane(lane, [pixels, pixels[:, ::-1]], True)
         for label in (5, 6, 14):  # a bus, a car and a person are there
-            (wanted,) = reference.grad_cam(demo_network, "layer4.output", images, label)
-            found = draw(loaded, features[0], label)
-            assert np.abs(found - wanted).max() < apart * wanted.max()
+            (reference_maps,) = reference.grad_cam(demo_network, "layer4.output", images, label)
+            maps = draw(loaded, features[0], label)
+            assert np.abs(maps - reference_maps).max() < apart * reference_maps.max()
 
 
-def test_features_come_only_where_they_are_wanted_and_change_no_logit(demo):
+def test_features_come_only_on_request_and_change_no_logit(demo):
     engine = load_engine(Choice("openvino", "fp32", "cpu", 2, 4), demo)
     pixels = decode_image(io.BytesIO(STREET.read_bytes()), 10**9)
     without, again = engine.forward([pixels]), engine.forward([pixels], True)

@@ -1,4 +1,4 @@
-"""POST /predict/heatmap, and the heat maps of POST /predict."""
+"""POST /predict/heatmap and POST /predict return heat maps."""
 
 import base64
 import io
@@ -18,12 +18,12 @@ JSON = {"Accept": "application/json"}
 
 
 def square(*levels: int) -> bytes:
-    """Return a PNG of four grey squares, row by row."""
+    """Return a PNG of four gray squares, row by row."""
     cells = np.array(levels, np.uint8).reshape(2, 2).repeat(20, 0).repeat(30, 1)
     return encode(Image.fromarray(cells).convert("RGB"), "PNG")
 
 
-PICTURE = square(0, 51, 51, 255)  # darker than bright
+IMAGE = square(0, 51, 51, 255)  # darker than bright
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def client(client_of):
     return client_of(lambda _settings, _slot, entry: make_seeing(entry))
 
 
-def post(client, data: bytes = PICTURE, query: str = "", accept: str | None = None):
+def post(client, data: bytes = IMAGE, query: str = "", accept: str | None = None):
     headers = {"Accept": accept} if accept else {}
     return client.post(
         f"/predict/heatmap{query}", data=data, content_type="image/png", headers=headers
@@ -56,7 +56,7 @@ def open_png(response) -> Image.Image:
         "application/json;q=0.5,image/png",
     ],
 )
-def test_the_strongest_label_is_drawn_over_the_picture(client, accept):
+def test_the_strongest_label_is_drawn_over_the_image(client, accept):
     response = post(client, accept=accept)
     assert open_png(response).size == (60, 40)
     assert response.headers["X-Heatmap-Label"] == "Dark"
@@ -81,31 +81,31 @@ def test_in_json_the_drawing_comes_with_its_numbers(client):
     assert answer["request_id"] == response.headers["X-Request-ID"]
 
 
-def test_any_label_can_be_asked_for(client):
+def test_any_label_can_be_requested(client):
     answer = post(client, query="?label=Bright", accept="application/json").json
     assert answer["label"] == "Bright"
     assert answer["map"][1][1] == 1
     assert post(client, query="?label=Bright").data == base64.b64decode(answer["overlay"])
 
 
-def test_the_map_comes_in_the_drawings_size_where_that_is_asked_for(client):
+def test_the_map_comes_in_the_drawings_size_on_request(client):
     data = encode(photo_like(2048, 512), "PNG")
     answer = post(client, data, "?size=picture", "application/json").json
     assert np.shape(answer["map"]) == (256, 1024)
     assert Image.open(io.BytesIO(base64.b64decode(answer["overlay"]))).size == (1024, 256)
 
 
-def test_the_opacity_goes_from_the_picture_alone_to_colours_alone(client):
-    picture = np.asarray(Image.open(io.BytesIO(PICTURE)))
-    assert (np.asarray(open_png(post(client, query="?opacity=0"))) == picture).all()
+def test_the_opacity_ranges_from_the_image_alone_to_colors_alone(client):
+    image = np.asarray(Image.open(io.BytesIO(IMAGE)))
+    assert (np.asarray(open_png(post(client, query="?opacity=0"))) == image).all()
     drawn = [np.asarray(open_png(post(client, query=f"?opacity={o}"))) for o in ("0.5", "1")]
-    changed = [np.abs(each - picture.astype(float)).mean() for each in drawn]
+    changed = [np.abs(each - image.astype(float)).mean() for each in drawn]
     assert 0 < changed[0] < changed[1]
     assert (open_png(post(client)).tobytes()) == drawn[0].tobytes()
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "message"),
     [
         ("?opacity=2", "opacity is "),
         ("?size=huge", "size is "),
@@ -113,11 +113,11 @@ def test_the_opacity_goes_from_the_picture_alone_to_colours_alone(client):
         ("?label=Cat", 'label is "Cat": light has no such class; it has Bright, Dark'),
     ],
 )
-def test_an_option_that_cannot_be_is_told(client, query, told):
-    assert told in check_problem(post(client, query=query), 422, "invalid_option")
+def test_an_invalid_option_is_reported(client, query, message):
+    assert message in check_problem(post(client, query=query), 422, "invalid_option")
 
 
-def test_of_many_labels_an_error_shows_those_that_are_close_or_some(client_of):
+def test_an_error_shows_the_closest_of_many_labels_or_some(client_of):
     names = ("Bright", *(f"label {number}" for number in range(300)))
 
     def load(_settings, _slot, entry):
@@ -131,7 +131,7 @@ def test_of_many_labels_an_error_shows_those_that_are_close_or_some(client_of):
     assert some.endswith("label 8 … of 301")
 
 
-def test_a_label_of_any_script_comes_in_the_header(client_of):
+def test_the_header_holds_a_label_of_any_script(client_of):
     def load(_settings, _slot, entry):
         return make_seeing(entry, class_names=("яркий", "тёмный"))
 
@@ -139,76 +139,74 @@ def test_a_label_of_any_script_comes_in_the_header(client_of):
     assert response.headers["X-Heatmap-Label"] == "%D1%8F%D1%80%D0%BA%D0%B8%D0%B9"
 
 
-def test_a_type_that_there_is_not_is_told(client):
+def test_an_unknown_type_is_reported(client):
     detail = check_problem(post(client, accept="text/csv"), 406, "not_acceptable")
     assert detail == "Accept is text/csv; there are image/png and application/json"
 
 
-def test_it_takes_pictures_as_predict_does(client):
+def test_it_accepts_images_as_predict_does(client):
     drawn = post(client).data
-    form = {"image": (io.BytesIO(PICTURE), "a.png"), "opacity": "0.5"}
+    form = {"image": (io.BytesIO(IMAGE), "a.png"), "opacity": "0.5"}
     assert client.post("/predict/heatmap", data=form).data == drawn
-    text = base64.b64encode(PICTURE).decode()
+    text = base64.b64encode(IMAGE).decode()
     assert client.post("/predict/heatmap", data={"b64": text}).data == drawn
     content = {"images": [{"b64": text}], "label": "Dark"}
     assert client.post("/predict/heatmap", json=content).data == drawn
 
 
-def test_one_picture_is_drawn_and_not_several(client):
-    files = [(io.BytesIO(PICTURE), "a.png"), (io.BytesIO(PICTURE), "b.png")]
+def test_only_one_image_is_accepted(client):
+    files = [(io.BytesIO(IMAGE), "a.png"), (io.BytesIO(IMAGE), "b.png")]
     response = client.post("/predict/heatmap", data={"image": files})
     assert "has 2 pictures; a heat map is drawn of one" in check_problem(
         response, 400, "malformed_request"
     )
 
 
-def test_a_picture_that_cannot_be_read_is_told(client):
+def test_an_image_that_cannot_be_read_is_reported(client):
     check_problem(post(client, b"text"), 400, "unreadable_image")
     broken = {"images": [{"b64": "%%%"}]}
     check_problem(client.post("/predict/heatmap", json=broken), 400, "unreadable_image")
 
 
-def test_a_model_without_heat_maps_says_so_on_both_routes(client_of):
+def test_a_model_without_heat_maps_is_reported_on_both_routes(client_of):
     client = client_of()
-    told = "light (resnet50) pools no feature map that a heat map could be made of"
-    assert check_problem(post(client), 422, "no_heatmap") == told
-    assert check_problem(send(client, PICTURE, heatmap="all"), 422, "no_heatmap") == told
-    assert send(client, PICTURE).status_code == 200
+    message = "light (resnet50) pools no feature map that a heat map could be made of"
+    assert check_problem(post(client), 422, "no_heatmap") == message
+    assert check_problem(send(client, IMAGE, heatmap="all"), 422, "no_heatmap") == message
+    assert send(client, IMAGE).status_code == 200
 
 
 def heat_maps(response) -> dict[str, list]:
-    """Return the map of each label in the first picture's answer that has one."""
-    (picture, *_) = response.json["images"]
-    return {
-        each["label"]: each["heatmap"]["map"] for each in picture["labels"] if "heatmap" in each
-    }
+    """Return the map of each label in the first image's answer that has one."""
+    (image, *_) = response.json["images"]
+    return {each["label"]: each["heatmap"]["map"] for each in image["labels"] if "heatmap" in each}
 
 
-def test_predict_gives_the_heat_maps_that_are_asked_for(client):
-    every = heat_maps(send(client, PICTURE, heatmap="all"))
+def test_predict_returns_the_requested_heat_maps(client):
+    every = heat_maps(send(client, IMAGE, heatmap="all"))
     assert list(every) == ["Dark", "Bright"]
     assert np.array(every["Dark"]) == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.01)
-    assert heat_maps(send(client, PICTURE, heatmap="strongest")) == {"Dark": every["Dark"]}
-    assert heat_maps(send(client, PICTURE, heatmap="Bright")) == {"Bright": every["Bright"]}
-    assert heat_maps(send(client, PICTURE)) == {}
-    label = send(client, PICTURE, heatmap="all", top_k="1").json["images"][0]["labels"][0]
+    assert heat_maps(send(client, IMAGE, heatmap="strongest")) == {"Dark": every["Dark"]}
+    assert heat_maps(send(client, IMAGE, heatmap="Bright")) == {"Bright": every["Bright"]}
+    assert heat_maps(send(client, IMAGE)) == {}
+    label = send(client, IMAGE, heatmap="all", top_k="1").json["images"][0]["labels"][0]
     assert (label["heatmap"]["label"], label["heatmap"]["peak"]) == (
         "Dark",
         pytest.approx(1, abs=0.01),
     )
 
 
-def test_a_class_that_does_not_pass_has_its_heat_map_among_all_the_scores(client):
-    response = send(client, PICTURE, heatmap="Bright", top_k="1", scores="all")
+def test_all_scores_include_the_heat_map_of_a_class_that_does_not_pass(client):
+    response = send(client, IMAGE, heatmap="Bright", top_k="1", scores="all")
     assert heat_maps(response) == {}
     bright, dark = response.json["images"][0]["scores"]
     assert bright["heatmap"]["map"][1][1] == 1
     assert "heatmap" not in dark
 
 
-def test_each_of_many_pictures_has_its_own_heat_map(client):
-    pictures = [PICTURE, b"broken", square(255, 0, 0, 0)]
-    files = [{"b64": base64.b64encode(data).decode()} for data in pictures]
+def test_each_of_many_images_has_its_own_heat_map(client):
+    images = [IMAGE, b"broken", square(255, 0, 0, 0)]
+    files = [{"b64": base64.b64encode(data).decode()} for data in images]
     answer = send_json(client, {"images": files, "heatmap": "Bright"}).json["images"]
     assert answer[1]["error"]["code"] == "unreadable_image"
     cells = [np.array(answer[place]["labels"][-1]["heatmap"]["map"]) for place in (0, 2)]
@@ -228,21 +226,21 @@ def test_a_request_has_a_limit_of_heat_maps(client_of):
         return make_seeing(entry, gradients, names, see)
 
     client = client_of(load)
-    assert len(heat_maps(send(client, PICTURE, heatmap="all", threshold="0"))) == 300
-    response = send(client, PICTURE, PICTURE, heatmap="all", threshold="0")
-    told = check_problem(response, 422, "invalid_option")
-    assert told.startswith(
+    assert len(heat_maps(send(client, IMAGE, heatmap="all", threshold="0"))) == 300
+    response = send(client, IMAGE, IMAGE, heatmap="all", threshold="0")
+    message = check_problem(response, 422, "invalid_option")
+    assert message.startswith(
         'heatmap is "all": the request wants 600 heat maps or more; the limit is 512'
     )
-    assert send(client, *[PICTURE] * 128, heatmap="all", top_k="4").status_code == 200
+    assert send(client, *[IMAGE] * 128, heatmap="all", top_k="4").status_code == 200
 
 
-def test_an_unknown_label_is_told_by_predict_too(client):
-    detail = check_problem(send(client, PICTURE, heatmap="Cat"), 422, "invalid_option")
+def test_an_unknown_label_is_reported_by_predict_too(client):
+    detail = check_problem(send(client, IMAGE, heatmap="Cat"), 422, "invalid_option")
     assert detail == 'heatmap is "Cat": light has no such class; it has Bright, Dark'
 
 
-def test_the_running_server_draws_what_the_reference_sees(server, demo_network, class_names):
+def test_the_running_servers_drawings_match_the_reference(server, demo_network, class_names):
     url = f"{server.url}/predict/heatmap"
     data = STREET.read_bytes()
     drawn = requests.post(url, files={"image": data}, timeout=60)
@@ -255,15 +253,15 @@ def test_the_running_server_draws_what_the_reference_sees(server, demo_network, 
             url, params={"label": label}, files={"image": data}, headers=JSON, timeout=60
         ).json()
         place = class_names.index(label)
-        (wanted,) = reference.grad_cam(demo_network, "layer4.output", images, place)
-        assert np.abs(np.array(answer["map"]) - wanted / wanted.max()).max() < 2e-3
-        assert answer["peak"] == pytest.approx(wanted.max(), rel=1e-3)
+        (expected,) = reference.grad_cam(demo_network, "layer4.output", images, place)
+        assert np.abs(np.array(answer["map"]) - expected / expected.max()).max() < 2e-3
+        assert answer["peak"] == pytest.approx(expected.max(), rel=1e-3)
 
 
-def test_the_running_server_gives_every_samples_maps_in_one_request(server):
+def test_the_running_server_returns_every_samples_maps_in_one_request(server):
     files = [("image", path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
     answer = requests.post(f"{server.url}/predict?heatmap=all", files=files, timeout=60).json()
-    labels = [label for picture in answer["images"] for label in picture["labels"]]
+    labels = [label for image in answer["images"] for label in image["labels"]]
     assert len(labels) >= 20
     for label in labels:
         cells = np.array(label["heatmap"]["map"])

@@ -1,4 +1,4 @@
-"""No request holds the hub: tests/hub_patched.py under gevent's monkey-patching, as in a Gunicorn worker."""
+"""No request blocks the hub: tests/hub_patched.py passes under gevent's monkey-patching, as in a Gunicorn worker."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from tests.test_patched import run_patched
 pytestmark = pytest.mark.timing
 
 
-def test_no_request_holds_the_hub():
+def test_no_request_blocks_the_hub():
     run_patched("tests/hub_patched.py")

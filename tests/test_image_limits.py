@@ -1,4 +1,4 @@
-"""Hostile, damaged and odd files: refused at once or served soon, and told about in plain words."""
+"""Hostile, damaged and odd files are refused at once or served soon, with plain messages."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ from app.processing.image_parts import read_orientation
 from app.processing.images import WHOLE, InputTransform, decode_image
 from tests.bombs import HARMLESS, REFUSED, scans, webp
 from tests.helpers import ROOT, STREET, encode, photo_like
-from tests.test_images import PICTURES
+from tests.test_images import IMAGES
 
 LIMIT = 50_000_000
 KINDS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
@@ -30,7 +30,7 @@ def decode(data: bytes, **options) -> np.ndarray:
 
 
 def message(data: bytes, **options) -> str:
-    """Return how a file is refused."""
+    """Return the message that refuses a file."""
     with pytest.raises(ServingError) as caught:
         decode(data, **options)
     return caught.value.message
@@ -47,14 +47,14 @@ def test_a_file_of_too_many_parts_is_refused_at_once_with_the_count_and_the_limi
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_does_not_reach_the_decoder_costs_little(name):
+def test_data_that_does_not_reach_the_decoder_costs_little(name):
     data = HARMLESS[name]()
     began = time.thread_time()
     assert decode(data).shape == (3, 224, 224)
     assert time.thread_time() - began < 4
 
 
-def test_what_is_left_out_changes_no_pixel():
+def test_skipped_data_changes_no_pixel():
     odd = Image.Exif()
     odd[0x010E] = "a description"
     extra = {
@@ -70,13 +70,13 @@ def test_what_is_left_out_changes_no_pixel():
     assert np.array_equal(decode(webp()), decode(encode(photo_like(), "WEBP")))
 
 
-def test_a_video_behind_a_photograph_is_no_scan():
+def test_a_video_behind_a_photograph_does_not_count_as_scans():
     video = np.random.default_rng(3).integers(0, 256, 8 << 20, np.uint8).tobytes()
     assert video.count(b"\xff\xda") > 100
     assert np.array_equal(decode(PLAIN["JPEG"] + video), decode(PLAIN["JPEG"]))
 
 
-def test_ordinary_scans_are_decoded_one_and_all():
+def test_all_ordinary_scans_are_decoded():
     assert np.array_equal(decode(scans(90)), decode(scans(0)))
 
 
@@ -87,11 +87,11 @@ def test_every_orientation_is_turned_as_pillow_turns_it(kind, orientation):
     exif[0x010F], exif[0x0112] = "a maker", orientation
     data = encode(photo_like(90, 60), kind, exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    wanted = upright.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
-    assert np.array_equal(decode(data, exif_rotate=True), np.asarray(wanted).transpose(2, 0, 1))
+    expected = upright.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode(data, exif_rotate=True), np.asarray(expected).transpose(2, 0, 1))
 
 
-def test_damaged_exif_leaves_a_picture_as_it_is():
+def test_damaged_exif_does_not_change_an_image():
     exif = Image.Exif()
     exif[0x0112] = 6
     whole = exif.tobytes()
@@ -105,7 +105,7 @@ def test_damaged_exif_leaves_a_picture_as_it_is():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("keep", [8, 14, 25, 40, 400])
-def test_a_file_that_breaks_off_is_called_a_damaged_one_of_its_kind(kind, keep):
+def test_a_truncated_file_is_reported_as_a_damaged_one_of_its_format(kind, keep):
     if kind == "WebP" and keep < 12:
         keep = 12  # before that it is a RIFF of any kind
     text = message(PLAIN[kind][:keep])
@@ -122,9 +122,9 @@ def test_a_file_that_breaks_off_is_called_a_damaged_one_of_its_kind(kind, keep):
         (b"RIFF\x00\x00\x00\x00AVI LIST", "it begins with the bytes 52 49 46 46 00 00 00 00"),
     ],
 )
-def test_other_files_are_told_by_their_first_bytes_in_plain_words(data, words):
-    wanted = f"image is not readable as any of JPEG, PNG, WebP, BMP, GIF; {words}"
-    assert message(data) == wanted
+def test_other_files_are_recognized_by_their_first_bytes_in_plain_words(data, words):
+    expected = f"image is not readable as any of JPEG, PNG, WebP, BMP, GIF; {words}"
+    assert message(data) == expected
 
 
 def assert_plain(text: str) -> None:
@@ -135,8 +135,8 @@ def assert_plain(text: str) -> None:
         assert python not in text, text
 
 
-def test_a_picture_that_no_memory_is_left_for_is_refused():
-    """In a process of its own, which has 100 MiB for a picture that needs 190."""
+def test_an_image_that_memory_cannot_hold_is_refused():
+    """A separate process has 100 MiB for an image that needs 190."""
     program = (
         "import io, resource\n"
         "from app.errors import ImageTooLarge\n"
@@ -175,9 +175,9 @@ def mutate(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-def test_two_thousand_mutations_are_read_or_refused_in_plain_words():
+def test_two_thousand_mutations_are_read_or_refused_with_a_plain_message():
     rng = np.random.default_rng(11)
-    files = [*PICTURES.values(), webp(), scans(2), STREET.read_bytes()[:20_000]]
+    files = [*IMAGES.values(), webp(), scans(2), STREET.read_bytes()[:20_000]]
     for index in range(2000):
         data = mutate(files[index % len(files)], rng)
         options = {"fast": bool(index % 2), "exif_rotate": bool(index % 3)}
@@ -193,7 +193,7 @@ def test_two_thousand_mutations_are_read_or_refused_in_plain_words():
 def test_a_gif_whose_image_lies_far_outside_of_its_screen_is_refused_before_it_is_opened(
     monkeypatch,
 ):
-    """Pillow allocates the grown screen, 17 gigabytes here, where the image is to be cleared afterwards."""
+    """Pillow allocates the grown screen, 17 gigabytes here, if the image is to be cleared afterwards."""
     screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
     frame = b"," + struct.pack("<HHHHB", 65_535, 65_535, 65_535, 65_535, 0) + b"\x02\0"
     bomb = screen + b"!\xf9\x04\x08\0\0\0\0" + frame + b";"

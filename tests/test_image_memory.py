@@ -1,4 +1,4 @@
-"""What decoding takes, told from the header, held against what it takes."""
+"""The estimate of decoding memory from the header is compared with the measured memory."""
 
 import io
 import json
@@ -29,9 +29,9 @@ from tests.helpers import ROOT, encode, photo_like
 
 pytestmark = pytest.mark.slow
 
-SIDE = 2000  # px: nothing that does not grow with the picture matters
+SIDE = 2000  # px: nothing that does not grow with the image matters
 TABLES = ("lossy-alpha.webp", "lossless.webp", "lossless-alpha.webp")
-SLACK = 3 * MIB  # of the estimates: what the interpreter itself takes
+SLACK = 3 * MIB  # of the estimates: memory of the interpreter itself
 
 
 def exif(orientation: int) -> Image.Exif:
@@ -41,7 +41,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def make_files(width: int, height: int) -> dict[str, bytes]:
-    """Return a picture of one size in every format and mode."""
+    """Return an image of one size in every format and mode."""
     rgba = photo_like(width, height, "RGBA")
     rgb, grey, colours = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("RGB").quantize(64)
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
@@ -85,7 +85,7 @@ def measure(folder, files):
     for name, data in files.items():
         (folder / name).write_bytes(data)
     command = [sys.executable, "-m", "tests.peaks", str(folder)]
-    # Nothing that was freed is kept, or a decoding would take what another has left.
+    # Freed memory is returned, or a decoding would reuse the leftovers of another.
     quick = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     done = subprocess.run(command, cwd=ROOT, env=quick, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -93,11 +93,11 @@ def measure(folder, files):
 
 
 def tables(name: str) -> int:
-    """Return what is estimated for tables that only a hostile file has."""
+    """Return the estimate for tables that only a hostile file has."""
     return MAX_TABLES * TABLE_BYTES if name in TABLES else 0
 
 
-def test_no_decoding_takes_more_than_was_estimated_nor_much_less(files, tmp_path):
+def test_decoding_takes_no_more_than_estimated_and_not_much_less(files, tmp_path):
     wrong = [
         f"{name}, {way}: {peak / MIB:.0f} MiB, estimated {estimate / MIB:.0f}"
         for name, way, peak, estimate in measure(tmp_path, files)
@@ -113,7 +113,7 @@ def test_a_pixel_takes_at_most_ten_bytes_and_in_webp_thirteen(files):
         assert most < (14 if name.endswith("webp") else 11), name
 
 
-def test_what_small_files_claim_takes_no_memory_or_is_counted(tmp_path):
+def test_claims_of_small_files_take_no_memory_or_are_counted(tmp_path):
     files = {"greedy.jpg": greedy_exif(), "thin.png": png(width=200_000), "t.webp": tables_webp()}
     peaks = measure(tmp_path, files)
     assert max(peak for name, _, peak, _ in peaks if name == "greedy.jpg") < 16 * MIB
@@ -121,18 +121,20 @@ def test_what_small_files_claim_takes_no_memory_or_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(701, 523), (STRIP_PIXELS, 2), (1, 200_000)])
-def test_large_pictures_become_rgb_in_strips_to_the_bit(size):
+def test_large_images_are_converted_to_rgb_in_strips_exactly(size):
     assert size[0] * size[1] > STRIP_PIXELS or size[0] == 1
     for name, data in make_files(
         min(size[0], 16_000), size[1] if size[1] < 65_000 else 16_000
     ).items():
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            wanted = reference.as_rgb(data)
+            expected = reference.as_rgb(data)
             if image.has_transparency_data and image.mode != "I;16":
-                layered, wanted = image.convert("RGBA"), Image.new("RGB", image.size, "white")
-                wanted.paste(layered, mask=layered.getchannel("A"))
-        small = np.asarray(wanted.resize((224, 224), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+                layered, expected = image.convert("RGBA"), Image.new("RGB", image.size, "white")
+                expected.paste(layered, mask=layered.getchannel("A"))
+        small = np.asarray(expected.resize((224, 224), Image.Resampling.BILINEAR)).transpose(
+            2, 0, 1
+        )
         assert np.array_equal(decode_image(io.BytesIO(data), 10**9), small), name
 
 
@@ -149,30 +151,32 @@ def test_a_scaled_decoding_takes_less_but_a_progressive_one_keeps_its_coefficien
 @pytest.mark.parametrize("needed", [(448, 448), (1024, 512), (1, 1)])
 def test_the_size_of_a_scaled_decoding_is_the_one_that_pillow_takes(size, needed):
     image = open_image(io.BytesIO(encode(photo_like(*size), "JPEG")), 10**9)
-    told = draft_size(image, needed)
+    expected_size = draft_size(image, needed)
     image.draft(None, needed)
-    assert image.size == told
+    assert image.size == expected_size
 
 
-def test_28_bytes_that_take_half_a_gigabyte_are_told_what_they_take():
+def test_28_bytes_that_take_half_a_gigabyte_are_refused_with_their_memory():
     data = tiny_webp()
     assert len(data) == 28
     image = open_image(io.BytesIO(data), 10**9)
     needed = estimate_decode_bytes(image)
-    wanted = r"image needs 575 MiB to decode \(7,060 × 7,060 px, WebP, RGBA\); the limit is 512 MiB"
-    with pytest.raises(ImageTooLarge, match=wanted):
+    expected = (
+        r"image needs 575 MiB to decode \(7,060 × 7,060 px, WebP, RGBA\); the limit is 512 MiB"
+    )
+    with pytest.raises(ImageTooLarge, match=expected):
         check_memory(image, needed, 512 * MIB)
     check_memory(image, needed, needed)
 
 
-def test_a_small_picture_is_a_small_one():
+def test_a_small_image_counts_as_small():
     image = open_image(io.BytesIO(encode(photo_like(1600, 1200), "JPEG")), 10**9)
     assert estimate_decode_bytes(image) < 24 * MIB
     assert estimate_canvas_bytes(image) < 64 * MIB
 
 
-def test_a_burst_of_large_pictures_beside_photographs_leaves_little_memory_behind():
-    """With the allocator's settings that Gunicorn is started with; one large picture at a time."""
+def test_a_burst_of_large_images_among_photographs_leaves_little_memory_behind():
+    """The allocator's settings are those of Gunicorn; one large image is decoded at a time."""
     program = (
         "import io, time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"

@@ -1,4 +1,4 @@
-"""From a file to pixels, held against the independent reference."""
+"""Decoding a file to pixels matches the independent reference."""
 
 import io
 import subprocess
@@ -38,7 +38,7 @@ def animated_gif() -> bytes:
     return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
-PICTURES = {
+IMAGES = {
     "JPEG": encode(photo_like(), "JPEG"),
     "JPEG, grey": encode(photo_like(mode="L"), "JPEG"),
     "JPEG, CMYK": encode(photo_like(mode="CMYK"), "JPEG"),
@@ -69,13 +69,13 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_of_any_kind_is_read_as_the_reference_reads_it(name):
-    pixels = decode(PICTURES[name])
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_of_any_kind_is_read_as_the_reference_reads_it(name):
+    pixels = decode(IMAGES[name])
     assert pixels.shape == (3, 224, 224)
     assert pixels.dtype == np.uint8
     assert pixels.flags["C_CONTIGUOUS"]
-    difference = np.abs(pixels.astype(int) - expected(PICTURES[name]).astype(int))
+    difference = np.abs(pixels.astype(int) - expected(IMAGES[name]).astype(int))
     assert difference.max() <= (1 if "alpha" in name else 0)
 
 
@@ -90,11 +90,11 @@ def test_transparent_pixels_become_white():
     assert (decode(encode(hidden_red, "PNG")) == 255).all()
 
 
-def test_a_16_bit_ramp_keeps_its_middle_grey():
+def test_a_16_bit_ramp_keeps_its_middle_gray():
     assert 120 < decode(encode(grey_ramp_16_bit(), "PNG")).mean() < 135
 
 
-def test_exif_orientation_is_left_alone_unless_asked_for():
+def test_exif_orientation_is_ignored_unless_configured():
     upright = photo_like(60, 40)
     turned = encode(upright, "PNG", exif=exif_orientation(6))  # 6: turn by 90° to see it upright
     assert np.array_equal(decode(turned), expected(encode(upright, "PNG")))
@@ -116,25 +116,25 @@ def test_a_large_jpeg_decoded_at_a_fraction_of_its_size_is_nearly_the_same(mode)
     assert difference.max() < 16
 
 
-@pytest.mark.parametrize("kind", PICTURES)
-def test_the_fast_way_stays_within_1_of_255(kind):
-    difference = decode(PICTURES[kind], fast=True).astype(int) - expected(PICTURES[kind])
+@pytest.mark.parametrize("kind", IMAGES)
+def test_the_fast_path_stays_within_1_of_255(kind):
+    difference = decode(IMAGES[kind], fast=True).astype(int) - expected(IMAGES[kind])
     assert np.abs(difference).max() <= 1
 
 
-def test_photographs_decoded_the_fast_way_stay_within_1_of_255(photos):
+def test_photographs_decoded_by_the_fast_path_stay_within_1_of_255(photos):
     for data in [STREET.read_bytes(), *(path.read_bytes() for path in photos)]:
         assert np.abs(decode(data, fast=True).astype(int) - expected(data)).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100_000), (100_000, 1), (6000, 4000)])
-def test_pictures_of_any_shape_are_resized_the_fast_way(size):
+def test_images_of_any_shape_are_resized_by_the_fast_path(size):
     data = encode(photo_like(*size), "BMP")
     assert np.abs(decode(data, fast=True).astype(int) - expected(data)).max() <= 1
 
 
 def cropped(image: Image.Image, transform: InputTransform) -> np.ndarray:
-    """Return what torchvision makes of an RGB picture: (3, side, side) int."""
+    """Return torchvision's crop of an RGB image: (3, side, side) int."""
     steps = [transforms.Resize(transform.resize), transforms.CenterCrop(transform.side)]
     return np.asarray(transforms.Compose(steps)(image)).transpose(2, 0, 1).astype(int)
 
@@ -158,38 +158,38 @@ FRAMES = [
     transform=st.sampled_from(FRAMES),
     seed=st.integers(0, 9),
 )
-def test_the_middle_of_a_picture_of_any_shape_is_torchvisions_to_the_bit_and_the_fast_way_near_it(
+def test_the_center_crop_of_any_shape_equals_torchvisions_exactly_and_the_fast_path_nearly(
     size, transform, seed
 ):
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     image = Image.fromarray(noise)
     data = encode(image, "BMP")
-    wanted = cropped(image, transform)
+    expected = cropped(image, transform)
     exact, fast = (decode(data, fast=fast, transform=transform) for fast in (False, True))
     if np.prod(transform.uncut(*size)) <= MAX_UNCUT:
-        assert np.array_equal(exact, wanted)
-    check_near(exact, wanted)
-    check_near(fast, wanted)
+        assert np.array_equal(exact, expected)
+    check_near(exact, expected)
+    check_near(fast, expected)
 
 
-def check_near(pixels: np.ndarray, wanted: np.ndarray) -> None:
+def check_near(pixels: np.ndarray, expected: np.ndarray) -> None:
     """Assert that values are within 1 of 255, but for a few that are 2 apart (see resize_fast)."""
-    difference = np.abs(pixels - wanted)
+    difference = np.abs(pixels - expected)
     assert difference.max() <= 2
     assert (difference > 1).sum() <= max(1, 1e-4 * difference.size)
 
 
 @pytest.mark.parametrize("transform", [InputTransform(224, 256), InputTransform(300, 300)])
-def test_photographs_are_cut_as_torchvision_cuts_them(photos, transform):
+def test_photographs_are_cropped_as_torchvision_crops_them(photos, transform):
     for data in [STREET.read_bytes(), *(path.read_bytes() for path in photos)]:
-        wanted = cropped(reference.as_rgb(data), transform)
-        assert np.array_equal(decode(data, transform=transform), wanted)
-        check_near(decode(data, fast=True, transform=transform), wanted)
+        expected = cropped(reference.as_rgb(data), transform)
+        assert np.array_equal(decode(data, transform=transform), expected)
+        check_near(decode(data, fast=True, transform=transform), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
-def test_a_picture_too_long_to_be_resized_whole_has_its_middle_resized(size):
-    """Resized whole it would have 6.5 gigapixels. Its middle is that of the 18 pixels in its middle."""
+def test_only_the_center_of_a_very_long_image_is_resized(size):
+    """The whole resized image would have 6.5 gigapixels. Its center comes from the 18 pixels in the center."""
     noise = np.random.default_rng(5).integers(0, 256, (100_000, 3), np.uint8)
     long, short = (
         Image.fromarray(part.reshape(len(part), 1, 3)) for part in (noise, noise[49_991:50_009])
@@ -200,34 +200,34 @@ def test_a_picture_too_long_to_be_resized_whole_has_its_middle_resized(size):
     check_near(decode(encode(long, "BMP"), transform=transform), cropped(short, transform))
 
 
-def test_a_large_jpeg_is_decoded_at_no_less_than_twice_what_a_crop_needs():
+def test_a_large_jpeg_is_decoded_at_no_less_than_twice_the_size_of_a_crop():
     data = encode(photo_like(2000, 1500), "JPEG", quality=90)
     seen = {
         resize: np.abs(
-            decode(data, fast=True, transform=InputTransform(224, resize)) - wanted
+            decode(data, fast=True, transform=InputTransform(224, resize)) - expected
         ).max()
         for resize in (300, 700, 760)
-        for wanted in [cropped(reference.as_rgb(data), InputTransform(224, resize))]
+        for expected in [cropped(reference.as_rgb(data), InputTransform(224, resize))]
     }
     assert seen[300] > 1  # at a half: 750 px
     assert seen[700] <= seen[760] <= 1  # a half would be less than 1,400 px
 
 
 @pytest.mark.parametrize("side", [1, 96, 299])
-def test_a_picture_is_resized_to_any_side(side):
-    wanted = np.asarray(Image.open(STREET).resize((side, side), Image.Resampling.BILINEAR))
+def test_an_image_is_resized_to_any_side_length(side):
+    expected = np.asarray(Image.open(STREET).resize((side, side), Image.Resampling.BILINEAR))
     pixels = decode(STREET.read_bytes(), transform=InputTransform(side))
-    assert np.array_equal(pixels, wanted.transpose(2, 0, 1))
+    assert np.array_equal(pixels, expected.transpose(2, 0, 1))
     fast = decode(STREET.read_bytes(), fast=True, transform=InputTransform(side)).astype(int)
     assert np.abs(fast - pixels).max() <= 1
 
 
-def test_an_empty_file_is_told():
+def test_an_empty_file_is_reported():
     with pytest.raises(UnreadableImage, match="0 bytes"):
         decode(b"")
 
 
-def test_a_text_file_is_told_with_its_first_bytes():
+def test_a_text_file_is_reported_with_its_first_bytes():
     with pytest.raises(UnreadableImage, match="hello"):
         decode(b"hello, I am no picture")
 
@@ -249,17 +249,17 @@ def test_a_truncated_jpeg_is_refused(share):
         (b"<svg xmlns=", "SVG"),
     ],
 )
-def test_a_picture_of_a_type_that_is_not_served_is_named(head, name):
+def test_an_image_of_an_unsupported_type_is_named(head, name):
     with pytest.raises(UnsupportedType, match=f"image is {name}; accepted are JPEG, PNG"):
         decode(head + bytes(100))
 
 
-def test_a_picture_over_the_limit_is_refused_by_its_header_alone():
+def test_an_image_over_the_limit_is_refused_by_its_header_alone():
     with pytest.raises(ImageTooLarge, match=r"169,000,000 pixels .* limit is 50,000,000"):
         decode(png_bomb())
 
 
-def test_a_picture_at_the_limit_is_served():
+def test_an_image_at_the_limit_is_served():
     assert decode(encode(photo_like(100, 100), "PNG"), max_pixels=10_000).shape == (3, 224, 224)
     with pytest.raises(ImageTooLarge, match=r"10,100 pixels \(101 × 100\)"):
         decode(encode(photo_like(101, 100), "PNG"), max_pixels=10_000)
@@ -268,7 +268,7 @@ def test_a_picture_at_the_limit_is_served():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @hypothesis_settings(max_examples=400, deadline=None)
 @given(
-    name=st.sampled_from(sorted(PICTURES)),
+    name=st.sampled_from(sorted(IMAGES)),
     edits=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 255)), min_size=1, max_size=12),
     keep=st.floats(0.05, 1),
     fast=st.booleans(),
@@ -277,7 +277,7 @@ def test_a_picture_at_the_limit_is_served():
 def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(
     name, edits, keep, fast, transform
 ):
-    data = bytearray(PICTURES[name])
+    data = bytearray(IMAGES[name])
     for position, value in edits:
         data[position % len(data)] = value
     data = bytes(data[: max(1, int(len(data) * keep))])
@@ -288,10 +288,10 @@ def test_damaged_files_are_read_or_refused_but_never_raise_anything_else(
 
 
 def test_decoding_imports_nothing_more(tmp_path):
-    """Two decode threads that import the same module under gevent's patches can wait for ever."""
-    for index, data in enumerate([b"hello", STREET.read_bytes(), *PICTURES.values()]):
+    """Two decode threads that import the same module under gevent's patches can wait forever."""
+    for index, data in enumerate([b"hello", STREET.read_bytes(), *IMAGES.values()]):
         (tmp_path / str(index)).write_bytes(data)
-    probe = (
+    program = (
         "import pathlib, sys\n"
         "import app.web.app\n"
         "from app.processing.images import decode_image\n"
@@ -305,19 +305,19 @@ def test_decoding_imports_nothing_more(tmp_path):
         "new = set(sys.modules) - before\n"
         "assert not new, new\n"
     )
-    command = [sys.executable, "-c", probe, str(tmp_path)]
+    command = [sys.executable, "-c", program, str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("size", [(60, 40), (1, 300), (900, 1000)])
-def test_pixels_are_prepared_as_the_picture_they_are(size, fast):
-    picture = photo_like(*size)
-    prepared = prepare_pixels(np.asarray(picture), LIMIT, fast)
-    assert (prepared == decode(encode(picture, "PNG"), fast=fast)).all()
+def test_pixels_are_prepared_like_the_same_image_file(size, fast):
+    image = photo_like(*size)
+    prepared = prepare_pixels(np.asarray(image), LIMIT, fast)
+    assert (prepared == decode(encode(image, "PNG"), fast=fast)).all()
 
 
-def test_too_many_pixels_are_refused_without_a_file_too():
+def test_too_many_raw_pixels_are_refused_too():
     with pytest.raises(ImageTooLarge, match=r"2,400 pixels \(60 × 40\); the limit is 2,399"):
         prepare_pixels(np.asarray(photo_like()), 2399)

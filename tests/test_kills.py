@@ -1,4 +1,4 @@
-"""kill -9 of each program and of supervisord: what was killed is replaced, and nothing of it is left over."""
+"""Programs are replaced after kill -9 without leftovers; a killed supervisord ends all of them."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ LISTEN = "0A"
 
 @pytest.fixture(scope="module")
 def server(new_server):
-    """Return a whole server of its own; each test leaves it ready."""
+    """Return a separate whole server; each test leaves it ready."""
     live = new_server(workers="1")
     yield live.start().wait_ready()
     live.remove()
@@ -53,12 +53,12 @@ def pid_of(server, program: str) -> int:
 
 
 def is_replaced(server, program: str, old: int) -> bool:
-    """Return whether a program runs as another process and is where it belongs."""
+    """Return whether a program runs as another process and holds its port."""
     return pid_of(server, program) not in (0, old)
 
 
 def check_replaced(server, program: str, orphans: set[int], port: int) -> None:
-    """Assert that a program runs, that only it holds its port, and that what it left behind has ended."""
+    """Assert that a program runs, that only it holds its port, and that its old processes have ended."""
     server.wait_ready()
     assert server.predict(STREET.read_bytes()).status_code == 200
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans), 15, "orphans")
@@ -66,8 +66,8 @@ def check_replaced(server, program: str, orphans: set[int], port: int) -> None:
     wait_until(lambda: "RUNNING" in server.control("status", program).stdout, 15, "RUNNING")
 
 
-def test_a_killed_nginx_is_replaced_and_its_workers_answer_what_they_have_begun(server):
-    """They close the port for the new ones, and end with their last request."""
+def test_a_killed_nginx_is_replaced_and_its_workers_finish_their_requests(server):
+    """Old workers close the port for the new ones, and end with their last request."""
     port, _ = ports_of(server)
     old = pid_of(server, "nginx")
     orphans = family(old) - {old}
@@ -106,7 +106,7 @@ def test_a_killed_gunicorn_is_replaced_and_its_workers_hold_no_port(server):
 
 
 @pytest.mark.parametrize("program", ["watch", "logs", "exit-on-fatal"])
-def test_a_killed_helper_is_replaced_and_leaves_nothing_over(server, program):
+def test_a_killed_helper_is_replaced_and_leaves_nothing_behind(server, program):
     wait_until(lambda: "RUNNING" in server.control("status", program).stdout, 15, "RUNNING")
     old = pid_of(server, program)
     children = family(old) - {old}
@@ -117,12 +117,12 @@ def test_a_killed_helper_is_replaced_and_leaves_nothing_over(server, program):
     if program == "logs":  # each line is shown once
         time.sleep(0.5)
         answer = server.predict(STREET.read_bytes())
-        wanted = answer.headers["X-Request-ID"]
-        wait_until(lambda: wanted in server.console(), 15, "the line on the terminal")
-        assert server.console().count(wanted) == 1
+        request_id = answer.headers["X-Request-ID"]
+        wait_until(lambda: request_id in server.console(), 15, "the line on the terminal")
+        assert server.console().count(request_id) == 1
 
 
-def test_a_killed_supervisord_takes_everything_with_it_and_the_next_start_is_clean(server):
+def test_a_killed_supervisord_ends_every_program_and_the_next_start_is_clean(server):
     (server.folder / "run" / "console").write_text("")
     server.process.kill()
     server.process.wait()

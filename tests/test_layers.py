@@ -1,4 +1,4 @@
-"""What the layers of app/ are for, seen in a running process; import-linter holds the layers themselves."""
+"""The layers of app/ keep imports out of a running process; import-linter checks the layers themselves."""
 
 import ast
 import os
@@ -8,13 +8,13 @@ import sys
 from tests.helpers import ROOT
 
 
-def test_the_package_itself_imports_nothing():
+def test_the_app_package_itself_imports_nothing():
     tree = ast.parse((ROOT / "app" / "__init__.py").read_text())
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
 
 
 def test_a_worker_on_the_cpu_imports_no_torch(tmp_path):
-    """Its imports in one process, as far as they go before an engine is chosen, and OpenVINO's after it."""
+    """One process makes the imports before an engine is chosen, and OpenVINO's after it."""
     program = (
         "import sys, app.wsgi, app.gunicorn.worker, app.engines.openvino;"
         "assert not {'torch', 'torchvision', 'nncf', 'openvino_telemetry.main'} & set(sys.modules)"

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, short whatever clients send, and nobody ever waits to log."""
+"""Logs have one short JSON object a line for any client input, and logging never blocks."""
 
 import json
 import logging
@@ -37,14 +37,14 @@ def line(**changes) -> dict:
     return json.loads(write(**changes))
 
 
-def test_a_line_is_json_with_time_level_logger_message_and_pid():
+def test_a_log_line_is_json_with_time_level_logger_message_and_pid():
     written = line()
     assert (written["message"], written["level"], written["logger"]) == ("it came", "INFO", "app.x")
     assert written["time"].endswith("+00:00")
     assert "request_id" not in written
 
 
-def test_a_line_within_a_request_has_its_id():
+def test_a_log_line_within_a_request_has_its_id():
     token = request_id.set("abc")
     try:
         assert line()["request_id"] == "abc"
@@ -52,7 +52,7 @@ def test_a_line_within_a_request_has_its_id():
         request_id.reset(token)
 
 
-def test_extra_fields_stand_beside_the_others():
+def test_extra_fields_are_logged_beside_the_others():
     assert line(fields={"model": "voc"})["model"] == "voc"
 
 
@@ -71,7 +71,7 @@ def caught(function, *arguments):
     raise AssertionError("nothing was raised")
 
 
-def test_a_traceback_stays_within_its_line():
+def test_a_traceback_stays_within_its_log_line():
     written = line(exc_info=caught(fall, 0))
     assert "ValueError: boom" in written["traceback"]
     assert "in fall" in written["traceback"]
@@ -96,7 +96,7 @@ def test_a_traceback_shows_the_cause_too():
     assert traceback.index("ValueError: boom") < traceback.index("KeyError: 'relayed'")
 
 
-def test_an_error_with_a_long_text_leaves_room_for_where_it_came_from():
+def test_an_error_with_a_long_text_keeps_its_traceback():
     def fail():
         raise ValueError("\u2028" * 1_000_000)
 
@@ -106,7 +106,7 @@ def test_an_error_with_a_long_text_leaves_room_for_where_it_came_from():
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_line_is_short_printable_json_whatever_clients_send(text):
+def test_a_log_line_is_short_printable_json_for_any_client_input(text):
     fields = dict.fromkeys(["method", "path", "client", "model", "code"], text)
     token = request_id.set(text)
     try:
@@ -121,7 +121,7 @@ def test_a_line_is_short_printable_json_whatever_clients_send(text):
 
 
 @pytest.mark.parametrize("count", [40, 10_000])
-def test_many_fields_do_not_lengthen_a_line(count):
+def test_many_fields_do_not_make_a_log_line_long(count):
     fields = {f"{number:x<100}": "\u2028" * 1000 for number in range(count)}
     assert len(write(fields=fields)) < MAX_LINE_BYTES
 
@@ -152,16 +152,16 @@ class Odd:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_that_json_does_not_have_or_that_is_long_is_told_in_short(value, written):
+def test_a_value_that_is_long_or_unknown_to_json_is_abbreviated(value, written):
     assert line(fields={"value": value})["value"] == written
 
 
-def test_arguments_that_do_not_fit_the_message_are_told():
+def test_arguments_that_do_not_fit_the_message_are_logged():
     assert line(message="%d came")["message"] == "%d came (TypeError in its arguments)"
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
-def test_libraries_that_log_what_clients_send_stay_quiet_at_every_level(level):
+def test_libraries_that_log_client_input_stay_quiet_at_every_level(level):
     config = logging_config(level)
     assert config["root"]["level"] == level
     logging.config.DictConfigurator(config)
@@ -171,7 +171,7 @@ def test_libraries_that_log_what_clients_send_stay_quiet_at_every_level(level):
 
 @contextmanager
 def running(program: str):
-    """Run a program whose standard output is a pipe that nobody reads but the test; it is ended afterwards."""
+    """Run a program whose standard output is a pipe read only by the test; stop it afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -202,9 +202,9 @@ sys.stdin.readline()
 """
 
 
-def test_who_logs_never_waits_for_a_reader_and_afterwards_a_line_says_how_many_were_dropped():
+def test_logging_never_waits_for_a_reader_and_a_later_line_counts_the_dropped_ones():
     with running(UNREAD) as process:
-        assert process.stderr.readline() == "done\n"  # nobody has read a line yet
+        assert process.stderr.readline() == "done\n"  # no line has been read yet
         lines = []
         while "dropped" not in (read := json.loads(process.stdout.readline())):
             lines.append(read)
@@ -226,7 +226,7 @@ def test_the_queue_is_bounded_in_bytes():
         assert int(process.stderr.readline()) == MAX_LINES
 
 
-def test_a_process_ends_though_nobody_reads_its_log():
+def test_a_process_ends_even_if_its_log_is_not_read():
     with running(UNREAD) as process:
         process.stderr.readline()
         process.stdin.write("\n")
@@ -234,7 +234,7 @@ def test_a_process_ends_though_nobody_reads_its_log():
         assert process.wait(timeout=20) == 0
 
 
-def test_what_was_logged_last_is_written_before_the_process_ends():
+def test_the_last_lines_are_written_before_the_process_ends():
     done = subprocess.run(
         [sys.executable, "-c", f"{BEGIN}logger.info('the last words')"],
         cwd=ROOT,
@@ -245,7 +245,7 @@ def test_what_was_logged_last_is_written_before_the_process_ends():
     assert json.loads(done.stdout)["message"] == "the last words"
 
 
-def test_a_log_that_cannot_be_written_stops_nobody():
+def test_a_log_that_cannot_be_written_stops_no_request():
     program = f"""{BEGIN}
 os.close(0)
 for number in range(100):
@@ -320,7 +320,7 @@ os._exit(0)
 
 
 @pytest.mark.slow
-def test_native_threads_and_greenlets_that_log_together_are_never_silent():
+def test_concurrent_native_threads_and_greenlets_are_all_logged():
     done = subprocess.run(
         [sys.executable, "-c", TOGETHER],
         cwd=ROOT,
@@ -333,7 +333,7 @@ def test_native_threads_and_greenlets_that_log_together_are_never_silent():
     assert float(done.stderr.splitlines()[-1]) < 1
 
 
-def test_what_a_greenlet_or_a_thread_raises_is_a_line_of_the_log():
+def test_errors_of_greenlets_and_threads_are_logged():
     program = f"""{TOGETHER[: TOGETHER.index("last, silence")]}
 def fail():
     raise ValueError("unforeseen")

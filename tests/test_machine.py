@@ -1,4 +1,4 @@
-"""Memory, CPU pressure and processes, read from files like the kernel's."""
+"""Memory, CPU pressure and processes are read from files like the kernel's."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from tests.helpers import ROOT
 MIB = 1 << 20
 
 
-def test_cpu_pressure_is_the_containers_where_it_tells(tmp_path):
+def test_cpu_pressure_is_the_containers_if_available(tmp_path):
     line = "some avg10=0.00 avg60=1.50 avg300=2.00 total={}\nfull avg10=0.00 total=7\n"
     host = tmp_path / "cpu"
     assert read_cpu_pressure(tmp_path, host) is None
@@ -31,7 +31,7 @@ def test_cpu_pressure_is_the_containers_where_it_tells(tmp_path):
     assert read_cpu_pressure(tmp_path, host) == 1.0
 
 
-def test_a_process_tells_what_it_uses_until_it_has_ended():
+def test_the_usage_of_a_process_is_readable_until_it_has_ended():
     used = read_process(os.getpid())
     assert used.cpu_s == pytest.approx(time.process_time(), abs=0.1)
     assert 10 * MIB < used.memory < read_host_memory().total
@@ -48,7 +48,7 @@ def test_this_machine_can_be_read():
     assert all(0 < gpu.free <= gpu.total for gpu in list_gpus())
 
 
-def test_where_the_kernel_tells_no_share_all_pages_count(tmp_path):
+def test_all_pages_count_if_the_kernel_reports_no_proportional_size(tmp_path):
     (tmp_path / "status").write_text("Name:\tx\nVmHWM:\t    900 kB\nVmRSS:\t     700 kB\n")
     assert process_memory(tmp_path) == 700 * 1024
     assert process_peak(tmp_path) == 900 * 1024
@@ -59,7 +59,7 @@ def test_where_the_kernel_tells_no_share_all_pages_count(tmp_path):
     assert process_peak(tmp_path) == 400 * 1024
 
 
-def test_a_peak_stays_when_its_memory_is_given_back():
+def test_a_peak_stays_after_its_memory_is_freed():
     program = (
         "from app.system.machine import process_memory, process_peak\n"
         "before = process_memory()\n"

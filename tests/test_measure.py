@@ -1,4 +1,4 @@
-"""What the measure process measures on a GPU, with stand-ins for the driver and torch's allocator."""
+"""The measure process measures a GPU's memory, with stand-ins for the driver and torch's allocator."""
 
 import dataclasses
 import json
@@ -30,10 +30,10 @@ SIBLING = Footprint("cuda", "fp32", "cuda", "asked for", GIB, 3 * GIB, GIB // 2)
 
 
 class FakeGpu:
-    """A GPU whose free memory changes, and what torch's allocator took of it."""
+    """A GPU with changing free memory, and the memory of torch's allocator."""
 
     def __init__(self, monkeypatch, free, held=None, reserved=300 * MIB, peak=500 * MIB):
-        """Take the place of NVML and CUDA; ``free`` is told look by look."""
+        """Replace NVML and CUDA; ``free`` lists the free memory at each look."""
         self.locks, self.loaded = [], []
         left = list(free)
         monkeypatch.setattr(program, "free_on", lambda uuid: left.pop(0))
@@ -55,21 +55,21 @@ class FakeGpu:
         self.loaded.append("closed")
 
 
-def test_tensors_count_by_their_peak_and_the_context_beside_them(monkeypatch):
+def test_tensors_count_by_their_peak_plus_the_context(monkeypatch):
     gpu = FakeGpu(monkeypatch, [10 * GIB, 10 * GIB - 900 * MIB])
     memory = measure_on_gpu(choice(), None, "GPU-1", is_last_try=False)
     assert memory == GpuMemory(500 * MIB + 600 * MIB, 600 * MIB)
     assert gpu.loaded == ["cuda", "closed"]
 
 
-def test_what_the_driver_tells_of_the_process_goes_before_a_difference(monkeypatch):
+def test_the_drivers_figure_for_the_process_takes_precedence_over_a_difference(monkeypatch):
     FakeGpu(monkeypatch, [10 * GIB, 2 * GIB], held=1000 * MIB)
     assert measure_on_gpu(choice(), None, "GPU-1", is_last_try=False).context_bytes == 700 * MIB
 
 
 @pytest.mark.parametrize("after_gib", [4.0, 10.1, 12.0])
-def test_a_difference_that_cannot_be_true_is_measured_again(monkeypatch, after_gib):
-    """Another program took or gave back memory; before, the plan could come to have room for billions."""
+def test_an_impossible_difference_is_measured_again(monkeypatch, after_gib):
+    """Another program allocated or freed memory; before, the plan could count room for billions of workers."""
     free = [10 * GIB, int(after_gib * GIB)]
     FakeGpu(monkeypatch, free)
     with pytest.raises(Disturbed):
@@ -105,7 +105,7 @@ def choice():
 
 @pytest.fixture
 def full_gpu(monkeypatch):
-    """A GPU on which nothing finds room, and an engine on the CPU that only notes that it was asked."""
+    """A full GPU, and an engine on the CPU that only records that it was called."""
     loaded = []
 
     def load(choice, artifacts):
@@ -123,8 +123,8 @@ def full_gpu(monkeypatch):
     return loaded
 
 
-def test_on_a_full_gpu_a_new_version_counts_as_the_one_before(full_gpu, settings):
-    """Before, it was refused for good, though the old one would have made room for it."""
+def test_a_new_version_on_a_full_gpu_counts_as_the_one_before(full_gpu, settings):
+    """Before, it was refused for good, even though the old one would have freed its memory."""
     bundle = find_bundle(ROOT / "models")
     result = measure_footprint(settings(), bundle, SIBLING, is_last_try=False)
     assert full_gpu == ["cuda", "eager"], "the weights were looked at all the same"
@@ -134,7 +134,7 @@ def test_on_a_full_gpu_a_new_version_counts_as_the_one_before(full_gpu, settings
     assert "counted as the version before" in found.reason
 
 
-def test_on_a_full_gpu_the_first_version_or_another_precision_is_refused(full_gpu, settings):
+def test_the_first_version_or_another_precision_is_refused_on_a_full_gpu(full_gpu, settings):
     bundle = find_bundle(ROOT / "models")
     for sibling in (None, dataclasses.replace(SIBLING, precision="fp16")):
         with pytest.raises(BundleError, match="not enough GPU memory"):

@@ -1,4 +1,4 @@
-"""What is counted on a full disk: no process ends by it, and what was counted before stays."""
+"""Metrics on a full disk end no process and keep earlier counts."""
 
 import logging
 import time
@@ -6,7 +6,7 @@ import time
 from app.system.metric_files import RETRY_S, AllocatedDict
 from tests.disks import on_small_disk
 
-# Import, first versions, many labels: as a worker does it. What is left of the disk is filled first.
+# Import, first versions, many labels: as a worker does it. The rest of the disk is filled first.
 COUNT = """
 import os, sys
 from pathlib import Path
@@ -34,14 +34,14 @@ def count(tmp_path, spare, labels):
     disk.mkdir(parents=True)
     done = on_small_disk(disk, 2000, COUNT.format(spare=spare, labels=labels))
     assert done.returncode == 0, (done.returncode, done.stderr)  # -7 is SIGBUS
-    seen, told = done.stdout.split()
-    return int(seen), told == "True", done.stderr.splitlines()
+    seen, correct = done.stdout.split()
+    return int(seen), correct == "True", done.stderr.splitlines()
 
 
-def test_a_worker_that_starts_on_a_full_disk_counts_for_itself_alone(tmp_path):
+def test_a_worker_that_starts_on_a_full_disk_keeps_its_own_counts(tmp_path):
     for spare in (0, 4, 100):
-        seen, told, lines = count(tmp_path / str(spare), spare, 2000)
-        assert (seen, told) == (2000, True)
+        seen, correct, lines = count(tmp_path / str(spare), spare, 2000)
+        assert (seen, correct) == (2000, True)
         (line,) = lines
         assert line.startswith("the metrics cannot be written: ")
         assert "No space left" in line
@@ -49,19 +49,19 @@ def test_a_worker_that_starts_on_a_full_disk_counts_for_itself_alone(tmp_path):
 
 
 def test_a_disk_that_fills_up_later_costs_only_new_series(tmp_path):
-    """Room for the first files and for the counters to grow once."""
-    seen, told, lines = count(tmp_path, 64 * 3 + 70, 2000)
-    assert told
+    """The disk has room for the first files and for the counters to grow once."""
+    seen, correct, lines = count(tmp_path, 64 * 3 + 70, 2000)
+    assert correct
     assert 500 < seen < 2000
     (line,) = lines
     assert line.endswith("new series are counted by this worker alone")
 
 
-def test_where_there_is_room_all_is_counted(tmp_path):
+def test_all_is_counted_if_there_is_disk_space(tmp_path):
     assert count(tmp_path, 1900, 2000) == (2000, True, [])
 
 
-def test_what_had_no_place_gets_one_once_there_is_room(tmp_path, monkeypatch, caplog):
+def test_series_without_a_file_get_one_once_there_is_disk_space(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.ERROR)
     counts = AllocatedDict(str(tmp_path / "counter_0.db"))
     real = counts._make_room
@@ -85,7 +85,7 @@ def test_what_had_no_place_gets_one_once_there_is_room(tmp_path, monkeypatch, ca
     counts.close()
 
 
-def test_a_file_is_given_all_of_its_place_also_when_it_grows(tmp_path):
+def test_a_metric_file_is_fully_allocated_even_when_it_grows(tmp_path):
     path = tmp_path / "counter_0.db"
     counts = AllocatedDict(str(path))
     for number in range(3000):

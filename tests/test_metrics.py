@@ -1,4 +1,4 @@
-"""What is counted, through Flask's own client: one process, which counts for itself alone."""
+"""Metrics are counted in one process, through Flask's own client."""
 
 import io
 from contextlib import contextmanager
@@ -43,17 +43,17 @@ def post(client, data: bytes, **options):
 # Requests
 
 
-def test_a_request_is_counted_by_what_was_asked_and_who_answered(client):
+def test_a_request_is_counted_by_route_and_model(client):
     with rise(client) as counted:
         assert post(client, grey(150)).status_code == 200
-    asked = {"route": "/model_predict", "method": "POST", "status": 200}
-    assert counted.total("serving_requests_total", **asked, model="light", version=4) == 1
+    labels = {"route": "/model_predict", "method": "POST", "status": 200}
+    assert counted.total("serving_requests_total", **labels, model="light", version=4) == 1
     assert counted.total("serving_requests_total", model="light") == 1
     name = "serving_request_duration_seconds_count"
     assert counted.total(name, route="/model_predict", model="light", version=4) == 1
 
 
-def test_only_what_a_model_computed_counts_as_its_answer(client):
+def test_only_computed_answers_count_for_a_model(client):
     with rise(client) as counted:
         assert client.get("/v2/models/light/ready").headers["X-Model-Name"] == "light"
     name = "serving_requests_total"
@@ -61,8 +61,8 @@ def test_only_what_a_model_computed_counts_as_its_answer(client):
     assert counted.total(name, model="light") == 0
 
 
-def test_what_clients_make_up_is_no_label(client):
-    """Else anybody could fill the memory of the server, and of Prometheus, with series."""
+def test_made_up_values_of_clients_are_not_labels(client):
+    """Otherwise any client could fill the memory of the server, and of Prometheus, with series."""
     with rise(client) as counted:
         for path in ("/nowhere", "/else/where", "/model_predict/"):
             client.get(path)
@@ -74,19 +74,19 @@ def test_what_clients_make_up_is_no_label(client):
 
 
 @pytest.mark.parametrize("path", ["/model_predict", "/v1/models/light:predict"])
-def test_an_error_is_counted_by_its_code_in_every_dialect(client, path):
+def test_an_error_is_counted_by_its_code_in_every_protocol(client, path):
     with rise(client) as counted:
         assert client.post(path, data=b"x").status_code >= 400
     assert counted.total("serving_errors_total") == 1
     assert counted.total("serving_requests_total", method="POST", model="") == 1
 
 
-def test_every_error_starts_at_0_so_that_its_first_is_a_rise(client):
+def test_every_error_counter_starts_at_0(client):
     codes = scrape(client).values_of("serving_errors_total", "code")
     assert {error.code for error in [ServingError, *ServingError.__subclasses__()]} <= codes
 
 
-def test_a_full_queue_is_counted_where_it_is_told(client):
+def test_a_full_queue_is_counted_as_an_error(client):
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 1
@@ -95,7 +95,7 @@ def test_a_full_queue_is_counted_where_it_is_told(client):
     assert counted.total("serving_errors_total", code="queue_full") == 1
 
 
-def test_a_probe_that_is_told_to_wait_is_no_error(client_of):
+def test_a_probe_that_is_answered_503_is_not_an_error(client_of):
     def fail(*_):
         raise BundleError("torn")
 
@@ -107,7 +107,7 @@ def test_a_probe_that_is_told_to_wait_is_no_error(client_of):
     assert counted.total("serving_requests_total", route="/readyz", status=503) == 1
 
 
-def test_the_gateways_times_are_counted_where_it_tells_them(client):
+def test_the_gateways_times_are_counted_if_it_sends_them(client):
     with rise(client) as counted:
         post(client, grey(0))
         client.get("/healthz", headers={"X-Upload-Time": "0.000"})
@@ -119,7 +119,7 @@ def test_the_gateways_times_are_counted_where_it_tells_them(client):
     assert counted.total("serving_accept_duration_seconds_count") == 1
 
 
-def test_a_time_that_cannot_be_is_not_believed(monkeypatch):
+def test_an_impossible_time_is_ignored(monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1700000000.5)
     assert read_accept_time("t=1700000000.125") == 0.375
     for made_up in ("t=1700000009.000", "t=0.000", "t=x", "1700000000.125", "", "t=-1.000"):
@@ -130,10 +130,10 @@ def test_a_time_that_cannot_be_is_not_believed(monkeypatch):
         assert read_upload_time(made_up) == 0.0, made_up
 
 
-# Pictures
+# Images
 
 
-def test_a_picture_is_counted_with_its_times_its_batch_and_its_labels(client):
+def test_an_image_is_counted_with_its_times_its_batch_and_its_labels(client):
     with rise(client) as counted:
         post(client, grey(150))
         post(client, grey(0))
@@ -147,19 +147,19 @@ def test_a_picture_is_counted_with_its_times_its_batch_and_its_labels(client):
         assert counted.total("serving_labels_total", **version, label=label) == 1
 
 
-def test_a_batch_is_counted_once_however_many_pictures_it_has(client_of):
+def test_a_batch_is_counted_once_for_any_number_of_images(client_of):
     client = client_of(max_wait_ms="1000", decode_threads="1")
-    pictures = [("image", (io.BytesIO(grey(150)), f"{i}.png")) for i in range(4)]
+    images = [("image", (io.BytesIO(grey(150)), f"{i}.png")) for i in range(4)]
     with rise(client) as counted:
-        body = {"image": [file for _, file in pictures]}
+        body = {"image": [file for _, file in images]}
         answer = client.post("/predict", data=body).json
     batches = counted.total("serving_batch_size_count", model="light")
     assert counted.total("serving_batch_size_sum", model="light") == 4
-    assert batches == pytest.approx(sum(1 / picture["batch"] for picture in answer["images"]))
+    assert batches == pytest.approx(sum(1 / image["batch"] for image in answer["images"]))
     assert counted.total("serving_forward_duration_seconds_count", model="light") == 4
 
 
-def test_a_picture_without_an_answer_is_counted_by_the_reason(client):
+def test_an_image_without_an_answer_is_counted_by_the_reason(client):
     with rise(client) as counted:
         post(client, b"no picture")
     assert counted.total("serving_pictures_total", outcome="unreadable_image") == 1
@@ -167,7 +167,7 @@ def test_a_picture_without_an_answer_is_counted_by_the_reason(client):
     assert counted.total("serving_labels_total") == 0
 
 
-def test_the_queues_depth_is_what_is_inside(client_of):
+def test_the_queue_depth_is_the_number_of_images_inside(client_of):
     depths = []
 
     def load(_settings, _slot, entry):
@@ -183,7 +183,7 @@ def test_the_queues_depth_is_what_is_inside(client_of):
     assert scrape(client).total("serving_queue_depth", model="light") == 0
 
 
-def test_labels_beyond_the_limit_are_one():
+def test_labels_beyond_the_limit_are_counted_as_one():
     logits = np.zeros(MAX_LABELS + 2, np.float32)
     logits[[0, MAX_LABELS - 1, MAX_LABELS, MAX_LABELS + 1]] = 1, 2, 3, 4
     names = tuple(map(str, range(len(logits))))
@@ -195,58 +195,60 @@ def test_labels_beyond_the_limit_are_one():
 # How things stand
 
 
-def test_the_metrics_are_told_where_no_model_can_be_served(client_of):
+def test_metrics_are_answered_even_if_no_model_can_be_served(client_of):
     def fail(*_):
         raise BundleError("torn")
 
-    found = scrape(client_of(fail))
-    assert found.total("serving_workers", state="failed") == 1
-    assert found.total("serving_workers") == 1
-    assert found.total("serving_version_workers", model="light", version=4, state="failed") == 1
-    assert not found.families["serving_model_info"].samples
+    metrics = scrape(client_of(fail))
+    assert metrics.total("serving_workers", state="failed") == 1
+    assert metrics.total("serving_workers") == 1
+    assert metrics.total("serving_version_workers", model="light", version=4, state="failed") == 1
+    assert not metrics.families["serving_model_info"].samples
 
 
-def test_what_is_live_is_told_with_how_it_runs(client):
-    found = scrape(client)
+def test_live_versions_are_reported_with_device_and_precision(client):
+    metrics = scrape(client)
     who = {"model": "light", "version": 4}
     how = {"engine": "eager", "precision": "fp32", "device": "cpu"}
-    assert found.total("serving_model_info", **who, **how) == 1
-    assert found.total("serving_version_workers", **who, state="live") == 1
-    assert found.total("serving_batch_limit", **who) == 16
-    assert found.total("serving_forward_lanes", **who) == 1
-    assert found.total("serving_workers", state="ready") == 1
+    assert metrics.total("serving_model_info", **who, **how) == 1
+    assert metrics.total("serving_version_workers", **who, state="live") == 1
+    assert metrics.total("serving_batch_limit", **who) == 16
+    assert metrics.total("serving_forward_lanes", **who) == 1
+    assert metrics.total("serving_workers", state="ready") == 1
 
 
 def test_the_limits_are_those_of_the_settings(client_of):
-    found = scrape(client_of(max_queue="17", deadline_s="7", max_wait_ms="3", decode_threads="5"))
-    assert found.total("serving_queue_limit") == 17
-    assert found.total("serving_deadline_seconds") == 7
-    assert found.total("serving_batch_wait_limit_seconds") == 0.003
-    assert found.total("serving_decode_threads") == 5
-    assert found.total("serving_workers_planned") == 1
-    assert found.total("serving_cores") >= 1
+    metrics = scrape(client_of(max_queue="17", deadline_s="7", max_wait_ms="3", decode_threads="5"))
+    assert metrics.total("serving_queue_limit") == 17
+    assert metrics.total("serving_deadline_seconds") == 7
+    assert metrics.total("serving_batch_wait_limit_seconds") == 0.003
+    assert metrics.total("serving_decode_threads") == 5
+    assert metrics.total("serving_workers_planned") == 1
+    assert metrics.total("serving_cores") >= 1
 
 
-def test_a_refused_version_is_told_with_the_reason_but_not_with_its_folder(client_of):
+def test_a_refused_version_is_reported_with_the_reason_but_not_its_folder(client_of):
     folder = "/srv/my models/light/5"
     rejected = RejectedVersion(
         "light", 5, f"{folder}/model.pth, unlike /tmp/x/y.npz, is torn", folder
     )
-    found = scrape(client_of(manifest=make_manifest(make_entry("light", 4), rejected=(rejected,))))
-    told = "it was refused: model.pth, unlike y.npz, is torn"
+    metrics = scrape(
+        client_of(manifest=make_manifest(make_entry("light", 4), rejected=(rejected,)))
+    )
+    reason = "it was refused: model.pth, unlike y.npz, is torn"
     name = "serving_version_refused_info"
-    assert found.total(name, model="light", version=5, reason=told) == 1
-    assert found.total(name) == 1
+    assert metrics.total(name, model="light", version=5, reason=reason) == 1
+    assert metrics.total(name) == 1
 
 
-def test_gpus_are_told_where_there_are_some(client, monkeypatch):
+def test_gpus_are_reported_if_there_are_any(client, monkeypatch):
     gpus = [Gpu(0, "H200", "580", 30, 100, 0.25), Gpu(1, "H200", "580", 90, 100)]
     monkeypatch.setattr(metrics_route, "list_gpus", lambda _: gpus)
-    found = scrape(client)
-    assert found.total("serving_gpu_memory_free_bytes", device="cuda:0", name="H200") == 30
-    assert found.total("serving_gpu_memory_total_bytes") == 200
-    assert found.total("serving_gpu_busy_ratio", device="cuda:0") == 0.25
-    assert found.values_of("serving_gpu_busy_ratio", "device") == {
+    metrics = scrape(client)
+    assert metrics.total("serving_gpu_memory_free_bytes", device="cuda:0", name="H200") == 30
+    assert metrics.total("serving_gpu_memory_total_bytes") == 200
+    assert metrics.total("serving_gpu_busy_ratio", device="cuda:0") == 0.25
+    assert metrics.values_of("serving_gpu_busy_ratio", "device") == {
         "cuda:0"
     }  # the other has no word
 
@@ -260,22 +262,22 @@ def test_tensorflow_servings_path_answers_the_same(client):
 
 
 @pytest.mark.parametrize("version", ["", "; version=1.0.0", "; version=nonsense", ";q=0.5"])
-def test_openmetrics_is_answered_where_it_is_asked_for(client, version):
+def test_openmetrics_is_answered_on_request(client, version):
     answer = client.get("/metrics", headers={"Accept": f"{OPENMETRICS}{version}, text/plain;q=0.1"})
     assert answer.content_type.startswith(OPENMETRICS)
     assert answer.text.endswith("# EOF\n")
     assert client.get("/metrics").content_type.startswith("text/plain; version=0.0.4")
 
 
-def test_scrapes_stay_out_of_the_log(client, caplog):
+def test_scrapes_are_not_logged(client, caplog):
     caplog.set_level("INFO")
     client.get("/metrics")
     client.get("/monitoring/prometheus/metrics")
     assert not caplog.records
 
 
-def test_files_and_drivers_are_looked_at_in_a_thread_aside(client, monkeypatch):
-    """So that the hub goes on meanwhile."""
+def test_files_and_drivers_are_read_in_another_thread(client, monkeypatch):
+    """The hub keeps running meanwhile."""
     threads = []
     monkeypatch.setattr(metrics_route, "list_gpus", lambda _: threads.append(get_ident()) or [])
     scrape(client)
@@ -294,6 +296,6 @@ def test_the_page_has_every_metric_with_its_type_and_labels(client):
             assert sample.labels.keys() - {"le"} == DOCUMENTED[name][1], name
 
 
-def test_what_nobody_counted_yet_can_be_found_too():
+def test_metrics_without_a_count_yet_are_listed_too():
     text, _ = metrics.expose([])
     assert b"# TYPE serving_batch_size histogram" in text

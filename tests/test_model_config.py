@@ -1,4 +1,4 @@
-"""model.json: what it may say, and what is told where it is wrong."""
+"""model.json accepts every documented key and reports every fault."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def config_of(tmp_path):
     return read
 
 
-def test_a_model_without_a_config_is_a_resnet50_with_many_labels(config_of):
+def test_a_model_without_a_config_is_a_multi_label_resnet50(config_of):
     assert config_of({}) == config_of({"description": "Leaves.", "scores": {"f1": 0.9}}) == DEFAULT
     assert DEFAULT.architecture == "resnet50"
     assert DEFAULT.transform == InputTransform(224, None)
@@ -51,7 +51,7 @@ def test_the_defaults_may_be_written_down(config_of):
     assert config_of(written) == DEFAULT
 
 
-def test_every_key_is_taken_over(config_of):
+def test_every_key_is_applied(config_of):
     config = config_of(
         {
             "architecture": "vit_b_16",
@@ -83,7 +83,7 @@ def test_every_key_is_taken_over(config_of):
         ({"threshold": [0, 1, 2.5]}, Decision(threshold=(0.0, 1.0, 2.5))),
     ],
 )
-def test_the_rule_follows_from_what_is_given(config_of, content, decision):
+def test_the_rule_follows_from_the_keys(config_of, content, decision):
     assert config_of(content).decision == decision
 
 
@@ -133,11 +133,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("content", "told"), WRONG)
+@pytest.mark.parametrize(("content", "message"), WRONG)
 def test_an_invalid_value_is_refused_with_file_key_value_and_expected_form(
-    config_of, tmp_path, content, told
+    config_of, tmp_path, content, message
 ):
-    with pytest.raises(BundleError, match=rf"^{tmp_path}/model\.json: .*{told}"):
+    with pytest.raises(BundleError, match=rf"^{tmp_path}/model\.json: .*{message}"):
         config_of(content)
 
 

@@ -1,4 +1,4 @@
-"""The models file, as TensorFlow Serving's own guide writes it, and in JSON."""
+"""The models file is read as TensorFlow Serving's own guide writes it, and in JSON."""
 
 import json
 
@@ -48,7 +48,7 @@ JSON = {
 
 @pytest.fixture
 def read(settings, tmp_path):
-    """Return what reads a models file of that text."""
+    """Return a reader of a models file with that text."""
 
     def read_text(text, **rows):
         path = tmp_path / "models.config"
@@ -65,7 +65,7 @@ def one(**fields):
 
 
 @pytest.mark.parametrize("content", [TEXT, JSON], ids=["text", "JSON"])
-def test_both_forms_say_the_same(read, tmp_path, content):
+def test_both_forms_are_equivalent(read, tmp_path, content):
     resnet, leaves, birds = read(content)
     assert resnet.name == "resnet"
     assert str(resnet.folder) == "/models/resnet"
@@ -76,7 +76,7 @@ def test_both_forms_say_the_same(read, tmp_path, content):
     assert birds.policy == Policy(latest=0)
 
 
-def test_without_a_policy_the_highest_version_is_served(read):
+def test_the_highest_version_is_served_without_a_policy(read):
     (config,) = read(one())
     assert config.policy == Policy(latest=1)
     (config,) = read(one(model_version_policy={"latest": {}}))
@@ -91,7 +91,7 @@ def test_the_first_model_is_the_default_unless_another_is_named(read):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "it names no model"),
         ("model_config_list { confg {} }", 'no field named "confg"'),
@@ -116,19 +116,19 @@ def test_the_first_model_is_the_default_unless_another_is_named(read):
         ),
     ],
 )
-def test_what_cannot_be_is_told_with_its_place(read, content, told):
+def test_an_invalid_entry_is_reported_with_its_location(read, content, message):
     with pytest.raises(BundleError) as error:
         read(content)
     assert "models.config: " in str(error.value)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_told(settings, tmp_path):
+def test_a_missing_file_is_reported(settings, tmp_path):
     with pytest.raises(BundleError, match=r"absent\.config"):
         read_repository(settings(models_file=str(tmp_path / "absent.config")))
 
 
-def test_without_a_file_the_settings_name_one_model(settings, tmp_path):
+def test_the_settings_name_one_model_without_a_file(settings, tmp_path):
     for name in ("voc", "demo"):
         (tmp_path / name / "1").mkdir(parents=True)
         (tmp_path / name / "1" / "model.pth").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Monitoring of the whole server: all workers in one answer, over kills and reloads; the rules and the dashboard."""
+"""Monitoring covers all workers in one answer, over kills and reloads; the rules and the dashboard are valid."""
 
 import ipaddress
 import json
@@ -37,75 +37,75 @@ def predict_many(server, count, clients=16):
 
 
 @pytest.fixture(scope="module")
-def pair(new_server):
+def two_worker_server(new_server):
     """Return a server with two workers; each test leaves both ready."""
     live = new_server(workers="2")
     yield live.start().wait_ready(2)
     live.remove()
 
 
-def test_what_was_sent_is_what_is_counted_whoever_answered(pair):
-    before = scrape(pair)
-    predict_many(pair, 40)
-    assert pair.predict(b"text").status_code == 400
-    found = scrape(pair)
-    counted = found.since(before)
+def test_every_request_is_counted_regardless_of_the_worker(two_worker_server):
+    before = scrape(two_worker_server)
+    predict_many(two_worker_server, 40)
+    assert two_worker_server.predict(b"text").status_code == 400
+    metrics = scrape(two_worker_server)
+    counted = metrics.since(before)
     assert answered(counted) == 40
     assert counted.total("serving_errors_total", code="unreadable_image") == 1
     assert counted.total("serving_pictures_total", outcome="answered") == 40
     assert counted.total("serving_batch_size_sum") == 40
-    pids = {str(pid) for pid in pair.worker_pids()}
-    assert found.values_of("serving_worker_memory_bytes", "pid") == pids
+    pids = {str(pid) for pid in two_worker_server.worker_pids()}
+    assert metrics.values_of("serving_worker_memory_bytes", "pid") == pids
 
 
-def test_a_killed_worker_takes_no_count_away(pair):
-    before = scrape(pair)
-    predict_many(pair, 20)
-    victim = pair.worker_pids()[0]
-    pair.kill_worker(victim)
-    wait_until(lambda: victim not in pair.worker_pids(), 60)
-    pair.wait_ready(2)
-    predict_many(pair, 20)
-    found = scrape(pair)
-    found.never_counts_back(before)
-    counted = found.since(before)
+def test_a_killed_worker_loses_no_count(two_worker_server):
+    before = scrape(two_worker_server)
+    predict_many(two_worker_server, 20)
+    victim = two_worker_server.worker_pids()[0]
+    two_worker_server.kill_worker(victim)
+    wait_until(lambda: victim not in two_worker_server.worker_pids(), 60)
+    two_worker_server.wait_ready(2)
+    predict_many(two_worker_server, 20)
+    metrics = scrape(two_worker_server)
+    metrics.never_counts_back(before)
+    counted = metrics.since(before)
     assert answered(counted) == 40
     assert counted.total("serving_worker_deaths_total") == 1
 
 
-def test_a_start_counts_from_0(pair):
-    predict_many(pair, 2)
-    assert answered(scrape(pair)) >= 2
-    pair.control("restart", "gunicorn")
-    pair.wait_ready(2)
-    assert answered(scrape(pair)) == 0
+def test_a_start_counts_from_0(two_worker_server):
+    predict_many(two_worker_server, 2)
+    assert answered(scrape(two_worker_server)) >= 2
+    two_worker_server.control("restart", "gunicorn")
+    two_worker_server.wait_ready(2)
+    assert answered(scrape(two_worker_server)) == 0
 
 
 # Without a model, and with one worker
 
 
-def test_what_is_refused_shows_with_its_reason_while_no_model_is_ready(start_server, tmp_path):
+def test_refusals_are_counted_with_their_reason_while_no_model_is_ready(start_server, tmp_path):
     version = tmp_path / "leaves" / "7"
     version.mkdir(parents=True)
     (version / "class_name.json").write_text('{"0": "Healthy"}')
     (version / "model.npz").write_bytes(b"torn")
     server = start_server(models=str(tmp_path))
     wait_until(lambda: "the model cannot be served" in server.log("gunicorn"), 60)
-    found = scrape(server)
+    metrics = scrape(server)
     (((_, labels), value),) = [
-        item for item in found.samples.items() if item[0][0] == "serving_version_refused_info"
+        item for item in metrics.samples.items() if item[0][0] == "serving_version_refused_info"
     ]
     labels = dict(labels)
     assert (labels["model"], labels["version"], value) == ("leaves", "7", 1)
     assert "model.npz cannot be read as weights" in labels["reason"]
     assert str(tmp_path) not in labels["reason"]
-    assert found.total("serving_workers", state="failed") == found.total("serving_workers") >= 1
-    assert found.total("serving_workers_planned") >= 1
-    assert not found.families["serving_model_info"].samples
+    assert metrics.total("serving_workers", state="failed") == metrics.total("serving_workers") >= 1
+    assert metrics.total("serving_workers_planned") >= 1
+    assert not metrics.families["serving_model_info"].samples
 
 
 def test_sixteen_clients_fill_the_batches(server):
-    """Fewer forwards than pictures: that is what batching is."""
+    """Batching computes fewer forward passes than images."""
     before = scrape(server)
     predict_many(server, 96, clients=16)
     counted = scrape(server).since(before)
@@ -118,8 +118,8 @@ def test_sixteen_clients_fill_the_batches(server):
     assert 0 < computing_s < counted.total("serving_forward_duration_seconds_sum")
 
 
-def test_a_slow_upload_is_told_as_the_clients_time(server):
-    """A worker is asked once the whole body has come to nginx, which says how long that took."""
+def test_a_slow_upload_counts_as_the_clients_time(server):
+    """A worker gets the request once nginx has the whole body, and nginx reports that time."""
     body = b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
     body += STREET.read_bytes() + b"\r\n--X--\r\n"
     head = (
@@ -154,8 +154,8 @@ def test_both_paths_answer_the_documented_metrics(server, path):
     }
 
 
-def test_a_stranger_may_not_read_the_metrics(start_server):
-    """The clients of this test are strangers where the line that lets this machine in is gone."""
+def test_strangers_may_not_read_the_metrics(start_server):
+    """Clients of this test are strangers without the line that lets this machine in."""
     server = start_server().wait_ready()
     for path in PATHS:
         assert requests.get(f"{server.url}{path}", timeout=10).status_code == 200
@@ -193,7 +193,7 @@ def test_nginx_lets_in_this_machine_and_private_networks():
         assert let_in == (str(address) in inside), address
 
 
-# What Prometheus and Grafana are given
+# Files for Prometheus and Grafana
 
 
 def promtool(*words: str | Path, text: str = "") -> str:
@@ -219,7 +219,7 @@ def names_in(text: str) -> set[str]:
     }
 
 
-def test_prometheus_finds_no_fault_in_what_it_reads(server):
+def test_prometheus_finds_no_fault_in_the_metrics(server):
     server.predict(STREET.read_bytes())
     assert (
         promtool("check", "metrics", text=requests.get(f"{server.url}/metrics", timeout=10).text)
@@ -232,7 +232,7 @@ def test_prometheus_takes_the_example_and_the_rules():
     assert "SUCCESS" in promtool("test", "rules", FOLDER / "alerts_test.yml")
 
 
-def test_every_rule_has_a_case_and_knows_its_metrics():
+def test_every_rule_has_a_test_case_and_uses_existing_metrics():
     rules = (FOLDER / "alerts.yml").read_text()
     names = re.findall(r"- alert: (\w+)", rules)
     cases = (FOLDER / "alerts_test.yml").read_text()
@@ -258,9 +258,9 @@ def test_the_dashboards_queries_are_prometheus_own(tmp_path):
     assert f"{len(EXPRESSIONS)} rules found" in promtool("check", "rules", file)
 
 
-def test_the_dashboard_knows_its_metrics_and_is_in_order():
-    asked = " ".join(EXPRESSIONS) + json.dumps(DASHBOARD["templating"])
-    assert names_in(asked) <= DOCUMENTED.keys()
+def test_the_dashboard_uses_existing_metrics_and_is_valid():
+    queries = " ".join(EXPRESSIONS) + json.dumps(DASHBOARD["templating"])
+    assert names_in(queries) <= DOCUMENTED.keys()
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))
     taken = set()
@@ -275,7 +275,7 @@ def test_the_dashboard_knows_its_metrics_and_is_in_order():
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
 
 
-def test_the_page_names_only_metrics_and_settings_that_there_are():
+def test_the_page_names_only_existing_metrics_and_settings():
     page = (ROOT / "docs" / "monitoring.md").read_text()
     reference = (ROOT / "docs" / "reference.md").read_text()
     assert names_in(page) <= DOCUMENTED.keys()

@@ -1,4 +1,4 @@
-"""Labels, shares and the default move while requests go on: nothing is answered but 200 would be."""
+"""Labels, shares and the default move under load, and every request is answered 200."""
 
 import dataclasses
 import io
@@ -23,7 +23,7 @@ from tests.helpers import (
 
 
 class Stage:
-    """A server that follows a manifest, whose loads wait until the test lets them through."""
+    """A server that follows a manifest, whose loads wait until the test releases them."""
 
     def __init__(self, settings, manifest, **plan):
         """Serve a manifest; from now on loads wait."""
@@ -47,7 +47,7 @@ class Stage:
         return make_light(entry)
 
     def ask(self, **target):
-        """Return who answers, or the error."""
+        """Return the name of the version that answers, or the error."""
         try:
             model = predict_one(self.server, io.BytesIO(grey(200)), **target).model
         except ServingError as error:
@@ -55,7 +55,7 @@ class Stage:
         return model.name, model.version
 
     def keep_asking(self, **target):
-        """Ask without a pause; every answer is kept."""
+        """Send requests without a pause and record every answer."""
         while True:
             self.answers.append(self.ask(**target))
             gevent.sleep(0.002)
@@ -84,7 +84,7 @@ def labelled(version):
     return make_manifest(make_entry("voc", version), labels={"voc": {"stable": version}})
 
 
-def own_model():
+def custom_model():
     return make_manifest(make_entry("leaves", 5))
 
 
@@ -92,7 +92,7 @@ def own_model():
     ("before", "after", "target", "answers"),
     [
         (labelled(3), labelled(4), {"label": "stable"}, (("voc", 3), ("voc", 4))),
-        (make_manifest(make_entry("demo", 1)), own_model(), {}, (("demo", 1), ("leaves", 5))),
+        (make_manifest(make_entry("demo", 1)), custom_model(), {}, (("demo", 1), ("leaves", 5))),
         (
             make_manifest(make_entry("a", 1), make_entry("b", 1)),
             make_manifest(make_entry("b", 2), make_entry("a", 1)),
@@ -108,7 +108,7 @@ def own_model():
     ],
     ids=["a label", "the first own model", "the default", "the traffic"],
 )
-def test_what_moves_is_answered_by_the_old_until_the_new_is_live(
+def test_requests_are_answered_by_the_old_version_until_the_new_one_is_live(
     stage, before, after, target, answers
 ):
     here = stage(before)
@@ -137,7 +137,7 @@ def test_a_version_that_is_being_loaded_is_not_unknown(stage):
         here.server.find(Target("voc", 7))
 
 
-def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
+def test_a_label_does_not_move_while_its_new_version_fails(stage, caplog):
     here = stage(labelled(3))
     here.broken.add(("voc", 4))
     here.manifest = labelled(4)
@@ -152,15 +152,15 @@ def test_a_label_stays_where_it_is_while_its_new_version_fails(stage, caplog):
 def test_the_default_stays_while_the_new_one_fails(stage, caplog):
     here = stage(make_manifest(make_entry("demo", 1)))
     here.broken.add(("leaves", 5))
-    here.manifest = own_model()
+    here.manifest = custom_model()
     here.gate.put(None)
     wait_until(lambda: "the default stays demo: leaves is not live" in caplog.text)
     assert here.ask() == ("demo", 1)
     assert here.ask(name="leaves") == "not_ready"
 
 
-def test_a_label_that_moves_takes_its_old_version_along_only_then(stage):
-    """A version that nothing wants any more stays while a label still points to it."""
+def test_a_moved_label_retires_its_old_version_only_after_the_move(stage):
+    """A version that is not in the manifest any more stays while a label still points to it."""
     both = (make_entry("voc", 4), make_entry("voc", 5))
     here = stage(make_manifest(make_entry("voc", 3), both[0], labels={"voc": {"stable": 3}}))
     here.manifest = make_manifest(*both, labels={"voc": {"stable": 5}})
@@ -173,7 +173,7 @@ def test_a_label_that_moves_takes_its_old_version_along_only_then(stage):
     wait_until(lambda: ("voc", 3) not in here.states())
 
 
-def test_a_changed_version_that_cannot_be_loaded_goes_on_with_its_old_weights(stage):
+def test_a_changed_version_that_cannot_be_loaded_keeps_its_old_weights(stage):
     here = stage(make_manifest(make_entry("voc", 3), make_entry("voc", 4)))
     here.broken.add(("voc", 4))
     here.manifest = make_manifest(make_entry("voc", 3), make_entry("voc", 4, "other weights"))
@@ -182,7 +182,7 @@ def test_a_changed_version_that_cannot_be_loaded_goes_on_with_its_old_weights(st
     assert here.ask() == ("voc", 4)
 
 
-def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(stage, monkeypatch):
+def test_a_worker_that_must_unload_its_version_leaves_requests_to_others(stage, monkeypatch):
     here = stage(make_manifest(make_entry("voc", 3)))
     neighbour = Scoreboard.__new__(Scoreboard)
     neighbour.__dict__.update(here.scoreboard.__dict__)
@@ -192,14 +192,14 @@ def test_a_worker_that_has_to_drop_its_version_leaves_the_requests_to_others(sta
     here.manifest = make_manifest(make_entry("voc", 4))
     wait_until(lambda: here.scoreboard.state(0) is State.LOADING)
     assert here.scoreboard.has_substitute()
-    assert here.ask() == ("voc", 3)  # what is inside is still answered
+    assert here.ask() == ("voc", 3)  # requests inside are still answered
     here.gate.put(None)
     wait_until(lambda: here.ask() == ("voc", 4))
     wait_until(lambda: here.scoreboard.state(0) is State.READY)
 
 
 @pytest.mark.parametrize("is_tight", [False, True])
-def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them(
+def test_a_start_loads_the_default_and_the_others_if_they_fit_into_memory(
     stage, monkeypatch, is_tight
 ):
     monkeypatch.setattr("app.serving.loader.lacking_memory", lambda *_: "host: 0.1 of 2.0 GiB free")
@@ -209,7 +209,7 @@ def test_at_a_start_the_default_is_loaded_and_the_others_where_memory_holds_them
     assert here.ask(name="voc") == ("not_ready" if is_tight else ("voc", 3))
 
 
-def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
+def test_a_load_waits_for_the_memory_of_draining_workers(stage, monkeypatch):
     here = stage(make_manifest(make_entry("voc", 3)))
     other = here.scoreboard.claim()
     here.scoreboard._states[other] = State.DRAINING
@@ -225,13 +225,13 @@ def test_room_that_draining_workers_give_back_is_waited_for(stage, monkeypatch):
     wait_until(lambda: here.states().get(("leaves", 1)) == "AVAILABLE")
 
 
-def test_a_grown_manifest_that_memory_does_not_hold_is_refused_with_the_sum(
+def test_a_manifest_that_does_not_fit_into_memory_is_refused_with_the_sum(
     stage, monkeypatch, caplog
 ):
     here = stage(make_manifest(make_entry("voc", 3)))
     monkeypatch.setattr("app.serving.loader.lacking_memory", lambda *_: "host: 0.1 of 2.0 GiB free")
     here.manifest = make_manifest(make_entry("voc", 3), make_entry("leaves", 1))
     wait_until(lambda: here.states().get(("leaves", 1)) == "END")
-    told = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"
-    assert told in caplog.text
+    message = "leaves, version 1 does not fit beside voc, version 3: host: 0.1 of 2.0 GiB free"
+    assert message in caplog.text
     assert here.ask() == ("voc", 3)

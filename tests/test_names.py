@@ -1,4 +1,4 @@
-"""Models whose names are not ASCII, on every route: in paths, options, answers and headers."""
+"""Models with names beyond ASCII work on every route: in paths, options, answers and headers."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ def test_headers_hold_any_name_as_ascii(client_of, name):
 
 
 @pytest.fixture(scope="module")
-def leaves(new_server, tmp_path_factory):
+def unicode_server(new_server, tmp_path_factory):
     """Return a whole server with a small network in a folder named 叶子."""
     torch.manual_seed(7)
     network = shufflenet_v2_x0_5(num_classes=CLASSES)
@@ -73,9 +73,9 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_a_model_of_any_name_answers_on_every_route(leaves, call):
+def test_a_model_of_any_name_answers_on_every_route(unicode_server, call):
     method, path, options = CALLS[call]
-    response = requests.request(method, leaves.url + path, timeout=60, **options)
+    response = requests.request(method, unicode_server.url + path, timeout=60, **options)
     assert response.status_code == 200, response.text
     assert response.headers.get("X-Model-Name", PATH) == PATH
     if call == "heatmap":
@@ -86,21 +86,21 @@ def test_a_model_of_any_name_answers_on_every_route(leaves, call):
         assert LEAVES in str(response.json())
 
 
-def test_its_errors_have_the_request_id_and_the_path(leaves):
-    given = {"X-Request-ID": "leaf-1"}
-    url = f"{leaves.url}/predict?model={PATH}&label=x"
-    response = requests.post(url, files=JPEG, headers=given, timeout=60)
+def test_errors_of_a_model_of_any_name_have_the_request_id_and_the_path(unicode_server):
+    headers = {"X-Request-ID": "leaf-1"}
+    url = f"{unicode_server.url}/predict?model={PATH}&label=x"
+    response = requests.post(url, files=JPEG, headers=headers, timeout=60)
     check_problem(response, 422, "invalid_option")
     assert response.headers["X-Request-ID"] == "leaf-1"
     assert response.json()["instance"] == "/predict"
-    (line,) = leaves.lines_of("leaf-1")
+    (line,) = unicode_server.lines_of("leaf-1")
     assert line["status"] == 422
-    wrong = requests.post(f"{leaves.url}/model_predict/{PATH}", files=JPEG, timeout=60)
+    wrong = requests.post(f"{unicode_server.url}/model_predict/{PATH}", files=JPEG, timeout=60)
     check_problem(wrong, 404, "not_found")
     assert wrong.json()["instance"] == f"/model_predict/{LEAVES}"
 
 
-def test_its_requests_are_logged_with_its_name(leaves):
-    answer = requests.post(f"{leaves.url}/model_predict", files=JPEG, timeout=60)
-    (line,) = leaves.lines_of(answer.headers["X-Request-ID"])
+def test_requests_to_a_model_of_any_name_are_logged_with_its_name(unicode_server):
+    answer = requests.post(f"{unicode_server.url}/model_predict", files=JPEG, timeout=60)
+    (line,) = unicode_server.lines_of(answer.headers["X-Request-ID"])
     assert (line["model"], line["status"]) == (LEAVES, 200)

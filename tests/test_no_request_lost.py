@@ -1,4 +1,4 @@
-"""Everything that an operator does to a running server, under load: every answer is 200.
+"""All operations on a running server under load keep every answer 200.
 
 supervisord, nginx and Gunicorn around tests/reloadable.py, whose loads take time but no processor.
 """
@@ -13,10 +13,10 @@ from tests.load import Load
 
 
 class ByLabel:
-    """Asks the version of "voc" that has the label "stable"."""
+    """Sends requests to the version of "voc" with the label "stable"."""
 
     def __init__(self, server):
-        """Ask that server."""
+        """Send requests to that server."""
         self._server = server
 
     def predict(self, data: bytes) -> requests.Response:
@@ -61,7 +61,9 @@ def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(new_server,
                 stack.enter_context(load.running())
             loads[1].wait_for_more(5)
             hang_up()
-            show(new, stable=2)  # a new version, and the label moves; the old one is not wanted
+            show(
+                new, stable=2
+            )  # a new version, and the label moves; the old one is not in the manifest
             wait_live(new)
             show(make_entry("leaves", 7), new, stable=2)  # the default changes
             wait_until(lambda: server.predict(grey(200)).headers["X-Model-Name"] == "leaves", 30)

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom against the server, and shows what it gets."""
+"""The notebook runs from top to bottom against the server and shows its outputs."""
 
 import re
 import shutil
@@ -15,8 +15,8 @@ MEASURED = "measured"  # the tag of a cell whose output is another each time
 
 
 @pytest.fixture(scope="module")
-def shown():
-    """Return the notebook as it is kept."""
+def stored_notebook():
+    """Return the stored notebook."""
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
@@ -25,7 +25,7 @@ def programs(notebook):
 
 
 def texts(cell):
-    """Return what a cell has printed, without the digits in which machines differ."""
+    """Return a cell's output without the digits in which machines differ."""
     printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
     return re.sub(r"\d+\.\d%", "%", printed)
 
@@ -35,25 +35,29 @@ def kinds(cell):
     return [sorted(output.get("data", {"text": ""})) for output in cell.outputs]
 
 
-def test_it_runs_and_shows_what_it_gets(server, shown, tmp_path):
-    """A cell that fails ends it."""
+def test_the_notebook_runs_and_shows_its_outputs(server, stored_notebook, tmp_path):
+    """A failing cell ends it."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "samples").symlink_to(SAMPLES)
     got = execute(Path(shutil.copy(NOTEBOOK, tmp_path / "docs")), server.url)
-    for cell, kept in zip(programs(got), programs(shown), strict=True):
+    for cell, kept in zip(programs(got), programs(stored_notebook), strict=True):
         assert kinds(cell) == kinds(kept), cell.source
         if MEASURED not in cell.metadata.get("tags", []):
             assert texts(cell) == texts(kept), "tests/notebook.py puts fresh outputs into it"
 
 
-def test_a_reader_sees_the_outputs_without_running_it(shown):
-    assert [cell.execution_count for cell in programs(shown)] == list(
-        range(1, len(programs(shown)) + 1)
+def test_the_stored_notebook_has_its_outputs(stored_notebook):
+    assert [cell.execution_count for cell in programs(stored_notebook)] == list(
+        range(1, len(programs(stored_notebook)) + 1)
     )
-    found = [kind for cell in programs(shown) for output in kinds(cell) for kind in output]
+    found = [
+        kind for cell in programs(stored_notebook) for output in kinds(cell) for kind in output
+    ]
     assert found.count("image/png") >= 3
-    assert "100%" in "".join(texts(cell) for cell in programs(shown)), "a progress bar"
+    assert "100%" in "".join(texts(cell) for cell in programs(stored_notebook)), "a progress bar"
     assert not any(
-        output.output_type == "error" for cell in programs(shown) for output in cell.outputs
+        output.output_type == "error"
+        for cell in programs(stored_notebook)
+        for output in cell.outputs
     )
     assert NOTEBOOK.stat().st_size < LARGEST

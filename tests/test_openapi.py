@@ -1,4 +1,4 @@
-"""``/openapi.json``: what it says of every route is what the routes do."""
+"""``/openapi.json`` describes every route as it behaves."""
 
 import json
 import re
@@ -37,7 +37,7 @@ ANY_TIME = {"timings_ms", "request_id"}  # their values differ from call to call
 
 
 def resolve(part: dict) -> dict:
-    """Return what a part of the document refers to."""
+    """Return the target of a reference in the document."""
     while "$ref" in part:
         place = DOCUMENT
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -57,7 +57,7 @@ def check(value, schema: dict) -> None:
 
 
 def medias(drawn: dict) -> list[dict]:
-    """Return what an operation takes and answers, for each type."""
+    """Return the bodies that an operation accepts and answers, for each type."""
     parts = [drawn.get("requestBody", {}), *map(resolve, drawn["responses"].values())]
     return [media for part in parts for media in part.get("content", {}).values()]
 
@@ -67,7 +67,7 @@ def test_the_document_is_openapi_3_1():
     assert DOCUMENT["openapi"].startswith("3.1")
 
 
-def test_every_reference_leads_to_a_component_and_every_component_is_referred_to():
+def test_every_reference_has_a_component_and_every_component_is_referenced():
     """The files of the other servers' protocols name schemas that types of the code may no longer have."""
     text = json.dumps(DOCUMENT)
     named = {tuple(path.split("/")) for path in re.findall(r'"#/components/([^"]+)"', text)}
@@ -79,14 +79,14 @@ def test_every_reference_leads_to_a_component_and_every_component_is_referred_to
     "rule", [rule for rule in APP.url_map.iter_rules() if rule.rule not in UNDOCUMENTED], ids=str
 )
 def test_every_route_has_an_operation(rule):
-    """TensorFlow Serving's paths know no case: what is said of /v1 is said of /V1."""
+    """TensorFlow Serving's paths are case-insensitive: documentation of /v1 covers /V1."""
     for method in rule.methods - {"HEAD", "OPTIONS"}:
-        told = {
+        documented = {
             find_rule(APP, operation).rule.lower()
             for operation in OPERATIONS.values()
             if operation.method == method
         }
-        assert rule.rule.lower() in told, (
+        assert rule.rule.lower() in documented, (
             f"{method} {rule} is not documented: give it an Operation in one of the tables in"
             " app/web/openapi/"
         )
@@ -100,11 +100,11 @@ def test_every_operation_has_a_route(id_):
         pytest.fail(f"{id_} is documented, but no route answers it: {error}")
 
 
-def test_what_is_not_documented_is_there():
+def test_every_undocumented_path_exists():
     assert {rule.rule for rule in APP.url_map.iter_rules()} >= UNDOCUMENTED
 
 
-def test_every_operation_says_what_it_does_and_every_member_what_it_means():
+def test_every_operation_and_every_member_has_a_description():
     for id_, drawn in DRAWN.items():
         assert drawn["summary"], id_
         assert len(drawn["description"]) > 10, id_
@@ -112,8 +112,8 @@ def test_every_operation_says_what_it_does_and_every_member_what_it_means():
         assert schema.get("description"), name
 
 
-def test_a_docstring_is_told_in_markdown_without_its_sections():
-    told, members = read_docstring(
+def test_a_docstring_is_rendered_in_markdown_without_its_sections():
+    description, members = read_docstring(
         """What it is.
 
         More of ``it``.
@@ -124,7 +124,7 @@ def test_a_docstring_is_told_in_markdown_without_its_sections():
             two: the second.
         """
     )
-    assert told == "What it is.\n\nMore of `it`."
+    assert description == "What it is.\n\nMore of `it`."
     assert members == {"one": "the first, which goes on.", "two": "the second."}
 
 
@@ -142,13 +142,13 @@ def test_the_options_are_the_same_in_the_query_a_form_and_json():
 
 
 @pytest.mark.parametrize("id_", OPERATIONS)
-def test_every_example_is_as_its_schema_says(id_):
+def test_every_example_matches_its_schema(id_):
     for media in medias(DRAWN[id_]):
         for example in media.get("examples", {}).values():
             check(example["value"], media["schema"])
 
 
-def test_every_answer_has_an_example_but_those_without_text():
+def test_every_answer_with_text_has_an_example():
     whole = {"openapi", "docs"}  # they would be examples of themselves
     for id_, drawn in DRAWN.items():
         for kind, media in drawn["responses"].get("200", {}).get("content", {}).items():
@@ -157,7 +157,7 @@ def test_every_answer_has_an_example_but_those_without_text():
 
 
 def same(shown, found) -> bool:
-    """Tell whether an answer is what an example shows; "…" stands for the rest of a text or a list."""
+    """Return whether an answer matches an example; "…" stands for the rest of a text or a list."""
     if isinstance(shown, dict):
         return shown.keys() == found.keys() and all(
             name in ANY_TIME or same(shown[name], found[name]) for name in shown
@@ -177,7 +177,7 @@ def same(shown, found) -> bool:
 
 
 @pytest.mark.parametrize(("id_", "example"), RECORDED)
-def test_every_example_is_what_the_running_server_answers(server, id_, example):
+def test_every_example_matches_the_running_server(server, id_, example):
     url, kind = f"{server.url}{example['path']}", example.get("request_type")
     headers = {"Accept": example["answer_type"]}
     sent = {}
@@ -195,34 +195,37 @@ def test_every_example_is_what_the_running_server_answers(server, id_, example):
     assert same(example["answer"], found), f"{json.dumps(found)} is not what is shown"
 
 
-def test_what_nginx_answers_by_itself_is_told():
+def test_answers_of_nginx_itself_are_documented():
     text = (ROOT / "conf" / "nginx.conf").read_text()
-    told = {}
+    documented = {}
     for name in ("code", "detail"):
         (block,) = re.findall(rf"map \$status \$problem_{name} {{\n(.*?)\n    }}", text, re.DOTALL)
         rows = re.findall(r'^ +(\d+) +"?(.*?)"?;$', block, re.MULTILINE)
         (default,) = re.findall(r'default +"?(.*?)"?;$', block, re.MULTILINE)
-        told[name] = {int(status): value for status, value in rows} | {500: default}
+        documented[name] = {int(status): value for status, value in rows} | {500: default}
     (pages,) = re.findall(r"error_page ((?:\d+ )+)/.problem", text)
     shown = GATEWAY | FORBIDDEN
     assert set(shown) == {*map(int, pages.split()), 431}
-    assert {status: code for status, (code, _) in shown.items()} == told["code"]
+    assert {status: code for status, (code, _) in shown.items()} == documented["code"]
     words = {
         status: text.replace("40000000 bytes", "$problem_size").replace(
             "33,554,432", "$problem_limit"
         )
         for status, (_, text) in shown.items()
     }
-    assert words == told["detail"]
+    assert words == documented["detail"]
 
 
-def test_every_error_of_the_family_is_told_of_some_route():
+def test_every_error_class_is_documented_for_some_route():
     family = {
         error
         for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, errors.ServingError)
     }
-    unread = {errors.ServingError, errors.ClientGone}  # the root; who has hung up reads nothing
+    unread = {
+        errors.ServingError,
+        errors.ClientGone,
+    }  # the base class; a disconnected client reads nothing
     assert family - unread == set(DETAILS)
     used = {error for operation in OPERATIONS.values() for error in operation.errors}
     assert used == set(DETAILS) - {errors.InternalError}, "InternalError is of every route"
@@ -244,7 +247,7 @@ def test_every_error_of_the_family_is_told_of_some_route():
         (errors.NotAcceptable, "/predict/heatmap", {"headers": {"Accept": "text/html"}}),
     ],
 )
-def test_the_words_of_an_error_are_those_of_the_code(client, error, path, sent):
+def test_the_description_of_an_error_is_that_of_the_code(client, error, path, sent):
     response = client.post(path, **sent)
     assert response.status_code == error.status
     assert response.json["code"] == error.code
@@ -253,7 +256,7 @@ def test_the_words_of_an_error_are_those_of_the_code(client, error, path, sent):
 
 def test_the_document_costs_a_worker_less_than_a_megabyte():
     client = create_app(Settings.from_env({})).test_client()
-    client.get("/openapi.json")  # whatever is made once for all applications
+    client.get("/openapi.json")  # caches that all applications share
     other = create_app(Settings.from_env({})).test_client()
     tracemalloc.start()
     try:
@@ -265,8 +268,8 @@ def test_the_document_costs_a_worker_less_than_a_megabyte():
 
 
 @pytest.mark.timeout(500)
-def test_schemathesis_finds_no_answer_that_is_not_documented(tiny_server):
-    """It asks every operation in some hundred ways, right ones and wrong ones; the file has its settings."""
+def test_schemathesis_finds_no_undocumented_answer(tiny_server):
+    """It sends some hundred valid and invalid requests to every operation; the file has its settings."""
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/schemathesis.toml"]
     result = subprocess.run(
         [*command, "run", f"{tiny_server.url}/openapi.json"],

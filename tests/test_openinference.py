@@ -1,4 +1,4 @@
-"""The Open Inference Protocol through Flask's own client: what a client may send, and what it must not."""
+"""The Open Inference Protocol accepts valid requests and refuses invalid ones, through Flask's own client."""
 
 import base64
 import json
@@ -42,7 +42,7 @@ def pixels(array, datatype="UINT8", **more):
 
 
 def of_greys(*levels):
-    """Return a batch of pictures of one grey each."""
+    """Return a batch of images of one gray value each."""
     return np.array([np.full((4, 6, 3), level) for level in levels], np.uint8)
 
 
@@ -51,7 +51,7 @@ def infer(client, *inputs, path=LIGHT, **more):
 
 
 def infer_binary(client, tensor, data, **more):
-    """Post a tensor behind the JSON; its size is told."""
+    """Post a tensor behind the JSON, with its size."""
     tensor = {"parameters": {"binary_data_size": len(data)}} | tensor
     text = json.dumps({"inputs": [tensor]} | more).encode()
     return client.post(f"{LIGHT}/infer", data=text + data, headers={LENGTH: str(len(text))})
@@ -78,7 +78,7 @@ def check_error(response, status, text):
 # Health and metadata
 
 
-def test_the_server_tells_what_it_is(client):
+def test_the_server_metadata_are_answered(client):
     assert client.get("/v2").json == {
         "name": "resnet-serving",
         "version": __version__,
@@ -90,7 +90,7 @@ def test_the_server_tells_what_it_is(client):
 
 
 @pytest.mark.parametrize("path", [LIGHT, f"{LIGHT}/versions/4"])
-def test_a_model_tells_what_it_takes_and_gives(client, path):
+def test_the_model_metadata_list_inputs_and_outputs(client, path):
     assert client.get(f"{path}/ready").json == {"name": "light", "ready": True}
     assert client.get(path).json == {
         "name": "light",
@@ -107,7 +107,7 @@ def test_a_model_tells_what_it_takes_and_gives(client, path):
     }
 
 
-def test_without_a_model_it_is_alive_but_not_ready(client_of):
+def test_a_server_without_a_model_is_alive_but_not_ready(client_of):
     def fail(*_):
         raise BundleError("/secret/path is damaged")
 
@@ -120,7 +120,7 @@ def test_without_a_model_it_is_alive_but_not_ready(client_of):
     assert (row["state"], "/secret" in row["reason"]) == ("UNAVAILABLE", False)
 
 
-def test_health_checks_stay_out_of_the_log(client, caplog):
+def test_health_checks_are_not_logged(client, caplog):
     caplog.set_level("INFO")
     client.get("/v2/health/ready")
     assert not caplog.records
@@ -146,7 +146,7 @@ def test_the_repository_index_has_every_version(client_of):
 
 
 @pytest.mark.parametrize("action", ["load", "unload"])
-def test_clients_do_not_change_what_is_served(client, action):
+def test_clients_cannot_change_the_served_versions(client, action):
     response = client.post(f"/v2/repository/models/light/{action}")
     check_error(response, 400, f"to {action} light by request is not allowed")
 
@@ -165,7 +165,7 @@ def test_clients_do_not_change_what_is_served(client, action):
         pixels(of_greys(150, 100).astype(np.float32), "FP32"),
     ],
 )
-def test_pictures_are_answered_in_every_form(client, tensor):
+def test_images_are_answered_in_every_form(client, tensor):
     answer = infer(client, tensor, id="42")
     assert answer.status_code == 200, answer.text
     assert answer.json == {
@@ -193,7 +193,7 @@ def test_pictures_are_answered_in_every_form(client, tensor):
         ({"name": "pixels", "datatype": "FP32"}, of_greys(150, 100).astype("<f4").tobytes()),
     ],
 )
-def test_pictures_behind_the_json_are_answered(client, tensor, data):
+def test_images_behind_the_json_are_answered(client, tensor, data):
     shape = [2] if tensor["name"] == "image" else [2, 4, 6, 3]
     answer = infer_binary(client, tensor | {"shape": shape}, data, outputs=[{"name": "logits"}])
     (output,) = answer.json["outputs"]
@@ -201,10 +201,10 @@ def test_pictures_behind_the_json_are_answered(client, tensor, data):
     assert "id" not in answer.json
 
 
-def test_a_body_without_json_is_a_picture(client):
+def test_a_body_without_json_is_an_image(client):
     answer = client.post(f"{LIGHT}/infer", data=grey(150), headers={LENGTH: "0"})
-    told, behind = read_binary(answer)
-    assert [(each["name"], each["shape"]) for each in told["outputs"]] == [
+    content, behind = read_binary(answer)
+    assert [(each["name"], each["shape"]) for each in content["outputs"]] == [
         ("scores", [1, 2]),
         ("logits", [1, 2]),
     ]
@@ -212,22 +212,22 @@ def test_a_body_without_json_is_a_picture(client):
     assert np.frombuffer(behind, "<f4")[2:].tolist() == BOTH
 
 
-def test_outputs_are_binary_where_it_is_asked_for(client):
+def test_outputs_are_binary_on_request(client):
     default = {"parameters": {"binary_data_output": True}}
-    told, behind = read_binary(infer(client, image(b64(grey(150))), **default))
-    assert [each["parameters"]["binary_data_size"] for each in told["outputs"]] == [8, 8]
+    content, behind = read_binary(infer(client, image(b64(grey(150))), **default))
+    assert [each["parameters"]["binary_data_size"] for each in content["outputs"]] == [8, 8]
     assert np.frombuffer(behind, "<f4")[2:].tolist() == BOTH
 
     mixed = [{"name": "scores", "parameters": {"binary_data": False}}, {"name": "logits"}]
-    told, behind = read_binary(infer(client, image(b64(grey(150))), outputs=mixed, **default))
-    assert told["outputs"][0]["data"] == scores(*BOTH)
+    content, behind = read_binary(infer(client, image(b64(grey(150))), outputs=mixed, **default))
+    assert content["outputs"][0]["data"] == scores(*BOTH)
     assert np.frombuffer(behind, "<f4").tolist() == BOTH
 
 
-def test_a_classification_names_the_surest_labels(client):
-    asked = [{"name": "logits", "parameters": {"classification": 1}}]
+def test_a_classification_lists_the_highest_scores(client):
+    outputs = [{"name": "logits", "parameters": {"classification": 1}}]
     tensor = image(b64(grey(150)), b64(grey(100)))
-    assert infer(client, tensor, outputs=asked).json["outputs"] == [
+    assert infer(client, tensor, outputs=outputs).json["outputs"] == [
         {
             "name": "logits",
             "datatype": "BYTES",
@@ -235,45 +235,45 @@ def test_a_classification_names_the_surest_labels(client):
             "data": ["2.000000:0:Bright", "5.000000:1:Dark"],
         }
     ]
-    asked[0]["parameters"] = {"classification": 9, "binary_data": True}
-    told, behind = read_binary(infer(client, tensor, outputs=asked))
-    assert told["outputs"][0]["shape"] == [2, 2]
+    outputs[0]["parameters"] = {"classification": 9, "binary_data": True}
+    content, behind = read_binary(infer(client, tensor, outputs=outputs))
+    assert content["outputs"][0]["shape"] == [2, 2]
     first = b"2.000000:0:Bright"
     assert behind.startswith(struct.pack("<I", len(first)) + first)
-    assert told["outputs"][0]["parameters"]["binary_data_size"] == len(behind)
+    assert content["outputs"][0]["parameters"]["binary_data_size"] == len(behind)
 
 
-def test_a_version_may_be_named(client):
+def test_a_request_may_name_a_version(client):
     answer = infer(client, image(b64(grey(150))), path=f"{LIGHT}/versions/4")
     assert answer.json["model_version"] == "4"
 
 
-def test_pixels_reach_the_network_as_the_picture_they_are(client_and_seen):
+def test_pixels_reach_the_network_unchanged(client_and_seen):
     client, seen = client_and_seen
-    picture = photo_like(90, 61)
-    infer(client, image(b64(encode(picture, "PNG"))))
-    infer(client, pixels(np.asarray(picture)[None]))
+    photo = photo_like(90, 61)
+    infer(client, image(b64(encode(photo, "PNG"))))
+    infer(client, pixels(np.asarray(photo)[None]))
     assert (seen[0] == seen[1]).all()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("flat", [True, False])
-def test_many_pixels_reach_the_network_as_the_pictures_that_they_are(client_and_seen, flat):
-    """Megabytes of JSON, which are read aside and in slices."""
+def test_many_pixels_reach_the_network_unchanged(client_and_seen, flat):
+    """Megabytes of JSON are read in another thread and in slices."""
     client, seen = client_and_seen
-    pictures = np.random.default_rng(7).integers(0, 256, (6, 224, 224, 3), np.uint8)
-    tensor = pixels(pictures, data=(pictures.ravel() if flat else pictures).tolist())
+    images = np.random.default_rng(7).integers(0, 256, (6, 224, 224, 3), np.uint8)
+    tensor = pixels(images, data=(images.ravel() if flat else images).tolist())
     assert infer(client, tensor).status_code == 200
     assert (
         infer_binary(
-            client, {key: tensor[key] for key in ("name", "datatype", "shape")}, pictures.tobytes()
+            client, {key: tensor[key] for key in ("name", "datatype", "shape")}, images.tobytes()
         ).status_code
         == 200
     )
     assert {image.tobytes() for image in seen[:6]} == {image.tobytes() for image in seen[6:]}
 
 
-def test_large_pictures_are_answered_in_rows_and_without(client):
+def test_large_images_are_answered_in_rows_and_flat(client):
     large = b64(encode(photo_like(900, 700), "PNG"))
     for tensor in (image(large, large), image([large], [large], shape=[2, 1])):
         answer = infer(client, tensor, id="x" * 256)
@@ -292,7 +292,7 @@ def test_a_deflated_body_is_inflated(client):
 # Errors
 
 
-def test_an_unknown_model_is_told_in_kserves_words(client):
+def test_an_unknown_model_is_reported_in_kserves_words(client):
     text = "Model with name half does not exist."
     check_error(client.get("/v2/models/half"), 404, text)
     check_error(client.get("/v2/models/half/ready"), 404, text)
@@ -308,10 +308,13 @@ def test_an_unknown_path_and_a_wrong_method_have_this_form_too(client):
     assert "POST" in wrong.headers["Allow"]
 
 
-PICTURE = b64(grey(0))
+IMAGE_BASE64 = b64(grey(0))
 BAD_REQUESTS = {
     "no inputs": ({}, "'inputs' is null; expected a list of one tensor, image or pixels"),
-    "two inputs": ({"inputs": [image(PICTURE), image(PICTURE)]}, "expected a list of one tensor"),
+    "two inputs": (
+        {"inputs": [image(IMAGE_BASE64), image(IMAGE_BASE64)]},
+        "expected a list of one tensor",
+    ),
     "a number as input": ({"inputs": [1]}, "expected a list of one tensor"),
     "an unknown input": ({"inputs": [image(name="x")]}, 'unexpected inference input "x"'),
     "a wrong datatype": (
@@ -339,11 +342,11 @@ BAD_REQUESTS = {
     "a table of pictures": ({"inputs": [image(shape=[2, 2])]}, "shape [2, 2]; expected [n]"),
     "no data": ({"inputs": [image(data=None, shape=[1])]}, "'data' is null, no list"),
     "too little data": (
-        {"inputs": [image(PICTURE, shape=[2])]},
+        {"inputs": [image(IMAGE_BASE64, shape=[2])]},
         "input 'image' has 1 elements; its shape [2] has 2",
     ),
     "ragged data": (
-        {"inputs": [image([PICTURE], [PICTURE, PICTURE], shape=[3])]},
+        {"inputs": [image([IMAGE_BASE64], [IMAGE_BASE64, IMAGE_BASE64], shape=[3])]},
         "lists at level 1 have from 1 to 2 elements",
     ),
     "a number as picture": ({"inputs": [image(1)]}, "input 'image' has 1; expected base64"),
@@ -370,23 +373,23 @@ BAD_REQUESTS = {
         "binary_data_size is 9, 0 bytes follow the JSON",
     ),
     "shared memory": (
-        {"inputs": [image(PICTURE, parameters={"shared_memory_region": "x"})]},
+        {"inputs": [image(IMAGE_BASE64, parameters={"shared_memory_region": "x"})]},
         "shared memory is not served",
     ),
-    "wrong parameters": ({"inputs": [image(PICTURE)], "parameters": 1}, "'parameters' is 1"),
-    "a number as id": ({"inputs": [image(PICTURE)], "id": 42}, "'id' is 42, no string"),
+    "wrong parameters": ({"inputs": [image(IMAGE_BASE64)], "parameters": 1}, "'parameters' is 1"),
+    "a number as id": ({"inputs": [image(IMAGE_BASE64)], "id": 42}, "'id' is 42, no string"),
     "an unknown output": (
-        {"inputs": [image(PICTURE)], "outputs": [{"name": "x"}]},
+        {"inputs": [image(IMAGE_BASE64)], "outputs": [{"name": "x"}]},
         'unexpected inference output "x"; there are scores, logits',
     ),
     "an output twice": (
-        {"inputs": [image(PICTURE)], "outputs": [{"name": "scores"}, {"name": "scores"}]},
+        {"inputs": [image(IMAGE_BASE64)], "outputs": [{"name": "scores"}, {"name": "scores"}]},
         "output 'scores' is asked for twice",
     ),
-    "wrong outputs": ({"inputs": [image(PICTURE)], "outputs": {"a": 1}}, "expected a list of"),
+    "wrong outputs": ({"inputs": [image(IMAGE_BASE64)], "outputs": {"a": 1}}, "expected a list of"),
     "a wrong classification": (
         {
-            "inputs": [image(PICTURE)],
+            "inputs": [image(IMAGE_BASE64)],
             "outputs": [{"name": "scores", "parameters": {"classification": "5"}}],
         },
         "output 'scores': classification is \"5\"; expected a number of labels",
@@ -395,7 +398,7 @@ BAD_REQUESTS = {
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_a_bad_request_is_told(client, name):
+def test_a_bad_request_is_reported(client, name):
     body, text = BAD_REQUESTS[name]
     check_error(client.post(f"{LIGHT}/infer", json=body), 400, text)
 
@@ -421,24 +424,24 @@ BAD_BINARIES = {
 
 
 @pytest.mark.parametrize("name", BAD_BINARIES)
-def test_a_bad_binary_tensor_is_told(client, name):
+def test_a_bad_binary_tensor_is_reported(client, name):
     tensor, data, text = BAD_BINARIES[name]
     check_error(infer_binary(client, tensor, data), 400, text)
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "999999999", "9" * 5000])
-def test_a_wrong_header_length_is_told(client, length):
+def test_a_wrong_header_length_is_reported(client, length):
     response = client.post(f"{LIGHT}/infer", data=b"{}", headers={LENGTH: length})
     check_error(response, 400, f"{LENGTH} is '{length[:20]}'; the body has 2 bytes")
 
 
-def test_limits_are_told_in_this_dialects_status(client_of):
+def test_limits_have_the_status_of_this_protocol(client_of):
     client = client_of(max_pixels="10000", max_body_mb="1", max_queue="2")
     check_error(infer(client, image(b64(png_bomb()))), 400, "169,000,000 pixels")
-    check_error(infer(client, image(*[PICTURE] * 3)), 400, "3 pictures; 1 to 2 are taken")
+    check_error(infer(client, image(*[IMAGE_BASE64] * 3)), 400, "3 pictures; 1 to 2 are taken")
     check_error(infer(client, image("x" * 2_000_000)), 400, "the limit is 1,048,576")
     (servable,) = client.application.extensions["model_server"]._registry.live.values()
     servable.batcher._max_queue = 0
-    full = infer(client, image(PICTURE))
+    full = infer(client, image(IMAGE_BASE64))
     check_error(full, 503, "the limit is 0")
     assert full.headers["Retry-After"] == "1"

@@ -1,4 +1,4 @@
-"""scripts/optimize: a precision earns its place on images that nothing was calibrated on, and a server then uses it."""
+"""scripts/optimize measures a precision on images outside of the calibration, and a server then uses it."""
 
 import io
 import logging
@@ -54,7 +54,7 @@ def draw_noise(*seed):
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory):
+def many_images(tmp_path_factory):
     """Return a folder of images, some 300 of which are measured on, and of some copies."""
     folder = tmp_path_factory.mktemp("many")
     for index in range(440):
@@ -68,7 +68,7 @@ def many(tmp_path_factory):
 
 @pytest.fixture
 def log_levels():
-    """Give the log's handlers their levels back: quantising raises them all to ERROR and leaves it at that."""
+    """Restore the levels of the log's handlers: quantizing raises them all to ERROR."""
     levels = {handler: handler.level for handler in logging.getLogger().handlers}
     yield
     for handler, level in levels.items():
@@ -76,8 +76,10 @@ def log_levels():
 
 
 @pytest.mark.slow
-def test_no_image_both_calibrates_and_measures_and_copies_count_once(many, settings):
-    images = read_images(many, settings(), WHOLE)
+def test_no_image_is_used_for_both_calibration_and_measurement_and_copies_count_once(
+    many_images, settings
+):
+    images = read_images(many_images, settings(), WHOLE)
     assert len(images.exact) == len(images.fast) >= 299
     assert len(images.calibrating) + len(images.exact) == 440
     assert 0.17 < len(images.calibrating) / 440 < 0.33
@@ -87,9 +89,9 @@ def test_no_image_both_calibrates_and_measures_and_copies_count_once(many, setti
 
 
 @pytest.mark.slow
-def test_an_image_keeps_its_side_whatever_lies_beside_it(many, settings, tmp_path):
-    before = read_images(many, settings(), WHOLE)
-    shutil.copytree(many, tmp_path / "scenes")
+def test_an_image_keeps_its_part_regardless_of_the_other_files(many_images, settings, tmp_path):
+    before = read_images(many_images, settings(), WHOLE)
+    shutil.copytree(many_images, tmp_path / "scenes")
     for index in range(5):
         (tmp_path / "scenes" / f"{index:03}.jpg").rename(tmp_path / "scenes" / f"zz{index}.jpg")
         draw_noise(14, index).save(tmp_path / "scenes" / f"a{index}.jpg")
@@ -105,7 +107,7 @@ def test_an_image_keeps_its_side_whatever_lies_beside_it(many, settings, tmp_pat
 def test_reduced_precisions_are_made_measured_and_then_served(
     models, scenes, settings, demo_network, monkeypatch
 ):
-    """On fewer images than prove anything; the image is built with enough, and its tests look at the outcome."""
+    """Fewer images than needed are used here; the container image is built with enough, and its tests check that."""
     monkeypatch.setattr(program, "MIN_AGREEMENT", 0.97)
     monkeypatch.setattr(program, "SPEED_ROUNDS", 1)
     chosen = settings(models=str(models), device="cpu")
@@ -140,19 +142,19 @@ def test_reduced_precisions_are_made_measured_and_then_served(
 
 
 def check_heat_maps(artifacts, network):
-    """Hold int8's heat maps against the reference; measured on 32 scenes: 6 % of the peak apart, correlation 0.999."""
+    """Compare int8's heat maps with the reference; measured on 32 scenes: 6 % of the peak apart, correlation 0.999."""
     engine = load_engine(Choice("openvino", "int8", "cpu", 2, 4), artifacts)
     data = STREET.read_bytes()
     features = engine.forward([decode_image(io.BytesIO(data), 10**9)], True).features[0]
     images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)
     for label in (5, 6, 14):  # a bus, a car and a person are there
         found = make_heat_map(features, engine.gradients[label])
-        (wanted,) = reference.grad_cam(network, "layer4.output", images, label)
-        assert np.abs(found.values * found.peak - wanted).max() < 0.15 * wanted.max()
-        assert np.corrcoef(found.values.ravel(), wanted.ravel())[0, 1] > 0.99
+        (expected,) = reference.grad_cam(network, "layer4.output", images, label)
+        assert np.abs(found.values * found.peak - expected).max() < 0.15 * expected.max()
+        assert np.corrcoef(found.values.ravel(), expected.ravel())[0, 1] > 0.99
 
 
-def test_the_report_that_comes_with_the_demo_is_about_its_weights_and_true_by_its_own_counts():
+def test_the_demos_report_matches_its_weights_and_its_own_counts():
     path = DEMO / "precision.json"
     bundle = find_bundle(ROOT / "models")
     report = read_report(
@@ -168,16 +170,16 @@ def test_the_report_that_comes_with_the_demo_is_about_its_weights_and_true_by_it
     }
 
 
-def test_too_few_images_are_told_with_the_number_and_the_way_out(settings, tmp_path, capsys):
-    wanted = r"holds 8 different images, of which \d .*at least 299 are needed, 473 if one .*--pictures FOLDER"
-    with pytest.raises(BundleError, match=wanted):
+def test_too_few_images_are_reported_with_the_number_and_the_remedy(settings, tmp_path, capsys):
+    expected = r"holds 8 different images, of which \d .*at least 299 are needed, 473 if one .*--pictures FOLDER"
+    with pytest.raises(BundleError, match=expected):
         read_images(SAMPLES, settings(), WHOLE)
-    assert "left out" in capsys.readouterr().err  # labels.csv is no picture
+    assert "left out" in capsys.readouterr().err  # labels.csv is no image
     with pytest.raises(BundleError, match="holds 0 different images"):
         read_images(tmp_path / "absent", settings(), WHOLE)
 
 
-def test_a_copy_is_left_out_by_name(settings, tmp_path, capsys):
+def test_a_skipped_copy_is_named(settings, tmp_path, capsys):
     shutil.copy(SAMPLES / "farm.jpg", tmp_path / "a.jpg")
     shutil.copy(SAMPLES / "farm.jpg", tmp_path / "b.jpg")
     assert len(list(decode_distinct(tmp_path, settings(), WHOLE))) == 1
@@ -186,7 +188,7 @@ def test_a_copy_is_left_out_by_name(settings, tmp_path, capsys):
     )
 
 
-def test_the_table_says_in_one_line_that_nothing_was_earned(capsys):
+def test_the_table_says_in_one_line_that_no_precision_passed(capsys):
     print_report(made_up_report(row("fp32", 0, 25), row("bf16", 9, 50), row("int8", 20, 95)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1,000 images measured, 500 others calibrated on")
@@ -199,7 +201,7 @@ def test_the_table_says_in_one_line_that_nothing_was_earned(capsys):
 
 
 @pytest.mark.slow
-def test_the_command_tells_what_is_missing(tmp_path):
+def test_the_command_names_missing_arguments(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", program.__name__, "--pictures", str(tmp_path)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The page's files as they are served: to whom, how long to keep, and from nowhere else."""
+"""The page's files are served with cache headers and load nothing from other hosts."""
 
 import re
 
@@ -18,7 +18,7 @@ def browse(client, **headers: str):
     return client.get("/", headers={"Accept": BROWSER, **headers})
 
 
-def test_a_browser_gets_the_page_and_a_program_what_is_served(client):
+def test_a_browser_gets_the_page_and_a_program_gets_json(client):
     page = browse(client)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "What is in the image?" in page.text
@@ -30,13 +30,13 @@ def test_a_browser_gets_the_page_and_a_program_what_is_served(client):
     assert page.headers["Vary"] == answer.headers["Vary"] == "Accept"
 
 
-def test_the_page_is_there_before_a_model_is(client_of):
+def test_the_page_is_served_before_a_model_is_ready(client_of):
     client = client_of(manifest=make_manifest())
     assert client.get("/").status_code == 503
     assert browse(client).status_code == 200
 
 
-def test_the_root_tells_the_rule_the_frame_and_the_limits(client_of):
+def test_the_root_lists_the_rule_the_crop_and_the_limits(client_of):
     answer = client_of(max_body_mb="3", max_pixels="20000", exif_rotate="on").get("/").json
     assert answer["rule"] == {
         "activation": "sigmoid",
@@ -50,7 +50,7 @@ def test_the_root_tells_the_rule_the_frame_and_the_limits(client_of):
     assert answer["heatmaps"] is False
 
 
-def test_the_root_tells_what_another_model_is(client_of):
+def test_the_root_describes_another_model(client_of):
     manifest = make_manifest(make_entry("light", 4), make_entry("night", 2))
     client = client_of(lambda _settings, _slot, entry: make_light(entry), manifest)
     answer = client.get("/?model=night&version=2").json
@@ -59,7 +59,7 @@ def test_the_root_tells_what_another_model_is(client_of):
     check_problem(client.get("/?colour=red"), 422, "invalid_option")
 
 
-def test_the_page_may_run_and_load_only_what_comes_from_here(client):
+def test_the_page_may_run_and_load_only_files_of_this_server(client):
     policy = browse(client).headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
     assert "unsafe" not in policy
@@ -75,13 +75,13 @@ def test_no_file_needs_another_host_and_none_is_long(path):
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
 
 
-def test_every_file_that_is_named_is_there_and_every_script_is_used():
+def test_every_named_file_exists_and_every_script_is_used():
     reference = re.compile(r'(?:"page/files/|from "\./|url\(")([\w.-]+)"')
     named = {name for path in TEXTS for name in reference.findall(path.read_text())}
     assert named == set(FILES) - {"inter-license.txt"}
 
 
-def test_every_error_that_a_visitor_can_meet_has_words_of_its_own():
+def test_every_error_that_a_visitor_can_meet_has_its_own_message():
     family = [each for each in vars(errors).values() if isinstance(each, type)]
     codes = {each.code for each in family if issubclass(each, errors.ServingError)}
     known = re.findall(r"^  (\w+): \[", (FOLDER / "problems.js").read_text(), re.MULTILINE)
@@ -95,15 +95,15 @@ def test_every_error_that_a_visitor_can_meet_has_words_of_its_own():
     assert codes - set(known) == of_programs | {"client_gone"}
 
 
-def test_every_id_that_a_script_asks_for_is_in_the_page():
+def test_every_id_that_a_script_uses_is_in_the_page():
     there = re.findall(r'\sid="([\w-]+)"', PAGE.decode())
     assert len(there) == len(set(there))
     for path in SCRIPTS:
-        asked = set(re.findall(r'element\("([\w-]+)"\)', path.read_text()))
-        assert asked <= set(there), path.name
+        used = set(re.findall(r'element\("([\w-]+)"\)', path.read_text()))
+        assert used <= set(there), path.name
 
 
-def test_the_files_are_kept_for_ever_under_their_digest_and_asked_for_otherwise(client):
+def test_files_are_cached_forever_under_their_digest_and_revalidated_otherwise(client):
     assert f"page/{DIGEST}/main.js" in browse(client).text
     for name in FILES:
         kept = client.get(f"/page/{DIGEST}/{name}")
@@ -115,7 +115,7 @@ def test_the_files_are_kept_for_ever_under_their_digest_and_asked_for_otherwise(
 
 
 @pytest.mark.parametrize("path", ["/", f"/page/{DIGEST}/base.css", "/samples/farm.jpg"])
-def test_what_has_not_changed_is_not_sent_again(client, path):
+def test_an_unchanged_file_is_not_sent_again(client, path):
     first = client.get(path, headers={"Accept": BROWSER})
     again = {"Accept": BROWSER, "If-None-Match": first.headers["ETag"]}
     assert (client.get(path, headers=again).status_code, first.status_code) == (304, 200)
@@ -123,12 +123,12 @@ def test_what_has_not_changed_is_not_sent_again(client, path):
 
 
 @pytest.mark.parametrize("path", ["page/x/index.html", "page/x/page.py", "samples/labels.csv"])
-def test_nothing_else_is_served_from_there(client, path):
+def test_no_other_file_is_served_from_the_static_folder(client, path):
     check_problem(client.get(f"/{path}"), 404, "not_found")
     check_problem(client.get("/samples/..%2Fapp%2Fwsgi.py"), 404, "not_found")
 
 
-def test_the_samples_are_listed_with_what_was_drawn_in_them(client):
+def test_the_samples_are_listed_with_their_labels(client):
     samples = client.get("/samples").json["samples"]
     assert {sample["name"] for sample in samples} == {path.name for path in SAMPLES.glob("*.jpg")}
     street = next(sample for sample in samples if sample["name"] == STREET.name)
@@ -137,18 +137,18 @@ def test_the_samples_are_listed_with_what_was_drawn_in_them(client):
     assert client.get(f"/{street['url']}").data == STREET.read_bytes()
 
 
-def test_a_server_without_samples_lists_none(tmp_path):
+def test_a_server_without_samples_lists_no_samples(tmp_path):
     assert read_samples(tmp_path) == []
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/samples/street.jpg"]
 )
-def test_a_date_or_a_range_that_no_file_has_does_no_harm(client, path):
+def test_an_impossible_date_or_range_does_no_harm(client, path):
     """Werkzeug raises OverflowError at the first."""
     far = "Thu, 01 Jan 999999999999 00:00:00 GMT"
-    asked = {"If-Modified-Since": far, "If-Range": far, "Range": "bytes=0-1"}
-    response = client.get(path, headers={"Accept": BROWSER, **asked})
+    conditions = {"If-Modified-Since": far, "If-Range": far, "Range": "bytes=0-1"}
+    response = client.get(path, headers={"Accept": BROWSER, **conditions})
     assert response.status_code == 200, response.text
-    again = {"Accept": BROWSER, **asked, "If-None-Match": response.headers["ETag"]}
+    again = {"Accept": BROWSER, **conditions, "If-None-Match": response.headers["ETag"]}
     assert client.get(path, headers=again).status_code == 304

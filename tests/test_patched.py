@@ -1,4 +1,4 @@
-"""The tests of the two threads, and of waiting sockets, under gevent's monkey-patching, as in a Gunicorn worker."""
+"""The two threads and sockets work under gevent's monkey-patching, as in a Gunicorn worker."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:threadexception"
 
 
 def run_patched(*tests: str) -> None:
-    """Run tests in a process of their own that gevent has patched, and assert that they pass."""
+    """Run tests in a separate process patched by gevent, and assert that they pass."""
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, *tests],
         cwd=ROOT,
@@ -38,5 +38,5 @@ def run_patched(*tests: str) -> None:
     assert " passed" in result.stdout
 
 
-def test_the_threads_meet_under_monkey_patching_too():
+def test_the_threads_work_under_monkey_patching_too():
     run_patched(*TESTS)

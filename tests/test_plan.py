@@ -1,4 +1,4 @@
-"""How many workers fit: the sums by hand, the measuring with real processes."""
+"""The number of workers matches sums by hand; the measurement runs in real processes."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ def gpu(free_gib, index=0, total_gib=12.0):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Return a maker of machines: cores and free host memory."""
+    """Return a factory of machines: cores and free host memory."""
 
     def make(cores=16, free_gib=60.0):
         for module in (planning, footprint):
@@ -65,7 +65,7 @@ def row(plan, what):
     return dict(plan.lines)[what]
 
 
-def test_a_12_gb_card_holds_three_workers_of_3_gb_where_four_are_asked_for(machine, settings):
+def test_a_12_gb_gpu_holds_three_workers_of_3_gb_if_four_are_requested(machine, settings):
     plan = fit_workers(settings(workers="4"), serving(ON_GPU), [gpu(11.2)])
     assert devices(plan) == ["cuda:0"] * 3
     expected = "RTX: 11.2 of 12.0 GiB free, 3.00 GiB a worker, reserve 10 % → 3 workers"
@@ -90,14 +90,14 @@ def test_several_gpus_get_workers_in_turn_each_as_many_as_fit(machine, settings)
     assert "3 on cuda:0, 1 on cuda:1" in row(plan, "plan")
 
 
-def test_gpus_without_room_still_get_the_one_worker(machine, settings):
+def test_full_gpus_still_get_one_worker(machine, settings):
     plan = fit_workers(settings(), serving(ON_GPU), [gpu(1), gpu(2, 1)])
     assert devices(plan) == ["cuda:0"]
     assert "may wait for its memory" in plan.warning
     assert deal_out(3, ["cuda:0", "cuda:1"], [0, 0]) == ["cuda:0", "cuda:1", "cuda:0"]
 
 
-def test_on_a_reload_what_the_old_workers_hold_counts_as_free(machine, settings):
+def test_memory_of_the_old_workers_counts_as_free_on_a_reload(machine, settings):
     before = fit_workers(settings(), serving(ON_GPU), [gpu(11.2)])
     after = fit_workers(settings(), serving(ON_GPU), [gpu(11.2 - 9)], before)
     assert devices(after) == devices(before) == ["cuda:0"] * 3
@@ -106,7 +106,7 @@ def test_on_a_reload_what_the_old_workers_hold_counts_as_free(machine, settings)
 @pytest.mark.parametrize(
     ("cores", "workers", "threads"), [(1, 1, 1), (2, 1, 2), (8, 2, 4), (64, 16, 4)]
 )
-def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, workers, threads):
+def test_auto_gives_a_worker_four_cores_on_the_cpu(machine, settings, cores, workers, threads):
     machine(cores=cores)
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert plan.placements == (Placement("cpu", threads),) * workers
@@ -114,7 +114,7 @@ def test_on_the_cpu_auto_gives_a_worker_four_cores(machine, settings, cores, wor
     assert choice == Choice("openvino", "bf16", "cpu", threads, 4)
 
 
-def test_on_the_cpu_memory_is_a_limit_too(machine, settings):
+def test_memory_is_a_limit_on_the_cpu_too(machine, settings):
     machine(cores=64, free_gib=6.4 + 4.7)
     chosen = settings(workers="10", decode_threads="4", decode_memory_mb="600", max_bodies_mb="328")
     plan = fit_workers(chosen, serving(ON_CPU), [])
@@ -134,14 +134,14 @@ def test_a_machine_too_small_for_its_requests_still_gets_one_worker_and_a_warnin
     assert "memory is short for even one worker" in plan.warning
 
 
-def test_a_worker_that_fits_into_the_reserve_alone_is_told_as_that(machine, settings):
+def test_a_worker_that_fits_only_into_the_reserve_is_reported_as_such(machine, settings):
     machine(cores=4, free_gib=6.4 + 0.6)
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert plan.placements == (Placement("cpu", 4),)
     assert plan.warning.startswith("memory holds one worker only with the reserve of SERVING_MEM")
 
 
-def test_what_is_set_is_taken(machine, settings):
+def test_an_explicit_number_of_workers_is_used(machine, settings):
     chosen = settings(workers="2", threads="3", max_batch="5", memory_reserve_percent="50")
     plan = fit_workers(chosen, serving(ON_GPU), [gpu(12)])
     assert plan.placements == (Placement("cuda:0", 3),) * 2
@@ -160,7 +160,7 @@ def test_a_version_for_a_gpu_is_not_loaded_into_a_worker_without_one(settings):
         configure_engine(settings(), Placement("cpu", 2), ON_GPU)
 
 
-def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
+def test_one_more_version_is_checked_against_free_memory(machine, settings, monkeypatch):
     monkeypatch.setattr(placement_module, "list_gpus", lambda: [gpu(4.5), gpu(4, 1)])
     monkeypatch.setattr(placement_module, "_has_context", False)
     assert not placement_module.lacking_memory(settings(), Placement("cuda:0", 1), ON_GPU)
@@ -179,7 +179,7 @@ def test_one_more_version_has_room_or_has_not(machine, settings, monkeypatch):
     assert placement_module.lacking_memory(chosen, Placement("cpu", 1), ON_CPU)
 
 
-def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
+def test_a_missing_gpu_is_reported(settings, monkeypatch):
     monkeypatch.setattr(planning, "list_gpus", lambda _: [gpu(12), gpu(12, 1)])
     assert [found.index for found in planning.usable_gpus("auto")] == [0, 1]
     assert [found.index for found in planning.usable_gpus("cuda:1")] == [1]
@@ -189,7 +189,7 @@ def test_a_gpu_that_is_not_there_is_told(settings, monkeypatch):
 
 @pytest.fixture
 def loader(settings, monkeypatch):
-    """Return what waits for room on a GPU whose free memory is given, look by look."""
+    """Return a loader that waits for memory on a GPU with the listed free memory, look by look."""
 
     def load(*free, **rows):
         left = list(free)
@@ -227,12 +227,12 @@ def test_a_further_version_needs_no_second_context_and_waits_seconds_only(loader
     assert time.monotonic() - began < 5
 
 
-def test_nobody_waits_for_memory_that_nobody_can_tell(loader):
+def test_a_load_does_not_wait_for_memory_that_cannot_be_measured(loader):
     assert loader(None) == [None]
 
 
 def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_path, monkeypatch):
-    """Before, the lock lay in the cache of each."""
+    """Before, each lock was in the cache of its own server."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with lock_host("GPU-1", 5) as held:
         assert held
@@ -244,7 +244,7 @@ def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_pa
         assert held
 
 
-def test_a_lock_that_everybody_may_make_is_not_trusted(tmp_path, monkeypatch):
+def test_a_host_lock_that_is_not_a_regular_file_is_not_trusted(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -268,7 +268,7 @@ def test_a_lock_that_everybody_may_make_is_not_trusted(tmp_path, monkeypatch):
         os.umask(before)
 
 
-def test_a_worker_sees_its_own_gpu_alone(machine, settings):
+def test_a_worker_sees_only_its_own_gpu(machine, settings):
     configs = [dataclasses.replace(gpu(11, n), uuid=f"GPU-{n}") for n in range(2)]
     plan = fit_workers(settings(workers="2"), serving(ON_GPU), configs)
     assert [(placement.device, placement.gpu) for placement in plan.placements] == [
@@ -279,7 +279,7 @@ def test_a_worker_sees_its_own_gpu_alone(machine, settings):
     assert configure_engine(settings(), plan.placement(1), ON_CPU).device == "cpu"
 
 
-def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings):
+def test_both_needs_count_if_host_and_gpu_share_one_memory(machine, settings):
     machine(cores=64, free_gib=6.4 + 12.5)
     shared = dataclasses.replace(gpu(20, total_gib=64), is_unified=True)
     chosen = settings(decode_threads="1", decode_memory_mb="64", max_bodies_mb="64")
@@ -292,7 +292,7 @@ def test_where_host_and_gpu_share_one_memory_both_needs_count(machine, settings)
 def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
     settings, tmp_path, monkeypatch
 ):
-    """As on a machine that never saw this model: converted, measured, and then known."""
+    """A new model is converted and measured, and then known."""
     models = tmp_path / "models" / "demo"
     models.mkdir(parents=True)
     for name in ("model.npz", "class_name.json"):
@@ -313,7 +313,7 @@ def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
 
 
 @pytest.mark.slow
-def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings, tmp_path):
+def test_a_bundle_that_cannot_be_served_still_yields_a_plan_with_the_reason(settings, tmp_path):
     (tmp_path / "model.pth").write_bytes(b"no weights")
     (tmp_path / "class_name.json").write_text('{"0": "Ant"}')
     plan = scan_and_plan(settings(models=str(tmp_path), workers="2", device="cpu"))
@@ -321,7 +321,7 @@ def test_a_bundle_that_cannot_be_served_still_gives_a_plan_that_says_so(settings
     assert "model.pth cannot be read as weights" in plan.manifest.failure
 
 
-def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkeypatch):
+def test_a_plan_is_made_even_if_nothing_is_writable(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     (tmp_path / "cache").write_text("in the way")
     (tmp_path / "run").write_text("in the way")
@@ -331,7 +331,7 @@ def test_a_plan_is_made_though_nothing_can_be_written(settings, tmp_path, monkey
 
 
 @pytest.fixture
-def followed(settings, tmp_path, monkeypatch):
+def watched_planner(settings, tmp_path, monkeypatch):
     """Return settings and planner after a start with version 1; the watcher has gone on to version 2."""
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     planner = Planner()
@@ -340,22 +340,22 @@ def followed(settings, tmp_path, monkeypatch):
     return settings(device="cpu", cache=str(tmp_path / "cache")), planner
 
 
-def test_a_reload_while_the_watcher_converts_goes_on_from_what_is_served_now(
-    followed, tmp_path, monkeypatch
+def test_a_reload_while_the_watcher_converts_keeps_the_served_versions(
+    watched_planner, tmp_path, monkeypatch
 ):
-    """Not from what was served at the start."""
+    """The versions served at the start do not count."""
     monkeypatch.setattr(RepositoryScanner, "scan", lambda self: real_scan(self, 0.1))
     with lock_file(tmp_path / "cache" / "scanner.lock", 5):
-        chosen, planner = followed
+        chosen, planner = watched_planner
         plan = planner.make(chosen)
     assert [entry.version for entry in plan.manifest.entries] == [2]
     assert [entry.version for entry in ManifestFile(instance_id()).read().entries] == [2]
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_worker_whose_manifest_is_gone_stays_with_the_last_one(followed, how):
-    """Not with that of the start."""
-    read = manifest_reader(followed[1].plan.manifest)
+def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(watched_planner, how):
+    """The manifest of the start does not count."""
+    read = manifest_reader(watched_planner[1].plan.manifest)
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
         manifest_path().unlink()
@@ -365,14 +365,14 @@ def test_a_worker_whose_manifest_is_gone_stays_with_the_last_one(followed, how):
 
 
 @pytest.mark.parametrize(("poll_s", "version"), [("0", 1), ("1", 2)])
-def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
-    machine, followed, settings, monkeypatch, poll_s, version
+def test_replaced_workers_serve_the_same_as_the_others_after_a_failed_reload(
+    machine, watched_planner, settings, monkeypatch, poll_s, version
 ):
-    """Where the folders are followed the workers have the new manifest anyway."""
+    """Workers have the new manifest anyway if the folders are watched."""
     found = [serving(ON_CPU), Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))]
     monkeypatch.setattr(RepositoryScanner, "scan", lambda self: found.pop(0))
     chosen = settings(device="cpu", poll_s=poll_s)
-    planner = followed[1]
+    planner = watched_planner[1]
     before = planner.make(chosen)
     planner.make(chosen)
     planner.restore(before)
@@ -380,30 +380,28 @@ def test_after_a_failed_reload_replaced_workers_serve_what_the_others_do(
     assert entry.version == version
 
 
-def test_new_workers_start_beside_the_old_ones_though_the_manifest_cannot_be_written(
-    machine, settings
-):
+def test_new_workers_start_beside_the_old_ones_even_if_the_manifest_is_read_only(machine, settings):
     plan = fit_workers(settings(), serving(ON_CPU), [])
     assert planning.fits_beside(settings(device="cpu"), plan)
     warned = dataclasses.replace(plan, warning="run/manifest.json cannot be written (full)")
     assert planning.fits_beside(settings(device="cpu"), warned)
 
 
-def test_a_gpu_asked_for_where_there_is_none_is_told(settings):
+def test_a_requested_gpu_that_does_not_exist_is_reported(settings):
     plan = scan_and_plan(settings(device="cuda:7"))
     assert "SERVING_DEVICE=cuda:7: there are " in plan.manifest.failure
 
 
 @pytest.mark.slow
-def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settings, monkeypatch):
+def test_a_network_that_openvino_cannot_convert_runs_on_torch_with_a_reason(settings, monkeypatch):
     real = footprint.run_measure
-    asked = []
+    calls = []
 
     def run_measure(task, bundle, serving, sibling=None):
-        asked.append((task, serving.get("SERVING_ENGINE", "auto")))
+        calls.append((task, serving.get("SERVING_ENGINE", "auto")))
         if task == footprint.CONVERT:
             return MeasureResult(unconvertible="OpenVINO cannot convert it")
-        if len(asked) == 1:
+        if len(calls) == 1:
             return MeasureResult(needs_conversion=True)
         return real(task, bundle, serving)
 
@@ -411,19 +409,19 @@ def test_a_network_that_openvino_cannot_convert_runs_on_torch_and_says_so(settin
     monkeypatch.setattr(footprint.Artifacts, "read_footprints", lambda self: {})
     monkeypatch.setattr(footprint.Artifacts, "add_footprint", lambda *_: None)
     plan = scan_and_plan(settings(device="cpu"))
-    assert asked == [("measure", "auto"), ("convert", "auto"), ("measure", "eager")]
+    assert calls == [("measure", "auto"), ("convert", "auto"), ("measure", "eager")]
     assert plan.manifest.entries[0].footprint.engine == "eager"
     assert row(plan, "engine").startswith("eager, fp32: OpenVINO cannot convert it; ")
-    assert "OpenVINO cannot convert it" in make_plan_failure(settings, monkeypatch, asked)
+    assert "OpenVINO cannot convert it" in make_plan_failure(settings, monkeypatch, calls)
 
 
-def make_plan_failure(settings, monkeypatch, asked):
-    """Return what a plan says where OpenVINO was asked for by name."""
-    asked.clear()
+def make_plan_failure(settings, monkeypatch, calls):
+    """Return the failure of a plan with OpenVINO set explicitly."""
+    calls.clear()
     return scan_and_plan(settings(device="cpu", engine="openvino")).manifest.failure
 
 
-def test_a_measure_process_that_dies_is_reported_with_its_last_words(settings, monkeypatch):
+def test_a_measure_process_that_dies_is_reported_with_its_last_line(settings, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(BundleError, match=r"the measure process ended with 1: without a word"):
         footprint.run_measure("measure", find_bundle(ROOT / "models"), {})
@@ -482,24 +480,22 @@ MEASURED = dataclasses.asdict(ON_CPU) | {"engine": "eager", "precision": "fp32"}
         ["damaged"],
     ],
 )
-def test_a_footprint_that_another_release_kept_is_measured_again(
-    settings, tmp_path, monkeypatch, kept
-):
-    """Fewer fields and more, of other types, and no fields at all."""
-    asked = []
+def test_a_footprint_of_another_release_is_measured_again(settings, tmp_path, monkeypatch, kept):
+    """The footprints have fewer or more fields, other types, or no fields at all."""
+    calls = []
     result = MeasureResult(Footprint(**MEASURED))
-    monkeypatch.setattr(footprint, "run_measure", lambda *call: asked.append(call) or result)
+    monkeypatch.setattr(footprint, "run_measure", lambda *call: calls.append(call) or result)
     artifacts = footprint.Artifacts(find_bundle(ROOT / "models"), tmp_path)
     artifacts.homes = (tmp_path / "beside", tmp_path / "cache")
     chosen = settings(device="cpu")
     artifacts.add_footprint(footprint.footprint_key(chosen, artifacts), kept)
     for _ in range(2):  # once measured, it is kept
         assert footprint.find_footprint(chosen, artifacts) == Footprint(**MEASURED)
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_a_measure_process_counts_nothing_for_the_workers(monkeypatch):
-    """Its numbers would go into the files of the first worker's slot."""
+def test_a_measure_process_adds_nothing_to_the_workers_metrics(monkeypatch):
+    """The numbers would go into the files of the first worker's slot."""
     seen = {}
 
     def run(_command, **how):

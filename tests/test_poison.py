@@ -1,4 +1,4 @@
-"""Images that end or hold a worker, through nginx and Gunicorn: one request harms at most one worker, twice."""
+"""Images that crash or hang a worker harm at most one worker each, twice, through nginx and Gunicorn."""
 
 import time
 
@@ -15,8 +15,8 @@ DEADLINE_S = 4
 
 
 @pytest.fixture(scope="module")
-def start_mortal(new_server):
-    """Return a maker of servers whose decoders and forwards can be made to crash or hang."""
+def start_crashing_server(new_server):
+    """Return a factory of servers whose decoders and forward passes can crash or hang."""
     started = []
 
     def start(workers: int) -> Server:
@@ -30,57 +30,57 @@ def start_mortal(new_server):
 
 
 @pytest.fixture(scope="module")
-def mortal(start_mortal):
+def crashing_server(start_crashing_server):
     """Return one with four workers."""
-    return start_mortal(4)
+    return start_crashing_server(4)
 
 
 def deaths(server) -> int:
-    """Return how many workers have died since the start."""
+    """Return the number of workers that have died since the start."""
     return int(scrape(server).total("serving_worker_deaths_total"))
 
 
 @pytest.mark.parametrize("fault", ["crash in decoding", "kill in decoding", "exit in the forward"])
-def test_a_poison_image_ends_two_workers_at_most_and_is_refused_from_then_on(mortal, fault):
-    mortal.wait_ready(4)
-    before = deaths(mortal)
+def test_a_poison_image_kills_two_workers_at_most_and_is_then_refused(crashing_server, fault):
+    crashing_server.wait_ready(4)
+    before = deaths(crashing_server)
     poison = draw_fault(fault)
     for _ in range(3):
-        response = mortal.predict(poison)
+        response = crashing_server.predict(poison)
         assert "ended two workers" in check_problem(response, 500, "quarantined")
-    assert deaths(mortal) - before == 2, mortal.log("gunicorn")
-    assert mortal.predict(GOOD).status_code == 200
+    assert deaths(crashing_server) - before == 2, crashing_server.log("gunicorn")
+    assert crashing_server.predict(GOOD).status_code == 200
 
 
 @pytest.mark.parametrize("fault", ["hang in decoding", "hang in the forward"])
-def test_a_thread_that_does_not_come_back_ends_its_worker_within_twice_the_deadline(mortal, fault):
-    mortal.wait_ready(4)
-    before = deaths(mortal)
+def test_a_stuck_thread_ends_its_worker_within_twice_the_deadline(crashing_server, fault):
+    crashing_server.wait_ready(4)
+    before = deaths(crashing_server)
     began = time.monotonic()
-    response = mortal.predict(draw_fault(fault))
+    response = crashing_server.predict(draw_fault(fault))
     assert response.status_code in (500, 504), response.text
-    assert mortal.predict(GOOD).status_code == 200
-    wait_until(lambda: deaths(mortal) > before, 2 * DEADLINE_S)
+    assert crashing_server.predict(GOOD).status_code == 200
+    wait_until(lambda: deaths(crashing_server) > before, 2 * DEADLINE_S)
     assert time.monotonic() - began < 2 * DEADLINE_S
-    mortal.wait_ready(4)
+    crashing_server.wait_ready(4)
 
 
-def test_good_clients_beside_a_poison_image_lose_nothing(mortal):
-    mortal.wait_ready(4)
-    before = deaths(mortal)
-    load = Load(mortal, data=GOOD)
+def test_other_clients_lose_no_request_to_a_poison_image(crashing_server):
+    crashing_server.wait_ready(4)
+    before = deaths(crashing_server)
+    load = Load(crashing_server, data=GOOD)
     with load.running():
         load.wait_for_more()
         poison = draw_fault("crash in decoding", shade=1)
-        assert mortal.predict(poison).status_code == 500
+        assert crashing_server.predict(poison).status_code == 500
         load.wait_for_more()
     load.check_nothing_lost()
-    assert deaths(mortal) - before == 2, mortal.log("gunicorn")
+    assert deaths(crashing_server) - before == 2, crashing_server.log("gunicorn")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_twenty_kills_in_a_row_lose_no_request(start_mortal, workers):
-    server = start_mortal(workers)
+def test_twenty_kills_in_a_row_lose_no_request(start_crashing_server, workers):
+    server = start_crashing_server(workers)
     load = Load(server, data=GOOD)
     with load.running():
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""The Postman collection: it has every route, each request tests its answer, and newman finds all of it true."""
+"""The Postman collection has every route, each request tests its answer, and newman passes all of them."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def read_variables(values):
 
 
 def walk(items):
-    """Yield every request of a collection, whatever folder it is in."""
+    """Yield every request of a collection from all its folders."""
     for item in items:
         if "request" in item:
             yield item
@@ -38,7 +38,7 @@ REQUESTS = list(walk(CONTENT["item"]))
 
 
 def program(item):
-    """Return the program that looks at a request's answer."""
+    """Return the script that checks a request's answer."""
     return "\n".join(
         line
         for event in item["event"]
@@ -69,7 +69,7 @@ def newman(tmp_path, *words):
     return done.returncode, json.loads(report.read_text())["run"]
 
 
-def test_newman_finds_every_answer_as_the_collection_says(server, tmp_path):
+def test_newman_passes_every_test_of_the_collection(server, tmp_path):
     status, run = newman(tmp_path, "--env-var", f"base_url={server.url}")
     failures = [
         f"{failure['source']['name']}: {failure['error']['message']}" for failure in run["failures"]
@@ -83,7 +83,7 @@ def test_newman_finds_every_answer_as_the_collection_says(server, tmp_path):
     )
 
 
-def test_newman_fails_where_the_answers_are_another_models(server, tmp_path):
+def test_newman_fails_on_answers_of_another_model(server, tmp_path):
     words = ["--env-var", f"base_url={server.url}", "--env-var", "version=7", "--folder", "Labels"]
     status, run = newman(tmp_path, *words)
     assert status == 1
@@ -109,8 +109,8 @@ def test_every_route_is_in_the_collection_and_every_request_has_a_route():
     }
 
 
-def test_what_the_page_of_protocols_calls_is_in_the_collection():
-    """One route answers all paths under /v1, so the routes alone do not tell whether they are there."""
+def test_every_call_on_the_protocols_page_is_in_the_collection():
+    """One route answers all paths under /v1, so the routes alone do not prove it."""
     lines = [
         line for line in PROTOCOLS.splitlines() if "curl " in line and "localhost:8999/" in line
     ]
@@ -124,18 +124,18 @@ def test_what_the_page_of_protocols_calls_is_in_the_collection():
 
 
 @pytest.mark.parametrize("item", REQUESTS, ids=lambda item: item["name"])
-def test_a_request_tests_its_status_and_tells_what_it_is_about(item):
+def test_a_request_tests_its_status_and_has_a_description(item):
     assert "pm.response.to.have.status(" in program(item)
     assert item["request"]["description"]
 
 
-def test_a_request_that_is_refused_says_so_in_its_name():
+def test_a_refused_request_has_a_name_that_says_so():
     for item in REQUESTS:
         shown = set(re.findall(r": (\d+)$", item["name"])) or {"200"}
         assert shown == set(re.findall(r"have\.status\((\d+)\)", program(item))), item["name"]
 
 
-def test_the_files_that_are_sent_are_there():
+def test_the_sent_files_exist():
     bodies = [item["request"].get("body", {}) for item in REQUESTS]
     fields = [field for body in bodies for field in body.get("formdata", [])]
     sent = [field["src"] for field in fields if field["type"] == "file"]
@@ -145,7 +145,7 @@ def test_the_files_that_are_sent_are_there():
         assert (ROOT / name).is_file(), name
 
 
-def test_the_environment_has_the_collections_own_values():
+def test_the_environment_has_the_values_of_the_collection():
     environment = json.loads(ENVIRONMENT.read_text())
     assert all(
         DEFAULTS[name] == value for name, value in read_variables(environment["values"]).items()

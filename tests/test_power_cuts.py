@@ -1,4 +1,4 @@
-"""kill -9 at every step that publishing, converting and optimizing take on the disk: the next start heals."""
+"""The next start recovers from kill -9 at every step of publishing, converting and optimizing on the disk."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(900)  # 30 s of computing; machines are shared
-def test_whatever_a_kill_leaves_the_next_start_serves_the_right_answers(tmp_path):
+def test_the_next_start_after_any_kill_serves_the_right_answers(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.walk", tmp_path],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""POST /predict: every way in, every option, and errors that are each picture's own."""
+"""POST /predict accepts every form of input and every option, and reports errors for each image."""
 
 import base64
 import io
@@ -32,9 +32,9 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
-def send(client, *pictures: bytes, query: str = "", path: str = "/predict", **fields: object):
-    """Post pictures as a form's files, with options in its fields."""
-    files = [(io.BytesIO(data), f"{place}.png") for place, data in enumerate(pictures)]
+def send(client, *images: bytes, query: str = "", path: str = "/predict", **fields: object):
+    """Post images as a form's files, with options in its fields."""
+    files = [(io.BytesIO(data), f"{place}.png") for place, data in enumerate(images)]
     return client.post(f"{path}{query}", data={"image": files, **fields})
 
 
@@ -54,18 +54,18 @@ def labels(response, place: int = 0) -> list[str]:
 def test_the_answer_has_the_strongest_label_first_with_score_and_logit(client):
     answer = send(client, MIXED).json
     assert answer["model"] == {"name": "light", "version": 4}
-    (picture,) = answer["images"]
-    assert picture["labels"] == [
+    (image,) = answer["images"]
+    assert image["labels"] == [
         {"label": "Bright", "score": pytest.approx(sigmoid(2), abs=1e-6), "logit": 2},
         {"label": "Dark", "score": pytest.approx(sigmoid(1), abs=1e-6), "logit": 1},
     ]
-    assert (picture["name"], picture["bytes"]) == ("0.png", len(MIXED))
-    assert (picture["width"], picture["height"], picture["batch"]) == (60, 40, 1)
-    assert "scores" not in picture
-    assert "error" not in picture
+    assert (image["name"], image["bytes"]) == ("0.png", len(MIXED))
+    assert (image["width"], image["height"], image["batch"]) == (60, 40, 1)
+    assert "scores" not in image
+    assert "error" not in image
 
 
-def test_the_times_stand_in_the_answer_and_in_the_header(client):
+def test_the_answer_and_the_header_hold_the_times(client):
     response = client.post(
         "/predict",
         data=DARK,
@@ -85,10 +85,12 @@ def test_the_times_stand_in_the_answer_and_in_the_header(client):
     assert response.headers["X-Model-Version"] == "4"
 
 
-@pytest.mark.parametrize("told", ["", "-1.000", "1e9", "nan", "soon", "1.0000", "99999999.000"])
-def test_an_upload_time_that_no_gateway_says_counts_as_none(client, told):
+@pytest.mark.parametrize(
+    "upload_time", ["", "-1.000", "1e9", "nan", "soon", "1.0000", "99999999.000"]
+)
+def test_an_upload_time_without_a_gateway_is_ignored(client, upload_time):
     response = client.post(
-        "/predict", data=DARK, content_type="image/png", headers={"X-Upload-Time": told}
+        "/predict", data=DARK, content_type="image/png", headers={"X-Upload-Time": upload_time}
     )
     assert response.json["timings_ms"]["upload"] == 0
 
@@ -111,7 +113,7 @@ def test_an_upload_time_that_no_gateway_says_counts_as_none(client, told):
         lambda data: {"json": {"images": [{"b64": base64.urlsafe_b64encode(data).decode()}]}},
     ],
 )
-def test_a_picture_comes_as_the_body_or_in_base64_too(client, request_of):
+def test_an_image_may_be_the_body_or_base64(client, request_of):
     data = encode(photo_like().point(lambda level: level // 16 + 64), "PNG")
     assert b"+" in base64.b64encode(data)
     response = client.post("/predict", **request_of(data))
@@ -120,18 +122,18 @@ def test_a_picture_comes_as_the_body_or_in_base64_too(client, request_of):
     assert response.json["images"][0]["name"] == "image 1"
 
 
-def test_many_pictures_are_answered_in_their_order(client):
+def test_many_images_are_answered_in_their_order(client):
     response = send(client, BRIGHT, DARK, BLACK, MIXED)
     found = [labels(response, place) for place in range(4)]
     assert found == [["Bright"], ["Dark"], [], ["Bright", "Dark"]]
     response = send_json(client, {"images": [{"b64": b64(data)} for data in (DARK, BRIGHT)]})
     assert [labels(response, place) for place in range(2)] == [["Dark"], ["Bright"]]
-    assert [picture["name"] for picture in response.json["images"]] == ["image 1", "image 2"]
+    assert [image["name"] for image in response.json["images"]] == ["image 1", "image 2"]
 
 
-def test_one_bad_picture_is_its_own_error(client):
+def test_one_bad_image_is_its_own_error(client):
     answer = send(client, BRIGHT, b"no picture", DARK).json["images"]
-    assert [picture.get("labels") is None for picture in answer] == [False, True, False]
+    assert [image.get("labels") is None for image in answer] == [False, True, False]
     error = answer[1]["error"]
     assert (error["status"], error["code"]) == (400, "unreadable_image")
     assert 'begins with "no picture"' in error["detail"]
@@ -142,24 +144,24 @@ def test_one_bad_picture_is_its_own_error(client):
     assert answer[1]["labels"][0]["label"] == "Dark"
 
 
-def test_where_every_picture_is_bad_the_answer_is_the_first_ones_error(client_of):
+def test_the_answer_is_the_first_error_if_every_image_is_bad(client_of):
     client = client_of(max_pixels="10000")
     large = encode(photo_like(200, 100), "PNG")
     response = send(client, large, b"no picture")
     assert "20,000 pixels" in check_problem(response, 413, "image_too_large")
-    codes = [picture["error"]["code"] for picture in response.json["images"]]
+    codes = [image["error"]["code"] for image in response.json["images"]]
     assert codes == ["image_too_large", "unreadable_image"]
     check_problem(send_json(client, {"images": [{"b64": "&"}]}), 400, "unreadable_image")
 
 
-def test_a_threshold_of_the_score_takes_the_place_of_the_models_rule(client):
+def test_a_score_threshold_replaces_the_models_rule(client):
     assert labels(send(client, MIXED, threshold="0.8")) == ["Bright"]
     assert labels(send(client, MIXED, threshold="0.9")) == []
     assert labels(send(client, BLACK, threshold="0.49")) == ["Dark", "Bright"]
     assert labels(send(client, BLACK, threshold="0.5")) == []
 
 
-def test_top_k_takes_the_strongest_and_with_a_threshold_no_others(client):
+def test_top_k_returns_the_strongest_that_pass_a_given_threshold(client):
     assert labels(send(client, DARK, top_k="1")) == ["Dark"]
     assert labels(send(client, DARK, top_k="2")) == ["Dark", "Bright"]
     assert labels(send(client, DARK, top_k="100")) == ["Dark", "Bright"]
@@ -167,18 +169,18 @@ def test_top_k_takes_the_strongest_and_with_a_threshold_no_others(client):
     assert labels(send(client, MIXED, top_k="1", threshold="0.6")) == ["Bright"]
 
 
-def test_all_scores_come_in_the_models_order_where_they_are_asked_for(client):
-    (picture,) = send(client, DARK, scores="all").json["images"]
-    assert [(score["label"], score["logit"]) for score in picture["scores"]] == [
+def test_all_scores_come_in_the_models_order_on_request(client):
+    (image,) = send(client, DARK, scores="all").json["images"]
+    assert [(score["label"], score["logit"]) for score in image["scores"]] == [
         ("Bright", 0),
         ("Dark", 5),
     ]
-    assert [score["score"] for score in picture["scores"]] == pytest.approx(
+    assert [score["score"] for score in image["scores"]] == pytest.approx(
         [0.5, sigmoid(5)], abs=1e-6
     )
 
 
-def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
+def test_options_may_be_in_the_query_the_form_or_the_json(client):
     assert labels(send(client, MIXED, query="?top_k=1")) == ["Bright"]
     content = {"images": [{"b64": b64(MIXED)}], "top_k": 1}
     assert labels(send_json(client, content)) == ["Bright"]
@@ -210,13 +212,13 @@ def test_options_stand_in_the_query_in_the_form_or_in_the_json(client):
         ("?top_k=1&top_k=2", {}, "the option top_k is given twice"),
     ],
 )
-def test_an_option_that_cannot_be_meant_is_named_with_its_value(client, query, fields, said):
+def test_an_invalid_option_is_named_with_its_value(client, query, fields, said):
     response = send(client, MIXED, query=query, **fields)
     assert said in check_problem(response, 422, "invalid_option")
 
 
-def test_an_empty_field_of_a_form_was_left_out(client):
-    """Browsers send every field of a form."""
+def test_an_empty_field_of_a_form_is_ignored(client):
+    """Browsers send every field of a form, even empty ones."""
     response = client.post("/predict?top_k=1", data={"b64": b64(MIXED), "top_k": ""})
     assert labels(response) == ["Bright"]
     response = client.post("/predict", data={"b64": b64(MIXED), "treshold": ""})
@@ -230,7 +232,7 @@ def test_an_empty_field_of_a_form_was_left_out(client):
     assert labels(response) == ["Bright", "Dark"]
 
 
-def test_a_number_in_json_is_no_text(client):
+def test_a_number_in_json_may_not_be_text(client):
     content = {"images": [{"b64": b64(MIXED)}], "top_k": 1.0}
     assert labels(send_json(client, content)) == ["Bright"]
     content["top_k"] = "1"
@@ -238,7 +240,7 @@ def test_a_number_in_json_is_no_text(client):
     assert detail == 'top_k is "1": expected `int | null`, got `str`'
 
 
-def test_a_model_or_version_that_is_not_there_is_named(client):
+def test_a_missing_model_or_version_is_named(client):
     assert labels(send(client, DARK, model="light", version="4")) == ["Dark"]
     detail = check_problem(send(client, DARK, model="heavy"), 404, "unknown_model")
     assert detail == "there is no model 'heavy'; there is light"
@@ -263,13 +265,13 @@ def test_a_model_or_version_that_is_not_there_is_named(client):
         (b'{"images": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", "JSON"),
     ],
 )
-def test_json_that_is_not_as_it_should_be_is_told_with_the_place(client, content, said):
+def test_malformed_json_is_reported_with_the_location(client, content, said):
     response = client.post("/predict", data=content, content_type="application/json")
     assert said in check_problem(response, 400, "malformed_request")
 
 
 @pytest.mark.parametrize("content", [{}, {"images": []}])
-def test_json_without_pictures_is_told_with_the_way_out(client, content):
+def test_json_without_images_is_reported_with_the_remedy(client, content):
     assert '{"images": [{"b64"' in check_problem(send_json(client, content), 400, "missing_image")
 
 
@@ -279,7 +281,7 @@ def test_a_long_option_is_refused_before_it_is_read(client):
     assert detail == '"model" is longer than 1000 bytes'
 
 
-def test_a_form_without_a_picture_is_told_with_what_there_is(client):
+def test_a_form_without_an_image_is_reported_with_its_fields(client):
     response = client.post("/predict", data={"top_k": "1"}, content_type="multipart/form-data")
     assert "no file 'image'; it has top_k" in check_problem(response, 400, "missing_image")
     response = client.post("/predict", data={"file": (io.BytesIO(DARK), "a.png")})
@@ -288,19 +290,19 @@ def test_a_form_without_a_picture_is_told_with_what_there_is(client):
     )
     response = client.post("/predict", data={"image": "x"}, content_type="multipart/form-data")
     assert "-F image=@picture.jpg" in check_problem(response, 400, "missing_image")
-    # What curl --data-binary says of a picture where nobody tells it the type.
+    # The default type of curl --data-binary.
     response = client.post("/predict", data=DARK, content_type="application/x-www-form-urlencoded")
     assert "-H 'Content-Type: image/jpeg'" in check_problem(response, 400, "missing_image")
 
 
-def test_another_type_of_body_is_told_what_is_taken(client):
+def test_another_type_of_body_is_refused_with_the_accepted_types(client):
     response = client.post("/predict", data=DARK, content_type="text/plain")
     assert "found 'text/plain'" in check_problem(response, 415, "unsupported_type")
     response = client.post("/predict", data=DARK)
     assert "found no content type" in check_problem(response, 415, "unsupported_type")
 
 
-def test_more_pictures_than_the_queue_holds_are_refused_as_one(client_of):
+def test_more_images_than_the_queue_holds_are_refused_together(client_of):
     client = client_of(max_queue="2")
     assert "3 pictures; 1 to 2" in check_problem(
         send(client, *[DARK] * 3), 400, "malformed_request"
@@ -322,7 +324,7 @@ def test_urls_are_off_unless_their_hosts_are_named(client):
     assert second["labels"]
 
 
-def test_a_full_queue_is_told_with_when_to_come_again(client_of):
+def test_a_full_queue_is_reported_with_retry_after(client_of):
     client = client_of(max_queue="2")
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
@@ -345,7 +347,7 @@ WAYS_TO_NAME_A_MODEL = {
 
 @pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
 @pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
-def test_a_full_model_turns_nobody_away_from_another_one(client_of, path, way):
+def test_a_full_model_does_not_block_another_one(client_of, path, way):
     manifest = make_manifest(make_entry("full", 1), make_entry("idle", 1))
     client = client_of(lambda _settings, _slot, entry: make_seeing(entry), manifest)
     versions = client.application.extensions["model_server"]._registry
@@ -358,7 +360,7 @@ def test_a_full_model_turns_nobody_away_from_another_one(client_of, path, way):
 
 @pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
 @pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
-def test_a_default_that_failed_turns_nobody_away_from_another_model(client_of, path, way):
+def test_a_failed_default_does_not_block_another_model(client_of, path, way):
     def load(_settings, _slot, entry):
         if entry.name == "broken":
             raise BundleError("/secret/path is damaged")
@@ -385,14 +387,14 @@ def test_a_default_that_failed_turns_nobody_away_from_another_model(client_of, p
     ],
 )
 def test_an_error_of_an_image_prints_nothing(client_of, capfd, ask):
-    """The hub prints whatever a greenlet raises, unless it is told that it is no error."""
+    """The hub prints every exception of a greenlet that is not registered as expected."""
     client = client_of(lambda _settings, _slot, entry: make_seeing(entry))
     response = ask(client)
     assert "no picture" in response.text
     assert capfd.readouterr().err == ""
 
 
-def test_a_model_that_failed_is_not_being_loaded(client_of):
+def test_a_failed_model_is_not_reported_as_loading(client_of):
     def load(_settings, _slot, entry):
         if entry.name == "broken":
             raise BundleError("/secret/path is damaged")
@@ -412,30 +414,30 @@ def test_the_log_has_the_number_of_labels(client, caplog):
     assert (line.fields["model"], line.fields["version"]) == ("light", 4)
 
 
-def test_the_whole_server_answers_as_the_reference(server, demo_network, class_names):
-    """Through nginx, all the samples in one request, every class to a thousandth."""
+def test_the_whole_server_answers_as_the_reference_does(server, demo_network, class_names):
+    """All the samples go through nginx in one request, and every class matches to a thousandth."""
     names = sorted(path.name for path in SAMPLES.glob("*.jpg"))
     files = [("image", (name, (SAMPLES / name).read_bytes())) for name in names]
     response = requests.post(f"{server.url}/predict?scores=all", files=files, timeout=60)
     assert response.status_code == 200, response.text
-    for name, picture in zip(names, response.json()["images"], strict=True):
-        assert picture["name"] == name
+    for name, image in zip(names, response.json()["images"], strict=True):
+        assert image["name"] == name
         data = (SAMPLES / name).read_bytes()
-        logits = [score["logit"] for score in picture["scores"]]
+        logits = [score["logit"] for score in image["scores"]]
         assert logits == pytest.approx(reference.logits(demo_network, data).tolist(), abs=1e-3)
-        told = [label["label"] for label in picture["labels"]][::-1]
-        assert (told or "No Categories") == reference.answer(demo_network, class_names, data)[
+        answered = [label["label"] for label in image["labels"]][::-1]
+        assert (answered or "No Categories") == reference.answer(demo_network, class_names, data)[
             "result"
         ]
 
 
-def test_the_gateway_says_how_long_the_upload_took(server):
-    """The body comes in two pieces with a pause between, which nginx waits for."""
+def test_the_gateway_measures_the_upload_time(server):
+    """The body arrives in two pieces with a pause between, and nginx waits for it."""
 
     def body():
         data = STREET.read_bytes()
         yield data[:1000]
-        time.sleep(0.3)  # what is measured, so it must be real
+        time.sleep(0.3)  # this is measured, so it must be real
         yield data[1000:]
 
     response = requests.post(
@@ -449,13 +451,13 @@ def test_older_clients_find_the_health_check(client):
     assert client.get("/healthcheck").json == {"status": "alive"}
 
 
-def test_base64_that_a_url_quotes_is_read(client):
+def test_url_quoted_base64_is_read(client):
     body = f"b64={quote(b64(DARK), safe='')}&top_k=1"
     response = client.post("/predict", data=body, content_type="application/x-www-form-urlencoded")
     assert labels(response) == ["Dark"]
 
 
-def test_an_error_of_many_pictures_is_short(client):
+def test_an_error_of_many_images_is_short(client):
     text = "§" * 100
     content = {"images": [{"b64": text}] * 128}
     response = send_json(client, content)
@@ -481,7 +483,7 @@ def test_an_error_of_many_pictures_is_short(client):
         {"json": {"images": [{"b64": b64(DARK)}], "m" * 100_000: 1}},
     ],
 )
-def test_an_option_of_any_length_is_refused_wherever_it_stands(client, sent):
+def test_an_option_of_any_length_is_refused_in_every_position(client, sent):
     response = client.post("/predict", **sent)
     assert "is longer than 1000 bytes" in check_problem(response, 422, "invalid_option")
     assert len(response.data) < 1000

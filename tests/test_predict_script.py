@@ -1,4 +1,4 @@
-"""scripts/predict as people use it: folders of pictures against the real server, resumed, interrupted, refused."""
+"""scripts/predict sends folders of images to the real server, and can be resumed, interrupted and refused."""
 
 import csv
 import io
@@ -34,13 +34,13 @@ def command(url, *words):
 
 
 def predict(url, *words, **options):
-    """Run it; paths count from ``cwd``."""
+    """Run the script; paths are relative to ``cwd``."""
     options = {"capture_output": True, "text": True, "timeout": 120} | options
     return subprocess.run(command(url, *words), check=False, **options)
 
 
 def read(file):
-    """Return a CSV file's rows; names that are no UTF-8 as Python writes them."""
+    """Return a CSV file's rows, with names that are not UTF-8 as Python writes them."""
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as text:
         return list(csv.DictReader(text, strict=True))
 
@@ -52,7 +52,7 @@ def copy_street(folder, count):
 
 
 def kill_within(process, out, how, rows):
-    """Send a signal when so many rows are there; return the exit status."""
+    """Send a signal once that many rows are there; return the exit status."""
     with process:
         wait_until(lambda: out.exists() and out.read_bytes().count(b"\n") > rows, 60)
         process.send_signal(how)
@@ -61,7 +61,7 @@ def kill_within(process, out, how, rows):
 
 @contextmanager
 def stand_in(answers):
-    """Run a server that gives these answers, one a connection and the last for ever; None hangs up."""
+    """Run a server with these answers, one for each connection and the last forever; None hangs up."""
     answers = list(answers)
 
     class Handler(BaseHTTPRequestHandler):
@@ -130,7 +130,7 @@ def test_photographs_get_the_answers_of_the_route(server, photos, tmp_path):
         assert len(scores) == 20
 
 
-def test_what_has_no_answer_is_a_row_with_its_reason(server, tmp_path):
+def test_an_image_without_an_answer_is_a_row_with_its_reason(server, tmp_path):
     folder = tmp_path / "pictures"
     copy_street(folder, 1)
     (folder / "empty.png").touch()
@@ -154,7 +154,7 @@ def test_what_has_no_answer_is_a_row_with_its_reason(server, tmp_path):
     assert "33,554,432" in rows["pictures/large.bmp"]["error"]
 
 
-def test_a_second_run_asks_again_for_failures_alone(server, tmp_path):
+def test_a_second_run_retries_only_failures(server, tmp_path):
     folder = tmp_path / "pictures"
     copy_street(folder, 3)
     (folder / "001.jpg").unlink()
@@ -173,7 +173,7 @@ def test_a_second_run_asks_again_for_failures_alone(server, tmp_path):
     ]
 
 
-def test_a_run_that_was_killed_goes_on(server, tmp_path):
+def test_a_killed_run_can_be_resumed(server, tmp_path):
     copy_street(tmp_path / "pictures", 60)
     out = tmp_path / "out.csv"
     words = ["pictures", "--csv", "out.csv"]
@@ -189,7 +189,7 @@ def test_a_run_that_was_killed_goes_on(server, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "pictures"]
 
 
-def test_ctrl_c_leaves_a_whole_file_and_says_how_to_go_on(server, tmp_path):
+def test_ctrl_c_leaves_a_complete_file_and_says_how_to_resume(server, tmp_path):
     copy_street(tmp_path / "pictures", 60)
     out = tmp_path / "out.csv"
     with (tmp_path / "said").open("w+") as said:
@@ -206,7 +206,7 @@ def test_ctrl_c_leaves_a_whole_file_and_says_how_to_go_on(server, tmp_path):
     assert {row["status"] for row in rows} == {"ok"}
 
 
-def test_a_full_queue_and_a_restart_lose_no_picture(start_server, tmp_path):
+def test_a_full_queue_and_a_restart_lose_no_image(start_server, tmp_path):
     live = start_server(max_queue="1").wait_ready()
     copy_street(tmp_path / "pictures", 400)
     out = tmp_path / "out.csv"
@@ -229,7 +229,7 @@ NAMES = [b"a,b.jpg", b'say "hi".jpg', b"two\nlines.jpg", b"c\rr.jpg", b"=1+1.jpg
 NAMES += ["größe 大.jpg".encode(), b"caf\xe9.jpg"]
 
 
-def test_names_stay_as_they_are(server, tmp_path):
+def test_file_names_stay_unchanged(server, tmp_path):
     folder = os.fsencode(tmp_path / "pictures")
     os.mkdir(folder)
     for name in NAMES:
@@ -244,7 +244,7 @@ def test_names_stay_as_they_are(server, tmp_path):
     assert again.stderr == "out.csv has 8 of 8 pictures already\n"
 
 
-def test_a_terminal_shows_how_far_it_is(server, tmp_path):
+def test_a_terminal_shows_the_progress(server, tmp_path):
     copy_street(tmp_path / "pictures", 20)
     (tmp_path / "pictures" / "001.jpg").unlink()
     ours, theirs = pty.openpty()
@@ -268,7 +268,7 @@ def read_terminal(terminal):
         return b""
 
 
-# What stops a run
+# Errors that stop a run
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def read_terminal(terminal):
         (["--version", "newest"], "invalid_option: version"),
     ],
 )
-def test_what_would_meet_every_picture_stops_the_run(server, tmp_path, words, reason):
+def test_an_error_that_affects_every_image_stops_the_run(server, tmp_path, words, reason):
     copy_street(tmp_path / "pictures", 200)
     done = predict(server.url, "pictures", "--csv", "out.csv", *words, cwd=tmp_path)
     assert done.returncode == 2
@@ -298,7 +298,7 @@ def test_what_would_meet_every_picture_stops_the_run(server, tmp_path, words, re
         (["pictures", "--csv", "nowhere/out.csv"], "nowhere/out.csv: No such file or directory"),
     ],
 )
-def test_a_command_line_that_cannot_be_meant_is_refused(server, tmp_path, words, reason):
+def test_an_invalid_command_line_is_refused(server, tmp_path, words, reason):
     copy_street(tmp_path / "pictures", 1)
     (tmp_path / "texts").mkdir()
     line = [PROGRAM, "--url", server.url, "--csv", "out.csv", *words]
@@ -310,7 +310,7 @@ def test_a_command_line_that_cannot_be_meant_is_refused(server, tmp_path, words,
     assert "Traceback" not in done.stderr
 
 
-def test_a_server_that_is_not_there_is_told_at_once(tmp_path):
+def test_an_unreachable_server_is_reported_at_once(tmp_path):
     url = f"http://127.0.0.1:{free_port()}"
     done = predict(url, SAMPLES, "--csv", tmp_path / "out.csv")
     assert done.returncode == 2
@@ -333,7 +333,7 @@ def test_another_kind_of_server_stops_the_run(answer, reason):
     assert reason in str(caught.value)
 
 
-def test_a_file_of_somebody_elses_is_refused_and_stays_as_it_is(server, tmp_path):
+def test_a_foreign_file_is_refused_and_stays_unchanged(server, tmp_path):
     for content in ("image,labels\nstreet.jpg,Bus\n", "file\n", "photographs of mine"):
         (tmp_path / "mine.csv").write_text(content)
         done = predict(server.url, SAMPLES, "--csv", tmp_path / "mine.csv")
@@ -357,7 +357,7 @@ def test_two_runs_do_not_write_one_file(server, tmp_path):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """Return the waits, s; nobody waits."""
+    """Return the recorded waits in s, without real waiting."""
     waited = []
     monkeypatch.setattr(way.time, "sleep", waited.append)
     return waited
@@ -367,7 +367,7 @@ ANSWER = {"model": {"name": "demo", "version": 1}, "images": [{"labels": []}]}
 BUSY = {"code": "queue_full", "detail": "128 requests are waiting"}
 
 
-def test_it_waits_at_least_as_long_as_it_is_told_and_longer_each_time(waits):
+def test_retries_wait_at_least_retry_after_and_longer_each_time(waits):
     busy = (429, {"Retry-After": "7"}, BUSY)
     with stand_in(
         [busy, None, (503, {}, BUSY), (502, {"Retry-After": "soon"}, ""), (200, {}, ANSWER)]
@@ -378,7 +378,7 @@ def test_it_waits_at_least_as_long_as_it_is_told_and_longer_each_time(waits):
     assert all(low <= waited <= 1.5 * low for low, waited in zip(least, waits, strict=True))
 
 
-def test_it_does_not_wait_for_ever(waits):
+def test_retries_end_eventually(waits):
     with stand_in([(429, {"Retry-After": "86400"}, BUSY)]) as url:
         row = Server(url, {}, 3).predict(str(STREET))
     assert row == [str(STREET), "queue_full", "", "", "", "", "128 requests are waiting"]
@@ -386,7 +386,7 @@ def test_it_does_not_wait_for_ever(waits):
     assert max(waits) <= 45
 
 
-def test_a_server_that_went_away_stops_the_run(waits):
+def test_a_server_that_disappears_stops_the_run(waits):
     with stand_in([None]) as url:
         server = Server(url, {}, 2)
         with pytest.raises(Stop, match="answers no more: Remote end closed connection"):
@@ -394,7 +394,7 @@ def test_a_server_that_went_away_stops_the_run(waits):
     assert len(waits) == 2
 
 
-def test_it_tells_why_it_waits_until_the_answer_is_there(waits):
+def test_the_reason_for_a_wait_is_shown_until_the_answer_arrives(waits):
     with stand_in([(429, {}, BUSY), (200, {}, ANSWER)]) as url:
         server = Server(url, {}, 2)
         way.time.sleep = lambda _: waits.append(server.trouble)
@@ -403,10 +403,10 @@ def test_it_tells_why_it_waits_until_the_answer_is_there(waits):
         assert server.trouble == ""
 
 
-# Pictures and table
+# Images and table
 
 
-def test_pictures_are_found_by_their_names_at_any_depth(tmp_path, monkeypatch):
+def test_images_are_found_by_their_names_at_any_depth(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("b.JPG", "a/z.png", "a/b/c.webp", ".hidden.jpg", ".git/d.jpg", "notes.txt", "raw"):
         path = tmp_path / "in" / name
@@ -420,12 +420,12 @@ def test_pictures_are_found_by_their_names_at_any_depth(tmp_path, monkeypatch):
 
 
 def reopen(file):
-    """Open a table and close it; return what is done."""
+    """Open a table and close it; return the finished rows."""
     with closing(Table(file)) as table:
         return table.done
 
 
-def test_a_table_that_breaks_off_anywhere_keeps_its_whole_rows(tmp_path):
+def test_a_truncated_table_keeps_its_complete_rows(tmp_path):
     file = tmp_path / "out.csv"
     first, second = ['two\nlines, "quoted".jpg', *ROW[1:]], ROW
     content = HEADER + encode(first) + encode(second)
@@ -436,7 +436,7 @@ def test_a_table_that_breaks_off_anywhere_keeps_its_whole_rows(tmp_path):
         assert file.read_bytes() == HEADER + b"".join(map(encode, whole)), cut
 
 
-def test_answers_are_kept_wherever_failures_stand_and_whoever_saved_the_file(tmp_path):
+def test_answers_are_kept_in_any_order_and_from_any_program(tmp_path):
     file = tmp_path / "out.csv"
     other = ["c.jpg", *ROW[1:]]
     file.write_bytes(HEADER + encode(FAILED) + encode(ROW) + encode(FAILED) + encode(other))
@@ -452,13 +452,13 @@ def test_answers_are_kept_wherever_failures_stand_and_whoever_saved_the_file(tmp
     assert file.read_bytes() == saved
 
 
-def test_a_row_may_be_as_long_as_it_wants(tmp_path):
+def test_a_row_may_have_any_length(tmp_path):
     file = tmp_path / "out.csv"
     file.write_bytes(HEADER + encode([*ROW[:3], "x" * 1_000_000, *ROW[4:]]))
     assert reopen(file) == {"a.jpg"}
 
 
-def test_two_files_and_python_are_all_that_it_needs(server, tmp_path):
+def test_the_script_needs_only_two_files_and_python(server, tmp_path):
     shutil.copy(PROGRAM, tmp_path)
     shutil.copytree(PROGRAM.parent / "predicting", tmp_path / "predicting")
     line = [sys.executable, "-S", "predict", STREET, "--csv", "out.csv", "--url", server.url]

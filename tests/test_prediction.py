@@ -1,4 +1,4 @@
-"""From logits to the labels and scores of one picture."""
+"""Logits become the labels and scores of one image."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ def predict(logits: np.ndarray, config: ModelConfig = DEFAULT) -> Prediction:
     return Prediction(logits, model, Timing(0.0, 0.0, 1, True), 0.0, (60, 40))
 
 
-def test_labels_pass_strictly_above_the_threshold_by_rising_logit():
+def test_labels_pass_strictly_above_the_threshold_in_ascending_order():
     assert predict(np.float32([0.5, 3.0, 1.0])).labels() == ["Cat", "Bee"]
     assert predict(np.float32([0.5001, 3.0, 1.0])).labels() == ["Ant", "Cat", "Bee"]
     assert predict(np.float32([0, -1, 0.5])).labels() == []
     assert predict(np.float32([np.nan, 1, np.nan])).labels() == ["Bee"]
 
 
-def test_a_models_own_rule_decides_and_gives_the_scores():
+def test_a_models_own_rule_decides_and_computes_the_scores():
     one_label = ModelConfig(decision=Decision("softmax", top_k=1))
     prediction = predict(np.float32([0.5, 3.0, 1.0]), one_label)
     assert prediction.labels() == ["Bee"]
@@ -34,8 +34,8 @@ def test_a_models_own_rule_decides_and_gives_the_scores():
     assert sigmoids.round(6).tolist() == [0.5, 1, 0]
 
 
-def test_scores_are_sigmoids_and_overflow_nowhere():
-    """Also for logits whose exponential is beyond float32; a warning would be an error here."""
+def test_scores_are_sigmoids_without_overflow():
+    """Logits with an exponential beyond float32 are included; a warning would be an error here."""
     logits = np.float32([-1000, -20, 0, 2, 1000, np.nan])
     scores = predict(logits).scores()
     assert scores.dtype == np.float32

@@ -1,4 +1,4 @@
-"""scripts/publish into the folder of a running server, as an operator does it: nothing is lost or mixed."""
+"""scripts/publish into the folder of a running server loses and mixes no request."""
 
 import json
 import os
@@ -22,15 +22,15 @@ BUNDLE = ("model.npz", "class_name.json", "model.json")
 
 @pytest.fixture
 def source(tiny_models, tmp_path):
-    """Return a folder with the tiny model without what was derived from it, as anybody's own would come."""
+    """Return a folder with the tiny model without derived files, like a custom model."""
     (tmp_path / "new").mkdir()
     for name in BUNDLE:
         shutil.copy(tiny_models / "demo" / "1" / name, tmp_path / "new" / name)
     return tmp_path / "new"
 
 
-def change(folder):
-    """Give a bundle other weights and other names, so that each answer tells who gave it."""
+def change_model(folder):
+    """Give a bundle other weights and other names, so that each answer identifies its version."""
     arrays = dict(np.load(folder / "model.npz"))
     arrays["fc.weight"] = arrays["fc.weight"] * np.float32(1.25)
     np.savez(folder / "model.npz", **arrays)
@@ -55,7 +55,7 @@ def run_publish(source, model, **settings):
 
 @pytest.fixture
 def copy_converted(tiny_models):
-    """Return what copies the tiny model with what was derived from it: it is ready in a moment."""
+    """Return a function that copies the tiny model with its derived files: it is ready in a moment."""
     return lambda folder: shutil.copytree(tiny_models / "demo" / "1", folder)
 
 
@@ -72,7 +72,7 @@ def live(server):
 
 
 def test_publishing_under_load_loses_no_request_and_mixes_no_versions(start_server, models, source):
-    change(source)
+    change_model(source)
     server = start_server(models=str(models), workers="2").wait_ready(2)
     before = server.predict(STREET.read_bytes()).json()
     load = Load(server, clients=32, pause_s=0.1)
@@ -92,7 +92,7 @@ def test_publishing_under_load_loses_no_request_and_mixes_no_versions(start_serv
 
 
 class Bomb:
-    """What a pickle with code in it looks like."""
+    """A pickle with code in it."""
 
     def __reduce__(self):
         return os.system, ("touch /tmp/bomb-went-off",)
@@ -138,7 +138,7 @@ WRONG = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spoil", WRONG, ids=lambda spoil: spoil.__name__)
-def test_what_cannot_be_served_is_not_published(spoil, models, source, settings):
+def test_a_model_that_cannot_be_served_is_not_published(spoil, models, source, settings):
     spoil(source)
     with pytest.raises(BundleError) as refused:
         publish(source, models / "pictograms", settings(device="cpu"))
@@ -159,7 +159,7 @@ def test_a_refusal_is_one_line_and_a_status(models, source):
     assert sorted(path.name for path in (models / "pictograms").iterdir()) == ["1"]
 
 
-def test_a_version_copied_by_hand_that_is_no_good_is_refused_and_the_old_one_serves(
+def test_a_bad_version_copied_by_hand_is_refused_and_the_old_one_keeps_serving(
     start_server, models, copy_converted, tiny_models
 ):
     server = start_server(models=str(models)).wait_ready()
@@ -192,7 +192,7 @@ def test_versions_can_be_named_and_follow_the_folder(start_server, models, copy_
 def test_several_models_with_labels_and_shares_follow_their_file(
     start_server, copy_converted, tmp_path
 ):
-    """One network under two names, so that all is ready in a moment."""
+    """One network has two names, so that all is ready in a moment."""
     for version in ("pictograms/1", "pictograms/2", "signs/5"):
         copy_converted(tmp_path / version)
     file = tmp_path / "models.config"
@@ -222,7 +222,7 @@ def test_several_models_with_labels_and_shares_follow_their_file(
 
     wait_until(lambda: states() == {"5": "AVAILABLE"}, 30)
 
-    file.write_text("model_config_list { confg {} }")  # a slip: what is served goes on
+    file.write_text("model_config_list { confg {} }")  # a typo: the served versions stay
     wait_until(lambda: "confg" in server.log("watch"), 10)
     assert answering("0") == users["0"]
 
@@ -233,7 +233,7 @@ def test_several_models_with_labels_and_shares_follow_their_file(
 @pytest.mark.slow
 def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, source):
     disk = models / "pictograms"
-    change(source)
+    change_model(source)
     program = (
         "import os, sys; from app.commands.publish import main\n"
         f"sys.argv = ['publish', {str(source)!r}, sys.argv[1]]\n"
@@ -243,7 +243,7 @@ def test_a_full_disk_while_publishing_is_one_line_and_leaves_nothing(models, sou
     )
     size = sum(path.stat().st_size for path in disk.rglob("*") if path.is_file()) // 1024
     done = on_small_disk(disk, size + 1000, program)
-    told, left = done.stdout.splitlines()
-    assert told.startswith("not published: [Errno 28] No space left on device")
-    assert told.endswith("; nothing was changed")
+    message, left = done.stdout.splitlines()
+    assert message.startswith("not published: [Errno 28] No space left on device")
+    assert message.endswith("; nothing was changed")
     assert left == "['1']"

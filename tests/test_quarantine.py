@@ -1,4 +1,4 @@
-"""The shared record of inputs that crash workers: suspects, trials, blocked inputs."""
+"""The shared record of inputs that crash workers tracks suspects, trials and blocked inputs."""
 
 import os
 import signal
@@ -17,164 +17,173 @@ from app.serving.trials import Trials
 
 
 @pytest.fixture
-def ward():
+def crash_record():
     """Return a record with places for three workers."""
     return Quarantine(3)
 
 
-def die(ward, *digests, slot=0, tried=b"", is_external=False):
-    """Have a worker die with inputs in progress, perhaps while it tries one; return the inputs that are blocked."""
-    ward.active_inputs(slot).hold(digests)
-    ward.set_trial(slot, tried)
-    return ward.record_crash(slot, is_external=is_external)
+def crash_worker(crash_record, *digests, slot=0, tried=b"", is_external=False):
+    """Kill a worker with inputs in progress, optionally during a trial; return the blocked inputs."""
+    crash_record.active_inputs(slot).hold(digests)
+    crash_record.set_trial(slot, tried)
+    return crash_record.record_crash(slot, is_external=is_external)
 
 
-def block(ward, digest):
-    """Have an input end two workers."""
-    assert die(ward, digest) == []
-    assert die(ward, digest, slot=1, tried=digest) == [digest]
+def block_input(crash_record, digest):
+    """Let an input crash two workers."""
+    assert crash_worker(crash_record, digest) == []
+    assert crash_worker(crash_record, digest, slot=1, tried=digest) == [digest]
 
 
-def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_blocked(ward):
-    poison, other = ward.digest(b"poison"), ward.digest(b"other")
-    assert die(ward, poison, other) == []
-    assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.SUSPECT, Verdict.SUSPECT)
-    assert die(ward, poison, slot=1, tried=poison) == [poison]
-    assert (ward.verdict(poison), ward.verdict(other)) == (Verdict.BLOCKED, Verdict.SUSPECT)
-    assert ward.verdict(ward.digest(b"anything else")) is Verdict.CLEAR
+def test_an_input_that_crashes_a_worker_and_then_one_that_tries_it_is_blocked(crash_record):
+    poison, other = crash_record.digest(b"poison"), crash_record.digest(b"other")
+    assert crash_worker(crash_record, poison, other) == []
+    assert (crash_record.verdict(poison), crash_record.verdict(other)) == (
+        Verdict.SUSPECT,
+        Verdict.SUSPECT,
+    )
+    assert crash_worker(crash_record, poison, slot=1, tried=poison) == [poison]
+    assert (crash_record.verdict(poison), crash_record.verdict(other)) == (
+        Verdict.BLOCKED,
+        Verdict.SUSPECT,
+    )
+    assert crash_record.verdict(crash_record.digest(b"anything else")) is Verdict.CLEAR
 
 
-def test_an_input_in_progress_wherever_workers_crash_is_never_blocked_without_a_trial(ward):
-    popular = ward.digest(b"the image that everybody sends")
+def test_an_input_in_progress_at_every_crash_is_never_blocked_without_a_trial(crash_record):
+    popular = crash_record.digest(b"the image that everybody sends")
     for number in range(20):
-        poison = ward.digest(b"%d" % number)
-        assert die(ward, popular, poison) == []
-        assert die(ward, popular, poison, slot=1, tried=poison) == [poison]
-    assert ward.verdict(popular) is Verdict.SUSPECT
+        poison = crash_record.digest(b"%d" % number)
+        assert crash_worker(crash_record, popular, poison) == []
+        assert crash_worker(crash_record, popular, poison, slot=1, tried=poison) == [poison]
+    assert crash_record.verdict(popular) is Verdict.SUSPECT
 
 
-def test_no_input_has_no_digest_and_no_verdict(ward):
-    nothing = ward.digest(b"")
+def test_no_input_has_no_digest_and_no_verdict(crash_record):
+    nothing = crash_record.digest(b"")
     assert nothing == b""
-    die(ward, nothing)
-    die(ward, nothing, tried=nothing)
-    assert ward.verdict(nothing) is Verdict.CLEAR
+    crash_worker(crash_record, nothing)
+    crash_worker(crash_record, nothing, tried=nothing)
+    assert crash_record.verdict(nothing) is Verdict.CLEAR
 
 
-def test_a_suspect_that_comes_through_starts_anew(ward):
-    innocent = ward.digest(b"innocent")
-    die(ward, innocent)
-    ward.clear_suspect(innocent)
-    assert ward.verdict(innocent) is Verdict.CLEAR
-    block(ward, innocent)
+def test_a_suspect_that_passes_its_trial_is_cleared(crash_record):
+    innocent = crash_record.digest(b"innocent")
+    crash_worker(crash_record, innocent)
+    crash_record.clear_suspect(innocent)
+    assert crash_record.verdict(innocent) is Verdict.CLEAR
+    block_input(crash_record, innocent)
 
 
-def test_clearing_does_not_unblock_an_input(ward):
-    poison = ward.digest(b"poison")
-    block(ward, poison)
-    ward.clear_suspect(poison)
-    assert ward.verdict(poison) is Verdict.BLOCKED
+def test_clearing_an_input_does_not_unblock_it(crash_record):
+    poison = crash_record.digest(b"poison")
+    block_input(crash_record, poison)
+    crash_record.clear_suspect(poison)
+    assert crash_record.verdict(poison) is Verdict.BLOCKED
 
 
-def test_a_released_input_gets_no_points(ward):
-    digest = ward.digest(b"done")
-    records = ward.active_inputs(0)
+def test_a_released_input_gets_no_penalty(crash_record):
+    digest = crash_record.digest(b"done")
+    records = crash_record.active_inputs(0)
     records.release(records.hold([digest]))
-    assert ward.record_crash(0, is_external=False) == []
-    assert ward.verdict(digest) is Verdict.CLEAR
+    assert crash_record.record_crash(0, is_external=False) == []
+    assert crash_record.verdict(digest) is Verdict.CLEAR
 
 
-def test_a_kill_from_outside_counts_half_unless_the_input_was_alone(ward):
-    one, other = ward.digest(b"1"), ward.digest(b"2")
-    assert die(ward, one, other, is_external=True) == []
+def test_a_kill_from_outside_counts_half_unless_the_input_was_alone(crash_record):
+    one, other = crash_record.digest(b"1"), crash_record.digest(b"2")
+    assert crash_worker(crash_record, one, other, is_external=True) == []
     for _ in range(2):
-        assert die(ward, one, other, tried=one, is_external=True) == []
-    assert die(ward, one, other, tried=one, is_external=True) == [one]
-    alone = ward.digest(b"3")
-    assert die(ward, alone, is_external=True) == []
-    assert die(ward, alone, tried=alone, is_external=True) == [alone]
+        assert crash_worker(crash_record, one, other, tried=one, is_external=True) == []
+    assert crash_worker(crash_record, one, other, tried=one, is_external=True) == [one]
+    alone = crash_record.digest(b"3")
+    assert crash_worker(crash_record, alone, is_external=True) == []
+    assert crash_worker(crash_record, alone, tried=alone, is_external=True) == [alone]
 
 
-def test_eight_copies_of_an_image_are_not_alone(ward):
-    image = ward.digest(b"1")
-    die(ward, *[image] * 8, is_external=True)
-    assert die(ward, image, tried=image, is_external=False) == []
+def test_eight_copies_of_an_image_do_not_count_as_alone(crash_record):
+    image = crash_record.digest(b"1")
+    crash_worker(crash_record, *[image] * 8, is_external=True)
+    assert crash_worker(crash_record, image, tried=image, is_external=False) == []
 
 
-def test_a_worker_that_ends_itself_blames_only_the_culprit(ward):
-    culprit, neighbor = ward.digest(b"1"), ward.digest(b"2")
-    records = ward.active_inputs(2)
+def test_a_worker_that_ends_itself_blames_only_the_culprit(crash_record):
+    culprit, neighbor = crash_record.digest(b"1"), crash_record.digest(b"2")
+    records = crash_record.active_inputs(2)
     records.hold([neighbor, culprit])
     records.keep_only([b"", culprit])
-    ward.record_crash(2, is_external=False)
-    assert (ward.verdict(culprit), ward.verdict(neighbor)) == (Verdict.SUSPECT, Verdict.CLEAR)
+    crash_record.record_crash(2, is_external=False)
+    assert (crash_record.verdict(culprit), crash_record.verdict(neighbor)) == (
+        Verdict.SUSPECT,
+        Verdict.CLEAR,
+    )
 
 
-def test_more_inputs_than_there_are_places_do_no_harm(ward):
-    records = ward.active_inputs(0)
-    digests = [ward.digest(b"%d" % number) for number in range(MAX_ACTIVE_INPUTS + 10)]
+def test_more_inputs_than_places_do_no_harm(crash_record):
+    records = crash_record.active_inputs(0)
+    digests = [crash_record.digest(b"%d" % number) for number in range(MAX_ACTIVE_INPUTS + 10)]
     places = records.hold(digests)
     assert len(places) == MAX_ACTIVE_INPUTS
     records.release(places)
     assert len(records.hold(digests)) == MAX_ACTIVE_INPUTS
 
 
-def test_the_oldest_crash_is_forgotten_first(ward):
-    first = ward.digest(b"first")
-    die(ward, first)
+def test_the_oldest_crash_is_forgotten_first(crash_record):
+    first = crash_record.digest(b"first")
+    crash_worker(crash_record, first)
     for number in range(MAX_RECORDED):
-        die(ward, ward.digest(b"%d" % number))
-    assert ward.verdict(first) is Verdict.CLEAR
+        crash_worker(crash_record, crash_record.digest(b"%d" % number))
+    assert crash_record.verdict(first) is Verdict.CLEAR
 
 
-def test_a_request_is_found_inside_another_worker_until_that_is_cleared(ward):
+def test_a_request_is_found_inside_another_worker_until_that_is_cleared(crash_record):
     request = bytes(range(16))
-    ward.enter(1, request)
-    assert ward.is_in_flight(request, [0, 1])
-    assert not ward.is_in_flight(request, [0, 2])
-    ward.clear(1)
-    assert not ward.is_in_flight(request, [0, 1])
-    ward.enter(1, request)
-    ward.leave(1, request)
-    assert not ward.is_in_flight(request, [0, 1])
+    crash_record.enter(1, request)
+    assert crash_record.is_in_flight(request, [0, 1])
+    assert not crash_record.is_in_flight(request, [0, 2])
+    crash_record.clear(1)
+    assert not crash_record.is_in_flight(request, [0, 1])
+    crash_record.enter(1, request)
+    crash_record.leave(1, request)
+    assert not crash_record.is_in_flight(request, [0, 1])
 
 
-def test_a_request_whose_place_is_taken_disturbs_nobody(ward):
+def test_a_request_whose_place_is_taken_disturbs_no_other(crash_record):
     request, other = bytes(range(16)), bytes(range(4)) + bytes(12)
-    ward.enter(0, request)
-    ward.enter(0, other)
-    ward.leave(0, other)
-    assert ward.is_in_flight(request, [0])
-    assert not ward.is_in_flight(other, [0])
+    crash_record.enter(0, request)
+    crash_record.enter(0, other)
+    crash_record.leave(0, other)
+    assert crash_record.is_in_flight(request, [0])
+    assert not crash_record.is_in_flight(other, [0])
 
 
-def test_a_request_that_sees_three_workers_crash_is_known_and_kills_do_not_count(ward):
+def test_a_request_that_sees_three_workers_crash_is_known_and_kills_do_not_count(crash_record):
     request = bytes(range(16))
     for slot in range(3):
-        assert not ward.has_seen_crashes(request)
-        ward.enter(slot, request)
-        ward.record_crash(slot, is_external=True)
-        ward.enter(slot, request)
-        ward.record_crash(slot, is_external=False)
-    assert ward.has_seen_crashes(request)
+        assert not crash_record.has_seen_crashes(request)
+        crash_record.enter(slot, request)
+        crash_record.record_crash(slot, is_external=True)
+        crash_record.enter(slot, request)
+        crash_record.record_crash(slot, is_external=False)
+    assert crash_record.has_seen_crashes(request)
 
 
-def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(ward, monkeypatch):
+def test_a_sigkill_is_from_outside_unless_the_kernel_ran_out_of_memory(crash_record, monkeypatch):
     kills = [5]
     monkeypatch.setattr(module, "count_oom_kills", lambda: kills[0])
-    ward = Quarantine(1)
-    assert ward.is_external_kill(signal.SIGKILL)
+    crash_record = Quarantine(1)
+    assert crash_record.is_external_kill(signal.SIGKILL)
     kills[0] = 6
-    assert not ward.is_external_kill(signal.SIGKILL)
-    assert ward.is_external_kill(signal.SIGKILL)
-    assert not ward.is_external_kill(signal.SIGSEGV)
-    assert not ward.is_external_kill(0)
-    assert ward.is_external_kill(None), "nothing is known against the inputs"
+    assert not crash_record.is_external_kill(signal.SIGKILL)
+    assert crash_record.is_external_kill(signal.SIGKILL)
+    assert not crash_record.is_external_kill(signal.SIGSEGV)
+    assert not crash_record.is_external_kill(0)
+    assert crash_record.is_external_kill(None), "nothing is known against the inputs"
 
 
-def test_only_the_inputs_of_a_crashed_worker_get_points():
+def test_only_the_inputs_of_a_crashed_worker_get_a_penalty():
     scoreboard = Scoreboard()
-    digest = scoreboard.quarantine.digest(b"in hand")
+    digest = scoreboard.quarantine.digest(b"in progress")
     for state, verdict in ((State.DRAINING, Verdict.CLEAR), (State.READY, Verdict.SUSPECT)):
         slot = scoreboard.claim()
         scoreboard.enter(slot)
@@ -196,9 +205,9 @@ def test_how_a_child_ended_is_known_before_it_is_reaped(program, number):
     assert ending_signal(child.pid) is None
 
 
-def test_a_suspect_is_cleared_by_an_answer_and_by_its_own_fault_but_not_by_time(ward):
-    trials = Trials(ward, 0)
-    digest = ward.digest(b"suspect")
+def test_a_suspect_is_cleared_by_an_answer_or_its_own_error_but_not_by_a_timeout(crash_record):
+    trials = Trials(crash_record, 0)
+    digest = crash_record.digest(b"suspect")
 
     def attempt(error=None):
         def run(on_trial):
@@ -210,14 +219,14 @@ def test_a_suspect_is_cleared_by_an_answer_and_by_its_own_fault_but_not_by_time(
 
         return run
 
-    die(ward, digest)
+    crash_worker(crash_record, digest)
     for error in (DeadlinePassed("late"), ClientGone("gone")):
         with pytest.raises(type(error)):
             trials.run(attempt(error))
-        assert ward.verdict(digest) is Verdict.SUSPECT
+        assert crash_record.verdict(digest) is Verdict.SUSPECT
     with pytest.raises(UnreadableImage):
         trials.run(attempt(UnreadableImage("damaged")))
-    assert ward.verdict(digest) is Verdict.CLEAR
-    die(ward, digest)
+    assert crash_record.verdict(digest) is Verdict.CLEAR
+    crash_worker(crash_record, digest)
     assert trials.run(attempt()) == "answer"
-    assert ward.verdict(digest) is Verdict.CLEAR
+    assert crash_record.verdict(digest) is Verdict.CLEAR

@@ -1,4 +1,4 @@
-"""Versions come and go while requests wait: with models that the test holds in its hands."""
+"""Versions are loaded and retired while requests wait, with models that the test controls."""
 
 import gc
 import logging
@@ -59,7 +59,7 @@ class Stage:
         )
 
     def show(self, *entries):
-        """Change the manifest and wait until it is brought about."""
+        """Change the manifest and wait until it is applied."""
         before = self.changes
         self.manifest = make_manifest(*entries)
         wait_until(lambda: self.changes > before)
@@ -68,7 +68,7 @@ class Stage:
         return sorted((key[0], key[1]) for key in self.versions.live)
 
     def ask(self, name="a"):
-        """Return which version answers."""
+        """Return the version that answers."""
         live = self.versions.of_model(name)
         batcher = live[max(live)].batcher
         with batcher.slot():
@@ -77,7 +77,7 @@ class Stage:
 
 @pytest.fixture
 def stage(tmp_path):
-    """Return a maker of stages, ready with version 1 of model a; all are stopped afterwards."""
+    """Return a factory of stages, ready with version 1 of model a; all are stopped afterwards."""
     made = []
 
     def make(**how):
@@ -106,7 +106,7 @@ def test_several_models_and_versions_live_beside_each_other(stage):
     assert here.live() == [("a", 1)]
 
 
-def test_the_status_of_each_version_is_told(stage):
+def test_the_status_of_each_version_is_reported(stage):
     gate = SimpleQueue()
 
     def load(entry):
@@ -130,7 +130,7 @@ def test_the_status_of_each_version_is_told(stage):
     assert states() == {1: "AVAILABLE"}
 
 
-def test_what_is_inside_the_old_version_is_answered_by_it(stage):
+def test_requests_inside_the_old_version_are_answered_by_it(stage):
     gate = SimpleQueue()
 
     def load(entry):
@@ -151,7 +151,7 @@ def test_what_is_inside_the_old_version_is_answered_by_it(stage):
     assert inside.get(timeout=5) == 1
 
 
-def test_under_load_every_request_is_answered_by_one_of_the_two(stage):
+def test_every_request_under_load_is_answered_by_one_of_the_two_versions(stage):
     here = stage()
     answers, ended = [], []
 
@@ -191,7 +191,7 @@ def test_a_version_that_fails_to_load_leaves_the_old_one_and_is_tried_again(
     assert "surprise" in caplog.text
 
 
-def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
+def test_the_old_version_is_unloaded_first_if_memory_cannot_hold_both(stage, caplog):
     seen = []
 
     def load(entry):
@@ -206,7 +206,7 @@ def test_where_memory_cannot_hold_both_the_old_one_goes_first(stage, caplog):
     assert "memory does not hold both: a, version 1 leaves before version 2" in caplog.text
 
 
-def test_the_memory_of_the_old_one_is_given_back_before_the_new_one_is_loaded(stage):
+def test_the_memory_of_the_old_version_is_freed_before_the_new_one_is_loaded(stage):
     seen = []
 
     def load(entry):
@@ -229,7 +229,7 @@ def test_the_last_version_stays_while_the_new_one_cannot_be_loaded(stage):
     here = stage(load=load)
     here.show(make_entry("a", 2), make_entry("a", 3))
     assert here.live() == [("a", 1)]
-    here.show(make_entry("b", 1))  # not wanted at all any more
+    here.show(make_entry("b", 1))  # not in the manifest any more
     assert here.live() == [("b", 1)]
 
 
@@ -275,7 +275,7 @@ def test_stopping_while_a_version_loads_installs_nothing(stage):
     assert here.live() == [("a", 1)]
 
 
-def test_only_the_newest_order_is_loaded(stage):
+def test_only_the_newest_manifest_is_loaded(stage):
     gate, loaded = SimpleQueue(), []
 
     def load(entry):
@@ -311,7 +311,9 @@ def test_failed_loads_are_tried_again_after_growing_pauses(stage, monkeypatch):
     assert last > 2.5 * first
 
 
-def test_a_version_that_cannot_begin_has_failed_and_is_tried_again(stage, monkeypatch, caplog):
+def test_a_version_whose_load_cannot_start_has_failed_and_is_tried_again(
+    stage, monkeypatch, caplog
+):
     monkeypatch.setattr(versions_module, "RETRY_S", 0.05)
     failures = [RuntimeError("can't start new thread")]
     begin = Servable.start
@@ -330,7 +332,7 @@ def test_a_version_that_cannot_begin_has_failed_and_is_tried_again(stage, monkey
     assert "can't start new thread" in caplog.text
 
 
-def test_nothing_that_goes_wrong_on_the_hub_ends_the_loader(stage, caplog):
+def test_no_error_on_the_hub_ends_the_loader(stage, caplog):
     here = stage()
     really, surprises = here.versions._on_change, [ZeroDivisionError("surprise")]
 
@@ -346,7 +348,7 @@ def test_nothing_that_goes_wrong_on_the_hub_ends_the_loader(stage, caplog):
     assert here.live() == [("a", 3)]
 
 
-def test_what_is_queued_behind_a_call_that_raises_is_called(monkeypatch):
+def test_calls_queued_behind_a_call_that_raises_are_made(monkeypatch):
     handoff, called = Handoff(), []
     monkeypatch.setattr(get_hub(), "handle_error", lambda *error: called.append(error[1]))
     handoff.call(lambda: 1 / 0)
@@ -355,7 +357,7 @@ def test_what_is_queued_behind_a_call_that_raises_is_called(monkeypatch):
     handoff.close()
 
 
-def test_a_manifest_that_cannot_be_read_does_not_end_the_following(stage, caplog):
+def test_an_unreadable_manifest_does_not_end_the_watcher(stage, caplog):
     here = stage()
     del here.manifest
     wait_until(lambda: "what is served goes on" in caplog.text)

@@ -1,4 +1,4 @@
-"""A reload, with whatever can go wrong in it: the old workers go on, and the next reload works.
+"""Old workers survive every failure of a reload, and the next reload works.
 
 Gunicorn with the project's own configuration around tests/reloadable.py.
 """
@@ -61,7 +61,7 @@ class Gunicorn:
             return []
 
     def slots(self) -> list[int]:
-        """Return the slots of the workers."""
+        """Return the workers' slots."""
         return sorted(map(int, requests.get(f"{self.url}/readyz", timeout=10).json()["workers"]))
 
     def pids(self) -> set[int]:
@@ -83,7 +83,7 @@ class Gunicorn:
         return [json.loads(line) for line in self.path.read_text().splitlines() if text in line]
 
     def hang_up(self) -> None:
-        """Reload."""
+        """Send Gunicorn a HUP."""
         self.process.send_signal(signal.SIGHUP)
 
     def reload_well(self) -> None:
@@ -95,7 +95,7 @@ class Gunicorn:
 
 @pytest.fixture(scope="module")
 def gunicorn(tmp_path_factory):
-    """Return Gunicorn with two workers; what a test breaks it mends."""
+    """Return Gunicorn with two workers; a test restores the files that it breaks."""
     running = Gunicorn(tmp_path_factory.mktemp("reload"))
     yield running
     running.process.terminate()
@@ -123,15 +123,15 @@ BREAKS = {
 }
 
 
-def test_whatever_a_reload_raises_the_old_workers_go_on_and_the_log_says_why(gunicorn):
+def test_the_old_workers_survive_any_error_of_a_reload_and_the_log_says_why(gunicorn):
     before = gunicorn.pids()
-    for number, (right, wrong, told) in enumerate(BREAKS.values(), start=1):
+    for number, (right, wrong, message) in enumerate(BREAKS.values(), start=1):
         assert right in gunicorn.right
         gunicorn.conf.write_text(gunicorn.right.replace(right, wrong))
         gunicorn.hang_up()
         gunicorn.says("the reload failed, what is served goes on", number)
         line = gunicorn.lines("the reload failed, what is served goes on")[-1]
-        assert told in line["message"], line
+        assert message in line["message"], line
         assert "\n" not in line["message"]
         assert gunicorn.process.poll() is None
         assert gunicorn.pids() == before
@@ -143,12 +143,14 @@ def test_whatever_a_reload_raises_the_old_workers_go_on_and_the_log_says_why(gun
 
 
 @pytest.mark.parametrize("how", ["fails", "crashes", "raises"])
-def test_where_no_new_worker_can_serve_the_old_ones_go_on(gunicorn, how):
-    before, told = gunicorn.pids(), "the old workers go on: no new one can serve"
-    times = len(gunicorn.lines(told))
+def test_the_old_workers_keep_serving_if_no_new_one_can(gunicorn, how):
+    before, message = gunicorn.pids(), "the old workers go on: no new one can serve"
+    times = len(gunicorn.lines(message))
     gunicorn.file.write_text(how)
     gunicorn.hang_up()
-    wait_until(lambda: gunicorn.predict() == 200 and len(gunicorn.lines(told)) > times, 40, told)
+    wait_until(
+        lambda: gunicorn.predict() == 200 and len(gunicorn.lines(message)) > times, 40, message
+    )
     wait_until(lambda: gunicorn.pids() == before)
     gunicorn.file.write_text("loads")
     gunicorn.reload_well()
@@ -169,10 +171,10 @@ def test_old_workers_serve_until_the_new_ones_can(gunicorn):
     wait_until(lambda: len(gunicorn.pids()) == 2 and not before & gunicorn.pids(), 40)
 
 
-def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose_no_request(
+def test_workers_that_must_unload_first_do_so_one_by_one_and_lose_no_request(
     gunicorn,
 ):
-    """Memory holds one version: each stops accepting while it has none."""
+    """Memory holds one version: each worker stops accepting while it has none."""
     gunicorn.file.write_text("has no room")
     manifest = gunicorn.file.with_name("manifest.json")
     ended, statuses = [], []
@@ -202,8 +204,8 @@ def test_workers_that_have_to_drop_their_version_first_do_so_one_by_one_and_lose
     wait_until(lambda: live() == [[4], [4]], 40)
 
 
-def test_every_placement_is_taken_once_after_a_reload_and_deaths(gunicorn):
-    """A slot's placement is its remainder by the number of placements in the plan."""
+def test_every_placement_is_used_once_after_a_reload_and_crashes(gunicorn):
+    """A slot's placement is its number modulo the placements of the plan."""
     gunicorn.reload_well()
     wait_until(lambda: gunicorn.states() == ["ready", "ready"])
     for pid in sorted(gunicorn.pids(), reverse=True):  # the higher slot first
@@ -223,7 +225,7 @@ def test_signals_that_would_change_the_number_of_masters_or_workers_are_refused(
     assert gunicorn.predict() == 200
 
 
-def test_a_stop_in_the_middle_of_a_reload_is_as_quick_as_any(tmp_path):
+def test_a_stop_during_a_reload_is_as_fast_as_any(tmp_path):
     running = Gunicorn(tmp_path)
     with ThreadPoolExecutor(4) as pool:
         running.file.write_text("loads slowly")
@@ -238,8 +240,8 @@ def test_a_stop_in_the_middle_of_a_reload_is_as_quick_as_any(tmp_path):
         assert [answer.result() for answer in answers] == [200] * 4
 
 
-def test_a_stop_while_the_configuration_is_read_is_not_kept_waiting(tmp_path):
-    """As while a new model is measured, which takes minutes."""
+def test_a_stop_while_the_configuration_is_read_is_not_delayed(tmp_path):
+    """Measuring a new model takes minutes, for example."""
     running = Gunicorn(tmp_path)
     sleep = "__import__('subprocess').run(['sleep', '100'])"
     running.conf.write_text(running.right.replace("planner.make(settings)", sleep))

@@ -1,4 +1,4 @@
-"""Which versions are wanted: TensorFlow Serving's policies, held against folders."""
+"""TensorFlow Serving's policies choose the versions of folders."""
 
 import pytest
 
@@ -23,6 +23,6 @@ def test_a_policy_names_the_versions_to_try_highest_first(policy, candidates, li
 
 
 @pytest.mark.parametrize("text", ["latest", "latest:0", "newest", "1,", "0", "-1", "1 2", ""])
-def test_a_policy_that_is_none_is_refused(settings, text):
+def test_an_invalid_policy_is_refused(settings, text):
     with pytest.raises(SettingsError, match=r"SERVING_VERSIONS='.*': expected latest:N, all, or"):
         settings(versions=text)

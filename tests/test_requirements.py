@@ -1,4 +1,4 @@
-"""What is installed: pinned with hashes, the same in all sets; the bill of materials; the audit."""
+"""Installed packages are pinned with hashes, equal in all sets, listed in the bill of materials and audited."""
 
 import json
 import os
@@ -21,7 +21,7 @@ FROM_HASHES = "--require-hashes --only-binary :all:"
 
 
 def read_wanted(name: str) -> list[Requirement]:
-    """Return what a .in file asks for, with the files that it names."""
+    """Return the requirements of a .in file and of the files that it names."""
     found = []
     for line in (ROOT / f"{name}.in").read_text().splitlines():
         if line.startswith("-r "):
@@ -62,25 +62,25 @@ def versions_of(name: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("name", SETS + BENCHES)
-def test_everything_that_is_asked_for_is_pinned_with_hashes(name):
+def test_every_requirement_is_pinned_with_hashes(name):
     """scripts/lock makes them."""
     pinned = read_pinned(name)
     assert all(pinned.values()), "a pin without a hash"
     versions = versions_of(name)
-    for wanted in read_wanted(name):
-        (specifier,) = wanted.specifier
-        assert specifier.operator == "==", wanted
-        assert versions[canonicalize_name(wanted.name)] == {specifier.version}, wanted
+    for requirement in read_wanted(name):
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "==", requirement
+        assert versions[canonicalize_name(requirement.name)] == {specifier.version}, requirement
 
 
-def test_a_set_holds_the_ones_before_it():
-    """So one environment can hold them all."""
+def test_a_requirement_set_includes_the_previous_ones():
+    """One environment can hold them all."""
     base, optimize, dev = map(hashes_of, SETS)
     assert base.items() <= optimize.items()
     assert optimize.items() <= dev.items()
 
 
-def test_what_is_installed_is_what_is_pinned():
+def test_installed_packages_match_the_pins():
     for package in ("torch", "werkzeug", "greenlet", "jinja2", "openvino", "triton", "pytest"):
         assert versions_of("requirements-dev")[package] == {version(package)}
 
@@ -114,7 +114,7 @@ def test_the_bill_of_materials_names_every_package():
     assert all(part["version"] for part in parts.values())
 
 
-# What pip-audit would say: its data may not be reached from here.
+# A stand-in for the output of pip-audit, whose data may be out of reach.
 UNKNOWN = {"name": "a", "skip_reason": "Dependency not found on PyPI"}
 SOUND = {"name": "b", "version": "1", "vulns": []}
 BAD = {"name": "c", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"]}]}
@@ -129,15 +129,15 @@ BAD = {"name": "c", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": 
         (json.dumps({"dependencies": [BAD]}), 1, "c 2: PYSEC-1; fixed in: 3"),
     ],
 )
-def test_the_audit_says_what_is_known_or_that_nothing_is(tmp_path, said, status, line):
+def test_the_audit_lists_known_vulnerabilities_or_none(tmp_path, said, status, line):
     (tmp_path / "pip_audit.py").write_text(f"print({said!r})")
     done = run("audit", PYTHONPATH=str(tmp_path))
     assert (done.returncode, line in done.stdout) == (status, True), done.stdout + done.stderr
 
 
-def test_what_the_audit_found_counts_though_the_network_goes_away(tmp_path):
+def test_findings_of_the_audit_count_even_if_the_network_fails(tmp_path):
     said = json.dumps({"dependencies": [BAD]})
-    # The files are asked in the order of their names.
+    # The files are audited in the order of their names.
     first = sorted(path.name for path in ROOT.glob("requirements*.txt"))[0]
     (tmp_path / "pip_audit.py").write_text(
         f"import sys; print({said!r} if sys.argv[-1].endswith({first!r}) else '')"

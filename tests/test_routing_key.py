@@ -1,4 +1,4 @@
-"""The version that answers a request: found once, by its routing key or by chance, and held until the answer."""
+"""The version that answers a request is chosen once, by its routing key or by chance, and held until the answer."""
 
 import base64
 import io
@@ -31,7 +31,7 @@ ROUTES = {
 }
 
 
-def test_a_clients_own_key_is_taken_as_far_as_it_counts(client):
+def test_a_clients_own_key_is_used_up_to_its_limit(client):
     for sent, taken in (("anna", "anna"), ("a" * 5000, "a" * MAX_ROUTING_KEY)):
         with client.application.test_request_context(headers={"X-Routing-Key": sent}):
             assert routing_key() == taken
@@ -43,11 +43,11 @@ def test_a_clients_own_key_is_taken_as_far_as_it_counts(client):
 def test_the_version_that_was_checked_is_the_one_that_answers(client_of, route):
     client = client_of(manifest=SHARED)
     server = client.application.extensions["model_server"]
-    find, found = server.find, []
+    find, servables = server.find, []
 
     def find_and_note(*target):
-        found.append(find(*target))
-        return found[-1]
+        servables.append(find(*target))
+        return servables[-1]
 
     server.find = find_and_note
     answered = []
@@ -55,12 +55,12 @@ def test_the_version_that_was_checked_is_the_one_that_answers(client_of, route):
         response = ROUTES[route](client)
         assert response.status_code == 200, response.text
         answered.append(int(response.headers["X-Model-Version"]))
-    assert answered == [servable.model.version for servable in found]
+    assert answered == [servable.model.version for servable in servables]
     assert set(answered) == {3, 4}
 
 
 class SlowBody(io.BytesIO):
-    """A body during which something else happens."""
+    """A body that triggers a call while it is read."""
 
     def __init__(self, data: bytes, happens) -> None:
         super().__init__(data)

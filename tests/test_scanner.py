@@ -1,4 +1,4 @@
-"""The manifest: what is found in a folder, checked, refused, kept; only the measuring is made quick here."""
+"""The scanner finds, checks, refuses and keeps versions; only the measurement is made quick here."""
 
 import dataclasses
 import itertools
@@ -33,7 +33,7 @@ def add_version(models, version, weights=b"good", name="leaves"):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Stand for the measure process: weights that say "bad" cannot be served. Returns what was measured."""
+    """Replace the measure process: weights "bad" cannot be served. Returns the measured paths."""
     calls = []
 
     def find_footprint(settings, artifacts, sibling=None):
@@ -48,7 +48,7 @@ def measured(monkeypatch):
 
 @pytest.fixture
 def scanner(settings, tmp_path, measured):
-    """Return a maker of scanners of tmp_path/models."""
+    """Return a factory of scanners of tmp_path/models."""
     (tmp_path / "models").mkdir()
 
     def make(before=None, **rows):
@@ -67,7 +67,7 @@ def versions(manifest):
     return [entry.version for entry in manifest.entries]
 
 
-def test_what_is_found_is_checked_once(scanner, models, measured):
+def test_a_found_version_is_checked_once(scanner, models, measured):
     add_version(models, 1)
     here = scanner()
     assert versions(here.scan()) == [1]
@@ -75,7 +75,7 @@ def test_what_is_found_is_checked_once(scanner, models, measured):
     assert measured == [1]
 
 
-def test_a_new_version_takes_over_once_nobody_is_copying_it_any_more(scanner, models, measured):
+def test_a_new_version_takes_over_once_its_files_stop_changing(scanner, models, measured):
     add_version(models, 1)
     here = scanner()
     here.scan()
@@ -95,7 +95,7 @@ def test_a_published_version_takes_over_at_once(scanner, models):
     assert versions(here.scan()) == [2]
 
 
-def test_a_refused_version_leaves_the_one_before_and_says_why(scanner, models):
+def test_a_refused_version_keeps_the_previous_one_with_a_reason(scanner, models):
     add_version(models, 1)
     here = scanner()
     here.scan()
@@ -112,7 +112,7 @@ def test_a_refused_version_leaves_the_one_before_and_says_why(scanner, models):
     assert versions(here.scan()) == [2]
 
 
-def test_files_that_are_not_what_the_sums_say_are_refused(scanner, models):
+def test_files_that_do_not_match_the_checksums_are_refused(scanner, models):
     folder = add_version(models, 1)
     write_sums(folder)
     (folder / "class_name.json").write_text('{"0": "Dust"}')
@@ -123,7 +123,7 @@ def test_files_that_are_not_what_the_sums_say_are_refused(scanner, models):
     assert "class_name.json" in scanner().scan().failure
 
 
-def test_weights_that_change_in_place_are_another_thing_to_serve(scanner, models):
+def test_weights_that_change_in_place_are_a_new_entry(scanner, models):
     add_version(models, 1)
     here = scanner()
     (before,) = here.scan().entries
@@ -134,7 +134,7 @@ def test_weights_that_change_in_place_are_another_thing_to_serve(scanner, models
     assert before.key != after.key
 
 
-def test_a_config_that_changes_in_place_is_another_thing_to_serve(scanner, models, tmp_path):
+def test_a_config_that_changes_in_place_is_a_new_entry(scanner, models, tmp_path):
     folder = add_version(models, 1)
     here = scanner()
     (before,) = here.scan().entries
@@ -151,7 +151,7 @@ def test_a_config_that_changes_in_place_is_another_thing_to_serve(scanner, model
 
 
 @pytest.mark.parametrize("how", ["emptied", "gone", "all gone"])
-def test_a_vanished_mount_unloads_nothing(scanner, models, how):
+def test_a_vanished_mount_unloads_no_version(scanner, models, how):
     add_version(models, 3)
     here = scanner()
     here.scan()
@@ -166,7 +166,7 @@ def test_a_vanished_mount_unloads_nothing(scanner, models, how):
     assert "holds no" in manifest.problem or "cannot be read" in manifest.problem
 
 
-def test_a_folder_that_cannot_be_read_unloads_nothing(scanner, models, monkeypatch):
+def test_an_unreadable_folder_unloads_no_version(scanner, models, monkeypatch):
     add_version(models, 3)
     here = scanner()
     here.scan()
@@ -207,14 +207,14 @@ def test_a_version_that_cannot_be_served_does_not_count(scanner, models, policy,
     assert versions(scanner(versions=policy).scan()) == chosen
 
 
-def test_latest_checks_no_more_versions_than_it_has_to(scanner, models, measured):
+def test_latest_checks_no_more_versions_than_necessary(scanner, models, measured):
     for version in (1, 2, 5, 10):
         add_version(models, version)
     scanner(versions="latest:2").scan()
     assert measured == [10, 5]
 
 
-def test_several_versions_and_their_order(scanner, models):
+def test_several_versions_are_listed_in_order(scanner, models):
     for version in ("0003", "1", "2", "draft", ".publishing-x", "0"):
         add_version(models, version)
     assert versions(scanner(versions="all").scan()) == [1, 2, 3]
@@ -222,7 +222,7 @@ def test_several_versions_and_their_order(scanner, models):
     assert versions(scanner(versions="1,7").scan()) == [1]
 
 
-def test_while_another_process_looks_what_is_served_stays(scanner, models, measured, tmp_path):
+def test_the_served_versions_stay_while_another_process_scans(scanner, models, measured, tmp_path):
     add_version(models, 1)
     here = scanner()
     before = here.scan()
@@ -236,7 +236,7 @@ def test_while_another_process_looks_what_is_served_stays(scanner, models, measu
     assert measured == [1, 2]
 
 
-def test_a_scanner_starts_with_what_was_served(scanner, models):
+def test_a_scanner_starts_with_the_served_versions(scanner, models):
     before = make_manifest(make_entry("leaves", 4))
     add_version(models, 5, b"bad")
     assert versions(scanner(before).scan()) == [4]
@@ -249,7 +249,7 @@ def run_folder(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_a_manifest_survives_its_file(run_folder):
+def test_a_manifest_is_read_back_unchanged_from_its_file(run_folder):
     file = ManifestFile("us")
     assert file.read() is None
     manifest = make_manifest(
@@ -297,7 +297,7 @@ def test_a_worker_follows_its_own_masters_manifest_only(run_folder):
     assert ManifestFile("us").read().default == "newer"
 
 
-def test_a_watcher_writes_for_the_master_that_runs_now(run_folder):
+def test_a_watcher_writes_for_the_current_master(run_folder):
     ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
     watcher = ManifestFile()
     watcher.read()
@@ -306,7 +306,7 @@ def test_a_watcher_writes_for_the_master_that_runs_now(run_folder):
     assert ManifestFile("us").read().default == "newer"
 
 
-def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so(tmp_path):
+def test_an_old_manifest_is_removed_with_a_warning_if_the_new_one_cannot_be_written(tmp_path):
     program = (
         "import os, sys; from app.control.manifest import Manifest, ManifestFile;"
         "os.chdir(sys.argv[1]); os.environ['SERVING_RUN'] = sys.argv[1] + '/run';"
@@ -319,8 +319,8 @@ def test_where_the_file_cannot_be_written_an_older_one_goes_and_the_plan_says_so
     assert left == "[]"
 
 
-def test_a_manifest_is_on_the_disk_before_it_takes_its_place(run_folder, monkeypatch):
-    """Else a power cut leaves an empty file, and the next start forgets which model is the default."""
+def test_a_manifest_is_on_the_disk_before_it_is_renamed(run_folder, monkeypatch):
+    """Otherwise a power cut leaves an empty file, and the next start forgets the default model."""
     written, real = [], os.fsync
     monkeypatch.setattr(
         os, "fsync", lambda handle: (written.append(os.fstat(handle).st_ino), real(handle))
@@ -329,7 +329,7 @@ def test_a_manifest_is_on_the_disk_before_it_takes_its_place(run_folder, monkeyp
     assert (run_folder / "manifest.json").stat().st_ino in written
 
 
-def test_what_a_killed_writer_left_goes_with_the_next_manifest(run_folder):
+def test_leftovers_of_a_killed_writer_are_removed_with_the_next_manifest(run_folder):
     run_folder.mkdir()
     draft, handle = files.create_draft(run_folder, files.DRAFT)
     os.close(handle)
@@ -338,14 +338,14 @@ def test_what_a_killed_writer_left_goes_with_the_next_manifest(run_folder):
 
 
 @pytest.mark.parametrize("kind", ["FIFO", "folder", "link out", "loop"])
-def test_a_precision_report_that_cannot_be_read_leaves_the_version_served(scanner, models, kind):
+def test_an_unreadable_precision_report_does_not_stop_the_version(scanner, models, kind):
     make_special(add_version(models, 1) / "precision.json", kind)
     manifest = scanner().scan()
     assert versions(manifest) == [1]
     assert not manifest.rejected
 
 
-def test_sums_may_be_written_in_capitals_and_have_empty_lines(scanner, models):
+def test_checksums_may_have_capitals_and_empty_lines(scanner, models):
     folder = add_version(models, 1)
     write_sums(folder)
     sums = (folder / "SHA256SUMS").read_text().splitlines()
@@ -354,7 +354,7 @@ def test_sums_may_be_written_in_capitals_and_have_empty_lines(scanner, models):
     assert versions(scanner().scan()) == [1]
 
 
-def test_sums_are_such_as_sha256sum_checks(models):
+def test_checksums_are_in_the_format_of_sha256sum(models):
     folder = add_version(models, 1)
     write_sums(folder)
     assert (folder / "SHA256SUMS").read_text().splitlines()[0].endswith("  model.pth")
@@ -362,7 +362,7 @@ def test_sums_are_such_as_sha256sum_checks(models):
 
 
 class Clock:
-    """Time as a test wants it."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -371,8 +371,8 @@ class Clock:
 
 
 @pytest.fixture
-def passing(monkeypatch, scanner):
-    """Make measurements fail for a transient reason. Returns (scanner, clock, reasons, calls)."""
+def temporary_failures(monkeypatch, scanner):
+    """Replace a measurement by one with temporary failures. Returns (scanner, clock, reasons, calls)."""
     clock, calls = Clock(), []
     reasons = [TransientError("the measure process took longer than 300 s")] * 9
 
@@ -388,21 +388,21 @@ def passing(monkeypatch, scanner):
     return here, clock, reasons, calls
 
 
-def test_a_refusal_that_may_pass_is_tried_again_with_growing_pauses(passing, models):
-    here, clock, _reasons, calls = passing
+def test_a_temporary_refusal_is_retried_with_growing_pauses(temporary_failures, models):
+    here, clock, _reasons, calls = temporary_failures
     add_version(models, 1)
-    told = set()
+    messages = set()
     for clock.now in range(0, 30_000, 10):
-        told |= {rejected.reason for rejected in here.scan().rejected}
+        messages |= {rejected.reason for rejected in here.scan().rejected}
     pauses = [later - earlier for earlier, later in itertools.pairwise(calls)]
     assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     assert versions(here.scan()) == [1]
-    (reason,) = told  # so the log has it once
+    (reason,) = messages  # so it is logged once
     assert reason.startswith("the measure process took longer than 300 s; it is tried again")
 
 
-def test_changed_files_are_checked_at_once_and_pauses_begin_anew(passing, models):
-    here, clock, _reasons, calls = passing
+def test_changed_files_are_checked_at_once_and_reset_the_pauses(temporary_failures, models):
+    here, clock, _reasons, calls = temporary_failures
     add_version(models, 1)
     here.scan()
     clock.now = 60
@@ -414,8 +414,8 @@ def test_changed_files_are_checked_at_once_and_pauses_begin_anew(passing, models
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
-def test_a_full_disk_or_memory_may_pass(passing, models, error):
-    here, clock, reasons, _calls = passing
+def test_a_full_disk_or_memory_is_a_temporary_refusal(temporary_failures, models, error):
+    here, clock, reasons, _calls = temporary_failures
     reasons[:] = [error]
     add_version(models, 1)
     assert "it is tried again" in here.scan().failure
@@ -424,8 +424,10 @@ def test_a_full_disk_or_memory_may_pass(passing, models, error):
 
 
 @pytest.mark.parametrize("error", [TypeError("odd"), RecursionError(), KeyError("a"), ValueError()])
-def test_whatever_a_check_raises_refuses_the_version_and_is_not_tried_again(passing, models, error):
-    here, clock, reasons, calls = passing
+def test_an_unexpected_error_of_a_check_refuses_the_version_for_good(
+    temporary_failures, models, error
+):
+    here, clock, reasons, calls = temporary_failures
     reasons[:] = [error] * 2
     add_version(models, 1)
     for clock.now in (0, 100, 10_000):
@@ -433,7 +435,7 @@ def test_whatever_a_check_raises_refuses_the_version_and_is_not_tried_again(pass
     assert calls == [0]
 
 
-def test_whatever_the_folders_raise_leaves_what_is_served(scanner, models, monkeypatch):
+def test_an_error_of_the_folders_keeps_the_served_versions(scanner, models, monkeypatch):
     add_version(models, 1)
     here = scanner()
     here.scan()
@@ -451,7 +453,7 @@ def names(manifest):
     return [entry.name for entry in manifest.entries]
 
 
-def test_a_second_own_model_beside_the_first_is_served_and_the_default_stays(scanner, models):
+def test_a_second_custom_model_is_served_and_the_default_stays(scanner, models):
     add_version(models, 1, name="shapes")
     here = scanner()
     assert here.scan().default == "shapes"
@@ -464,7 +466,7 @@ def test_a_second_own_model_beside_the_first_is_served_and_the_default_stays(sca
     assert sorted(entry.key[:2] for entry in here.scan().entries) == [("acorns", 1), ("shapes", 2)]
 
 
-def test_at_a_fresh_start_the_model_that_was_there_first_is_the_default(scanner, models, tmp_path):
+def test_the_oldest_model_is_the_default_at_a_fresh_start(scanner, models, tmp_path):
     for age, name in ((1, "acorns"), (3, "shapes"), (2, "birds")):
         os.utime(add_version(models, 1, name=name) / "model.pth", (10**9 - age, 10**9 - age))
         add_version(models, 2, name=name)
@@ -479,13 +481,13 @@ def test_at_a_fresh_start_the_model_that_was_there_first_is_the_default(scanner,
     assert earlier.default == "acorns"
 
 
-def test_models_of_the_same_age_are_taken_by_name(scanner, models):
+def test_models_of_the_same_age_are_ordered_by_name(scanner, models):
     for name in ("b", "a", "c"):
         os.utime(add_version(models, 1, name=name) / "model.pth", (10**9, 10**9))
     assert scanner().scan().default == "a"
 
 
-def test_a_removed_default_falls_to_the_next(scanner, models):
+def test_the_next_model_becomes_the_default_if_the_default_is_removed(scanner, models):
     add_version(models, 1, name="shapes")
     here = scanner()
     here.scan()
@@ -496,14 +498,14 @@ def test_a_removed_default_falls_to_the_next(scanner, models):
     assert (names(manifest), manifest.default, manifest.default_note) == (["acorns"], "acorns", "")
 
 
-def test_a_model_that_cannot_be_served_is_no_default_while_another_can(scanner, models):
+def test_a_model_that_cannot_be_served_is_not_the_default_while_another_can(scanner, models):
     os.utime(add_version(models, 1, b"bad", name="old") / "model.pth", (1, 1))
     add_version(models, 1, name="new")
     manifest = scanner().scan()
     assert (names(manifest), manifest.default) == (["new"], "new")
 
 
-def test_a_first_own_model_that_is_no_good_leaves_the_demo_serving(scanner, models):
+def test_the_demo_keeps_serving_if_the_first_custom_model_is_bad(scanner, models):
     add_version(models, 1, name="demo")
     here = scanner()
     here.scan()
@@ -527,7 +529,7 @@ def test_a_bare_mount_and_models_in_it_are_all_served(scanner, models):
     assert names(scanner(model="shapes").scan()) == ["shapes"]
 
 
-def test_the_version_policy_holds_for_each_model(scanner, models):
+def test_the_version_policy_applies_to_each_model(scanner, models):
     for name in ("a", "b"):
         for version in (1, 2, 3):
             add_version(models, version, name=name)
@@ -540,7 +542,7 @@ def test_the_version_policy_holds_for_each_model(scanner, models):
     ]
 
 
-def test_two_names_for_one_folder_both_answer(scanner, models, tmp_path, settings):
+def test_both_names_of_one_folder_answer(scanner, models, tmp_path, settings):
     add_version(models, 1)
     file = models.parent / "models.config"
     configs = [{"name": name, "base_path": str(models / "leaves")} for name in ("mnist", "mxnet")]
@@ -552,7 +554,7 @@ def test_two_names_for_one_folder_both_answer(scanner, models, tmp_path, setting
     ]
 
 
-def test_files_of_the_same_size_and_time_are_seen_to_be_others(scanner, models):
+def test_changed_files_of_the_same_size_and_time_are_detected(scanner, models):
     folder = add_version(models, 1)
     here = scanner()
     (before,) = here.scan().entries
@@ -565,7 +567,7 @@ def test_files_of_the_same_size_and_time_are_seen_to_be_others(scanner, models):
     assert before.key != after.key
 
 
-def test_a_version_that_is_changed_in_place_is_not_left_for_a_lower_one(scanner, models):
+def test_a_version_changed_in_place_is_not_replaced_by_a_lower_one(scanner, models):
     for version in (1, 2):
         add_version(models, version)
     here = scanner()
@@ -575,8 +577,8 @@ def test_a_version_that_is_changed_in_place_is_not_left_for_a_lower_one(scanner,
     assert versions(here.scan()) == [2]
 
 
-def test_another_network_of_the_same_weights_is_another_thing_to_serve():
-    """scripts/optimize ran a second time: the workers take the new one over, a replacement loads the same."""
+def test_another_network_of_the_same_weights_is_a_new_entry():
+    """scripts/optimize ran a second time: the workers load the new network, and a replacement loads the same."""
     footprint = Footprint("openvino", "int8", "cpu", "the fastest", 10**8)
     before, after = (
         Entry("leaves", 1, "somewhere", "weights", footprint, f"/a/b/int8-{digest * 16}")
@@ -587,8 +589,8 @@ def test_another_network_of_the_same_weights_is_another_thing_to_serve():
     assert elsewhere.key == before.key
 
 
-def test_a_version_whose_network_is_gone_is_looked_at_again(scanner, models, measured, tmp_path):
-    """A worker that finds it damaged removes it; the next look has it made anew."""
+def test_a_version_whose_network_is_gone_is_checked_again(scanner, models, measured, tmp_path):
+    """A worker removes a damaged network; the next look converts it again."""
     add_version(models, 1)
     here = scanner()
     (entry,) = here.scan().entries
@@ -625,9 +627,7 @@ def test_a_link_that_cannot_be_followed_harms_its_own_version_only(scanner, mode
 
 
 @pytest.mark.parametrize("way", ["a file", "a FIFO for a lock"])
-def test_where_the_cache_takes_no_lock_new_versions_are_taken_over_all_the_same(
-    scanner, models, tmp_path, way
-):
+def test_new_versions_are_served_even_if_the_cache_cannot_be_locked(scanner, models, tmp_path, way):
     if way == "a file":
         (tmp_path / "cache").write_text("")
     else:

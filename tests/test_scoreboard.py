@@ -1,4 +1,4 @@
-"""The scoreboard: who may take connections."""
+"""The scoreboard decides which workers accept connections."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from app.scoreboard import SLOTS, Scoreboard, State
 
 
 def worker(scoreboard, state):
-    """Claim a slot and put it into a state; return a view of the scoreboard as that worker has it."""
+    """Claim a slot and put it into a state; return that worker's view of the scoreboard."""
     view = Scoreboard.__new__(Scoreboard)
     view.__dict__.update(scoreboard.__dict__)
     view.enter(scoreboard.claim())
@@ -21,13 +21,13 @@ def test_a_worker_with_a_model_accepts():
     assert worker(Scoreboard(), State.READY).may_accept()
 
 
-def test_at_the_first_start_loading_workers_accept_so_that_clients_are_told():
+def test_loading_workers_accept_at_the_first_start_to_answer_clients():
     scoreboard = Scoreboard()
     assert worker(scoreboard, State.LOADING).may_accept()
     assert worker(scoreboard, State.FAILED).may_accept()
 
 
-def test_beside_a_worker_with_a_model_loading_and_failed_ones_do_not_accept():
+def test_loading_and_failed_workers_do_not_accept_beside_one_with_a_model():
     scoreboard = Scoreboard()
     loading, failed = worker(scoreboard, State.LOADING), worker(scoreboard, State.FAILED)
     worker(scoreboard, State.READY)
@@ -35,7 +35,7 @@ def test_beside_a_worker_with_a_model_loading_and_failed_ones_do_not_accept():
     assert not failed.may_accept()
 
 
-def test_after_the_last_ready_worker_died_its_successor_lets_connections_wait():
+def test_the_successor_of_the_last_ready_worker_lets_connections_wait():
     scoreboard = Scoreboard()
     dead = worker(scoreboard, State.READY)
     scoreboard.release(dead.slot)
@@ -44,7 +44,7 @@ def test_after_the_last_ready_worker_died_its_successor_lets_connections_wait():
     assert not successor.may_accept()
 
 
-def test_where_every_load_failed_the_failed_accept_and_tell():
+def test_failed_workers_accept_and_report_if_every_load_failed():
     scoreboard = Scoreboard()
     scoreboard.release(worker(scoreboard, State.READY).slot)
     failed, loading = worker(scoreboard, State.FAILED), worker(scoreboard, State.LOADING)
@@ -60,14 +60,14 @@ def test_a_worker_that_ends_without_draining_has_died():
     assert scoreboard.deaths() == 3
 
 
-def test_slots_are_given_out_from_the_lowest_and_again():
+def test_slots_are_assigned_from_the_lowest_and_reused():
     scoreboard = Scoreboard()
     assert [scoreboard.claim() for _ in range(3)] == [0, 1, 2]
     scoreboard.release(1)
     assert scoreboard.claim() == 1
 
 
-def test_a_full_scoreboard_says_so():
+def test_a_full_scoreboard_raises_an_error():
     scoreboard = Scoreboard()
     for _ in range(SLOTS):
         scoreboard.claim()
@@ -75,7 +75,7 @@ def test_a_full_scoreboard_says_so():
         scoreboard.claim()
 
 
-def test_a_child_process_writes_what_its_parent_reads():
+def test_a_parent_reads_the_values_that_its_child_writes():
     scoreboard = Scoreboard()
     slot = scoreboard.claim()
     child = os.fork()
@@ -98,7 +98,7 @@ def test_a_worker_without_a_model_leaves_connections_to_one_that_has_one():
     assert not other.has_substitute()
 
 
-def test_a_worker_that_drains_gives_no_hope_to_those_that_failed():
+def test_failed_workers_do_not_wait_for_a_draining_one():
     scoreboard = Scoreboard()
     draining, failed = worker(scoreboard, State.READY), worker(scoreboard, State.FAILED)
     draining.mark(State.DRAINING)
@@ -113,7 +113,7 @@ def test_a_worker_that_crashes_while_it_drains_has_died():
     assert scoreboard.deaths() == 1
 
 
-def test_a_replacement_gets_the_seat_of_the_dead_also_after_a_reload():
+def test_a_replacement_gets_the_placement_of_the_dead_worker_even_after_a_reload():
     scoreboard = Scoreboard()
     first = [scoreboard.claim(2, taken) for taken in ((), (0,))]
     reloaded = [scoreboard.claim(2, taken) for taken in ((), (0,))]
@@ -125,7 +125,7 @@ def test_a_replacement_gets_the_seat_of_the_dead_also_after_a_reload():
         assert scoreboard.claim(2, [left % 2]) % 2 == dead % 2
 
 
-def test_a_slot_whose_fork_failed_is_free_again_and_nobody_has_died():
+def test_a_slot_whose_fork_failed_is_free_again_and_counts_no_death():
     scoreboard = Scoreboard()
     scoreboard.cancel_claim(scoreboard.claim())
     assert (scoreboard.claim(), scoreboard.deaths()) == (0, 0)

@@ -1,4 +1,4 @@
-"""A converted network is what it was made as when it serves: damaged, mixed, or of a full disk, it is not."""
+"""A converted network is checked before it serves: damaged, mixed or truncated ones are refused."""
 
 import json
 import shutil
@@ -21,31 +21,33 @@ from tests.random_models import write_model
 pytestmark = pytest.mark.slow
 
 SIDE = 32
-CARD = {"architecture": "squeezenet1_1", "input_size": SIDE}
-SUMS = [19171626, 19069376, 18284544]  # of each picture
+CONFIG = {"architecture": "squeezenet1_1", "input_size": SIDE}
+SUMS = [19171626, 19069376, 18284544]  # of each image
 CPU = Choice("openvino", "fp32", "cpu", 1, 1)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Return a small model that was converted."""
+def converted(tmp_path_factory):
+    """Return a small converted model."""
     torch.manual_seed(3)
-    weights = torchvision.models.get_model(CARD["architecture"], num_classes=5).state_dict()
+    weights = torchvision.models.get_model(CONFIG["architecture"], num_classes=5).state_dict()
     weights = {name: 3 * tensor for name, tensor in weights.items()}  # answers that are not near 0
-    bundle = write_model(tmp_path_factory.mktemp("model") / "own", weights, CARD)
+    bundle = write_model(tmp_path_factory.mktemp("model") / "own", weights, CONFIG)
     convert_bundle(Artifacts(bundle, bundle.folder / "cache"))
     return bundle
 
 
 @pytest.fixture
-def artifacts(made, tmp_path):
+def artifacts(converted, tmp_path):
     """Return a copy of it."""
-    shutil.copytree(made.folder, tmp_path / "own")
-    return Artifacts(write_model(tmp_path / "own", torch.load(made.weights), CARD), tmp_path / "c")
+    shutil.copytree(converted.folder, tmp_path / "own")
+    return Artifacts(
+        write_model(tmp_path / "own", torch.load(converted.weights), CONFIG), tmp_path / "c"
+    )
 
 
-def put(artifacts, save):
-    """Put another network in the place of fp32's, with sums that are right and the answers of the first."""
+def replace_network(artifacts, save):
+    """Replace the fp32 network by another, with right checksums and the answers of the first."""
     answers = artifacts.read_answers()
 
     def write(path):
@@ -62,15 +64,15 @@ def test_noise_is_the_same_everywhere():
     assert [int(each.sum()) for each in noise] == SUMS
 
 
-def test_what_was_converted_answers_as_torch_in_every_precision(artifacts):
+def test_a_converted_network_answers_as_torch_in_every_precision(artifacts):
     for precision, reason in cpu_precisions(artifacts).items():
         if not reason:
             load_engine(Choice("openvino", precision, "cpu", 2, 2), artifacts)
     assert (np.abs(artifacts.read_answers()) > 0.2).any()
 
 
-def test_a_network_of_zeros_is_found_before_it_serves(artifacts):
-    """Its sums are right: the file was zeros before they were taken."""
+def test_a_network_of_zeros_is_detected_before_it_serves(artifacts):
+    """The checksums are right: the file was zeros before they were computed."""
     network = artifacts.find_network("fp32")
 
     def save(path):
@@ -78,15 +80,15 @@ def test_a_network_of_zeros_is_found_before_it_serves(artifacts):
         numbers = network.with_suffix(".bin").stat().st_size
         path.with_suffix(".bin").write_bytes(bytes(numbers))
 
-    put(artifacts, save)
+    replace_network(artifacts, save)
     with pytest.raises(
         BundleError, match=r"answers images of noise differently .*: by .*, the limit is"
     ):
         load_engine(CPU, artifacts)
 
 
-def test_a_network_of_other_weights_is_found_before_it_serves(artifacts, made):
-    """As a pair of two networks' files is."""
+def test_a_network_of_other_weights_is_detected_before_it_serves(artifacts, converted):
+    """The files are a mix of two networks."""
     network = artifacts.find_network("fp32")
 
     def save(path):
@@ -95,13 +97,13 @@ def test_a_network_of_other_weights_is_found_before_it_serves(artifacts, made):
         numbers[: len(numbers) // 2] = numbers[: len(numbers) // 2][::-1]
         numbers.tofile(path.with_suffix(".bin"))
 
-    put(artifacts, save)
+    replace_network(artifacts, save)
     with pytest.raises(BundleError, match="answers"):
         load_engine(CPU, artifacts)
 
 
 @pytest.mark.parametrize("how", ["half", "exchanged"])
-def test_an_eager_worker_loads_no_other_weights_than_were_checked(artifacts, how):
+def test_an_eager_worker_loads_only_the_checked_weights(artifacts, how):
     load_engine(Choice("eager", "fp32", "cpu", 1, 1), artifacts)
     weights = artifacts.bundle.weights
     if how == "half":
@@ -111,13 +113,13 @@ def test_an_eager_worker_loads_no_other_weights_than_were_checked(artifacts, how
         torch.save(tensors, weights)
     with pytest.raises(BundleError, match=r"model\.pth (has changed since|cannot be read as)"):
         load_engine(Choice("eager", "fp32", "cpu", 1, 1), artifacts)
-    assert load_engine(CPU, artifacts)  # it reads what was converted of those that were checked
+    assert load_engine(CPU, artifacts)  # it reads the network converted from the checked ones
 
 
-def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_path):
+def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(converted, tmp_path):
     """4 MiB for a network of 3, where 3 are taken by the weights."""
     disk = tmp_path / "disk"
-    shutil.copytree(made.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
+    shutil.copytree(converted.folder, disk, ignore=shutil.ignore_patterns("optimized", "cache"))
     program = (
         "import sys; from pathlib import Path; from app.models.bundle import open_bundle;"
         "from app.engines.conversion import convert_bundle; from app.models.artifacts import Artifacts\n"
@@ -128,10 +130,10 @@ def test_a_full_disk_while_converting_is_one_line_and_leaves_nothing(made, tmp_p
     )
     size = sum(path.stat().st_size for path in disk.iterdir()) // 1024
     done = on_small_disk(disk, size + 1000, program)
-    told, left = done.stdout.splitlines()
-    assert told.startswith("TransientError the fp32 network cannot be written (/optimized/")
-    assert "is the disk full?" in told
-    assert told.endswith("set SERVING_CACHE to a folder that can")
+    message, left = done.stdout.splitlines()
+    assert message.startswith("TransientError the fp32 network cannot be written (/optimized/")
+    assert "is the disk full?" in message
+    assert message.endswith("set SERVING_CACHE to a folder that can")
     assert sorted(json.loads(left.replace("'", '"'))) == [
         "class_name.json",
         "model.json",

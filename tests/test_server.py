@@ -1,4 +1,4 @@
-"""Real requests through nginx to the whole server, as clients send them."""
+"""Real requests through nginx are answered by the whole server."""
 
 import csv
 import socket
@@ -23,7 +23,7 @@ def test_every_sample_shows_its_labels(server):
         assert set(answer["result"]) == set(row["labels"].split(" | ")), row["image"]
 
 
-def test_every_sample_and_photograph_is_answered_as_the_reference_says(
+def test_every_sample_and_photograph_is_answered_as_the_reference_answers(
     server, demo_network, class_names, photos
 ):
     paths = [*sorted(SAMPLES.glob("*.jpg")), *photos]
@@ -36,7 +36,7 @@ def test_every_sample_and_photograph_is_answered_as_the_reference_says(
         assert response.json() == expected, path.name
 
 
-def test_the_way_past_nginx_answers_the_same(server):
+def test_the_direct_port_answers_the_same_as_nginx(server):
     data = STREET.read_bytes()
     direct = requests.post(f"{server.direct_url}/model_predict", files={"image": data}, timeout=30)
     assert direct.json() == server.predict(data).json()
@@ -76,15 +76,15 @@ BAD_REQUESTS = {
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_bad_input_is_told_at_once_and_disturbs_no_neighbour(server, name):
-    options, status, code, told = BAD_REQUESTS[name]
+def test_bad_input_is_reported_at_once_and_disturbs_no_other_request(server, name):
+    options, status, code, message = BAD_REQUESTS[name]
     data = STREET.read_bytes()
     with ThreadPoolExecutor(9) as pool:
         good = [pool.submit(server.predict, data) for _ in range(6)]
         url = f"{server.url}/model_predict"
         bad = [pool.submit(requests.post, url, timeout=30, **options) for _ in range(3)]
         for request in bad:
-            assert told in check_problem(request.result(), status, code)
+            assert message in check_problem(request.result(), status, code)
         for request in good:
             assert request.result().json()["status"] == 1
 
@@ -106,7 +106,7 @@ def test_bad_input_leaves_no_memory_behind(server):
     assert peak_mib() - before < 60
 
 
-def test_a_wrong_method_and_an_unknown_path_are_told(server):
+def test_a_wrong_method_and_an_unknown_path_are_reported(server):
     response = requests.get(f"{server.url}/model_predict", timeout=30)
     check_problem(response, 405, "method_not_allowed")
     assert "POST" in response.headers["Allow"]
@@ -142,33 +142,35 @@ def ask(server, line: bytes, headers: bytes = b"") -> requests.Response:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_nginx_cannot_read_is_told_in_the_same_form(server, line, headers, status, code):
+def test_requests_that_nginx_cannot_parse_get_the_same_error_form(
+    server, line, headers, status, code
+):
     check_problem(ask(server, line, headers), status, code)
 
 
 @pytest.mark.parametrize(
     ("line", "headers"), [(b"A / HTTP/1.1", b""), (b"GET / HTTP/1.1", b"X-A: \x01\r\n")]
 )
-def test_what_gunicorn_cannot_read_is_told_in_the_same_form(server, line, headers):
+def test_requests_that_gunicorn_cannot_parse_get_the_same_error_form(server, line, headers):
     response = ask(server, line, headers)
     assert (response.status_code, response.json()["code"]) == (400, "bad_request")
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["X-Request-ID"]
 
 
-def test_what_nginx_can_read_gunicorn_can_too(server):
+def test_gunicorn_can_parse_every_request_that_nginx_can(server):
     assert ask(server, b"GET /healthz?" + b"a" * 8100 + b" HTTP/1.1").status_code == 200
     many = b"".join(b"X-%d: a\r\n" % number for number in range(180))
     assert ask(server, b"GET /healthz HTTP/1.1", many).status_code == 200
 
 
-def test_too_many_headers_are_told(server):
+def test_too_many_headers_are_reported(server):
     response = ask(server, b"GET /healthz HTTP/1.1", b"X: a\r\n" * 300)
     assert (response.status_code, response.json()["code"]) == (431, "headers_too_large")
 
 
 @pytest.mark.parametrize("method", [b"TRACE", b"CONNECT", b"QUERY", b"DELETE"])
-def test_a_method_that_is_not_there_is_told_with_those_that_are(server, method):
+def test_an_unsupported_method_is_reported_with_the_supported_ones(server, method):
     response = ask(server, method + b" /predict HTTP/1.1")
     check_problem(response, 405, "method_not_allowed")
     assert set(response.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
@@ -186,7 +188,7 @@ def test_a_large_body_is_refused_before_it_is_sent(server):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "GIF"])
-def test_pictures_of_every_kind_are_served(server, demo_network, class_names, kind):
+def test_images_of_every_kind_are_served(server, demo_network, class_names, kind):
     data = encode(photo_like(300, 200), kind)
     expected = reference.answer(demo_network, class_names, data)
     assert server.predict(data).json() == expected
@@ -211,12 +213,12 @@ def test_every_line_of_the_application_log_is_json(server):
     assert [line for line in lines if not line.startswith("{")] == []
 
 
-def test_a_client_that_hangs_up_while_it_waits_is_not_computed(server):
-    """Its place in the queue is given back when its turn comes; the log says so with nginx's own number."""
-    picture = STREET.read_bytes()
+def test_a_client_that_disconnects_while_waiting_is_not_computed(server):
+    """The place in the queue is freed at its turn; the log has nginx's own status."""
+    image = STREET.read_bytes()
     body = (
         b'--X\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
-        + picture
+        + image
         + b"\r\n--X--\r\n"
     )
     head = (
@@ -225,7 +227,7 @@ def test_a_client_that_hangs_up_while_it_waits_is_not_computed(server):
     )
     address = urlsplit(server.url)
     with ThreadPoolExecutor(24) as pool:
-        patient = [pool.submit(server.predict, picture) for _ in range(24)]
+        patient = [pool.submit(server.predict, image) for _ in range(24)]
         wait_until(lambda: any(answer.done() for answer in patient))  # the others are in the queue
         with socket.create_connection((address.hostname, address.port)) as client:
             client.sendall(head.encode() + body)
@@ -236,8 +238,8 @@ def test_a_client_that_hangs_up_while_it_waits_is_not_computed(server):
 
 
 @pytest.mark.timing
-def test_32_clients_at_once_wait_alike(server):
-    """Requests are answered in the order of their arrival: nobody is served late for others' sake."""
+def test_32_concurrent_clients_wait_equally_long(server):
+    """Requests are answered in order of arrival: none is delayed in favor of others."""
     data = STREET.read_bytes()
     rounds, clients = 4, 32
 

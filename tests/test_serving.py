@@ -1,4 +1,4 @@
-"""ModelServer: from loading over serving to draining, with a network that the test holds in its hands."""
+"""ModelServer loads, serves and drains, with a network that the test controls."""
 
 import _thread
 import dataclasses
@@ -51,7 +51,7 @@ NAMES = ("Ant", "Bee", "Cat")
 
 
 def forward(images: list[np.ndarray]) -> np.ndarray:
-    """Answer the same to every picture: Ant fails, Bee and Cat pass."""
+    """Return the same logits for every image: Ant fails, Bee and Cat pass."""
     return np.tile(np.float32([0.5, 3.0, 1.0]), (len(images), 1))
 
 
@@ -61,7 +61,7 @@ def model(forward=forward, name="insects", version=2, **rest) -> Model:
 
 @pytest.fixture
 def serve(settings):
-    """Return a maker of started model servers; all are stopped afterwards."""
+    """Return a factory of started model servers; all are stopped afterwards."""
     started = []
 
     def start(load=lambda *_: model(), read_manifest=None, **rows) -> ModelServer:
@@ -88,7 +88,7 @@ def street():
     return io.BytesIO(STREET.read_bytes())
 
 
-def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
+def test_a_model_prepares_images_and_chooses_labels_by_its_config(serve):
     seen = []
 
     def forward_and_see(images):
@@ -102,7 +102,7 @@ def test_a_model_gets_its_pictures_and_its_labels_as_its_card_says(serve):
     assert (seen[0] == decode_image(street(), 10**9, transform=InputTransform(64, 80))).all()
 
 
-def test_a_picture_is_answered(serve):
+def test_an_image_is_answered(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     assert predict_one(server, street()).labels() == ["Cat", "Bee"]
@@ -118,7 +118,7 @@ def test_a_picture_is_answered(serve):
         ("fp32", "fast", True),
     ],
 )
-def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
+def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_lower_precisions_by_default(
     serve, precision, setting, fast
 ):
     seen = []
@@ -135,7 +135,7 @@ def test_a_large_jpeg_is_decoded_exactly_in_fp32_and_fast_in_less_unless_set(
     assert (seen[0] != decode_image(io.BytesIO(data), 10**9, fast=not fast)).any()
 
 
-def test_one_bad_picture_of_many_is_its_own_error(serve):
+def test_one_bad_image_of_many_is_its_own_error(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     first, broken, third = server.predict_each(
@@ -147,12 +147,12 @@ def test_one_bad_picture_of_many_is_its_own_error(serve):
         server.find(Target("other"))
 
 
-def test_an_answer_says_where_its_time_went_and_how_large_the_picture_was(serve):
+def test_an_answer_reports_its_times_and_the_image_size(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
-    picture = io.BytesIO(encode(photo_like(1800, 1000), "JPEG"))
+    image = io.BytesIO(encode(photo_like(1800, 1000), "JPEG"))
     pixels = np.zeros((30, 40, 3), np.uint8)
-    answers = server.predict_each(server.find(), [picture, pixels])
+    answers = server.predict_each(server.find(), [image, pixels])
     assert [answer.size for answer in answers] == [(1800, 1000), (40, 30)]
     for answer in answers:
         assert 0 < answer.decode_s < 30
@@ -160,7 +160,7 @@ def test_an_answer_says_where_its_time_went_and_how_large_the_picture_was(serve)
         assert 0 <= answer.timing.forward_s < 30
 
 
-def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
+def test_many_images_are_answered_in_parallel_and_in_order(serve):
     batches = []
 
     def means(images):
@@ -169,15 +169,15 @@ def test_many_pictures_are_answered_side_by_side_and_in_order(serve):
 
     server = serve(lambda *_: model(means), max_wait_ms="1000")
     wait_until(lambda: is_ready(server))
-    pictures = [np.full((5, 7, 3), level, np.uint8) for level in range(8)]
-    pictures[3:3] = [io.BytesIO(grey(100))]
-    answers = server.predict(server.find(), pictures)
+    inputs = [np.full((5, 7, 3), level, np.uint8) for level in range(8)]
+    inputs[3:3] = [io.BytesIO(grey(100))]
+    answers = server.predict(server.find(), inputs)
     assert [int(a.logits[0]) for a in answers] == [0, 1, 2, 100, 3, 4, 5, 6, 7]
     assert max(batches) > 1
 
 
-def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serve):
-    """A new version takes over while a request's pictures are inside: its answers are not mixed."""
+def test_many_images_of_a_request_are_all_answered_by_the_first_version(serve):
+    """A new version takes over while a request's images are in progress: its answers are not mixed."""
     manifest = [make_manifest(make_entry(version=1))]
     gate, begun = SimpleQueue(), []
 
@@ -192,8 +192,8 @@ def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serv
 
     server = serve(load, read_manifest=lambda: manifest[0], poll_s="0.01")
     wait_until(lambda: is_ready(server))
-    picture = np.zeros((2, 2, 3), np.uint8)
-    inside = gevent.spawn(server.predict, server.find(), [picture] * 4)
+    image = np.zeros((2, 2, 3), np.uint8)
+    inside = gevent.spawn(server.predict, server.find(), [image] * 4)
     wait_until(lambda: begun)  # then all four have their places
     manifest[0] = make_manifest(make_entry(version=2))
     wait_until(lambda: server.find().model.version == 2)
@@ -202,7 +202,7 @@ def test_many_pictures_are_all_answered_by_the_version_that_was_there_first(serv
     assert {answer.model.version for answer in inside.get(timeout=5)} == {1}
 
 
-def test_the_first_error_of_many_pictures_lets_the_others_go(serve):
+def test_the_first_error_of_many_images_releases_the_others(serve):
     computed = []
 
     def slow(images):
@@ -213,30 +213,30 @@ def test_the_first_error_of_many_pictures_lets_the_others_go(serve):
     gate = SimpleQueue()
     server = serve(lambda *_: model(slow, max_batch=1), max_queue="8")
     wait_until(lambda: is_ready(server))
-    pictures = [np.zeros((2, 2, 3), np.uint8) for _ in range(7)]
+    inputs = [np.zeros((2, 2, 3), np.uint8) for _ in range(7)]
     with pytest.raises(UnreadableImage):
-        server.predict(server.find(), [*pictures, io.BytesIO(b"text")])
+        server.predict(server.find(), [*inputs, io.BytesIO(b"text")])
     gevent.sleep(0.05)
     for _ in range(9):
         gate.put(None)
     assert predict_one(server, street()).labels() == ["Cat", "Bee"]
-    assert len(computed) <= 3, "those that were let go are not computed"
+    assert len(computed) <= 3, "released images are not computed"
 
 
-def test_more_pictures_than_there_are_places_are_refused_together(serve):
+def test_more_images_than_free_places_are_refused_together(serve):
     server = serve(max_queue="2")
     wait_until(lambda: is_ready(server))
     server.check_count(2)
     for count in (0, 3):
         with pytest.raises(MalformedRequest, match=f"has {count} pictures; 1 to 2 are taken"):
             server.check_count(count)
-    pictures = [np.zeros((2, 2, 3), np.uint8)] * 3
+    images = [np.zeros((2, 2, 3), np.uint8)] * 3
     with pytest.raises(QueueFull):
-        server.predict(server.find(), pictures)
-    assert len(server.predict(server.find(), pictures[:2])) == 2
+        server.predict(server.find(), images)
+    assert len(server.predict(server.find(), images[:2])) == 2
 
 
-def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
+def test_requests_are_refused_and_the_hub_keeps_running_while_the_model_loads(serve):
     gate = SimpleQueue()
 
     def load(*_):
@@ -251,7 +251,7 @@ def test_while_the_model_loads_requests_are_refused_and_the_hub_lives(serve):
     wait_until(lambda: is_ready(server))
 
 
-def test_a_failed_load_is_one_clear_line_and_hides_paths_from_clients(serve, caplog):
+def test_a_failed_load_is_one_clear_log_line_and_hides_paths_from_clients(serve, caplog):
     def load(*_):
         raise BundleError("/srv/models/x/model.pth is damaged")
 
@@ -261,9 +261,9 @@ def test_a_failed_load_is_one_clear_line_and_hides_paths_from_clients(serve, cap
     assert [record.getMessage() for record in errors] == [
         "the model cannot be served: /srv/models/x/model.pth is damaged"
     ]
-    with pytest.raises(NotReady, match=r"^the model cannot be served: ") as told:
+    with pytest.raises(NotReady, match=r"^the model cannot be served: ") as error:
         predict_one(server, street())
-    assert "/srv" not in str(told.value)
+    assert "/srv" not in str(error.value)
 
 
 def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, caplog):
@@ -277,7 +277,7 @@ def test_an_unexpected_error_while_loading_is_logged_with_its_traceback(serve, c
 
 
 @pytest.mark.slow
-def test_a_load_that_hangs_for_good_ends_the_worker(settings):
+def test_a_load_that_hangs_forever_ends_the_worker(settings):
     gate, scoreboard, deaths = SimpleQueue(), Scoreboard(), []
     scoreboard.enter(scoreboard.claim())
     manifest = make_manifest(make_entry())
@@ -294,7 +294,7 @@ def test_a_load_that_hangs_for_good_ends_the_worker(settings):
     server.stop(timeout_s=2)
 
 
-def test_a_model_that_failed_is_not_said_to_be_loading(serve):
+def test_a_failed_model_is_not_reported_as_loading(serve):
     def load(_settings, _slot, entry):
         if entry.name == "broken":
             raise BundleError("it is broken")
@@ -307,7 +307,7 @@ def test_a_model_that_failed_is_not_said_to_be_loading(serve):
         server.find(Target("broken"))
 
 
-def test_a_load_that_hangs_counts_as_failed_after_its_time(serve):
+def test_a_hanging_load_counts_as_failed_after_its_timeout(serve):
     gate = SimpleQueue()
 
     def load(*_):
@@ -338,7 +338,7 @@ def test_a_request_ends_at_its_deadline(serve):
     assert predict_one(server, street()).labels() == ["Cat", "Bee"]
 
 
-def test_a_corrupt_image_does_not_disturb_its_neighbours(serve):
+def test_a_corrupt_image_does_not_disturb_other_images(serve):
     server = serve()
     wait_until(lambda: is_ready(server))
     data = STREET.read_bytes()
@@ -351,7 +351,7 @@ def test_a_corrupt_image_does_not_disturb_its_neighbours(serve):
             request.get(timeout=10)
 
 
-def test_a_place_is_free_again_after_a_request_of_any_outcome(serve):
+def test_a_queue_place_is_free_again_after_any_outcome(serve):
     server = serve(max_queue="1")
     wait_until(lambda: is_ready(server))
     for _ in range(3):
@@ -360,7 +360,7 @@ def test_a_place_is_free_again_after_a_request_of_any_outcome(serve):
         assert predict_one(server, street()).labels()
 
 
-def test_stopping_answers_what_is_inside_and_refuses_what_comes(serve):
+def test_stopping_answers_accepted_requests_and_refuses_new_ones(serve):
     gate = SimpleQueue()
 
     def held(images):
@@ -433,7 +433,7 @@ def test_a_request_may_name_model_version_or_label(canary):
 
 
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "message"),
     [
         ({"name": "birds"}, "there is no model 'birds'; there is insects, leaves"),
         ({"version": 7}, "insects has no version 7; it has 3, 4"),
@@ -441,13 +441,13 @@ def test_a_request_may_name_model_version_or_label(canary):
         ({"label": "old"}, "insects has no version 2; it has 3, 4"),
     ],
 )
-def test_what_is_not_served_is_told_with_what_is(canary, target, told):
+def test_an_unknown_version_is_reported_with_the_served_ones(canary, target, message):
     with pytest.raises(UnknownModel) as error:
         canary.find(Target(**target))
-    assert error.value.message == told
+    assert error.value.message == message
 
 
-def test_who_names_neither_is_shared_out_and_stays_where_it_is_sticky(canary):
+def test_a_request_without_a_version_is_distributed_by_weight_and_sticky_by_key(canary):
     found = [answering(canary)[1] for _ in range(150)]
     assert {3, 4} == set(found)
     assert found.count(4) < 50
@@ -467,21 +467,21 @@ def serve_seeing(serve, gradients=LIGHT_GRADIENTS, **rows) -> ModelServer:
 
 
 def quarters(*levels: int) -> np.ndarray:
-    """Return a picture of four grey squares, row by row."""
+    """Return an image of four gray squares, row by row."""
     cells = np.array(levels, np.uint8).reshape(2, 2).repeat(8, 0).repeat(8, 1)
     return np.stack([cells] * 3, axis=2)
 
 
 def test_a_request_gets_the_heat_maps_of_the_classes_that_it_names(serve):
     server = serve_seeing(serve)
-    picture = quarters(0, 51, 51, 255)
-    bright, dark = (predict_one(server, picture, heat_maps=HeatMapRequest((k,))) for k in (0, 1))
+    image = quarters(0, 51, 51, 255)
+    bright, dark = (predict_one(server, image, heat_maps=HeatMapRequest((k,))) for k in (0, 1))
     assert bright.heat_maps[0].values == pytest.approx(np.array([[0, 0.2], [0.2, 1]]), abs=0.03)
     assert bright.heat_maps[0].peak == pytest.approx(1, abs=0.05)
     assert dark.heat_maps[1].values == pytest.approx(np.array([[1, 0.8], [0.8, 0]]), abs=0.03)
-    assert predict_one(server, picture, heat_maps=STRONGEST).heat_maps.keys() == {1}
-    assert predict_one(server, picture).heat_maps == {}
-    both = server.predict_each(server.find(), [picture] * 2, heat_maps=HeatMapRequest((0, 1)))
+    assert predict_one(server, image, heat_maps=STRONGEST).heat_maps.keys() == {1}
+    assert predict_one(server, image).heat_maps == {}
+    both = server.predict_each(server.find(), [image] * 2, heat_maps=HeatMapRequest((0, 1)))
     assert [list(each.heat_maps) for each in both] == [[0, 1], [0, 1]]
 
 
@@ -500,20 +500,20 @@ def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serv
 
 
 @pytest.mark.parametrize(
-    ("engine", "told"),
+    ("engine", "message"),
     [
         ("openvino", r"insects \(resnet50\) has no heat maps on the engine openvino; .*=eager"),
         ("eager", r"insects \(resnet50\) pools no feature map"),
     ],
 )
-def test_a_model_without_heat_maps_says_so_before_it_decodes(serve, engine, told):
+def test_a_model_without_heat_maps_refuses_before_it_decodes(serve, engine, message):
     server = serve(lambda *_: model(engine=engine))
     wait_until(lambda: is_ready(server))
-    with pytest.raises(NoHeatMap, match=told):
+    with pytest.raises(NoHeatMap, match=message):
         predict_one(server, io.BytesIO(b"no picture"), heat_maps=STRONGEST)
 
 
-def test_a_heat_map_is_drawn_over_its_picture(serve):
+def test_a_heat_map_is_drawn_over_its_image(serve):
     server = serve_seeing(serve)
     drawing = predict_one(
         server, street(), heat_maps=dataclasses.replace(STRONGEST, style=Style())
@@ -535,7 +535,7 @@ def test_a_drawing_that_fails_is_its_own_error(serve, monkeypatch):
         predict_one(server, street(), heat_maps=dataclasses.replace(STRONGEST, style=Style()))
 
 
-def test_stopping_waits_for_what_is_being_drawn(serve, monkeypatch):
+def test_stopping_waits_for_drawings_in_progress(serve, monkeypatch):
     gate, begun = SimpleQueue(), []
 
     def draw(*arguments):

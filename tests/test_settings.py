@@ -1,4 +1,4 @@
-"""Settings: one table, read strictly."""
+"""Settings are one table and are read strictly."""
 
 import dataclasses
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_values_are_read_in_their_types():
     assert settings.environ["SERVING_WORKERS"] == "3"
 
 
-def test_all_faults_are_told_at_once_with_name_value_and_limit():
+def test_all_invalid_settings_are_reported_at_once_with_name_value_and_limit():
     with pytest.raises(SettingsError) as caught:
         Settings.from_env(
             {"SERVING_MAX_BATCH": "0", "SERVING_DEVICE": "tpu", "SERVING_TYPO": "1", "HOME": "/"}
@@ -112,7 +112,7 @@ def test_settings_cannot_be_changed():
         Settings.from_env({}).max_batch = 3
 
 
-def test_a_model_may_be_named_in_any_script(settings):
+def test_a_model_name_may_use_any_script(settings):
     assert settings(model="叶子").model == "叶子"
     for wrong in ("a/b", ".hidden", "a\nb", "a" * 201):
         with pytest.raises(SettingsError, match="SERVING_MODEL"):

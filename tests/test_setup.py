@@ -1,4 +1,4 @@
-"""scripts/setup and the command line of scripts/serve: what a person sees before anything runs."""
+"""scripts/setup and the command line of scripts/serve show progress, help and errors."""
 
 import hashlib
 import os
@@ -77,7 +77,7 @@ def test_a_failed_setup_prints_the_end_of_the_log_and_its_path(checkout):
     assert run_setup(checkout)[0] == 0
 
 
-def test_a_setup_that_was_interrupted_is_finished_by_the_next_one(checkout):
+def test_an_interrupted_setup_is_finished_by_the_next_one(checkout):
     process = start_setup(checkout)
     wait_until((checkout / ".venv" / "bin").is_dir, 30)
     time.sleep(0.2)
@@ -94,10 +94,10 @@ def serve(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_serve_explains_itself_and_names_its_version_without_setting_anything_up():
-    told = serve("--help")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert told.stdout.startswith("usage: scripts/serve")
+def test_serve_prints_its_help_and_its_version_without_setup():
+    result = serve("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: scripts/serve")
     assert serve("--version").stdout == f"resnet-serving {__version__}\n"
 
 

@@ -1,4 +1,4 @@
-"""``/docs``: Swagger UI out of the image, visited in a real Chromium."""
+"""``/docs`` shows Swagger UI in a real Chromium."""
 
 import json
 
@@ -16,18 +16,18 @@ OPERATIONS = [(group.name, operation) for group in GROUPS for operation in group
 
 @pytest.fixture
 def page(chromium, server):
-    """Yield /docs, opened; fail where the browser complains or asks another host for anything."""
+    """Yield the opened page /docs; fail on browser errors or on requests to another host."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    complaints, asked = [], []
+    complaints, urls = [], []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(f"{server.url}/docs")
     yield page
     context.close()
     assert not complaints
-    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
+    assert [url for url in urls if not url.startswith((server.url, "blob:", "data:"))] == []
 
 
 def open_operation(page, id_):
@@ -56,7 +56,7 @@ def test_every_operation_is_shown(page):
 
 
 def test_every_operation_opens(page):
-    """Each is drawn with all that it refers to; what cannot be resolved is an error on the page."""
+    """Each is drawn with all its references; an unresolved one is an error on the page."""
     for _, operation in OPERATIONS:
         block = open_operation(page, operation.id)
         expect(block.locator(".responses-wrapper")).to_be_visible()
@@ -64,16 +64,16 @@ def test_every_operation_opens(page):
     expect(page.locator(".errors-wrapper")).to_have_count(0)
 
 
-def test_a_picture_is_tried_out_as_a_file(page):
+def test_an_image_is_tried_out_as_a_file(page):
     block = open_operation(page, "predict")
     block.get_by_role("button", name="Try it out").click()
     block.locator("input[type=file]").set_input_files(STREET)
     block.get_by_placeholder("top_k").first.fill("2")
     response = execute(page, block)
     assert response.status == 200, response.text()
-    (picture,) = response.json()["images"]
-    assert picture["name"] == STREET.name
-    assert [label["label"] for label in picture["labels"]] == ["Car", "Person"]
+    (image,) = response.json()["images"]
+    assert image["name"] == STREET.name
+    assert [label["label"] for label in image["labels"]] == ["Car", "Person"]
     expect(block.locator(".live-responses-table").first).to_contain_text('"label": "Car"')
 
 
@@ -94,7 +94,7 @@ def test_a_heat_map_is_shown(page):
     expect(block.locator(".live-responses-table img")).to_be_visible()
 
 
-def test_the_page_may_run_nothing_but_its_own_files(server):
+def test_the_page_may_run_only_its_own_files(server):
     response = requests.get(f"{server.url}/docs", timeout=30)
     policy = response.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -114,7 +114,7 @@ def test_the_files_are_those_of_the_package_and_no_others(server):
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-def test_what_a_browser_has_already_is_not_sent_again(client, path):
+def test_a_cached_file_is_not_sent_again(client, path):
     first = client.get(path)
     assert first.headers["Cache-Control"] == "no-cache"
     again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API, through Flask's own client: its guide's requests, with pictures in them."""
+"""TensorFlow Serving's REST API answers its guide's requests with images, through Flask's own client."""
 
 import base64
 import gzip
@@ -35,7 +35,7 @@ def score(logit: float) -> float:
 
 
 def scores(*rows):
-    """Return what these logits score."""
+    """Return the scores of these logits."""
     return [pytest.approx([score(logit) for logit in row], abs=1e-6) for row in rows]
 
 
@@ -74,7 +74,7 @@ def test_the_status_lists_the_versions(client):
     assert client.get(f"{LIGHT}/versions/4").json == answer.json
 
 
-def test_all_models_are_listed_as_kserve_and_openai_do(client):
+def test_all_models_are_listed_as_in_kserve_and_openai(client):
     assert client.get("/v1/models").json == {
         "models": ["light"],
         "object": "list",
@@ -89,7 +89,7 @@ def states(client, path=LIGHT):
     }
 
 
-def test_every_state_of_a_version_is_told_and_no_path_of_the_server(client_of):
+def test_every_state_of_a_version_is_reported_without_paths_of_the_server(client_of):
     def load(_settings, _slot, entry):
         if entry.version == 3:
             raise BundleError("/secret/3 is damaged")
@@ -112,7 +112,7 @@ def test_every_state_of_a_version_is_told_and_no_path_of_the_server(client_of):
     assert "the log of the server has the reason" in client.get(LIGHT).text
 
 
-def test_the_metadata_say_what_goes_in_and_what_comes_out(client):
+def test_the_metadata_list_inputs_and_outputs(client):
     answer = client.get(f"{LIGHT}/metadata")
     assert answer.headers["X-Model-Version"] == "4"
     assert answer.json["model_spec"] == {"name": "light", "signature_name": "", "version": "4"}
@@ -158,7 +158,7 @@ def test_the_metadata_say_what_goes_in_and_what_comes_out(client):
         {"inputs": [pixels(150), pixels(100)]},
     ],
 )
-def test_pictures_are_predicted_in_every_form(client, form):
+def test_images_are_predicted_in_every_form(client, form):
     answer = predict(client, form)
     assert answer.status_code == 200, answer.text
     key = "predictions" if "instances" in form else "outputs"
@@ -168,7 +168,7 @@ def test_pictures_are_predicted_in_every_form(client, form):
 
 
 @pytest.mark.parametrize("inputs", [b64(grey(255)), {"image_bytes": b64(grey(255))}])
-def test_a_lone_picture_needs_no_list_in_columns(client, inputs):
+def test_a_single_image_needs_no_list_in_columnar_format(client, inputs):
     assert predict(client, {"inputs": inputs}).json == {"outputs": scores(BRIGHT)}
 
 
@@ -177,7 +177,7 @@ def test_a_signature_chooses_the_output(client):
     assert predict(client, body).json == {"predictions": [BOTH]}
 
 
-def test_several_outputs_go_by_name(client):
+def test_several_outputs_are_named(client):
     body = {"signature_name": "classify", "instances": [b64(grey(150)), b64(grey(100))]}
     names = ["Bright", "Dark"]
     assert predict(client, body).json == {
@@ -187,8 +187,8 @@ def test_several_outputs_go_by_name(client):
     assert columns.json == {"outputs": {"classes": [names], "scores": scores(BOTH)}}
 
 
-def test_numbers_are_written_as_shortly_as_their_precision_allows(client_of):
-    """As theirs are: 0.2, where float32's neighbour in float64 is 0.20000000298."""
+def test_numbers_are_written_with_the_fewest_digits_of_their_precision(client_of):
+    """TensorFlow Serving writes 0.2, not float32's neighbor in float64, 0.20000000298."""
 
     def load(_settings, _slot, entry):
         return make_light(entry, lambda images: np.float32([[0.2, 5]] * len(images)))
@@ -198,7 +198,7 @@ def test_numbers_are_written_as_shortly_as_their_precision_allows(client_of):
 
 
 @pytest.mark.parametrize("path", [f"{LIGHT}/versions/4", "/v1/models/light/labels/stable"])
-def test_a_version_or_a_label_may_be_named(client_of, path):
+def test_a_request_may_name_a_version_or_a_label(client_of, path):
     manifest = make_manifest(make_entry("light", 4), labels={"light": {"stable": 4}})
     client = client_of(manifest=manifest)
     assert predict(client, {"instances": [b64(grey(255))]}, path).json["predictions"]
@@ -212,8 +212,8 @@ def test_the_case_of_a_path_does_not_matter(client):
     assert client.get("/V1/models/light").json == client.get(LIGHT).json
 
 
-def test_curls_own_content_type_will_do(client):
-    """Curl calls whatever -d sends a form."""
+def test_curls_default_content_type_is_accepted(client):
+    """Curl labels every body of -d as a form."""
     kind = "application/x-www-form-urlencoded"
     body = json.dumps({"instances": [b64(grey(255))]})
     assert client.post(f"{LIGHT}:predict", data=body, content_type=kind).status_code == 200
@@ -226,12 +226,12 @@ def test_base64_of_either_alphabet_is_read(client):
     assert predict(client, {"instances": [{"b64": wrapped}]}).status_code == 200
 
 
-def test_pixels_are_answered_as_the_picture_they_are(client_and_seen):
-    """Seen by what reaches the network: the same array to the bit."""
+def test_pixels_are_answered_like_the_same_image_file(client_and_seen):
+    """The array that reaches the network is exactly the same."""
     client, seen = client_and_seen
-    picture = photo_like(90, 61)
-    predict(client, {"instances": [b64(encode(picture, "PNG"))]})
-    predict(client, {"instances": [np.asarray(picture).tolist()]})
+    image = photo_like(90, 61)
+    predict(client, {"instances": [b64(encode(image, "PNG"))]})
+    predict(client, {"instances": [np.asarray(image).tolist()]})
     assert (seen[0] == seen[1]).all()
 
 
@@ -239,7 +239,7 @@ def test_pixels_are_answered_as_the_picture_they_are(client_and_seen):
 
 
 def noise(*shape):
-    """Return pixels of whose JSON a batch is too large to be read on the hub."""
+    """Return pixels whose JSON is too large in a batch to be read on the hub."""
     return np.random.default_rng(7).integers(0, 256, shape, np.uint8)
 
 
@@ -254,20 +254,20 @@ def noise(*shape):
         lambda array: {"inputs": {"pixels": array.tolist()}},
     ],
 )
-def test_many_pixels_reach_the_network_as_the_pictures_that_they_are(client_and_seen, form):
-    """Nearly five MiB of JSON: slices are cut within pictures, rows and pixels."""
+def test_many_pixels_reach_the_network_unchanged(client_and_seen, form):
+    """Nearly five MiB of JSON are cut into slices within images, rows and pixels."""
     client, seen = client_and_seen
-    pictures = noise(4, 224, 260, 3)
-    answer = predict(client, form(pictures))
+    images = noise(4, 224, 260, 3)
+    answer = predict(client, form(images))
     assert answer.status_code == 200, answer.text
-    for picture in pictures:
-        file = encode(Image.fromarray(picture), "PNG")
+    for photo in images:
+        file = encode(Image.fromarray(photo), "PNG")
         predict(client, {"instances": [b64(file)]})
     assert {image.tobytes() for image in seen[:4]} == {image.tobytes() for image in seen[4:]}
 
 
 def spoil(array, *place, value):
-    """Return nested lists with one value in the place of another."""
+    """Return nested lists with one value replaced."""
     nested = array.tolist()
     inner = nested
     for index in place[:-1]:
@@ -278,7 +278,7 @@ def spoil(array, *place, value):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "message"),
     [
         ((1, 222, 100, 2), 300, "pixels[1][222][100][2] is 300; expected a whole number"),
         ((1, 222, 100, 2), -1, "pixels[1][222][100][2] is -1;"),
@@ -291,12 +291,12 @@ def spoil(array, *place, value):
         ((1, 222, 100, 2), 10**400, "hundreds of digits"),
     ],
 )
-def test_a_wrong_value_among_many_pixels_is_told(client, place, value, told):
+def test_a_wrong_value_among_many_pixels_is_reported(client, place, value, message):
     body = json.dumps({"instances": spoil(noise(2, 224, 260, 3), *place, value=value)})
-    check_error(client.post(f"{LIGHT}:predict", data=body), 400, told)
+    check_error(client.post(f"{LIGHT}:predict", data=body), 400, message)
 
 
-def test_a_large_picture_is_read_from_base64_of_every_kind(client_and_seen):
+def test_a_large_image_is_read_from_base64_of_every_kind(client_and_seen):
     client, seen = client_and_seen
     file = encode(Image.fromarray(noise(700, 900, 3)), "PNG")
     plain = base64.b64encode(file).decode()
@@ -312,11 +312,11 @@ def test_a_large_picture_is_read_from_base64_of_every_kind(client_and_seen):
 @pytest.mark.parametrize(
     "text", ["A" * 1_500_001, "A" * 1_048_576 + "=A", "A" * 1_500_000 + "§", "A==A" * 300_000]
 )
-def test_long_text_that_is_no_base64_is_told(client, text):
+def test_long_text_that_is_not_base64_is_reported(client, text):
     check_error(predict(client, {"instances": [{"b64": text}]}), 400, "Unable to base64 decode")
 
 
-def test_a_list_of_everything_else_has_a_limit(client):
+def test_a_list_of_other_values_has_a_limit(client):
     body = '{"instances": [' + '"",' * 900_000 + "0]}"
     check_error(client.post(f"{LIGHT}:predict", data=body), 400, "800,000 values that are not all")
     body = "{" + ",".join(f'"{number}": 0' for number in range(30_000)) + "}"
@@ -340,7 +340,7 @@ def test_an_answer_has_a_limit_of_rows(client_of):
 # Classify and regress
 
 
-def test_examples_are_classified_the_surest_label_first(client):
+def test_examples_are_classified_with_the_highest_score_first(client):
     body = {"examples": [{"image_bytes": b64(grey(150))}, {"image_bytes": [b64(grey(100))]}]}
     both, dark = ([pytest.approx(score(logit), abs=1e-6) for logit in row] for row in (BOTH, DARK))
     assert predict(client, body, verb="classify").json == {
@@ -351,7 +351,7 @@ def test_examples_are_classified_the_surest_label_first(client):
     }
 
 
-def test_the_context_is_every_examples(client):
+def test_the_context_applies_to_every_example(client):
     body = {
         "signature_name": "classify",
         "context": {"image_bytes": b64(grey(100))},
@@ -362,7 +362,7 @@ def test_the_context_is_every_examples(client):
     assert [label for label, _ in first] == ["Dark", "Bright"]
 
 
-def test_a_regression_is_refused_in_their_words(client):
+def test_a_regression_is_refused_in_tensorflow_servings_words(client):
     text = check_error(predict(client, {"examples": [{"x": 1.0}]}, verb="regress"), 400)
     assert text == (
         "Expected regression signature method_name to be tensorflow/serving/regress."
@@ -389,7 +389,7 @@ def test_a_gzip_bomb_is_refused_with_the_limit(client_of):
     assert "inflates to more than the limit of 1,048,576" in text
 
 
-def test_damaged_gzip_is_told(client):
+def test_damaged_gzip_is_reported(client):
     data = gzip.compress(b"{}" * 500)
     check_error(post_gzip(client, data[:-9]), 400, "breaks off")
     check_error(post_gzip(client, b"{}"), 400, "damaged")
@@ -399,7 +399,7 @@ def test_damaged_gzip_is_told(client):
 # Errors
 
 
-def test_an_unknown_model_is_told_in_their_words(client):
+def test_an_unknown_model_is_reported_in_tensorflow_servings_words(client):
     body = {"instances": [1.0, 5.0]}
     text = check_error(predict(client, body, "/v1/models/half"), 404)
     assert text == "Servable not found for request: Latest(half)"
@@ -415,7 +415,7 @@ def test_an_unknown_model_is_told_in_their_words(client):
     check_error(client.get(f"{LIGHT}/versions/7"), 404, "Could not find version 7 of model light")
 
 
-def test_an_unknown_model_is_refused_before_the_body_is_looked_at(client):
+def test_an_unknown_model_is_refused_before_the_body_is_read(client):
     check_error(client.post("/v1/models/half:predict", data=b"no JSON"), 404, "Latest(half)")
 
 
@@ -433,12 +433,12 @@ def test_an_unknown_model_is_refused_before_the_body_is_looked_at(client):
         ("GET", "/v1"),
     ],
 )
-def test_a_path_that_means_nothing_is_told(client, method, path):
+def test_an_unknown_path_is_reported(client, method, path):
     text = check_error(client.open(path, method=method), 400)
     assert text == f"Malformed request: {method} {path}"
 
 
-def test_a_missing_name_and_a_huge_version_are_told(client):
+def test_a_missing_name_and_a_huge_version_are_reported(client):
     check_error(client.get("/v1/models/versions/3"), 400, "Missing model name in request.")
     huge = f"{LIGHT}/versions/{'9' * 30}"
     text = f"Failed to convert version: {'9' * 30} to numeric."
@@ -487,7 +487,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=lambda body: body[:50])
-def test_a_bad_body_is_told(client, body):
+def test_a_bad_body_is_reported(client, body):
     data = body.encode("latin-1")
     check_error(client.post(f"{LIGHT}:predict", data=data), 400, BAD_BODIES[body])
 
@@ -505,11 +505,11 @@ BAD_EXAMPLES = {
 
 
 @pytest.mark.parametrize("body", BAD_EXAMPLES)
-def test_bad_examples_are_told(client, body):
+def test_bad_examples_are_reported(client, body):
     check_error(client.post(f"{LIGHT}:classify", data=body), 400, BAD_EXAMPLES[body])
 
 
-def test_one_bad_picture_is_the_answer_for_all_and_leaves_no_place_taken(client_of):
+def test_one_bad_image_fails_all_and_leaves_no_queue_place_occupied(client_of):
     client = client_of(max_queue="4")
     for _ in range(3):
         bad = {"instances": [b64(grey(0)), b64(b"text"), b64(grey(0)), b64(grey(0))]}
@@ -518,13 +518,13 @@ def test_one_bad_picture_is_the_answer_for_all_and_leaves_no_place_taken(client_
         assert predict(client, good).json == {"predictions": scores(*[BRIGHT] * 4)}
 
 
-def test_more_pictures_than_the_queue_holds_are_refused_with_both_numbers(client_of):
+def test_more_images_than_the_queue_holds_are_refused_with_both_numbers(client_of):
     client = client_of(max_queue="4")
     body = {"instances": [b64(grey(0))] * 5}
     check_error(predict(client, body), 400, "the request has 5 pictures; 1 to 4 are taken")
 
 
-def test_sizes_are_told_in_this_dialects_status(client_of):
+def test_size_limits_have_the_status_of_this_protocol(client_of):
     client = client_of(max_pixels="10000", max_body_mb="1")
     check_error(predict(client, {"inputs": b64(png_bomb())}), 400, "169,000,000 pixels")
     check_error(predict(client, {"inputs": [pixels(1, 101, 100)]}), 400, "10,100 pixels")
@@ -540,7 +540,7 @@ def test_very_many_values_are_refused_before_they_take_memory(client, one):
     check_error(response, 400, "values; the limit is 4,000,000. Send pictures as files")
 
 
-def test_a_full_queue_and_a_missing_model_are_told(client, client_of):
+def test_a_full_queue_and_a_missing_model_are_reported(client, client_of):
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 0
@@ -562,14 +562,14 @@ def test_the_native_routes_keep_their_form(client):
     assert client.get("/model_predict").status_code == 405
 
 
-def test_an_unexpected_error_is_no_more_than_that(client, caplog):
+def test_an_unexpected_error_hides_its_details(client, caplog):
     server = client.application.extensions["model_server"]
     server.predict = lambda *_, **__: 1 / 0
     check_error(predict(client, {"inputs": b64(grey(0))}), 500, "under this request id")
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_an_answer_that_is_no_number_goes_as_a_token(client_of):
+def test_a_non_finite_answer_is_written_as_a_token(client_of):
     def load(_settings, _slot, entry):
         return make_light(entry, lambda images: np.float32([[np.nan, np.inf]] * len(images)))
 

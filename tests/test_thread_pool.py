@@ -1,4 +1,4 @@
-"""The pool of native threads, with real threads."""
+"""The pool of native threads works with real threads."""
 
 import gc
 import time
@@ -22,15 +22,15 @@ native_sleep = get_original("time", "sleep")
 
 
 @pytest.fixture
-def ward():
+def crash_record():
     return Quarantine(1)
 
 
 @pytest.fixture
-def pool(ward):
+def pool(crash_record):
     """Return a pool of two threads."""
     handoff = Handoff()
-    pool = NativePool("testing", 2, handoff, ward, ward.active_inputs(0))
+    pool = NativePool("testing", 2, handoff, crash_record, crash_record.active_inputs(0))
     yield pool
     pool.close()
     wait_until(lambda: not pool.tasks())
@@ -42,7 +42,7 @@ def test_work_runs_on_another_thread_and_its_result_comes_back(pool):
     assert pool.run(lambda _: get_original("_thread", "get_ident")(), b"") != main
 
 
-def test_the_hub_goes_on_meanwhile(pool):
+def test_the_hub_keeps_running_meanwhile(pool):
     seen = []
     busy = gevent.spawn(pool.run, lambda _: native_sleep(0.2), b"")
     while not busy.ready():
@@ -60,7 +60,7 @@ def test_the_hub_goes_on_meanwhile(pool):
         (SystemExit(), InternalError),
     ],
 )
-def test_what_the_work_raises_is_raised_where_somebody_waits_and_the_thread_goes_on(
+def test_an_error_of_the_work_is_raised_at_its_waiter_and_the_thread_keeps_running(
     pool, raised, met, capfd
 ):
     def work(_):
@@ -73,7 +73,7 @@ def test_what_the_work_raises_is_raised_where_somebody_waits_and_the_thread_goes
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_work_that_nobody_waits_for_any_more_is_not_begun(pool):
+def test_canceled_work_is_not_started(pool):
     held, begun = SimpleQueue(), []
     blockers = [gevent.spawn(pool.run, lambda _: held.get(), b"") for _ in range(2)]
     wait_until(lambda: len(pool.tasks()) == 2)
@@ -87,20 +87,20 @@ def test_work_that_nobody_waits_for_any_more_is_not_begun(pool):
     assert not begun
 
 
-def test_an_input_is_in_hand_while_it_is_worked_on(pool, ward):
+def test_an_input_is_active_while_it_is_processed(pool, crash_record):
     held = SimpleQueue()
     working = gevent.spawn(pool.run, lambda _: held.get(), b"data")
     wait_until(pool.tasks)
     (task,) = pool.tasks()
-    assert task.digests == (ward.digest(b"data"),)
+    assert task.digests == (crash_record.digest(b"data"),)
     held.put(None)
     working.join()
-    ward.record_crash(0, is_external=False)
-    assert ward.verdict(ward.digest(b"data")) is Verdict.CLEAR
+    crash_record.record_crash(0, is_external=False)
+    assert crash_record.verdict(crash_record.digest(b"data")) is Verdict.CLEAR
 
 
-def test_an_error_keeps_nothing_of_what_the_work_had_in_memory(pool):
-    """Its traceback would hold the decoder's frames, and so an image of hundreds of megabytes."""
+def test_an_error_keeps_no_memory_of_the_work(pool):
+    """The traceback would hold the decoder's frames, and so an image of hundreds of megabytes."""
 
     class Pixels:
         pass
@@ -125,30 +125,30 @@ def test_an_error_keeps_nothing_of_what_the_work_had_in_memory(pool):
         gc.enable()
 
 
-def test_data_that_no_digest_can_be_made_of_is_an_error_and_not_a_lost_thread(pool):
+def test_data_without_a_digest_is_an_error_and_not_a_lost_thread(pool):
     for _ in range(3):
         with pytest.raises(TypeError):
             pool.run(lambda _: 1, "text")
     assert pool.run(lambda _: 1, b"data") == 1
 
 
-def test_a_suspect_is_worked_on_only_on_trial_and_a_convict_never(pool, ward):
-    digest = ward.digest(b"data")
-    ward.active_inputs(0).hold([digest])
-    ward.record_crash(0, is_external=False)
+def test_a_suspect_is_processed_only_on_trial_and_a_blocked_input_never(pool, crash_record):
+    digest = crash_record.digest(b"data")
+    crash_record.active_inputs(0).hold([digest])
+    crash_record.record_crash(0, is_external=False)
     with pytest.raises(NeedsTrial) as raised:
         pool.run(lambda _: 1, b"data")
     assert raised.value.digest == digest
     assert pool.run(lambda _: 1, b"data", on_trial=True) == 1
-    ward.active_inputs(0).hold([digest])
-    ward.set_trial(0, digest)
-    ward.record_crash(0, is_external=False)
+    crash_record.active_inputs(0).hold([digest])
+    crash_record.set_trial(0, digest)
+    crash_record.record_crash(0, is_external=False)
     with pytest.raises(Quarantined):
         pool.run(lambda _: 1, b"data", on_trial=True)
 
 
 @pytest.mark.slow
-def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
+def test_the_watchdog_names_the_stuck_task(pool, crash_record):
     held, stuck = SimpleQueue(), []
     watchdog = Watchdog(3, pool.tasks, lambda task, limit: stuck.append((task, limit)))
     watchdog.start()
@@ -158,14 +158,14 @@ def test_the_watchdog_names_the_task_that_does_not_come_back(pool, ward):
     wait_until(lambda: stuck, 10)
     assert time.monotonic() - began < 6
     ((task, limit),) = stuck
-    assert (task.name, task.digests, limit) == ("testing", (ward.digest(b"slow"),), 3)
+    assert (task.name, task.digests, limit) == ("testing", (crash_record.digest(b"slow"),), 3)
     held.put(None)
     gevent.joinall([quick, slow])
     watchdog.stop()
 
 
 @pytest.mark.slow
-def test_a_pause_of_the_whole_process_is_no_stuck_task(ward):
+def test_a_pause_of_the_whole_process_is_not_a_stuck_task(crash_record):
     looks, stuck = [], []
 
     def look():
@@ -200,7 +200,7 @@ def test_a_budget_is_never_exceeded_and_a_small_one_passes_a_large_one():
     assert budget.held == 0
 
 
-def test_whoever_waits_too_long_for_the_budget_is_told_the_limit():
+def test_a_task_that_waits_too_long_for_the_budget_fails_with_the_limit():
     budget = ByteBudget(100, "request bodies")
     with budget.hold(80, 1):
         with pytest.raises(

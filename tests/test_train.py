@@ -1,4 +1,4 @@
-"""Training: on a VOCdevkit that is drawn here, with the real network and the real program."""
+"""Training runs on a drawn VOCdevkit, with the real network and the real program."""
 
 import json
 import os
@@ -36,7 +36,7 @@ READER = Reader(max_pixels=10_000_000, exif_rotate=False)
 
 
 def start(examples, folder, *words, stop_before=None):
-    """Train as the command line says, on one thread; stop before a step; return the run."""
+    """Train with a command line, on one thread; stop before a step; return the run."""
     base = ["--data", "-", "--out", str(folder), "--side", "64", "--batch", "4", "--epochs", "2"]
     options = parse_options([*base, "--weights", "none", *words])
     torch.set_num_threads(1)
@@ -70,7 +70,7 @@ def uninterrupted(examples, tmp_path_factory):
 def test_a_resumed_training_ends_with_exactly_the_same_weights(
     examples, uninterrupted, tmp_path, step
 ):
-    """Interrupted in the middle of an epoch (2), and while the epoch that step 3 ended is measured."""
+    """The run is interrupted within an epoch (2), and while the epoch that step 3 ended is measured."""
     with pytest.raises(Interrupted):
         start(examples, tmp_path, stop_before=step)
     resumed = start(examples, tmp_path)
@@ -107,7 +107,7 @@ def trained_file(uninterrupted, tmp_path_factory):
     return path
 
 
-def test_head_only_leaves_the_trunk_as_it_was(examples, trained_file, tmp_path):
+def test_head_only_training_leaves_the_trunk_unchanged(examples, trained_file, tmp_path):
     before = torch.load(trained_file, weights_only=True)
     run = start(examples, tmp_path, "--weights", str(trained_file), "--head-only")
     after = weights_of(run)
@@ -125,13 +125,13 @@ def test_a_head_of_another_size_is_replaced_and_the_trunk_kept(trained_file):
     assert torch.equal(other["layer4.2.conv3.weight"], kept["layer4.2.conv3.weight"])
 
 
-def test_the_demos_weights_can_be_started_from():
+def test_training_can_start_from_the_demos_weights():
     built = build_classifier(str(ROOT / "models/demo/1/model.npz"), 20, seed=0).eval()
     served = build_network(find_bundle(ROOT / "models", "demo")).classifier
     assert same_weights(built.state_dict(), served.state_dict())
 
 
-def test_weights_that_cannot_be_started_from_are_named(tmp_path, trained_file):
+def test_unusable_initial_weights_are_named(tmp_path, trained_file):
     assert "there is no such file" in error_of(build_classifier, "V1", 20, 0)
     file = tmp_path / "other.pth"
     torch.save({"conv.weight": torch.zeros(1)}, file)
@@ -140,15 +140,15 @@ def test_weights_that_cannot_be_started_from_are_named(tmp_path, trained_file):
     assert "other.pth cannot be read as weights" in error_of(build_classifier, str(file), 20, 0)
 
 
-def test_without_a_network_it_is_said_where_imagenets_weights_are(tmp_path, monkeypatch):
+def test_the_error_without_a_network_names_the_address_of_imagenets_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no server listens there
     message = error_of(build_classifier, "imagenet", 20, 0)
     assert "https://download.pytorch.org/models/resnet50-" in message
     assert "--weights FILE" in message
 
 
-def test_a_loss_that_is_no_number_ends_the_training(examples, trained_file, tmp_path):
+def test_a_loss_of_nan_ends_the_training(examples, trained_file, tmp_path):
     weights = torch.load(trained_file, weights_only=True)
     weights["fc.bias"] += float("nan")
     torch.save(weights, tmp_path / "nan.pth")
@@ -172,7 +172,7 @@ def test_the_next_version_is_after_the_highest_and_nothing_is_overwritten(
 
 
 def test_a_bundle_is_never_seen_half_written(examples, uninterrupted, tmp_path):
-    """Somebody looks all the time; whenever a version is there, it is whole."""
+    """Another thread looks all the time; every version that it sees is complete."""
     model, looks, ended = tmp_path / "voc", [], threading.Event()
     model.mkdir()
 
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_take_versions_is_refused_before_training(devkit, t
     assert "is a file" in error_of(train, options_for(devkit, tmp_path / "file"))
 
 
-def test_data_that_is_not_there_is_named(tmp_path):
+def test_missing_data_is_named(tmp_path):
     message = error_of(train, options_for(tmp_path / "nowhere", tmp_path / "out"))
     assert "nowhere: there is nothing" in message
     assert not (tmp_path / "out").exists()
@@ -214,14 +214,14 @@ def test_two_trainings_do_not_write_to_one_folder(devkit, tmp_path):
         assert "another training" in error_of(train, options_for(devkit, tmp_path / "out"))
 
 
-def test_a_gpu_that_is_not_there_is_named(devkit, tmp_path):
+def test_a_missing_gpu_is_named(devkit, tmp_path):
     words = options_for(devkit, tmp_path / "out", "--device", "cuda:99")
     assert "--device cuda:99: this machine has" in error_of(train, words)
 
 
 if torch.cuda.is_available():
 
-    def test_on_a_gpu_it_trains_in_mixed_precision(devkit, tmp_path):
+    def test_training_on_a_gpu_uses_mixed_precision(devkit, tmp_path):
         words = ["--side", "64", "--batch", "4", "--epochs", "2", "--device", "cuda"]
         folder, scores = train(options_for(devkit, tmp_path / "out", *words))
         assert 0 < scores["mean_average_precision"] <= 1
@@ -240,7 +240,7 @@ def program(devkit, out):
 
 
 def test_the_program_can_be_interrupted_and_its_bundle_is_served(devkit, tmp_path):
-    """From a shell, in another folder: throw away what is there, Ctrl-C, the same command again, serve it."""
+    """From a shell in another folder: overwrite old files, Ctrl-C, the same command again, serve the result."""
     words = program("VOCdevkit", "models/voc")
     rest_of_another = tmp_path / "models" / "voc" / ".training" / "checkpoint.pth"
     rest_of_another.parent.mkdir(parents=True)
@@ -279,7 +279,7 @@ def test_the_program_can_be_interrupted_and_its_bundle_is_served(devkit, tmp_pat
     assert again["thresholds"] == pytest.approx(list(bundle.config.decision.threshold), abs=1e-3)
 
 
-def test_what_is_wrong_is_said_in_a_line_and_not_in_a_traceback(devkit, tmp_path):
+def test_errors_are_one_line_and_not_a_traceback(devkit, tmp_path):
     (devkit / "VOC2007" / "JPEGImages" / "000005.jpg").unlink()
     words = program(devkit, tmp_path / "out")
     result = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ)

@@ -1,4 +1,4 @@
-"""What training learns from: Pascal VOC's folders, tables, pixels; and the errors that name what is wrong."""
+"""Training reads Pascal VOC's folders, tables and pixels, and names every fault in them."""
 
 import threading
 
@@ -19,7 +19,7 @@ from tests.drawn_voc import (
     TRAINING,
     VALIDATION,
     draw_devkit,
-    draw_picture,
+    draw_image,
     error_of,
     write_annotation,
 )
@@ -28,7 +28,7 @@ from tests.helpers import ROOT, SAMPLES
 READER = Reader(max_pixels=10_000_000, exif_rotate=False)
 
 
-# Pictures and labels
+# Images and labels
 
 
 def test_the_twenty_classes_of_voc_have_this_projects_names():
@@ -60,13 +60,13 @@ def test_voc2012_beside_voc2007_is_read_too(devkit):
     assert examples.title == "VOC2007 and VOC2012"
 
 
-def test_an_image_set_that_only_one_year_has_is_taken_from_there(devkit):
+def test_an_image_set_of_only_one_year_is_taken_from_that_year(devkit):
     draw_devkit(devkit, "VOC2012", training=3, validation=2)
     (devkit / "VOC2012" / "ImageSets" / "Main" / "val.txt").unlink()
     assert len(read_voc(devkit).validation) == VALIDATION
 
 
-def test_a_difficult_object_is_no_label(devkit):
+def test_a_difficult_object_is_not_a_label(devkit):
     objects = [("car", 1), ("diningtable", 0), ("aeroplane", 0), ("aeroplane", 1)]
     write_annotation(devkit / "VOC2007", "000001", objects)
     example = read_voc(devkit).training[0]
@@ -74,7 +74,7 @@ def test_a_difficult_object_is_no_label(devkit):
     assert [CLASS_NAMES[label] for label in example.unsure] == ["Car"]
 
 
-def test_a_difficult_object_is_no_proof_against_a_label_either(devkit):
+def test_a_difficult_object_is_not_a_negative_example_either(devkit):
     write_annotation(devkit / "VOC2007", "000101", [("car", 1)])
     held_out = read_voc(devkit).validation
     targets, known = make_targets(held_out, 20)
@@ -97,14 +97,14 @@ def test_a_difficult_object_is_no_proof_against_a_label_either(devkit):
     assert losses[0] == losses[1]
 
 
-def write_table(folder, text, pictures=("a", "b", "c", "d", "e")):
-    for name in pictures:
-        draw_picture(folder / f"{name}.jpg", ["car"])
+def write_table(folder, text, images=("a", "b", "c", "d", "e")):
+    for name in images:
+        draw_image(folder / f"{name}.jpg", ["car"])
     (folder / "table.csv").write_text(text)
     return folder / "table.csv"
 
 
-def test_a_table_gives_pictures_labels_and_parts(tmp_path):
+def test_a_table_lists_images_labels_and_parts(tmp_path):
     text = "image,labels,part\na.jpg,Red Car; Sky,train\nb.jpg,,train\nc.jpg,Sky|Road,val\n"
     examples = read_table(write_table(tmp_path, text))
     assert examples.class_names == ("Red Car", "Road", "Sky")
@@ -125,16 +125,16 @@ def test_a_table_without_parts_is_split_alike_in_any_order_of_its_lines(tmp_path
     assert len(half.validation) == 2
 
 
-def test_the_samples_table_is_such_a_table():
+def test_the_samples_table_can_be_read():
     examples = read_table(SAMPLES / "labels.csv", classes=ROOT / "models/demo/1/class_name.json")
     assert list(examples.class_names) == CLASS_NAMES
     assert len(examples.training) + len(examples.validation) == 8
 
 
-# What is wrong is named
+# Faults are named
 
 
-def test_a_folder_that_is_no_vocdevkit_is_named(devkit, tmp_path):
+def test_a_folder_that_is_not_a_vocdevkit_is_named(devkit, tmp_path):
     assert "expected the folder VOCdevkit" in error_of(read_voc, devkit / "VOC2007")
     (devkit / "VOC2007" / "Annotations").rename(tmp_path / "elsewhere")
     assert "VOC2007/Annotations" in error_of(read_voc, devkit)
@@ -156,7 +156,7 @@ def test_a_damaged_or_missing_annotation_is_named(devkit):
     assert "000004.xml is missing" in error_of(read_voc, devkit)
 
 
-def test_a_missing_picture_is_named(devkit):
+def test_a_missing_image_is_named(devkit):
     (devkit / "VOC2007" / "JPEGImages" / "000005.jpg").unlink()
     assert "000005.jpg is missing" in error_of(read_voc, devkit)
 
@@ -171,7 +171,7 @@ def test_an_image_set_that_is_missing_empty_or_a_classs_is_named(devkit):
     assert "the validation part is empty" in error_of(read_voc, devkit)
 
 
-def test_parts_that_share_a_picture_are_refused(devkit):
+def test_parts_that_share_an_image_are_refused(devkit):
     assert "000001.jpg" in error_of(read_voc, devkit, validation="train")
 
 
@@ -198,7 +198,7 @@ def test_a_fault_in_a_table_is_named(tmp_path, text, expected):
     assert str(tmp_path) in message
 
 
-def test_a_table_that_is_no_text_is_named(tmp_path):
+def test_a_table_that_is_not_text_is_named(tmp_path):
     file = write_table(tmp_path, "")
     file.write_bytes(b"image,labels\n\xff\xfe.jpg,Car\n")
     assert "table.csv cannot be read as CSV in UTF-8" in error_of(read_table, file)
@@ -213,9 +213,9 @@ def test_a_label_that_the_classes_do_not_have_is_named(tmp_path):
     assert "absent.json" in error_of(read_table, file, classes=tmp_path / "absent.json")
 
 
-def test_a_damaged_picture_is_named(tmp_path):
+def test_a_damaged_image_is_named(tmp_path):
     path = tmp_path / "bad.jpg"
-    draw_picture(path, ["car"])
+    draw_image(path, ["car"])
     path.write_bytes(path.read_bytes()[:400])
     rng = np.random.default_rng(0)
     assert "bad.jpg" in error_of(READER.read_served, path)
@@ -237,7 +237,7 @@ def test_a_damaged_picture_is_named(tmp_path):
         (["--head-only", "--weights", "none"], "would leave the trunk as chance made it"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_at_once(capsys, words, expected):
+def test_an_invalid_option_is_refused_at_once(capsys, words, expected):
     with pytest.raises(SystemExit):
         parse_options(["--data", "x", "--out", "y", *words])
     assert expected in capsys.readouterr().err
@@ -246,13 +246,13 @@ def test_an_option_that_cannot_be_is_refused_at_once(capsys, words, expected):
 # Pixels
 
 
-def test_measured_is_what_is_served(examples):
+def test_validation_prepares_images_as_the_server_does(examples):
     path = examples.validation[0].image
     with path.open("rb") as file:
         assert np.array_equal(READER.read_served(path), decode_image(file, 10**7))
 
 
-def test_a_crop_of_the_whole_picture_is_what_is_served(examples, monkeypatch):
+def test_a_crop_of_the_whole_image_equals_the_servers_image(examples, monkeypatch):
     from scripts.training import pictures
 
     monkeypatch.setattr(pictures, "CROP_AREA", (1.0, 1.0))
@@ -265,7 +265,7 @@ def test_a_crop_of_the_whole_picture_is_what_is_served(examples, monkeypatch):
     assert 0 < sum(mirrored) < 6
 
 
-def test_a_crop_lies_in_the_picture_and_keeps_most_of_it():
+def test_a_crop_is_inside_the_image_and_keeps_most_of_it():
     for seed in range(200):
         left, top, right, bottom = choose_crop(90, 70, np.random.default_rng(seed))
         assert 0 <= left < right <= 90
@@ -273,16 +273,16 @@ def test_a_crop_lies_in_the_picture_and_keeps_most_of_it():
         assert (right - left) * (bottom - top) >= 0.59 * 90 * 70
 
 
-def test_pictures_are_read_ahead_in_order_but_not_without_end():
-    asked = []
+def test_images_are_read_ahead_in_order_with_a_limit():
+    requested = []
 
     def jobs():
         for number in range(50):
-            asked.append(number)
+            requested.append(number)
             yield number
 
     answers = read_ahead(lambda number: number * 2, jobs(), threads=3, ahead=5)
     assert [next(answers) for _ in range(10)] == list(range(0, 20, 2))
-    assert len(asked) <= 15
+    assert len(requested) <= 15
     answers.close()
     assert not [thread for thread in threading.enumerate() if "picture" in thread.name]

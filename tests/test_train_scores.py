@@ -1,4 +1,4 @@
-"""Scores, tuned thresholds, and the plan of a training."""
+"""Training computes scores, tuned thresholds and its plan right."""
 
 import json
 
@@ -71,7 +71,7 @@ def plan_of(**changed) -> Plan:
     return Plan(**(rows | changed))
 
 
-def test_an_epoch_takes_each_picture_at_most_once_and_goes_on_in_the_middle():
+def test_an_epoch_uses_each_image_at_most_once_and_resumes_in_the_middle():
     plan = plan_of()
     jobs = list(plan.draw_order(0))
     assert plan.steps == 6
@@ -83,7 +83,7 @@ def test_an_epoch_takes_each_picture_at_most_once_and_goes_on_in_the_middle():
     assert list(plan_of(seed=1).draw_order(0)) != jobs
 
 
-def test_the_rate_rises_and_falls_to_nearly_nothing():
+def test_the_learning_rate_rises_and_falls_to_nearly_zero():
     plan = plan_of(epochs=100)
     shares = [plan.rate_share(step) for step in range(plan.steps)]
     assert max(shares) == 1

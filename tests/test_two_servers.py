@@ -1,4 +1,4 @@
-"""Two servers on one machine, from one folder, by settings alone."""
+"""Two servers run on one machine from one folder, by settings alone."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ READY_WITHIN_S = 90
 
 
 @pytest.fixture(scope="module")
-def second(server):
+def second_environment(server):
     """Return the environment of a second server that runs from the folder of the first."""
     run = server.folder / "second" / "run"  # scripts/serve makes it
     environment = server.environment | {
@@ -39,33 +39,33 @@ def url_of(environment):
 
 
 def answers(url):
-    """Return whether a server answers a picture."""
+    """Return whether a server answers an image."""
     try:
-        picture = {"image": STREET.read_bytes()}
-        return requests.post(f"{url}/model_predict", files=picture, timeout=30).status_code == 200
+        image = {"image": STREET.read_bytes()}
+        return requests.post(f"{url}/model_predict", files=image, timeout=30).status_code == 200
     except requests.RequestException:
         return False
 
 
 def control(server, environment, *words):
-    """Run supervisorctl as docs/operate.md has it for another runtime folder."""
+    """Run supervisorctl as documented in docs/operate.md for another runtime folder."""
     socket_url = f"unix://{environment['SERVING_RUN']}/supervisor.sock"
     return server.run("supervisorctl", "-c", "conf/supervisor.conf", "-s", socket_url, *words)
 
 
-def test_two_servers_run_from_one_folder_and_stop_on_their_own(server, second):
+def test_two_servers_run_from_one_folder_and_stop_on_their_own(server, second_environment):
     run = server.folder / "second" / "run"
     console = server.folder / "second-console"
-    wait_until(lambda: answers(url_of(second)), READY_WITHIN_S, "an answer")
+    wait_until(lambda: answers(url_of(second_environment)), READY_WITHIN_S, "an answer")
     wait_until(lambda: "Ctrl-C stops everything" in console.read_text(), 20)
-    assert url_of(second).replace("127.0.0.1", "localhost") in console.read_text()
-    direct = f"http://127.0.0.1:{second['SERVING_DIRECT_PORT']}"
+    assert url_of(second_environment).replace("127.0.0.1", "localhost") in console.read_text()
+    direct = f"http://127.0.0.1:{second_environment['SERVING_DIRECT_PORT']}"
     assert requests.get(f"{direct}/healthz", timeout=10).status_code == 200
 
-    for status in (server.control("status"), control(server, second, "status")):
+    for status in (server.control("status"), control(server, second_environment, "status")):
         assert status.stdout.count("RUNNING") == 5, status.stdout
     pids = {
-        control(server, second, "pid", "gunicorn").stdout,
+        control(server, second_environment, "pid", "gunicorn").stdout,
         server.control("pid", "gunicorn").stdout,
     }
     assert len(pids) == 2
@@ -73,10 +73,10 @@ def test_two_servers_run_from_one_folder_and_stop_on_their_own(server, second):
     assert {"gunicorn.sock", "nginx.pid", "manifest.json", "metrics", "gunicorn.log"} <= written
 
     # A start of nginx ends the orphans of its own runtime folder; the other's workers are none.
-    assert "started" in control(server, second, "restart", "nginx").stdout
+    assert "started" in control(server, second_environment, "restart", "nginx").stdout
     assert answers(server.url)
-    assert "shut down" in control(server, second, "shutdown").stdout.lower()
-    wait_until(lambda: not answers(url_of(second)), 60)
+    assert "shut down" in control(server, second_environment, "shutdown").stdout.lower()
+    wait_until(lambda: not answers(url_of(second_environment)), 60)
     assert answers(server.url)
     assert server.control("status").stdout.count("RUNNING") == 5
 

@@ -1,4 +1,4 @@
-"""Model folders are foreign ground: whatever lies there is refused with its name, and stops, fills or hangs nothing."""
+"""Untrusted model folders: bad files are refused by name and stop, fill or hang nothing."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def make_bundle(folder, names=NAMES, weights=b"weights"):
 
 
 def without_root(function, *arguments):
-    """Call a function as a user whom files' modes hold off, which root is not; return its text."""
+    """Call a function as a user subject to file modes, unlike root; return its text."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -58,13 +58,13 @@ def without_root(function, *arguments):
             os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as pipe:
-        told = pipe.read()
+        output = pipe.read()
     os.waitpid(child, 0)
-    return told
+    return output
 
 
 @pytest.fixture
-def closed(tmp_path):
+def closed_folder(tmp_path):
     """Return a models folder that others may read, with a closed lost+found in it."""
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.getuid() and folder.name:
@@ -84,28 +84,28 @@ def look(models, name=""):
     return "\n".join([*found.folders, *found.skipped])
 
 
-def test_lost_and_found_is_skipped_with_a_line(closed):
-    served, skipped = without_root(look, closed).splitlines()
+def test_lost_and_found_is_skipped_with_a_log_line(closed_folder):
+    served, skipped = without_root(look, closed_folder).splitlines()
     assert served == "leaves"
     assert "lost+found" in skipped
     assert skipped.endswith("is skipped: Permission denied")
 
 
-def test_where_one_model_is_named_no_other_folder_is_looked_at(closed):
-    make_bundle(closed / "odd\nname")
-    assert without_root(look, closed, "leaves") == "leaves"
+def test_no_other_folder_is_read_if_one_model_is_named(closed_folder):
+    make_bundle(closed_folder / "odd\nname")
+    assert without_root(look, closed_folder, "leaves") == "leaves"
 
 
-def test_a_version_that_cannot_be_read_is_refused_with_the_cure(closed):
+def test_an_unreadable_version_is_refused_with_the_remedy(closed_folder):
     def refuse(model):
         try:
             open_bundle(versions_of(model)[2], "leaves", 2)
         except BundleError as error:
             return str(error)
 
-    make_bundle(closed / "leaves" / "2").chmod(0)
-    assert "chmod -R a+rX" in without_root(refuse, closed / "leaves")
-    (closed / "leaves" / "2").chmod(0o700)
+    make_bundle(closed_folder / "leaves" / "2").chmod(0)
+    assert "chmod -R a+rX" in without_root(refuse, closed_folder / "leaves")
+    (closed_folder / "leaves" / "2").chmod(0o700)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_version_that_cannot_be_read_is_refused_with_the_cure(closed):
         *("лист", "🍁", "a" * 200, "7", "con", "a,b;c", "infer", "-x", "_", "a'\"b"),
     ],
 )
-def test_every_ordinary_name_is_a_models(tmp_path, name):
+def test_every_ordinary_folder_name_is_a_model_name(tmp_path, name):
     make_bundle(tmp_path / name / "1")
     assert find_bundle(tmp_path).name == name
     assert find_bundle(tmp_path, name).name == name
@@ -151,7 +151,7 @@ def test_every_ordinary_name_is_a_models(tmp_path, name):
         "叶" * 86,
     ],
 )
-def test_a_name_that_cannot_be_carried_is_skipped_with_a_line(tmp_path, name):
+def test_an_unusable_name_is_skipped_with_a_log_line(tmp_path, name):
     assert name_problem(name)
     make_bundle(tmp_path / "good" / "1")
     try:
@@ -179,7 +179,7 @@ def test_only_ascii_digits_are_versions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ({"0": "a\nb"}, "U\\+000A"),
         ({"0": "a\x00"}, "U\\+0000"),
@@ -201,15 +201,15 @@ def test_only_ascii_digits_are_versions(tmp_path):
     ],
     ids=lambda value: ascii(value)[:30],
 )
-def test_class_names_that_are_no_text_are_refused(tmp_path, names, told):
+def test_class_names_that_are_not_text_are_refused(tmp_path, names, message):
     make_bundle(tmp_path, names)
-    with pytest.raises(BundleError, match=rf"class_name\.json.*{told}") as error:
+    with pytest.raises(BundleError, match=rf"class_name\.json.*{message}") as error:
         open_bundle(tmp_path, "leaves", 1)
     assert len(str(error.value)) < 500
     assert str(error.value).isprintable()
 
 
-def test_a_byte_order_mark_is_left_out(tmp_path):
+def test_a_byte_order_mark_is_ignored(tmp_path):
     make_bundle(tmp_path, "\ufeff" + json.dumps(NAMES))
     (tmp_path / "model.json").write_text('\ufeff{"description": "Apples."}')
     assert open_bundle(tmp_path, "leaves", 1).class_names == ("Rust", "Scab")
@@ -229,7 +229,7 @@ def test_another_encoding_is_refused(tmp_path, encoding):
     + [{"architecture": "a\nb"}, {"scores": [[[[[]]]]] * 3, "x\n" * 9999: 1}, {"top_k": 10**400}],
     ids=lambda config: ascii(config)[:20],
 )
-def test_a_config_that_is_no_text_is_refused(tmp_path, config):
+def test_a_config_that_is_not_text_is_refused(tmp_path, config):
     make_bundle(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(config))
     with pytest.raises(BundleError, match=r"model\.json: ") as error:
@@ -244,13 +244,13 @@ def test_a_description_may_have_lines(tmp_path):
     assert open_bundle(tmp_path, "leaves", 1).description == "Leaves.\nOf 苹果 trees."
 
 
-def test_joined_emoji_and_persian_are_text():
+def test_joined_emoji_and_persian_are_accepted_as_text():
     assert not text_problem("👩\u200d🌾")
     assert not text_problem("می\u200cخواهم")
 
 
 def make_special(path, kind):
-    """Put something at a path that is no ordinary file."""
+    """Create an irregular file at a path."""
     path.unlink(missing_ok=True)
     if kind == "FIFO":
         os.mkfifo(path)
@@ -290,7 +290,7 @@ def test_an_irregular_file_is_refused_and_blocks_no_reader(tmp_path, name, kind,
 
 
 def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
-    """Links may go anywhere in the model's own folder (Kubernetes mounts ConfigMaps so), and not out of it."""
+    """Links may point into the model's own folder (as in Kubernetes ConfigMaps), but not out of it."""
     folder = tmp_path / "leaves" / "1"
     make_bundle(folder / "..2026_01_01")
     (folder / "..data").symlink_to("..2026_01_01")
@@ -309,7 +309,7 @@ def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
     "name",
     ["/etc/hostname", "../1/model.pth", "README", "optimized/x", "SHA256SUMS", "", "x" * 999],
 )
-def test_sums_name_only_the_files_of_a_model(tmp_path, name):
+def test_checksums_may_name_only_the_files_of_a_model(tmp_path, name):
     folder = make_bundle(tmp_path / "1")
     (folder / "README").write_text("read me")
     (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
@@ -317,7 +317,7 @@ def test_sums_name_only_the_files_of_a_model(tmp_path, name):
         check_sums(folder)
 
 
-def test_sums_of_either_mode_are_taken(tmp_path):
+def test_checksums_of_either_mode_are_accepted(tmp_path):
     folder = make_bundle(tmp_path / "1")
     write_sums(folder)
     sums = folder / "SHA256SUMS"
@@ -336,9 +336,9 @@ def test_a_file_that_claims_terabytes_is_not_read(tmp_path):
         bundle.weights_digest()
 
 
-def test_a_file_that_grows_while_it_is_read_is_bounded(tmp_path):
+def test_a_file_that_grows_while_it_is_read_is_limited(tmp_path):
     path = tmp_path / "status"
-    path.symlink_to("/proc/self/status")  # tells a size of 0
+    path.symlink_to("/proc/self/status")  # reports a size of 0
     with pytest.raises(BundleError, match=r"more than 10 bytes|leads out"):
         read_bytes(path, 10)
 
@@ -366,7 +366,7 @@ def resnet18():
 
 
 def write_npz_claim(path, name, shape, dtype="<f4"):
-    """Write an array whose header claims a shape that its data do not have."""
+    """Write an array whose header claims a larger shape than its data."""
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
     header = header.ljust(117) + "\n"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -375,7 +375,7 @@ def write_npz_claim(path, name, shape, dtype="<f4"):
 
 
 def peak_of(code, *arguments):
-    """Return what Python code prints last and by how many bytes its memory rose at most."""
+    """Return the last output of Python code and the peak rise of its memory in bytes."""
     program = (
         "import resource, sys; from pathlib import Path\n"
         "from app.models.bundle import open_bundle; from app.engines.network import build_network\n"
@@ -392,8 +392,8 @@ def peak_of(code, *arguments):
         timeout=120,
         check=True,
     )
-    *told, rose = done.stdout.splitlines()
-    return " ".join(told), int(rose)
+    *output, rose = done.stdout.splitlines()
+    return " ".join(output), int(rose)
 
 
 def write_bomb(folder, kind):
@@ -440,8 +440,8 @@ def test_weights_that_would_unpack_to_gigabytes_are_refused_before_they_do(tmp_p
         "    try: build_network(open_bundle(Path(folder), 'leaves', 1))\n"
         "    except BundleError as error: print('refused:', error)\n"
     )
-    told, rose = peak_of(code, *folders)
-    assert told.count("refused: ") == len(folders), told
+    output, rose = peak_of(code, *folders)
+    assert output.count("refused: ") == len(folders), output
     assert rose < 250 << 20
 
 
@@ -452,10 +452,10 @@ def test_extra_keys_and_wrong_shapes_are_refused_and_listed(tmp_path, resnet18):
     torch.save(weights, folder / "model.pth")
     with pytest.raises(BundleError) as error:
         build(folder)
-    told = str(error.value)
-    assert "1 tensors are missing (fc.weight)" in told
-    assert "1 are not known to it ('fc.1.weight')" in told
-    assert "'conv1.weight' is (1,), expected (64, 3, 7, 7)" in told
+    message = str(error.value)
+    assert "1 tensors are missing (fc.weight)" in message
+    assert "1 are not known to it ('fc.1.weight')" in message
+    assert "'conv1.weight' is (1,), expected (64, 3, 7, 7)" in message
 
 
 def test_weights_of_another_network_are_refused_with_its_architecture(tmp_path, resnet18):
@@ -472,7 +472,7 @@ def test_weights_of_another_network_are_refused_with_its_architecture(tmp_path, 
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
-def test_prefixes_that_all_names_have_are_left_out(tmp_path, resnet18, prefix):
+def test_prefixes_that_all_names_share_are_removed(tmp_path, resnet18, prefix):
     folder = write_resnet(tmp_path)
     named = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
     torch.save({"state_dict": named, "epoch": 3}, folder / "model.pth")
@@ -482,7 +482,7 @@ def test_prefixes_that_all_names_have_are_left_out(tmp_path, resnet18, prefix):
     assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
 
 
-def test_a_checkpoint_of_torchvisions_scripts_is_understood(tmp_path, resnet18):
+def test_a_checkpoint_of_torchvisions_scripts_is_accepted(tmp_path, resnet18):
     torch.save({"model": dict(resnet18), "optimizer": {"state": {}}}, tmp_path / "model.pth")
     assert set(load_weights(tmp_path / "model.pth")) == set(resnet18)
 
@@ -493,7 +493,7 @@ def write_torchscript(path):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("write", "told"),
+    ("write", "message"),
     [
         (lambda path: torch.save(torch.nn.Linear(2, 2), path), "whole pickled model .*nn.modules"),
         (write_torchscript, r"TorchScript archive; save torch\.jit\.load"),
@@ -510,16 +510,16 @@ def write_torchscript(path):
     ],
     ids=lambda value: "" if callable(value) else value[:20],
 )
-def test_files_of_another_kind_are_refused_with_the_remedy(tmp_path, write, told):
+def test_files_of_another_kind_are_refused_with_the_remedy(tmp_path, write, message):
     path = tmp_path / "model.pth"
     write(path)
-    with pytest.raises(BundleError, match=told) as error:
+    with pytest.raises(BundleError, match=message) as error:
         load_weights(path)
     assert "torch.save(model.state_dict(), 'model.pth')" in str(error.value)
     assert "\x1b" not in str(error.value)
 
 
-# Fuzz: only BundleError comes out, whatever is in the files
+# Fuzz: any file content raises only BundleError
 
 
 def small_files():
@@ -591,7 +591,7 @@ CLASSES = st.dictionaries(st.sampled_from(["0", "1", "2", "x"]), JSON, max_size=
     EDITS,
     st.booleans(),
 )
-def test_a_scanner_looks_at_anything_and_never_raises(
+def test_a_scanner_reads_any_folder_and_never_raises(
     tmp_path_factory, names, config, sums, edits, is_garbled
 ):
     models = tmp_path_factory.getbasetemp() / "any"
@@ -611,7 +611,7 @@ def test_a_scanner_looks_at_anything_and_never_raises(
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(monkeypatch):
-    """Stand for the measure process: everything that gets so far can be served."""
+def without_measurement(monkeypatch):
+    """Replace the measure process: every version that reaches it can be served."""
     needs = Footprint("openvino", "fp32", "cpu", "asked for", 10**8)
     monkeypatch.setattr(scanner_module, "find_footprint", lambda *_: needs)

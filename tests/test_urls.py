@@ -1,4 +1,4 @@
-"""Pictures by URL: from a real server beside the test, and never from where they must not come.
+"""Images by URL come from a real server beside the test, and never from forbidden addresses.
 
 What needs gevent's own sockets is in urls_patched.py, which test_patched.py runs.
 """
@@ -16,11 +16,11 @@ from app.settings import Settings
 from app.web.input.urls import Fetcher, connect, is_public
 from tests.helpers import check_problem, grey
 
-PICTURE = grey(90)
+IMAGE = grey(90)
 
 
 class Gallery(BaseHTTPRequestHandler):
-    """Answers pictures, redirects and mischief."""
+    """A handler that answers images, redirects and malformed responses."""
 
     protocol_version = "HTTP/1.1"
 
@@ -33,7 +33,7 @@ class Gallery(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif place in ("/picture.png", "/") and self.path != "/":
-            self.answer(200, PICTURE)
+            self.answer(200, IMAGE)
         elif place == "/large":
             self.answer(200, bytes(10_000))
         elif place == "/endless":
@@ -47,7 +47,7 @@ class Gallery(BaseHTTPRequestHandler):
             self.wfile.write(b"-5\r\nhello\r\n")
         elif place == "/together":
             self.server.barrier.wait(timeout=10)
-            self.answer(200, PICTURE)
+            self.answer(200, IMAGE)
         else:
             self.answer(404, b"nothing")
 
@@ -58,7 +58,7 @@ class Gallery(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def drip(self) -> None:
-        """Send a byte now and then, so that no single wait is long."""
+        """Send a byte from time to time, so that no single wait is long."""
         while not self.server.closing.wait(0.05):
             try:
                 self.wfile.write(b"x")
@@ -66,11 +66,11 @@ class Gallery(BaseHTTPRequestHandler):
                 return
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
 class GalleryServer(ThreadingHTTPServer):
-    """Takes many connections at once."""
+    """A server that accepts many connections at once."""
 
     request_queue_size = 64
 
@@ -92,7 +92,7 @@ def gallery():
 
 
 def fetcher(gallery, hosts=("localhost:{}",), max_bytes=5000, timeout_s=5.0) -> Fetcher:
-    """Return one that may use the gallery's port, and loopback, which nobody may in earnest."""
+    """Return a fetcher that may use the gallery's port, and loopback, which is forbidden in production."""
     port = gallery.server_port
     return Fetcher([host.format(port) for host in hosts], max_bytes, timeout_s, lambda _: True)
 
@@ -106,10 +106,10 @@ def error_of(found) -> str:
     return found.message
 
 
-def test_pictures_are_fetched_each_with_its_own_error_and_in_order(gallery):
+def test_images_are_fetched_each_with_its_own_error_and_in_order(gallery):
     urls = [at(gallery, path) for path in ("/picture.png?a=1#part", "/missing", "/picture.png")]
     first, missing, third = fetcher(gallery).fetch_all(urls)
-    assert first.read() == third.read() == PICTURE
+    assert first.read() == third.read() == IMAGE
     assert "answered with the status 404" in error_of(missing)
     assert (f"localhost:{gallery.server_port}", "/picture.png?a=1") in gallery.seen
 
@@ -119,28 +119,28 @@ def test_redirects_are_followed_and_checked_like_the_url_itself(gallery):
     away = at(gallery, "/to/http://169.254.169.254/latest/meta-data")
     scheme = at(gallery, "/to/file:///etc/passwd")
     found = fetcher(gallery).fetch_all([good, away, scheme])
-    assert found[0].read() == PICTURE
+    assert found[0].read() == IMAGE
     assert "not on this server's list" in error_of(found[1])
     assert "neither http nor https" in error_of(found[2])
 
 
-def test_redirects_end(gallery):
+def test_redirects_are_limited(gallery):
     path = "/picture.png"
     for _ in range(4):
         path = f"/to/{path}"
     assert "more than 3 redirects" in error_of(fetcher(gallery).fetch_all([at(gallery, path)])[0])
 
 
-def test_the_pictures_of_a_request_are_limited_together(gallery):
-    (alone,) = fetcher(gallery, max_bytes=len(PICTURE)).fetch_all([at(gallery, "/picture.png")])
-    assert alone.read() == PICTURE
+def test_the_images_of_a_request_share_one_limit(gallery):
+    (alone,) = fetcher(gallery, max_bytes=len(IMAGE)).fetch_all([at(gallery, "/picture.png")])
+    assert alone.read() == IMAGE
     (large,) = fetcher(gallery).fetch_all([at(gallery, "/large")])
     assert "larger than the limit of 5,000 bytes" in error_of(large)
-    both = fetcher(gallery, max_bytes=len(PICTURE) + 1).fetch_all([at(gallery, "/picture.png")] * 2)
+    both = fetcher(gallery, max_bytes=len(IMAGE) + 1).fetch_all([at(gallery, "/picture.png")] * 2)
     assert sum(isinstance(found, FetchFailed) for found in both) >= 1
 
 
-def test_a_server_that_is_not_there_is_told(gallery):
+def test_an_unreachable_server_is_reported(gallery):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, but it does not listen
         port = taken.getsockname()[1]
@@ -172,53 +172,53 @@ def test_https_must_be_proven(gallery):
         ("http://localhost.evil.example/a.png", "not on this server's list"),
     ],
 )
-def test_a_url_that_is_not_allowed_reaches_nobody(gallery, url, said):
+def test_a_url_that_is_not_allowed_is_never_requested(gallery, url, said):
     assert said in error_of(fetcher(gallery).fetch_all([url])[0])
     assert gallery.seen == []
 
 
 @pytest.mark.parametrize("host", ["a..example.org", ".example.org", f"{'a' * 64}.example.org"])
-def test_a_name_that_nobody_can_look_up_is_refused_by_itself(gallery, host):
+def test_an_unresolvable_name_fails_only_its_own_image(gallery, host):
     rules = Fetcher(
         ["*.example.org", f"localhost:{gallery.server_port}"], 5000, 5.0, lambda _: True
     )
     refused, found = rules.fetch_all([f"http://{host}/", at(gallery, "/picture.png")])
     assert "plain host" in error_of(refused)
-    assert found.read() == PICTURE
+    assert found.read() == IMAGE
 
 
-def test_an_answer_that_is_no_http_is_one_pictures_error(gallery):
+def test_an_answer_that_is_not_http_fails_only_its_own_image(gallery):
     broken, found = fetcher(gallery).fetch_all(
         [at(gallery, "/negative"), at(gallery, "/picture.png")]
     )
     assert "cannot be fetched" in error_of(broken)
-    assert found.read() == PICTURE
+    assert found.read() == IMAGE
 
 
-def test_a_query_needs_no_path(gallery):
+def test_a_url_with_a_query_needs_no_path(gallery):
     (found,) = fetcher(gallery).fetch_all([at(gallery, "?picture=1")])
-    assert found.read() == PICTURE
+    assert found.read() == IMAGE
     assert gallery.seen[0][1] == "/?picture=1"
 
 
-def test_a_url_of_any_length_is_told_shortly():
+def test_a_url_of_any_length_is_shortened_in_errors():
     (found,) = Fetcher(["a.example"], 5000, 1.0).fetch_all(["http://a.example/" + "a" * 1_000_000])
     assert "1,000,017 characters; a URL has at most 8,192" in error_of(found)
     assert len(error_of(found)) < 300
 
 
-def test_the_authorities_are_read_once_for_all_urls():
+def test_the_certificate_authorities_are_read_once_for_all_urls():
     url = urlsplit("https://a.example/")
     first, second = (connect(url, 443, "127.0.0.1") for _ in range(2))
     assert first.conn_kw["ssl_context"] is second.conn_kw["ssl_context"]
 
 
-def test_without_hosts_urls_are_off():
+def test_urls_are_off_without_allowed_hosts():
     (found,) = Fetcher([], 5000, 1.0).fetch_all(["http://example.org/a.png"])
     assert "off here" in error_of(found)
 
 
-def test_a_name_that_leads_to_a_private_address_is_refused(gallery):
+def test_a_name_that_resolves_to_a_private_address_is_refused(gallery):
     rules = Fetcher([f"localhost:{gallery.server_port}"], 5000, 1.0)
     (found,) = rules.fetch_all([at(gallery, "/picture.png")])
     assert "address that is not public" in error_of(found)
@@ -234,24 +234,24 @@ def test_a_name_that_leads_to_a_private_address_is_refused(gallery):
         *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:4136:e378:8000:63bf:3fff:fdd2"),
         # Those that a cloud's machines find their secrets at.
         *("192.0.0.192", "168.63.129.16", "100.100.100.200", "fd00:ec2::254"),
-        # Of IANA's registries: 6to4 relays, NAT64, what was site-local, documentation, segment routing.
+        # Of IANA's registries: 6to4 relays, NAT64, the former site-local addresses, documentation, segment routing.
         *("192.88.99.1", "64:ff9b:1::7f00:1", "fec0::1", "2001:db8::1", "3fff::1", "5f00::1"),
         # An IPv4 address inside.
         *("::7f00:1", "::ffff:0:127.0.0.1", "2a00:1450::5efe:7f00:1", "2a00:1450::200:5efe:a00:1"),
     ],
 )
-def test_no_private_address_is_public(address):
+def test_private_addresses_are_not_public(address):
     assert not is_public(address)
 
 
 @pytest.mark.parametrize(
     "address", ["93.184.216.34", "168.63.129.17", "2606:2800:220:1::1", "::ffff:8.8.8.8"]
 )
-def test_a_public_address_is(address):
+def test_public_addresses_are_public(address):
     assert is_public(address)
 
 
-def test_a_rule_may_mean_any_host_below_a_domain(gallery):
+def test_a_rule_may_allow_any_subdomain(gallery):
     rules = Fetcher(["*.example.org:8080"], 5000, 1.0, lambda _: False)
     (below,) = rules.fetch_all(["http://a.b.example.org:8080/"])
     assert "not on this server's list" not in error_of(below)
@@ -259,7 +259,7 @@ def test_a_rule_may_mean_any_host_below_a_domain(gallery):
     assert "not on this server's list" in error_of(itself)
 
 
-def test_a_worker_refuses_a_name_that_leads_to_its_own_machine(start_server, gallery):
+def test_a_worker_refuses_a_name_that_resolves_to_its_own_machine(start_server, gallery):
     port = gallery.server_port
     live = start_server(url_hosts=f"localhost:{port}").wait_ready()
     content = {"images": [{"url": at(gallery, "/picture.png")}] * 3}
@@ -269,7 +269,7 @@ def test_a_worker_refuses_a_name_that_leads_to_its_own_machine(start_server, gal
     assert gallery.seen == []
 
 
-def test_the_list_of_hosts_is_checked_at_the_start():
+def test_the_allowed_hosts_are_checked_at_startup():
     given = {"SERVING_URL_HOSTS": "a.example, *.b.example:8443"}
     assert Settings.from_env(given).url_hosts == ("a.example", "*.b.example:8443")
     with pytest.raises(SettingsError, match="found 'http://a'"):

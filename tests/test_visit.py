@@ -1,4 +1,4 @@
-"""A visit to the page in a real Chromium: pictures go in, labels and heat maps come out."""
+"""The page answers images with labels and heat maps in a real Chromium."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ def test_a_sample_gets_the_labels_that_the_server_answers(visit, server):
         expect(guest.find(f"#latency dt.{part} + dd")).to_contain_text(" ms")
 
 
-def test_the_files_are_compressed_on_the_way_and_still_recognised(server):
+def test_the_files_are_compressed_in_transit_and_still_revalidated(server):
     url = f"{server.url}/page/{DIGEST}/main.js"
     first = requests.get(url, timeout=60)
     assert first.headers["Content-Encoding"] == "gzip"
@@ -47,7 +47,7 @@ def test_the_files_are_compressed_on_the_way_and_still_recognised(server):
     assert again.status_code == 304
 
 
-def test_the_page_says_that_the_demo_knows_pictograms_only(visit):
+def test_the_page_says_that_the_demo_only_knows_pictograms(visit):
     guest = visit()
     expect(guest.find("#knows")).to_contain_text("emoji drawings")
     expect(guest.find("#knows")).to_contain_text("not photographs")
@@ -70,18 +70,18 @@ def test_the_threshold_starts_at_the_models_own_and_moves_without_another_reques
     assert guest.predictions() == 1
 
 
-def test_a_label_lays_its_heat_map_over_the_picture_where_it_is(visit):
+def test_a_labels_heat_map_is_shown_over_the_image_at_its_position(visit):
     guest = visit()
     guest.try_sample("Street")
-    picture = guest.find("#picture")
-    bare = picture.screenshot()
+    image = guest.find("#picture")
+    bare = image.screenshot()
     for label, there in (("Car", "top left"), ("Bicycle", "bottom right")):
         guest.page.get_by_role("button", name=f"{label},").click()
         expect(guest.find("#heat")).to_have_attribute("data-label", label)
         assert hottest_quarter(guest) == there
-    assert picture.screenshot() != bare
+    assert image.screenshot() != bare
     guest.move("#opacity", 0)
-    assert picture.screenshot() == bare
+    assert image.screenshot() == bare
     guest.page.keyboard.press("Escape")
     expect(guest.find("#heat")).to_be_hidden()
     expect(guest.find("#results")).to_be_visible()
@@ -89,14 +89,14 @@ def test_a_label_lays_its_heat_map_over_the_picture_where_it_is(visit):
 
 
 def hottest_quarter(guest) -> str:
-    """Return where the heat map that is shown is brightest."""
+    """Return the brightest quarter of the displayed heat map."""
     url = guest.page.evaluate("document.getElementById('heat').toDataURL()")
     heat = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("L")
     left, top = np.unravel_index(np.asarray(heat.resize((2, 2))).T.argmax(), (2, 2))
     return f"{('top', 'bottom')[top]} {('left', 'right')[left]}"
 
 
-def test_the_heat_map_of_a_label_that_does_not_pass_is_asked_for_once(visit, server):
+def test_the_heat_map_of_a_label_that_does_not_pass_is_requested_once(visit, server):
     guest = visit()
     guest.try_sample("Street")
     motorbike = guest.page.get_by_role("button", name="Motorbike,")
@@ -110,7 +110,7 @@ def test_the_heat_map_of_a_label_that_does_not_pass_is_asked_for_once(visit, ser
     assert guest.passing() == answer(server)
 
 
-def test_a_model_without_heat_maps_says_so_quietly(visit, server):
+def test_a_model_without_heat_maps_shows_a_hint(visit, server):
     guest = visit()
     about = requests.get(server.url, timeout=60).json() | {"heatmaps": False}
     guest.page.route(
@@ -123,7 +123,7 @@ def test_a_model_without_heat_maps_says_so_quietly(visit, server):
     expect(guest.find("#heat")).to_be_hidden()
 
 
-def test_a_copied_picture_is_pasted(visit):
+def test_a_copied_image_is_pasted(visit):
     guest = visit()
     guest.paste("garden.jpg")
     expect(guest.find("#answer")).to_have_text("Dog and Potted Plant")
@@ -151,7 +151,7 @@ def test_a_folder_is_dropped_with_all_that_is_in_it(visit, tmp_path):
     assert set(guest.find(".tile-name").all_text_contents()) == {"street.jpg", "farm.jpg"}
 
 
-def test_many_pictures_are_a_grid_where_each_has_its_own_answer_or_error(visit, tmp_path):
+def test_many_images_are_a_grid_in_which_each_has_its_own_answer_or_error(visit, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"this is no picture")
     guest = visit()
     guest.choose(*sorted(SAMPLES.glob("*.jpg")), tmp_path / "broken.jpg")
@@ -173,7 +173,7 @@ def test_many_pictures_are_a_grid_where_each_has_its_own_answer_or_error(visit, 
     expect(guest.find(ANSWERED).first).to_contain_text("Nothing recognized")
 
 
-def test_a_picture_of_a_grid_can_be_removed_and_all_of_them(visit):
+def test_an_image_of_a_grid_can_be_removed_and_all_of_them(visit):
     guest = visit()
     guest.choose(SAMPLES / "farm.jpg", SAMPLES / "garden.jpg")
     expect(guest.find(ANSWERED)).to_have_count(2)
@@ -223,8 +223,8 @@ def test_the_part_that_the_network_sees_is_that_of_the_server(visit, frame):
     for width, height in ((640, 480), (375, 500), (31, 1000), (300, 300)):
         across, down = frame.uncut(width, height)
         left, top = frame.corner(across, down)
-        asked = [width, height, {"side": frame.side, "resize": frame.resize}]
-        part = guest.page.evaluate(script, asked)
+        arguments = [width, height, {"side": frame.side, "resize": frame.resize}]
+        part = guest.page.evaluate(script, arguments)
         assert part["left"] == pytest.approx(left / across, abs=1 / across)
         assert part["top"] == pytest.approx(top / down, abs=1 / down)
         assert part["width"] == pytest.approx(frame.side / across, abs=1 / across)

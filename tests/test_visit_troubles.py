@@ -1,4 +1,4 @@
-"""A visit to the page where something is wrong or unusual: clear words, and a way on."""
+"""The page reports errors in clear words and offers a remedy."""
 
 import shutil
 
@@ -13,7 +13,7 @@ MEGABYTE = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
-def strict(new_server, tiny_models, tmp_path_factory):
+def strict_server(new_server, tiny_models, tmp_path_factory):
     """Return a server with low limits that turns photographs upright, and has two models."""
     models = tmp_path_factory.mktemp("models")
     shutil.copytree(tiny_models / "demo", models / "twin")
@@ -38,7 +38,9 @@ def strict(new_server, tiny_models, tmp_path_factory):
         ("empty.png", b"", "not a readable image", "Image is empty: 0 bytes"),
     ],
 )
-def test_what_is_no_picture_is_told_in_clear_words(visit, name, data, headline, detail):
+def test_a_file_that_is_not_an_image_is_reported_in_clear_words(
+    visit, name, data, headline, detail
+):
     guest = visit()
     guest.choose({"name": name, "mimeType": "image/png", "buffer": data})
     expect(guest.find("#problem-title")).to_contain_text(headline)
@@ -48,8 +50,8 @@ def test_what_is_no_picture_is_told_in_clear_words(visit, name, data, headline, 
     expect(guest.find("#retry")).to_be_hidden()
 
 
-def test_a_file_over_the_limit_is_refused_before_it_is_sent(visit, strict):
-    guest = visit(strict.url)
+def test_a_file_over_the_limit_is_refused_before_it_is_sent(visit, strict_server):
+    guest = visit(strict_server.url)
     expect(guest.find("#limits")).to_contain_text("up to 1 MB")
     guest.choose({"name": "big.png", "mimeType": "image/png", "buffer": bytes(2 * MEGABYTE)})
     expect(guest.find("#problem-title")).to_have_text("This file is too large")
@@ -57,18 +59,23 @@ def test_a_file_over_the_limit_is_refused_before_it_is_sent(visit, strict):
     assert guest.predictions() == 0
 
 
-def test_a_picture_with_too_many_pixels_is_refused_in_the_servers_words(visit, strict):
-    guest = visit(strict.url)
+def test_an_image_with_too_many_pixels_is_refused_in_the_servers_words(visit, strict_server):
+    guest = visit(strict_server.url)
     guest.choose({"name": "wide.png", "mimeType": "image/png", "buffer": png_bomb(3000)})
     expect(guest.find("#problem-title")).to_have_text("This image is too large")
     expect(guest.find("#problem-detail")).to_contain_text("the limit is 200,000")
 
 
-def test_a_photograph_is_shown_as_the_server_reads_it(visit, server, strict):
+def test_a_photograph_is_shown_in_the_orientation_that_the_server_reads(
+    visit, server, strict_server
+):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     turned = encode(photo_like(300, 200), "JPEG", exif=exif)
-    for url, shape, is_told in ((server.url, 300 / 200, True), (strict.url, 200 / 300, False)):
+    for url, shape, is_told in (
+        (server.url, 300 / 200, True),
+        (strict_server.url, 200 / 300, False),
+    ):
         guest = visit(url)
         guest.choose({"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": turned})
         expect(guest.find("#results")).to_be_visible()
@@ -77,7 +84,7 @@ def test_a_photograph_is_shown_as_the_server_reads_it(visit, server, strict):
         expect(guest.find("#sideways")).to_be_visible(visible=is_told)
 
 
-def test_a_busy_server_is_asked_again_when_it_says(visit):
+def test_a_busy_server_is_retried_after_its_retry_after(visit):
     guest = visit()
     busy = {"status": 429, "headers": {"Retry-After": "1"}, "body": '{"code": "queue_full"}'}
     guest.page.route("**/predict", lambda route: route.fulfill(**busy), times=1)
@@ -87,7 +94,7 @@ def test_a_busy_server_is_asked_again_when_it_says(visit):
     assert guest.predictions() == 2
 
 
-def test_without_a_network_the_picture_waits_for_it(visit):
+def test_an_image_waits_while_the_browser_is_offline(visit):
     guest = visit()
     guest.context.set_offline(True)
     guest.choose(STREET)
@@ -96,8 +103,8 @@ def test_without_a_network_the_picture_waits_for_it(visit):
     expect(guest.find("#answer")).to_contain_text("Car")
 
 
-def test_among_several_models_one_is_chosen_and_asked_about_every_picture(visit, strict):
-    guest = visit(strict.url)
+def test_the_chosen_one_of_several_models_is_used_for_every_image(visit, strict_server):
+    guest = visit(strict_server.url)
     guest.try_sample("Street")
     expect(guest.find("#by")).to_contain_text("demo, version 1")
     guest.page.get_by_label("Choose a model", exact=True).select_option("twin")
@@ -107,11 +114,13 @@ def test_among_several_models_one_is_chosen_and_asked_about_every_picture(visit,
     assert guest.run_line(ROOT) == guest.passing()
 
 
-def test_a_server_that_is_gone_is_told_in_clear_words_and_asked_again_on_demand(visit, strict):
-    guest = visit(strict.url)
-    strict.stop()
+def test_an_unreachable_server_is_reported_in_clear_words_and_retried_on_demand(
+    visit, strict_server
+):
+    guest = visit(strict_server.url)
+    strict_server.stop()
     guest.choose(STREET)
     expect(guest.find("#problem-title")).to_have_text("The server does not answer")
-    strict.start().wait_ready()
+    strict_server.start().wait_ready()
     guest.page.get_by_role("button", name="Try again").click()
     expect(guest.find("#answer")).to_contain_text("Car")

@@ -1,4 +1,4 @@
-"""The page for everybody: by keyboard, by finger, by screen reader, in the dark, on a small screen."""
+"""The page works by keyboard, touch and screen reader, in dark mode and on a small screen."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -10,7 +10,7 @@ from tests.browser import PHONE
 from tests.helpers import ROOT, SAMPLES
 
 ANSWERED = ".tile[data-state=done]"
-# What of that which was seen has jumped, and how far by the measure of browsers, where 0.1 is called good.
+# The elements that have shifted, and the layout shift score of browsers; up to 0.1 is called good.
 SHIFTS = """() => new Promise((resolve) => {
   const nameOf = ({node}) => node?.id || node?.className || node?.nodeName;
   const tell = (each) => [each.value, ...each.sources.map(nameOf)];
@@ -21,7 +21,7 @@ SHIFTS = """() => new Promise((resolve) => {
 })"""
 
 
-def test_the_page_is_used_by_keyboard_alone(visit):
+def test_the_page_can_be_used_by_keyboard_alone(visit):
     guest = visit()
     keys = guest.page.keyboard
     keys.press("Tab")
@@ -46,7 +46,7 @@ def test_the_page_is_used_by_keyboard_alone(visit):
     expect(guest.find(".tile-open")).to_be_focused()
 
 
-def test_dark_colours_follow_the_system_and_a_choice_is_remembered(visit):
+def test_dark_mode_follows_the_system_and_a_choice_is_remembered(visit):
     guest = visit(color_scheme="dark")
     root = guest.find("html")
     expect(root).to_have_attribute("data-theme", "dark")
@@ -57,7 +57,7 @@ def test_dark_colours_follow_the_system_and_a_choice_is_remembered(visit):
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_nothing_stands_over_the_edge_and_nothing_jumps(visit, width):
+def test_the_layout_neither_overflows_nor_shifts(visit, width):
     guest = visit(viewport={"width": width, "height": 740})
     too_wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
     assert not guest.page.evaluate(too_wide)
@@ -71,7 +71,7 @@ def test_nothing_stands_over_the_edge_and_nothing_jumps(visit, width):
     assert not guest.page.evaluate(too_wide)
 
 
-def test_on_a_phone_one_takes_a_photo_and_every_button_is_large_enough(visit):
+def test_a_phone_can_take_a_photo_and_every_button_is_large_enough(visit):
     guest = visit(viewport=PHONE, has_touch=True, is_mobile=True)
     expect(guest.page.get_by_role("button", name="Take a photo")).to_be_visible()
     expect(guest.find("#photograph-input")).to_have_attribute("capture", "environment")
@@ -85,7 +85,7 @@ def test_on_a_phone_one_takes_a_photo_and_every_button_is_large_enough(visit):
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_axe_finds_no_barrier(visit, colours):
+def test_axe_finds_no_accessibility_problem(visit, colours):
     guest = visit(color_scheme=colours)
 
     def barriers() -> list[str]:
@@ -116,13 +116,13 @@ def test_the_browsers_back_button_does_not_leave_the_page(visit):
 
 
 @pytest.mark.parametrize("view", screenshots.VIEWS, ids=lambda view: view.__name__)
-def test_every_view_that_is_photographed_can_be_reached(chromium, server, view):
+def test_every_view_of_the_screenshots_can_be_reached(chromium, server, view):
     page = screenshots.open_page(chromium, server.url, **screenshots.PHONE)
     view(page)
     page.context.close()
 
 
-def test_the_readmes_picture_is_a_small_file(chromium, server, tmp_path):
+def test_the_readmes_screenshot_is_a_small_file(chromium, server, tmp_path):
     screenshots.take_readmes(chromium, server.url, tmp_path / "page.png")
     for path in (tmp_path / "page.png", ROOT / "docs" / "page.png"):
         with Image.open(path) as image:

@@ -1,4 +1,4 @@
-"""The watcher goes on, whatever goes wrong: it says so once, and waits longer each time."""
+"""The watcher survives every error: it logs it once and waits longer each time."""
 
 import errno
 
@@ -15,21 +15,21 @@ SERVED, NEW = make_manifest(make_entry("leaves", 1)), make_manifest(make_entry("
 
 
 class Over(BaseException):
-    """The test has seen enough."""
+    """The error that ends the watcher in a test."""
 
 
 @pytest.fixture
 def run(settings, tmp_path, monkeypatch):
-    """Return a runner of the watcher over a list of what its scans find or raise; it returns the pauses between."""
+    """Return a runner of the watcher over a list of results or errors of its looks; it returns the pauses."""
     chosen = settings(cache=str(tmp_path / "cache"), poll_s="2")
     monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     ManifestFile(instance_id()).write(SERVED)
 
-    def start(scans, sleep=None):
-        found, pauses = iter(scans), []
+    def start(looks, sleep=None):
+        results, pauses = iter(looks), []
 
         def scan(_scanner):
-            result = next(found, Over())
+            result = next(results, Over())
             if isinstance(result, BaseException):
                 raise result
             return result() if callable(result) else result
@@ -43,7 +43,7 @@ def run(settings, tmp_path, monkeypatch):
     return start
 
 
-def test_a_full_disk_is_told_once_and_tried_again_at_growing_pauses(run, caplog):
+def test_a_full_disk_is_logged_once_and_retried_with_growing_pauses(run, caplog):
     pauses, manifest = run([SERVED, *[FULL] * 12, NEW])
     assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, *[MAX_PAUSE_S] * 5, 2]
     assert [line for line in caplog.messages if "No space left" in line] == [
@@ -53,8 +53,8 @@ def test_a_full_disk_is_told_once_and_tried_again_at_growing_pauses(run, caplog)
     assert manifest == NEW
 
 
-def test_what_an_earlier_start_left_is_not_taken_for_what_is_served(run, monkeypatch):
-    """Its models folder may have been another: nothing of it may be kept."""
+def test_a_manifest_of_an_earlier_start_is_not_used(run, monkeypatch):
+    """The earlier models folder may have been another: nothing of it may be kept."""
     ManifestFile("4194305-77-an earlier start").write(SERVED)
     begun = []
     real = RepositoryScanner.__init__
@@ -76,8 +76,8 @@ def test_what_an_earlier_start_left_is_not_taken_for_what_is_served(run, monkeyp
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_manifest_that_somebody_removed_is_written_again(run, how):
-    """Else a worker that replaces another would serve what was served at the start."""
+def test_a_removed_manifest_is_written_again(run, how):
+    """Otherwise a replacement worker would serve the versions of the start."""
 
     def lose():
         manifest_path().unlink()
@@ -89,7 +89,7 @@ def test_a_manifest_that_somebody_removed_is_written_again(run, how):
     assert manifest == NEW
 
 
-def test_a_manifest_that_cannot_be_written_is_written_later(run, monkeypatch, caplog):
+def test_a_manifest_that_cannot_be_written_is_retried(run, monkeypatch, caplog):
     real, rejected = ManifestFile.write, [FULL, FULL]
 
     def write(file, manifest):
@@ -105,7 +105,7 @@ def test_a_manifest_that_cannot_be_written_is_written_later(run, monkeypatch, ca
     assert sum("to be served: leaves, version 2" in line for line in caplog.messages) == 1
 
 
-def test_what_nobody_expected_does_not_end_it_either(run, caplog):
+def test_an_unexpected_error_does_not_end_the_watcher(run, caplog):
     pauses, manifest = run([ValueError("odd"), ValueError("odd"), Manifest()])
     assert pauses == [4, 8, 2]
     assert manifest == Manifest()

@@ -1,4 +1,4 @@
-"""Gunicorn with our worker class and our configuration, around a model that can die."""
+"""Gunicorn with our worker class and configuration replaces workers whose model dies."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.live
 
 @contextmanager
 def gunicorn(models, folder):
-    """Run Gunicorn serving tests/mortal.py with two workers; yield the process and where it answers."""
+    """Run Gunicorn serving tests/mortal.py with two workers; yield the process and its address."""
     address = f"127.0.0.1:{free_port()}"
     conf = str(ROOT / "conf" / "gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "-c", conf, "-b", address, "-w", "2"]
@@ -39,7 +39,7 @@ def gunicorn(models, folder):
 
 @pytest.fixture(scope="module")
 def url(tiny_models, tmp_path_factory):
-    """Return where a Gunicorn serves; each test leaves both workers ready."""
+    """Return a Gunicorn's address; each test leaves both workers ready."""
     with gunicorn(tiny_models, tmp_path_factory.mktemp("gunicorn")) as (_, url):
         yield url
 
@@ -63,7 +63,7 @@ def predict(url: str, image: Image.Image) -> requests.Response:
     return requests.post(f"{url}/model_predict", files=files, timeout=30)
 
 
-def test_a_worker_whose_model_dies_is_gone_at_once_and_replaced(url):
+def test_a_worker_whose_model_thread_dies_ends_at_once_and_is_replaced(url):
     white = Image.new("RGB", (8, 8), "white")
     for _ in range(2):
         with suppress(requests.ConnectionError):  # nginx would try it again
@@ -72,7 +72,7 @@ def test_a_worker_whose_model_dies_is_gone_at_once_and_replaced(url):
         wait_until(lambda: states(url) == ["ready", "ready"], 30)
 
 
-def test_connections_that_wait_for_their_next_request_do_not_hold_up_the_end(tiny_models, tmp_path):
+def test_idle_connections_do_not_delay_the_end_of_a_worker(tiny_models, tmp_path):
     with (
         gunicorn(tiny_models, tmp_path) as (process, url),
         requests.Session() as kept,
@@ -87,8 +87,8 @@ def test_connections_that_wait_for_their_next_request_do_not_hold_up_the_end(tin
         assert time.monotonic() - began < 4  # in vain it would be 30 s
 
 
-def test_a_body_that_drips_is_given_up(url):
-    """Past nginx, which passes on whole ones only."""
+def test_a_slow_body_is_given_up(url):
+    """The request bypasses nginx, which passes on only complete bodies."""
     with connect(url) as slow:
         slow.sendall(
             b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -112,8 +112,8 @@ def test_a_body_that_drips_is_given_up(url):
     "body",
     [b"zz\r\n", b"-5\r\nabc\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n", b"ffffffffffffffffffff\r\n"],
 )
-def test_chunks_that_are_none_are_the_clients_fault(url, body):
-    """Past nginx, which reads chunks itself."""
+def test_invalid_chunks_are_a_client_error(url, body):
+    """The request bypasses nginx, which reads chunks itself."""
     with connect(url) as client:
         client.sendall(
             b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
@@ -134,7 +134,7 @@ def test_chunks_that_are_none_are_the_clients_fault(url, body):
     ],
     ids=["a request line", "a header", "many headers"],
 )
-def test_a_head_past_nginx_has_limits(url, request_head, status, code):
+def test_headers_past_nginx_have_limits(url, request_head, status, code):
     with connect(url) as client:
         with suppress(ConnectionError):  # it does not read to the end
             client.sendall(request_head + b"\r\n\r\n")
@@ -156,7 +156,7 @@ def test_a_head_past_nginx_has_limits(url, request_head, status, code):
         "SCRIPT_NAME: /a",
     ],
 )
-def test_no_header_of_a_proxy_changes_what_is_answered(url, header):
+def test_no_proxy_header_changes_the_answer(url, header):
     name, _, value = header.partition(": ")
     sent = {name: value, "X-Forwarded-Proto": "http"}
     assert requests.get(f"{url}/healthz", headers=sent, timeout=10).status_code == 200

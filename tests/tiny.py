@@ -1,4 +1,4 @@
-"""A model for whatever is not about ResNet-50's numerics: it has the demo's classes and knows its samples.
+"""Make a small model for tests that do not depend on ResNet-50's numerics: it knows the demo's samples.
 
 It takes images of 64 x 64 px, is 2 MB small and answers in a millisecond.
 """

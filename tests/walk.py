@@ -1,10 +1,10 @@
-"""Kill a program with SIGKILL at every step that it takes on the disk, and let the next start heal what it left.
+"""Kill a program with SIGKILL at every step on the disk, and let the next start repair the leftovers.
 
     python -m tests.walk FOLDER
 
 It publishes a small model, which converts it, and then keeps an int8 network and a report as
 scripts/optimize does. Each try runs in a fork of this process, which has imported everything and
-computed nothing: at the n-th step it kills itself. What it left is given to another fork, which starts
+computed nothing: at the n-th step it kills itself. Another fork gets its leftovers and starts
 as a server does. The last lines say how many steps there were.
 """
 
@@ -45,7 +45,7 @@ STEPS = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.utime"}
 
 
 class Walk:
-    """The folders, and the programs that are killed in them."""
+    """The folders, and the programs to kill in them."""
 
     def __init__(self, folder: Path) -> None:
         """Make a model to publish, and convert it once in a process of its own."""
@@ -64,7 +64,7 @@ class Walk:
         assert run_forked(self.prebuild) == 0
         self.network = self.prebuilt / "network.xml"
         self.answers = np.load(self.prebuilt / "answers.npy")
-        # What takes long and writes nothing is done once; all that writes is as it is.
+        # Slow steps without writes are done once; all steps with writes are real.
         conversion.openvino.convert_model = lambda *_, **__: openvino.Core().read_model(
             self.network
         )
@@ -77,7 +77,7 @@ class Walk:
         rows: Mapping[str, str],
         _sibling: Footprint | None = None,
     ) -> MeasureResult:
-        """Stand for the measure process: convert in this process, and do not measure again."""
+        """Replace the measure process: convert in this process, and do not measure again."""
         if task == footprint.CONVERT:
             return measure.convert(Settings.from_env(rows), bundle)
         if Artifacts(bundle, self.settings.cache).find_network("fp32") is None:
@@ -85,7 +85,7 @@ class Walk:
         return MeasureResult(Footprint("openvino", "fp32", "cpu", "asked for", 10**8))
 
     def prebuild(self) -> None:
-        """Make and convert the model (in a fork: a process that has computed must not be forked)."""
+        """Create and convert the model (in a fork: a process that has computed must not be forked)."""
         torch.manual_seed(3)
         weights = torchvision.models.get_model(CONFIG["architecture"], num_classes=5).state_dict()
         weights = {
@@ -97,7 +97,7 @@ class Walk:
         shutil.rmtree(self.source / "optimized")
 
     def publish(self) -> None:
-        """Do as scripts/publish does."""
+        """Publish the model as scripts/publish does."""
         publish(self.source, self.work / "models" / "leaves", self.settings)
 
     def optimize(self) -> None:
@@ -113,7 +113,7 @@ class Walk:
         artifacts.add_report("what was measured")
 
     def start(self) -> None:
-        """Start as a server does on what was left, and answer as before; publish where nothing was."""
+        """Start as a server does on the leftovers, and answer as before; publish if nothing was there."""
         models = self.work / "models"
         (models / "leaves").mkdir(parents=True, exist_ok=True)
         manifest = RepositoryScanner(self.settings).scan()
@@ -134,13 +134,13 @@ class Walk:
         assert not left, left
 
     def check_int8(self, artifacts: Artifacts) -> None:
-        """Check that int8 is there only with its report."""
+        """Check that int8 exists only with its report."""
         if path := artifacts.find_network("int8"):
             assert find_damage(path.parent) == ""
             assert artifacts.report_path().read_text() == "what was measured"
 
     def state(self) -> str:
-        """Return what lies there now; drafts are told by what is in them."""
+        """Return the files that are there now; drafts are identified by their content."""
         digest = hashlib.sha256()
         for path in sorted(self.work.rglob("*")):
             parts = [part[:5] if part[0] == "." else part for part in path.parts]
@@ -194,7 +194,7 @@ def run_forked(function: Callable[[], None]) -> int:
 
 
 def walk_through(walk: Walk, program: Callable[[], None], before: Path) -> str:
-    """Kill a program at each of its steps until it comes through; ``before`` is what it finds."""
+    """Kill a program at each of its steps until it finishes; ``before`` is its initial state."""
     step, status, healed = 0, -signal.SIGKILL, set()
     while status == -signal.SIGKILL:
         step += 1
@@ -209,7 +209,7 @@ def walk_through(walk: Walk, program: Callable[[], None], before: Path) -> str:
 
 
 def main(folder: Path) -> None:
-    """Walk through both programs."""
+    """Kill both programs at every step."""
     walk, empty, published = Walk(folder), folder / "empty", folder / "published"
     empty.mkdir()
     print(walk_through(walk, walk.publish, empty), flush=True)

@@ -1,4 +1,4 @@
-"""Containers of the built image, run by the real Docker client as an operator would. IMAGE names another image."""
+"""Run containers of the built image by the real Docker client as an operator would. IMAGE names another image."""
 
 import json
 import os
@@ -20,7 +20,7 @@ POLL_S = 0.2  # a look into a container from outside is a process of its own: no
 
 
 def docker(*arguments: str, check: bool = True) -> str:
-    """Run the Docker client and return what it printed, standard error too."""
+    """Run the Docker client and return its output, including standard error."""
     done = subprocess.run(
         [DOCKER, *arguments],
         stdin=subprocess.DEVNULL,
@@ -38,22 +38,22 @@ class Container:
     """A container of the image, its port 8999 published on a free port of this machine."""
 
     def __init__(self, name: str, *options: str) -> None:
-        """Start it; whoever does removes it by its name."""
+        """Start it; the caller removes it by its name."""
         self.name = name
         docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::8999", *options, IMAGE)
 
     @property
     def url(self) -> str:
-        """Where the server answers; a start may change the port."""
+        """Return the server's address; a start may change the port."""
         return f"http://{docker('port', self.name, '8999').strip()}"
 
-    def classify(self, picture: Path) -> requests.Response:
-        """Send a picture as anybody would."""
-        with picture.open("rb") as file:
+    def classify(self, image: Path) -> requests.Response:
+        """Send an image as a client would."""
+        with image.open("rb") as file:
             return requests.post(f"{self.url}/model_predict", files={"image": file}, timeout=60)
 
     def state(self) -> dict:
-        """Return what Docker knows: Running, ExitCode, Health and so on."""
+        """Return Docker's state: Running, ExitCode, Health and so on."""
         return json.loads(docker("inspect", "--format", "{{json .State}}", self.name))
 
     def execute(self, *command: str) -> str:
@@ -65,7 +65,7 @@ class Container:
         return self.execute("supervisorctl", "-c", "conf/supervisor.conf", *arguments)
 
     def log(self) -> str:
-        """Return what it has printed since its first start."""
+        """Return its output since its first start."""
         return docker("logs", self.name)
 
     def stop(self) -> None:
@@ -88,15 +88,15 @@ class Container:
             time.sleep(POLL_S)
 
     def wait_until_healthy(self) -> None:
-        """Wait for Docker's word, which comes with one of its regular looks."""
+        """Wait until Docker reports it as healthy."""
         self.wait_until(lambda: self.state()["Health"]["Status"] == "healthy", "healthy")
 
     def wait_until_ready(self) -> None:
-        """Wait for the server's own word."""
+        """Wait until the server reports itself as ready."""
         self.wait_until(self.is_ready, "ready")
 
     def is_ready(self) -> bool:
-        """Ask the server."""
+        """Return whether the server is ready."""
         try:
             return requests.get(f"{self.url}/readyz", timeout=10).ok
         except requests.RequestException:
@@ -105,7 +105,7 @@ class Container:
 
 @contextmanager
 def removed_afterwards(*options: str) -> Iterator[Container]:
-    """Run a container and remove it whatever happens; where a test fails, pytest shows its log."""
+    """Run a container and always remove it; pytest shows its log if a test fails."""
     name = f"resnet-serving-test-{uuid.uuid4().hex[:8]}"
     try:
         container = Container(name, *options)
@@ -135,8 +135,8 @@ def server() -> Iterator[Container]:
 
 
 @pytest.fixture(scope="session")
-def operated() -> Iterator[Container]:
-    """Return a server run without any option, for what an operator does to it; each test leaves it ready."""
+def operated_server() -> Iterator[Container]:
+    """Return a server without any option for tests of operations; each test leaves it ready."""
     with removed_afterwards() as container:
         container.wait_until_ready()
         yield container

@@ -1,4 +1,4 @@
-"""The built image: what runs in it and as whom, what comes out of its port, and how it starts, stops and fails."""
+"""The built image runs the right processes as the right user, answers on its port, starts, stops and fails."""
 
 import csv
 import http.client
@@ -18,14 +18,14 @@ from tests.helpers import SAMPLES, STREET
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 # An own model of seven classes. Its last layer sees nothing, so that its outputs are known whatever
-# the picture; 0.5 does not pass, 0.6 does.
+# the image; 0.5 does not pass, 0.6 does.
 OUTPUTS = {"Fig": 2, "Plum": -1, "Pear": 0.5, "Lime": 0.6, "Kiwi": 1, "Date": 0, "Nut": -3}
 PASSING = ["Lime", "Kiwi", "Fig"]
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
-    """Return a models folder that holds one bare model of one's own: weights and class names, no more."""
+    """Return a models folder that holds one bare custom model: only weights and class names."""
     folder = tmp_path_factory.mktemp("models")
     own = folder / "fruit"
     own.mkdir()
@@ -39,7 +39,7 @@ def models(tmp_path_factory):
 
 
 def begin_post(url):
-    """Send a request but for its last byte. The server has accepted it: it says "100 Continue".
+    """Send a request except for its last byte. The server has accepted it: it answers "100 Continue".
 
     Returns:
         The connection, and the byte to send.
@@ -56,7 +56,7 @@ def begin_post(url):
     return connection, request.body[-1:]
 
 
-# What runs
+# Processes
 
 
 def test_supervisord_is_pid_1(server):
@@ -70,12 +70,14 @@ def test_no_process_runs_as_root(server):
     assert {user for row in users for user in row} == {"10001"}
 
 
-def test_the_server_cannot_change_its_own_files(operated):
-    writable = operated.execute("find", "/srv", "/opt", "-writable", "-not", "-path", "/srv/run*")
+def test_the_server_cannot_change_its_own_files(operated_server):
+    writable = operated_server.execute(
+        "find", "/srv", "/opt", "-writable", "-not", "-path", "/srv/run*"
+    )
     assert writable == ""
 
 
-def test_the_bill_of_materials_names_what_is_installed(server):
+def test_the_bill_of_materials_names_every_installed_package(server):
     parts = json.loads(server.execute("cat", "sbom.json"))["components"]
     versions = {part["name"]: part["version"] for part in parts}
     installed = "from importlib.metadata import version; print(version('torch'))"
@@ -85,7 +87,7 @@ def test_the_bill_of_materials_names_what_is_installed(server):
     assert versions["python"].startswith("3.11.")
 
 
-# What comes out
+# Answers and logs
 
 
 def test_every_sample_gets_its_labels(server):
@@ -99,7 +101,7 @@ def test_every_sample_gets_its_labels(server):
         assert set(answer["result"]) == set(row["labels"].split(" | ")), row["image"]
 
 
-def test_the_demos_reduced_precisions_were_earned_while_the_image_was_built(server):
+def test_the_demos_reduced_precisions_were_measured_while_the_image_was_built(server):
     report = json.loads(server.execute("cat", "models/demo/1/precision.json"))
     found = {row["precision"]: row["agreement"]["everywhere"] for row in report["measurements"]}
     assert found["fp32"]["differing"] == 0
@@ -110,7 +112,7 @@ def test_the_demos_reduced_precisions_were_earned_while_the_image_was_built(serv
     assert f"openvino, {served['precision']}: " in server.execute("scripts/plan-workers")
 
 
-def test_a_small_container_is_planned_for(run):
+def test_the_plan_fits_a_small_container(run):
     small = run("--memory", "700m", "--memory-swap", "700m", "--cpus", "1")
     small.wait_until_ready()
     plan = small.execute("scripts/plan-workers")
@@ -134,8 +136,8 @@ def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
     assert [line["status"] for line in lines_of_the_request()] == [200]
 
 
-def test_the_workers_count_where_they_may_write_in_run_only(server):
-    """Asked from the host, whose address is a private one to the container."""
+def test_metrics_are_counted_with_only_run_writable(server):
+    """The request comes from the host, whose address is a private one to the container."""
     assert server.classify(STREET).status_code == 200
     text = requests.get(f"{server.url}/metrics", timeout=10).text
     assert 'serving_pictures_total{model="demo",outcome="answered",version="1"}' in text
@@ -143,60 +145,66 @@ def test_the_workers_count_where_they_may_write_in_run_only(server):
 
 
 @pytest.mark.parametrize("mounted, name", [(".", "fruit"), ("fruit", "models")])
-def test_an_own_model_needs_its_weights_and_its_class_names_only(run, models, mounted, name):
+def test_a_custom_model_needs_only_its_weights_and_its_class_names(run, models, mounted, name):
     server = run("--volume", f"{(models / mounted).resolve()}:/srv/models:ro")
     server.wait_until_ready()
     assert requests.get(server.url, timeout=10).json()["model"] == name
     assert server.classify(STREET).json() == {"result": PASSING, "status": 1}
 
 
-# What an operator does
+# Operations
 
 
-def test_supervisorctl_shows_both_programs_running(operated):
-    programs = dict(line.split()[:2] for line in operated.supervisorctl("status").splitlines())
+def test_supervisorctl_shows_both_programs_running(operated_server):
+    programs = dict(
+        line.split()[:2] for line in operated_server.supervisorctl("status").splitlines()
+    )
     assert programs["nginx"] == programs["gunicorn"] == "RUNNING"
 
 
-def test_supervisorctl_tails_a_log(operated):
-    assert "model ready" in operated.supervisorctl("tail", "gunicorn")
+def test_supervisorctl_tails_a_log(operated_server):
+    assert "model ready" in operated_server.supervisorctl("tail", "gunicorn")
 
 
-def test_supervisorctl_stops_starts_and_restarts(operated):
-    operated.supervisorctl("stop", "gunicorn")
-    assert "STOPPED" in operated.supervisorctl("status", "gunicorn")
-    refused = operated.classify(STREET)
+def test_supervisorctl_stops_starts_and_restarts(operated_server):
+    operated_server.supervisorctl("stop", "gunicorn")
+    assert "STOPPED" in operated_server.supervisorctl("status", "gunicorn")
+    refused = operated_server.classify(STREET)
     assert refused.status_code == 502
     assert refused.headers["Content-Type"] == "application/problem+json"
-    operated.supervisorctl("start", "gunicorn")
-    operated.wait_until_ready()
-    operated.supervisorctl("restart", "all")
-    operated.wait_until_ready()
-    assert operated.classify(STREET).status_code == 200
+    operated_server.supervisorctl("start", "gunicorn")
+    operated_server.wait_until_ready()
+    operated_server.supervisorctl("restart", "all")
+    operated_server.wait_until_ready()
+    assert operated_server.classify(STREET).status_code == 200
 
 
-def test_a_hup_changes_the_workers_and_loses_no_request(operated):
+def test_a_hup_replaces_the_workers_without_losing_a_request(operated_server):
     def count_loads():
-        return int(operated.execute("grep", "-c", "model ready", "run/gunicorn.log"))
+        return int(operated_server.execute("grep", "-c", "model ready", "run/gunicorn.log"))
 
     loads, statuses = count_loads(), []
-    operated.supervisorctl("signal", "HUP", "gunicorn")
+    operated_server.supervisorctl("signal", "HUP", "gunicorn")
 
     def is_loaded_anew():
-        statuses.append(operated.classify(STREET).status_code)
+        statuses.append(operated_server.classify(STREET).status_code)
         return count_loads() > loads
 
-    operated.wait_until(is_loaded_anew, "new workers")
+    operated_server.wait_until(is_loaded_anew, "new workers")
     assert set(statuses) == {200}
 
 
-def test_a_killed_nginx_is_replaced_though_its_orphans_become_supervisords_children(operated):
-    old = operated.execute("cat", "run/nginx.pid")
-    operated.execute("sh", "-c", "kill -9 $(cat run/nginx.pid)")
-    operated.wait_until(lambda: operated.execute("cat", "run/nginx.pid") != old, "another nginx")
-    operated.wait_until_ready()
-    assert operated.classify(STREET).status_code == 200
-    titles = operated.execute("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
+def test_a_killed_nginx_is_replaced_though_its_orphans_become_supervisords_children(
+    operated_server,
+):
+    old = operated_server.execute("cat", "run/nginx.pid")
+    operated_server.execute("sh", "-c", "kill -9 $(cat run/nginx.pid)")
+    operated_server.wait_until(
+        lambda: operated_server.execute("cat", "run/nginx.pid") != old, "another nginx"
+    )
+    operated_server.wait_until_ready()
+    assert operated_server.classify(STREET).status_code == 200
+    titles = operated_server.execute("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'")
     assert titles.count("nginx: master process") == 1
     assert titles.count("nginx: worker process") == 2
 
@@ -223,14 +231,14 @@ def test_a_stop_waits_for_the_requests_that_were_accepted(run):
 def test_a_stop_under_load_loses_no_request(run):
     server = run()
     server.wait_until_ready()
-    url, picture = f"{server.url}/model_predict", STREET.read_bytes()
+    url, image = f"{server.url}/model_predict", STREET.read_bytes()
     outcomes = []  # (when it was begun, its status or None where there was no answer)
 
     def post_until_refused():
         while not outcomes or outcomes[-1][1]:
             begun = time.monotonic()
             try:
-                status = requests.post(url, files={"image": picture}, timeout=60).status_code
+                status = requests.post(url, files={"image": image}, timeout=60).status_code
             except requests.ConnectionError:
                 status = None
             outcomes.append((begun, status))
