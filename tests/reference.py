@@ -6,6 +6,8 @@ fp32 network answers. What plain ``convert("RGB")`` would spoil is defined here:
 """
 
 import io
+import os
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,11 @@ def make_prepare(
 
 
 PREPARE = make_prepare()
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(
+        1
+    )  # the test processes share the cores, and OpenMP's threads spin while they wait
 
 
 def as_rgb(data: bytes) -> Image.Image:
@@ -83,11 +90,14 @@ def load_npz(path: Path) -> torch.nn.Module:
 
 
 @torch.no_grad()
+@lru_cache(maxsize=128)  # several tests ask for the same images
 def logits(
     network: torch.nn.Module, data: bytes, prepare: transforms.Compose = PREPARE
 ) -> np.ndarray:
-    """Return the raw outputs for one image file."""
-    return network(prepare(as_rgb(data)).unsqueeze(0))[0].numpy()
+    """Return the raw outputs for one image file; read-only."""
+    outputs = network(prepare(as_rgb(data)).unsqueeze(0))[0].numpy()
+    outputs.setflags(write=False)
+    return outputs
 
 
 def answer(network: torch.nn.Module, names: list[str], data: bytes) -> dict:
