@@ -14,7 +14,7 @@ MIB = 1 << 20
 MANY = 32 * MIB
 JPEG = encode(photo_like(), "JPEG")
 GIF = encode(photo_like(mode="L"), "GIF")
-GIF_BLOCKS = 13 + (3 << (GIF[10] & 7) + 1)  # where they begin
+GIF_BLOCKS = 13 + (3 << (GIF[10] & 7) + 1)  # their offset
 
 
 def scans(more: int, side: int = 64) -> bytes:
@@ -32,11 +32,11 @@ def segments(count: int) -> bytes:
 
 
 def png(
-    *chunks: bytes, width: int = 40, height: int = 30, depth: int = 8, colours: int = 0
+    *chunks: bytes, width: int = 40, height: int = 30, depth: int = 8, colors: int = 0
 ) -> bytes:
     """Return a black PNG with more chunks before its pixels."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0)
-    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colours]
+    header = struct.pack(">IIBBBBB", width, height, depth, colors, 0, 0, 0)
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colors]
     rows = zlib.compress(bytes(height * (1 + width * depth * channels // 8)), 9)
     parts = [png_chunk(b"IHDR", header), *chunks, png_chunk(b"IDAT", rows), png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)

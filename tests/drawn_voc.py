@@ -21,7 +21,7 @@ def write_annotation(year, name, objects):
 
 
 def draw_image(path, labels, size=(90, 70)):
-    image = Image.new("RGB", size, "grey")
+    image = Image.new("RGB", size, "gray")
     pen = ImageDraw.Draw(image)
     for label in labels:
         left = 5 + 20 * list(SHAPES).index(label)

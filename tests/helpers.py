@@ -78,7 +78,7 @@ def photo_like(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Im
     return image.resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
-def grey(level: int) -> bytes:
+def gray(level: int) -> bytes:
     """Return a PNG of one gray value."""
     return encode(photo_like().point(lambda _: level), "PNG")
 

@@ -14,14 +14,14 @@ from functools import partial
 import gevent
 import pytest
 
-from tests.helpers import grey, make_entry, make_manifest, make_seeing
+from tests.helpers import gray, make_entry, make_manifest, make_seeing
 
 MIB = 1024 * 1024
 LARGE = 31 * MIB  # the limit of a body, less its surroundings
 HELD_S = 0.25  # the most that a request may hold the hub
-EXTRA_MIB = 110  # the most memory beyond the body that it comes in, where it is measured
+EXTRA_MIB = 110  # the most memory beyond the body, if it is measured
 MOST_ERROR = 4000  # bytes
-IMAGE_BASE64 = base64.b64encode(grey(150)).decode()
+IMAGE_BASE64 = base64.b64encode(gray(150)).decode()
 PREDICT, CLASSIFY = "/v1/models/light:predict", "/v1/models/light:classify"
 INFER = "/v2/models/light/infer"
 JSON, QUOTED = "application/json", "application/x-www-form-urlencoded"
@@ -160,7 +160,7 @@ HOSTILE = {
     "a long option": (
         "/predict",
         FORM,
-        lambda: part(IMAGE, grey(150)) + part(b'name="heatmap"', b"a" * LARGE) + END,
+        lambda: part(IMAGE, gray(150)) + part(b'name="heatmap"', b"a" * LARGE) + END,
     ),
     "a long name of an option": (
         "/predict",
@@ -359,7 +359,7 @@ def write_json(rng: random.Random) -> bytes:
 
 def write_form(rng: random.Random) -> bytes:
     """Return a multipart form with odd names, values and headers."""
-    parts = [part(IMAGE, grey(150))] if rng.random() < 0.7 else []
+    parts = [part(IMAGE, gray(150))] if rng.random() < 0.7 else []
     for _ in range(rng.randrange(4)):
         name, value = rng.choice(WORDS).encode(), rng.choice(ODD).strip('"').encode()
         ending = rng.choice(

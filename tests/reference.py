@@ -2,7 +2,7 @@
 
 It shares no code with ``app``: Pillow opens, torchvision's transforms prepare, torchvision's eager
 fp32 network answers. What plain ``convert("RGB")`` would spoil is defined here: transparency lies on white,
-16-bit greys are scaled.
+16-bit grays are scaled.
 """
 
 import io

@@ -6,9 +6,9 @@ import schemathesis
 from hypothesis import strategies
 from schemathesis.transport.serialization import contains_binary
 
-from tests.helpers import grey
+from tests.helpers import gray
 
-IMAGE = grey(200)
+IMAGE = gray(200)
 BASE64 = base64.b64encode(IMAGE).decode()
 
 schemathesis.openapi.format("binary", strategies.just(IMAGE))

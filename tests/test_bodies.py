@@ -10,9 +10,9 @@ import pytest
 
 from app.settings import MEGABYTE
 from app.system.machine import process_memory
-from tests.helpers import bright_or_not, check_problem, grey, make_light
+from tests.helpers import bright_or_not, check_problem, gray, make_light
 
-IMAGE = grey(200)
+IMAGE = gray(200)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_late_image_does_not_fail_the_other_images(client_of):
         return make_light(entry, answer, max_batch=1)
 
     client = client_of(load, deadline_s="1", decode_threads="1")  # so the first one is first
-    files = [(io.BytesIO(grey(level)), f"{level}.png") for level in (100, 200)]
+    files = [(io.BytesIO(gray(level)), f"{level}.png") for level in (100, 200)]
     response = client.post("/predict", data={"image": files})
     gate.put(None)
     assert response.status_code == 200

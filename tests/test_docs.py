@@ -33,7 +33,7 @@ def run(server, line: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_first_curl_line_gets_the_answer_that_is_shown(server):
+def test_the_first_curl_line_gets_the_documented_answer(server):
     shown = next(block for kind, block in BLOCKS if kind == "json")
     assert json.loads(run(server, CURL_LINES[0]).stdout) == json.loads(shown)
 
@@ -99,7 +99,7 @@ def test_the_documented_figures_of_the_demo_are_those_of_its_config():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_and_anchor_that_is_named_exists(page):
+def test_every_named_file_and_anchor_exists(page):
     text = page.read_text()
     for name in re.findall(r"(?<![\w/])(?:scripts|samples|app|conf|docs|tests)/[\w./-]+\w", text):
         assert (ROOT / name).exists(), name

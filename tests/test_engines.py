@@ -27,7 +27,7 @@ from tests.helpers import ROOT, SAMPLES, encode
 pytestmark = pytest.mark.slow
 
 MAX_BATCH = 8
-# A GPU where there is one: in fp32 it has to agree as the others do.
+# The GPU if there is one: in fp32 it has to agree as the others do.
 GPU = [("cuda", "cuda:0")] if torch.cuda.is_available() else []
 FP32_ENGINES = [("openvino", "cpu"), ("eager", "cpu"), *GPU]
 

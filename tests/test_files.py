@@ -131,7 +131,7 @@ def test_drafts_of_older_releases_and_other_machines_are_removed_after_a_day(tmp
     remove_leftovers(tmp_path / "absent")
 
 
-def test_a_lock_that_is_never_released_is_waited_for_with_a_limit(tmp_path):
+def test_waiting_for_a_lock_that_is_never_released_has_a_limit(tmp_path):
     path = tmp_path / "folder" / "lock"
     with lock_file(path, 5) as held:
         assert held

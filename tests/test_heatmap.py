@@ -29,8 +29,8 @@ SPOT = np.zeros((7, 7), np.float32)
 SPOT[1, 5] = 1  # above, right
 
 
-def luminance(colours: np.ndarray) -> np.ndarray:
-    return np.asarray(colours) @ (0.2126, 0.7152, 0.0722)
+def luminance(colors: np.ndarray) -> np.ndarray:
+    return np.asarray(colors) @ (0.2126, 0.7152, 0.0722)
 
 
 def test_a_map_is_each_cells_share_of_the_logit_relative_to_the_largest():
@@ -101,9 +101,9 @@ def test_a_drawing_is_the_image_at_no_opacity_and_the_colors_of_hot_cells_at_ful
     drawn = np.asarray(lay_over(canvas, spread, WHOLE, 1.0))
     hottest = np.unravel_index(spread.argmax(), spread.shape)
     assert np.abs(drawn[hottest].astype(int) - ANCHORS[-1]).max() <= 2
-    greys = np.asarray(canvas.convert("L"))[120:, :160]
+    grays = np.asarray(canvas.convert("L"))[120:, :160]
     cold = drawn[120:, :160].astype(float).mean(axis=2)
-    assert np.corrcoef(greys.ravel(), cold.ravel())[0, 1] > 0.99  # the image can still be read
+    assert np.corrcoef(grays.ravel(), cold.ravel())[0, 1] > 0.99  # the image can still be read
 
 
 def test_parts_that_the_network_did_not_see_are_veiled():

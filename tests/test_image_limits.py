@@ -142,7 +142,7 @@ def test_an_image_that_memory_cannot_hold_is_refused():
         "from app.errors import ImageTooLarge\n"
         "from app.processing.images import decode_image\n"
         "from tests.bombs import png\n"
-        "data = png(width=7000, height=7000, colours=2)\n"
+        "data = png(width=7000, height=7000, colors=2)\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20), -1))\n"
         "try:\n"

@@ -43,8 +43,8 @@ def exif(orientation: int) -> Image.Exif:
 def make_files(width: int, height: int) -> dict[str, bytes]:
     """Return an image of one size in every format and mode."""
     rgba = photo_like(width, height, "RGBA")
-    rgb, grey, colours = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("RGB").quantize(64)
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) << 8)
+    rgb, gray, colors = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("RGB").quantize(64)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) << 8)
     quick = {"compress_level": 1}
     light = {"method": 0, "quality": 0}
     return {
@@ -52,22 +52,22 @@ def make_files(width: int, height: int) -> dict[str, bytes]:
         "turned.jpg": encode(rgb, "JPEG", exif=exif(6)),
         "progressive.jpg": encode(rgb, "JPEG", progressive=True),
         "progressive-444.jpg": encode(rgb, "JPEG", progressive=True, subsampling=0),
-        "grey.jpg": encode(grey, "JPEG"),
+        "gray.jpg": encode(gray, "JPEG"),
         "cmyk.jpg": encode(rgb.convert("CMYK"), "JPEG"),
         "rgb.png": encode(rgb, "PNG", **quick),
         "rgb-transparent.png": encode(rgb, "PNG", transparency=(1, 2, 3), **quick),
         "rgba.png": encode(rgba, "PNG", **quick),
-        "grey.png": encode(grey, "PNG", **quick),
-        "grey-alpha.png": encode(rgba.convert("LA"), "PNG", **quick),
-        "black.png": encode(grey.convert("1"), "PNG", **quick),
-        "palette.png": encode(colours, "PNG", **quick),
-        "palette-transparent.png": encode(colours, "PNG", transparency=bytes(range(64)), **quick),
+        "gray.png": encode(gray, "PNG", **quick),
+        "gray-alpha.png": encode(rgba.convert("LA"), "PNG", **quick),
+        "black.png": encode(gray.convert("1"), "PNG", **quick),
+        "palette.png": encode(colors, "PNG", **quick),
+        "palette-transparent.png": encode(colors, "PNG", transparency=bytes(range(64)), **quick),
         "deep.png": encode(deep, "PNG", **quick),
         "turned.png": encode(rgba, "PNG", exif=exif(8), **quick),
-        "palette.gif": encode(colours, "GIF"),
-        "palette-transparent.gif": encode(colours, "GIF", transparency=3),
+        "palette.gif": encode(colors, "GIF"),
+        "palette-transparent.gif": encode(colors, "GIF", transparency=3),
         "rgb.bmp": encode(rgb, "BMP"),
-        "palette.bmp": encode(colours, "BMP"),
+        "palette.bmp": encode(colors, "BMP"),
         "lossy.webp": encode(rgb, "WEBP", **light),
         "lossy-alpha.webp": encode(rgba, "WEBP", **light),
         "lossless.webp": encode(rgb, "WEBP", lossless=True, **light),
@@ -190,7 +190,7 @@ def test_a_burst_of_large_images_among_photographs_leaves_little_memory_behind()
         "    lines = open('/proc/self/status').read().splitlines()\n"
         "    return next(int(line.split()[1]) << 10 for line in lines if line.startswith('VmRSS'))\n"
         "photo = encode(photo_like(1600, 1200), 'JPEG')\n"
-        "plain = png(width=6500, height=6500, colours=2)\n"
+        "plain = png(width=6500, height=6500, colors=2)\n"
         "large = [plain, tiny_webp(6500), encode(photo_like(6500, 6500), 'JPEG')]\n"
         "lane, pool = ThreadPoolExecutor(1), ThreadPoolExecutor(4)\n"
         "list(pool.map(decode, [photo, STREET.read_bytes()] * 10))\n"

@@ -29,7 +29,7 @@ def expected(data: bytes) -> np.ndarray:
     return np.asarray(image).transpose(2, 0, 1)
 
 
-def grey_ramp_16_bit() -> Image.Image:
+def gray_ramp_16_bit() -> Image.Image:
     return Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256))
 
 
@@ -40,22 +40,22 @@ def animated_gif() -> bytes:
 
 IMAGES = {
     "JPEG": encode(photo_like(), "JPEG"),
-    "JPEG, grey": encode(photo_like(mode="L"), "JPEG"),
+    "JPEG, gray": encode(photo_like(mode="L"), "JPEG"),
     "JPEG, CMYK": encode(photo_like(mode="CMYK"), "JPEG"),
     "JPEG, progressive": encode(photo_like(300, 200), "JPEG", progressive=True),
     "JPEG of several pictures, as phones make them": encode(
         photo_like(), "MPO", save_all=True, append_images=[photo_like(30, 20)]
     ),
     "PNG": encode(photo_like(), "PNG"),
-    "PNG, grey": encode(photo_like(mode="L"), "PNG"),
+    "PNG, gray": encode(photo_like(mode="L"), "PNG"),
     "PNG, black and white": encode(photo_like(mode="1"), "PNG"),
     "PNG, palette": encode(photo_like().quantize(16), "PNG"),
-    "PNG, palette with a transparent colour": encode(
+    "PNG, palette with a transparent color": encode(
         photo_like().quantize(16), "PNG", transparency=3
     ),
-    "PNG, grey with alpha": encode(photo_like(mode="LA"), "PNG"),
+    "PNG, gray with alpha": encode(photo_like(mode="LA"), "PNG"),
     "PNG, alpha": encode(photo_like(mode="RGBA"), "PNG"),
-    "PNG, 16-bit grey": encode(grey_ramp_16_bit(), "PNG"),
+    "PNG, 16-bit gray": encode(gray_ramp_16_bit(), "PNG"),
     "WebP": encode(photo_like(), "WEBP"),
     "WebP, alpha": encode(photo_like(mode="RGBA"), "WEBP", lossless=True),
     "BMP": encode(photo_like(), "BMP"),
@@ -91,7 +91,7 @@ def test_transparent_pixels_become_white():
 
 
 def test_a_16_bit_ramp_keeps_its_middle_gray():
-    assert 120 < decode(encode(grey_ramp_16_bit(), "PNG")).mean() < 135
+    assert 120 < decode(encode(gray_ramp_16_bit(), "PNG")).mean() < 135
 
 
 def test_exif_orientation_is_ignored_unless_configured():

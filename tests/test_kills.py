@@ -85,7 +85,7 @@ def test_a_killed_nginx_is_replaced_and_its_workers_finish_their_requests(server
     check_replaced(server, "nginx", orphans, port)
 
 
-def test_an_nginx_that_is_stopped_while_it_is_replaced_is_stopped(server):
+def test_an_nginx_stopped_during_its_replacement_stays_stopped(server):
     old = pid_of(server, "nginx")
     os.kill(old, signal.SIGKILL)
     wait_until(lambda: is_replaced(server, "nginx", old), 15, "another nginx")

@@ -16,7 +16,7 @@ from app.serving.ticket import Timing
 from app.system.gpus import Gpu
 from app.web.access import MAX_ACCEPT_S, read_accept_time, read_upload_time
 from app.web.native import metrics as metrics_route
-from tests.helpers import bright_or_not, grey, make_entry, make_light, make_manifest
+from tests.helpers import bright_or_not, gray, make_entry, make_light, make_manifest
 from tests.scrape import DOCUMENTED, Scrape
 
 OPENMETRICS = "application/openmetrics-text"
@@ -45,7 +45,7 @@ def post(client, data: bytes, **options):
 
 def test_a_request_is_counted_by_route_and_model(client):
     with rise(client) as counted:
-        assert post(client, grey(150)).status_code == 200
+        assert post(client, gray(150)).status_code == 200
     labels = {"route": "/model_predict", "method": "POST", "status": 200}
     assert counted.total("serving_requests_total", **labels, model="light", version=4) == 1
     assert counted.total("serving_requests_total", model="light") == 1
@@ -91,7 +91,7 @@ def test_a_full_queue_is_counted_as_an_error(client):
     (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 1
     with rise(client) as counted, servable.batcher.slot():
-        assert post(client, grey(0)).status_code == QueueFull.status
+        assert post(client, gray(0)).status_code == QueueFull.status
     assert counted.total("serving_errors_total", code="queue_full") == 1
 
 
@@ -102,19 +102,19 @@ def test_a_probe_that_is_answered_503_is_not_an_error(client_of):
     client = client_of(fail)
     with rise(client) as counted:
         assert client.get("/readyz").status_code == 503
-        assert post(client, grey(0)).status_code == 503
+        assert post(client, gray(0)).status_code == 503
     assert counted.total("serving_errors_total", code="not_ready") == 1
     assert counted.total("serving_requests_total", route="/readyz", status=503) == 1
 
 
 def test_the_gateways_times_are_counted_if_it_sends_them(client):
     with rise(client) as counted:
-        post(client, grey(0))
+        post(client, gray(0))
         client.get("/healthz", headers={"X-Upload-Time": "0.000"})
     assert counted.total("serving_upload_duration_seconds_count") == 0
     assert counted.total("serving_accept_duration_seconds_count") == 0
     with rise(client) as counted:
-        post(client, grey(0), headers={"X-Upload-Time": "1.250", "X-Request-Start": "t=1.000"})
+        post(client, gray(0), headers={"X-Upload-Time": "1.250", "X-Request-Start": "t=1.000"})
     assert counted.total("serving_upload_duration_seconds_sum") == 1.25
     assert counted.total("serving_accept_duration_seconds_count") == 1
 
@@ -135,8 +135,8 @@ def test_an_impossible_time_is_ignored(monkeypatch):
 
 def test_an_image_is_counted_with_its_times_its_batch_and_its_labels(client):
     with rise(client) as counted:
-        post(client, grey(150))
-        post(client, grey(0))
+        post(client, gray(150))
+        post(client, gray(0))
     version = {"model": "light", "version": 4}
     assert counted.total("serving_pictures_total", **version, outcome="answered") == 2
     for stage in ("decode", "queue", "forward"):
@@ -149,7 +149,7 @@ def test_an_image_is_counted_with_its_times_its_batch_and_its_labels(client):
 
 def test_a_batch_is_counted_once_for_any_number_of_images(client_of):
     client = client_of(max_wait_ms="1000", decode_threads="1")
-    images = [("image", (io.BytesIO(grey(150)), f"{i}.png")) for i in range(4)]
+    images = [("image", (io.BytesIO(gray(150)), f"{i}.png")) for i in range(4)]
     with rise(client) as counted:
         body = {"image": [file for _, file in images]}
         answer = client.post("/predict", data=body).json
@@ -178,7 +178,7 @@ def test_the_queue_depth_is_the_number_of_images_inside(client_of):
         return make_light(entry, forward)
 
     client = client_of(load)
-    assert post(client, grey(0)).status_code == 200
+    assert post(client, gray(0)).status_code == 200
     assert depths == [1]
     assert scrape(client).total("serving_queue_depth", model="light") == 0
 
@@ -286,7 +286,7 @@ def test_files_and_drivers_are_read_in_another_thread(client, monkeypatch):
 
 
 def test_the_page_has_every_metric_with_its_type_and_labels(client):
-    post(client, grey(150))
+    post(client, gray(150))
     found = scrape(client).families
     assert {name: family.type for name, family in found.items()} == {
         name: kind for name, (kind, _) in DOCUMENTED.items()

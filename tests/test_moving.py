@@ -13,7 +13,7 @@ from app.serving.routing import Target
 from app.serving.server import ModelServer
 from tests.helpers import (
     StubLoader,
-    grey,
+    gray,
     make_entry,
     make_light,
     make_manifest,
@@ -49,7 +49,7 @@ class Stage:
     def ask(self, **target):
         """Return the name of the version that answers, or the error."""
         try:
-            model = predict_one(self.server, io.BytesIO(grey(200)), **target).model
+            model = predict_one(self.server, io.BytesIO(gray(200)), **target).model
         except ServingError as error:
             return error.code
         return model.name, model.version
@@ -80,7 +80,7 @@ def stage(settings):
         each.server.stop(2)
 
 
-def labelled(version):
+def labeled_manifest(version):
     return make_manifest(make_entry("voc", version), labels={"voc": {"stable": version}})
 
 
@@ -91,7 +91,7 @@ def custom_model():
 @pytest.mark.parametrize(
     ("before", "after", "target", "answers"),
     [
-        (labelled(3), labelled(4), {"label": "stable"}, (("voc", 3), ("voc", 4))),
+        (labeled_manifest(3), labeled_manifest(4), {"label": "stable"}, (("voc", 3), ("voc", 4))),
         (make_manifest(make_entry("demo", 1)), custom_model(), {}, (("demo", 1), ("leaves", 5))),
         (
             make_manifest(make_entry("a", 1), make_entry("b", 1)),
@@ -127,8 +127,8 @@ def test_requests_are_answered_by_the_old_version_until_the_new_one_is_live(
 
 
 def test_a_version_that_is_being_loaded_is_not_unknown(stage):
-    here = stage(labelled(3))
-    here.manifest = labelled(4)
+    here = stage(labeled_manifest(3))
+    here.manifest = labeled_manifest(4)
     wait_until(lambda: ("voc", 4) in here.states())
     with pytest.raises(NotReady, match="voc, version 4 is being loaded") as error:
         here.server.find(Target("voc", 4))
@@ -138,9 +138,9 @@ def test_a_version_that_is_being_loaded_is_not_unknown(stage):
 
 
 def test_a_label_does_not_move_while_its_new_version_fails(stage, caplog):
-    here = stage(labelled(3))
+    here = stage(labeled_manifest(3))
     here.broken.add(("voc", 4))
-    here.manifest = labelled(4)
+    here.manifest = labeled_manifest(4)
     here.gate.put(None)
     wait_until(lambda: "the label stable stays at version 3" in caplog.text)
     assert here.ask(label="stable") == ("voc", 3)

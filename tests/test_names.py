@@ -9,7 +9,7 @@ import requests
 import torch
 from torchvision.models import shufflenet_v2_x0_5
 
-from tests.helpers import STREET, check_problem, grey, make_entry, make_manifest
+from tests.helpers import STREET, check_problem, gray, make_entry, make_manifest
 from tests.random_models import CLASSES, write_model
 from tests.tiny import CONFIG as TINY
 
@@ -25,7 +25,7 @@ def test_headers_hold_any_name_as_ascii(client_of, name):
     client = client_of(manifest=make_manifest(make_entry(name, 4)))
     for response in (
         client.get("/v2/models/" + quote(name)),
-        client.post("/predict", data=grey(9), content_type="image/png"),
+        client.post("/predict", data=gray(9), content_type="image/png"),
     ):
         assert response.status_code == 200, response.text
         assert response.headers["X-Model-Name"] == quote(name)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import requests
 
-from tests.helpers import grey, make_entry, make_manifest, wait_until
+from tests.helpers import gray, make_entry, make_manifest, wait_until
 from tests.load import Load
 
 
@@ -53,7 +53,7 @@ def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(new_server,
             expected.setdefault(entry.name, []).append(entry.version)
         wait_until(lambda: list(server.readiness()["live"].values()) == [expected] * 2, 30)
 
-    loads = [Load(client, clients=2, data=grey(200)) for client in (server, ByLabel(server))]
+    loads = [Load(client, clients=2, data=gray(200)) for client in (server, ByLabel(server))]
     try:
         server.start().wait_ready(2)
         with ExitStack() as stack:
@@ -66,7 +66,7 @@ def test_reloads_labels_defaults_versions_and_deaths_lose_no_request(new_server,
             )  # a new version, and the label moves; the old one is not in the manifest
             wait_live(new)
             show(make_entry("leaves", 7), new, stable=2)  # the default changes
-            wait_until(lambda: server.predict(grey(200)).headers["X-Model-Name"] == "leaves", 30)
+            wait_until(lambda: server.predict(gray(200)).headers["X-Model-Name"] == "leaves", 30)
             (victim, _) = server.worker_pids()
             server.kill_worker(victim)
             wait_until(lambda: victim not in server.worker_pids(), 30)

@@ -20,7 +20,7 @@ from app.web.input.options import PredictOptions
 from app.web.openapi.document import EXAMPLES, GROUPS, UNDOCUMENTED, build_document, find_rule
 from app.web.openapi.errors import DETAILS, FORBIDDEN, GATEWAY
 from app.web.openapi.schemas import read_docstring
-from tests.helpers import ROOT, SAMPLES, grey
+from tests.helpers import ROOT, SAMPLES, gray
 
 APP = create_app(Settings.from_env({}))
 DOCUMENT = json.loads(json.dumps(build_document(APP)))
@@ -237,7 +237,7 @@ def test_every_error_class_is_documented_for_some_route():
         (
             errors.InvalidOption,
             "/predict?threshold=2",
-            {"data": grey(0), "content_type": "image/png"},
+            {"data": gray(0), "content_type": "image/png"},
         ),
         (errors.MalformedRequest, "/predict", {"json": {"images": [{}]}}),
         (errors.MissingImage, "/predict", {"data": {}, "content_type": "multipart/form-data"}),
@@ -280,4 +280,4 @@ def test_schemathesis_finds_no_undocumented_answer(tiny_server):
         check=False,
     )
     assert result.returncode == 0, result.stdout[-20_000:] + result.stderr
-    assert tiny_server.predict(grey(0)).status_code == 200
+    assert tiny_server.predict(gray(0)).status_code == 200

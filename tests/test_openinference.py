@@ -12,11 +12,11 @@ import pytest
 from app import __version__
 from app.control.manifest import RejectedVersion
 from app.errors import BundleError
-from tests.helpers import encode, grey, make_entry, make_manifest, photo_like, png_bomb
+from tests.helpers import encode, gray, make_entry, make_manifest, photo_like, png_bomb
 
 LIGHT = "/v2/models/light"
 LENGTH = "Inference-Header-Content-Length"
-BOTH, DARK = [2, 1], [0, 5]  # logits of bright_or_not: greys of 150 and 100
+BOTH, DARK = [2, 1], [0, 5]  # logits of bright_or_not: grays of 150 and 100
 
 
 def b64(data: bytes) -> str:
@@ -41,7 +41,7 @@ def pixels(array, datatype="UINT8", **more):
     return {"name": "pixels", "datatype": datatype, "shape": shape, "data": data} | more
 
 
-def of_greys(*levels):
+def of_grays(*levels):
     """Return a batch of images of one gray value each."""
     return np.array([np.full((4, 6, 3), level) for level in levels], np.uint8)
 
@@ -157,12 +157,12 @@ def test_clients_cannot_change_the_served_versions(client, action):
 @pytest.mark.parametrize(
     "tensor",
     [
-        image(b64(grey(150)), b64(grey(100))),
-        image(b64(grey(150)), b64(grey(100)), parameters={"content_type": "base64"}),
-        image([b64(grey(150))], [b64(grey(100))], shape=[2, 1]),
-        pixels(of_greys(150, 100)),
-        pixels(of_greys(150, 100), data=of_greys(150, 100).ravel().tolist()),
-        pixels(of_greys(150, 100).astype(np.float32), "FP32"),
+        image(b64(gray(150)), b64(gray(100))),
+        image(b64(gray(150)), b64(gray(100)), parameters={"content_type": "base64"}),
+        image([b64(gray(150))], [b64(gray(100))], shape=[2, 1]),
+        pixels(of_grays(150, 100)),
+        pixels(of_grays(150, 100), data=of_grays(150, 100).ravel().tolist()),
+        pixels(of_grays(150, 100).astype(np.float32), "FP32"),
     ],
 )
 def test_images_are_answered_in_every_form(client, tensor):
@@ -188,9 +188,9 @@ def test_images_are_answered_in_every_form(client, tensor):
 @pytest.mark.parametrize(
     ("tensor", "data"),
     [
-        ({"name": "image", "datatype": "BYTES"}, prefixed(grey(150), grey(100))),
-        ({"name": "pixels", "datatype": "UINT8"}, of_greys(150, 100).tobytes()),
-        ({"name": "pixels", "datatype": "FP32"}, of_greys(150, 100).astype("<f4").tobytes()),
+        ({"name": "image", "datatype": "BYTES"}, prefixed(gray(150), gray(100))),
+        ({"name": "pixels", "datatype": "UINT8"}, of_grays(150, 100).tobytes()),
+        ({"name": "pixels", "datatype": "FP32"}, of_grays(150, 100).astype("<f4").tobytes()),
     ],
 )
 def test_images_behind_the_json_are_answered(client, tensor, data):
@@ -202,7 +202,7 @@ def test_images_behind_the_json_are_answered(client, tensor, data):
 
 
 def test_a_body_without_json_is_an_image(client):
-    answer = client.post(f"{LIGHT}/infer", data=grey(150), headers={LENGTH: "0"})
+    answer = client.post(f"{LIGHT}/infer", data=gray(150), headers={LENGTH: "0"})
     content, behind = read_binary(answer)
     assert [(each["name"], each["shape"]) for each in content["outputs"]] == [
         ("scores", [1, 2]),
@@ -214,19 +214,19 @@ def test_a_body_without_json_is_an_image(client):
 
 def test_outputs_are_binary_on_request(client):
     default = {"parameters": {"binary_data_output": True}}
-    content, behind = read_binary(infer(client, image(b64(grey(150))), **default))
+    content, behind = read_binary(infer(client, image(b64(gray(150))), **default))
     assert [each["parameters"]["binary_data_size"] for each in content["outputs"]] == [8, 8]
     assert np.frombuffer(behind, "<f4")[2:].tolist() == BOTH
 
     mixed = [{"name": "scores", "parameters": {"binary_data": False}}, {"name": "logits"}]
-    content, behind = read_binary(infer(client, image(b64(grey(150))), outputs=mixed, **default))
+    content, behind = read_binary(infer(client, image(b64(gray(150))), outputs=mixed, **default))
     assert content["outputs"][0]["data"] == scores(*BOTH)
     assert np.frombuffer(behind, "<f4").tolist() == BOTH
 
 
 def test_a_classification_lists_the_highest_scores(client):
     outputs = [{"name": "logits", "parameters": {"classification": 1}}]
-    tensor = image(b64(grey(150)), b64(grey(100)))
+    tensor = image(b64(gray(150)), b64(gray(100)))
     assert infer(client, tensor, outputs=outputs).json["outputs"] == [
         {
             "name": "logits",
@@ -244,7 +244,7 @@ def test_a_classification_lists_the_highest_scores(client):
 
 
 def test_a_request_may_name_a_version(client):
-    answer = infer(client, image(b64(grey(150))), path=f"{LIGHT}/versions/4")
+    answer = infer(client, image(b64(gray(150))), path=f"{LIGHT}/versions/4")
     assert answer.json["model_version"] == "4"
 
 
@@ -284,7 +284,7 @@ def test_large_images_are_answered_in_rows_and_flat(client):
 
 
 def test_a_deflated_body_is_inflated(client):
-    body = zlib.compress(json.dumps({"inputs": [image(b64(grey(150)))]}).encode())
+    body = zlib.compress(json.dumps({"inputs": [image(b64(gray(150)))]}).encode())
     headers = {"Content-Encoding": "deflate"}
     assert client.post(f"{LIGHT}/infer", data=body, headers=headers).status_code == 200
 
@@ -308,7 +308,7 @@ def test_an_unknown_path_and_a_wrong_method_have_this_form_too(client):
     assert "POST" in wrong.headers["Allow"]
 
 
-IMAGE_BASE64 = b64(grey(0))
+IMAGE_BASE64 = b64(gray(0))
 BAD_REQUESTS = {
     "no inputs": ({}, "'inputs' is null; expected a list of one tensor, image or pixels"),
     "two inputs": (
@@ -335,7 +335,7 @@ BAD_REQUESTS = {
         "has the shape [1000000000000000000000000000000]; a dimension is at most 2,147,483,648",
     ),
     "digits that Python does not print": (
-        {"inputs": [pixels(of_greys(1), shape=[1, 10**4000, 10**4000, 3])]},
+        {"inputs": [pixels(of_grays(1), shape=[1, 10**4000, 10**4000, 3])]},
         "has the shape [1, a number of very many digits, a number of very many digits, 3]",
     ),
     "many dimensions": ({"inputs": [image(shape=[1] * 400)]}, "400 dimensions; the limit is 8"),

@@ -56,7 +56,7 @@ def test_the_root_describes_another_model(client_of):
     answer = client.get("/?model=night&version=2").json
     assert (answer["model"], answer["version"]) == ("night", 2)
     check_problem(client.get("/?model=dawn"), 404, "unknown_model")
-    check_problem(client.get("/?colour=red"), 422, "invalid_option")
+    check_problem(client.get("/?color=red"), 422, "invalid_option")
 
 
 def test_the_page_may_run_and_load_only_files_of_this_server(client):

@@ -231,7 +231,7 @@ def test_a_load_does_not_wait_for_memory_that_cannot_be_measured(loader):
     assert loader(None) == [None]
 
 
-def test_two_servers_with_folders_of_their_own_load_onto_a_gpu_one_by_one(tmp_path, monkeypatch):
+def test_two_servers_with_separate_folders_load_onto_a_gpu_one_by_one(tmp_path, monkeypatch):
     """Before, each lock was in the cache of its own server."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with lock_host("GPU-1", 5) as held:
@@ -289,9 +289,7 @@ def test_both_needs_count_if_host_and_gpu_share_one_memory(machine, settings):
 
 
 @pytest.mark.slow
-def test_the_demo_is_measured_in_a_process_of_its_own_and_only_once(
-    settings, tmp_path, monkeypatch
-):
+def test_the_demo_is_measured_in_a_separate_process_and_only_once(settings, tmp_path, monkeypatch):
     """A new model is converted and measured, and then known."""
     models = tmp_path / "models" / "demo"
     models.mkdir(parents=True)

@@ -105,7 +105,7 @@ def test_a_network_that_never_fires_for_a_rare_class_is_refused(images):
     reference[::100] = 3  # one image in a hundred: silence is right on 99 % of them
     silent = np.full((images, 1), -3, np.float32)
     assert choose(report(measure_row(silent, reference)))[0] == "fp32"
-    # And one that is rarer still, where all the images together show far more than 99 %.
+    # A rarer class, even though all the images together show far more than 99 %.
     reference[:] = -3
     reference[: images // 1000 + 2] = 3
     assert choose(report(measure_row(silent, reference)))[0] == "fp32"

@@ -17,7 +17,7 @@ from tests.helpers import (
     STREET,
     check_problem,
     encode,
-    grey,
+    gray,
     make_entry,
     make_light,
     make_manifest,
@@ -25,7 +25,7 @@ from tests.helpers import (
     photo_like,
 )
 
-BRIGHT, MIXED, DARK, BLACK = grey(255), grey(150), grey(90), grey(0)
+BRIGHT, MIXED, DARK, BLACK = gray(255), gray(150), gray(90), gray(0)
 
 
 def sigmoid(logit: float) -> float:
@@ -225,7 +225,7 @@ def test_an_empty_field_of_a_form_is_ignored(client):
     assert 'no option "treshold"' in check_problem(response, 422, "invalid_option")
     empty = {"model": "", "version": "", "threshold": "", "top_k": "", "scores": "", "heatmap": ""}
     form = requests.Request("POST", "http://a", files={"image": MIXED}, data=empty).prepare()
-    kind = form.headers["Content-Type"]  # Werkzeug's own forms break where a field is empty
+    kind = form.headers["Content-Type"]  # Werkzeug's own forms break on an empty field
     response = client.post("/predict", data=form.body, content_type=kind)
     assert labels(response) == ["Bright", "Dark"]
     response = client.post("/predict", data={"b64": b64(MIXED), **empty})

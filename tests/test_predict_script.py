@@ -21,7 +21,7 @@ from scripts.predicting.errors import Stop
 from scripts.predicting.pictures import find_pictures
 from scripts.predicting.server import Server
 from scripts.predicting.table import COLUMNS, HEADER, Table, encode
-from tests.helpers import ROOT, SAMPLES, STREET, grey, wait_until
+from tests.helpers import ROOT, SAMPLES, STREET, gray, wait_until
 from tests.server import free_port
 
 PROGRAM = ROOT / "scripts" / "predict"
@@ -264,7 +264,7 @@ def test_a_terminal_shows_the_progress(server, tmp_path):
 def read_terminal(terminal):
     try:
         return os.read(terminal, 10_000)
-    except OSError:  # Linux says so when the other side is closed
+    except OSError:  # Linux raises it when the other side is closed
         return b""
 
 
@@ -411,7 +411,7 @@ def test_images_are_found_by_their_names_at_any_depth(tmp_path, monkeypatch):
     for name in ("b.JPG", "a/z.png", "a/b/c.webp", ".hidden.jpg", ".git/d.jpg", "notes.txt", "raw"):
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(grey(9))
+        path.write_bytes(gray(9))
     expected = ["in/b.JPG", "in/a/z.png", "in/a/b/c.webp"]
     assert find_pictures(["in"]) == (expected, [])
     assert find_pictures(["./in/", "in/raw", "in/b.JPG"]) == ([*expected, "in/raw"], [])

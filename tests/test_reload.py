@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.helpers import ROOT, grey, make_entry, make_manifest, wait_until
+from tests.helpers import ROOT, gray, make_entry, make_manifest, wait_until
 from tests.server import free_port
 
 pytestmark = pytest.mark.live
@@ -71,7 +71,7 @@ class Gunicorn:
 
     def predict(self) -> int:
         """Return the status of an answer."""
-        files = {"image": grey(200)}
+        files = {"image": gray(200)}
         return requests.post(f"{self.url}/model_predict", files=files, timeout=40).status_code
 
     def says(self, text: str, times: int = 1) -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from app.web.input.client import routing_key
 from app.web.limits import MAX_ROUTING_KEY
-from tests.helpers import grey, make_entry, make_light, make_manifest, wait_until
+from tests.helpers import gray, make_entry, make_light, make_manifest, wait_until
 from tests.test_predict_route import send, send_json
 
 SHARED = make_manifest(
     make_entry("light", 3), make_entry("light", 4), traffic={"light": {"3": 1, "4": 1}}
 )
-BRIGHT = grey(255)
+BRIGHT = gray(255)
 B64 = base64.b64encode(BRIGHT).decode()
 ROUTES = {
     "model_predict": lambda client: send(client, BRIGHT, path="/model_predict"),

@@ -103,7 +103,7 @@ def test_failed_workers_do_not_wait_for_a_draining_one():
     draining, failed = worker(scoreboard, State.READY), worker(scoreboard, State.FAILED)
     draining.mark(State.DRAINING)
     assert failed.may_accept()
-    draining.mark(State.READY)  # a load that comes through in the meantime
+    draining.mark(State.READY)  # a load that finishes in the meantime
     assert scoreboard.state(draining.slot) is State.DRAINING
 
 

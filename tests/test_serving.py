@@ -37,7 +37,7 @@ from tests.helpers import (
     StubLoader,
     as_forward,
     encode,
-    grey,
+    gray,
     make_entry,
     make_manifest,
     make_model,
@@ -170,7 +170,7 @@ def test_many_images_are_answered_in_parallel_and_in_order(serve):
     server = serve(lambda *_: model(means), max_wait_ms="1000")
     wait_until(lambda: is_ready(server))
     inputs = [np.full((5, 7, 3), level, np.uint8) for level in range(8)]
-    inputs[3:3] = [io.BytesIO(grey(100))]
+    inputs[3:3] = [io.BytesIO(gray(100))]
     answers = server.predict(server.find(), inputs)
     assert [int(a.logits[0]) for a in answers] == [0, 1, 2, 100, 3, 4, 5, 6, 7]
     assert max(batches) > 1
@@ -318,7 +318,7 @@ def test_a_hanging_load_counts_as_failed_after_its_timeout(serve):
     wait_until(lambda: server.state is State.FAILED, timeout_s=5)
     with pytest.raises(NotReady, match="did not load in time"):
         server.find()
-    gate.put(None)  # it comes through after all
+    gate.put(None)  # it finishes after all
     wait_until(lambda: is_ready(server))
 
 

@@ -77,7 +77,7 @@ def test_an_image_is_tried_out_as_a_file(page):
     expect(block.locator(".live-responses-table").first).to_contain_text('"label": "Car"')
 
 
-def test_the_example_is_tried_out_as_it_is(page):
+def test_the_example_is_tried_out_unchanged(page):
     block = open_operation(page, "v1_predict")
     block.get_by_role("button", name="Try it out").click()
     response = execute(page, block)

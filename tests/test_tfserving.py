@@ -14,7 +14,7 @@ from app.errors import BundleError
 from tests.helpers import (
     STREET,
     encode,
-    grey,
+    gray,
     make_entry,
     make_light,
     make_manifest,
@@ -23,7 +23,7 @@ from tests.helpers import (
 )
 
 LIGHT = "/v1/models/light"
-BOTH, DARK, BRIGHT = [2, 1], [0, 5], [5, 0]  # logits of bright_or_not: greys of 150, 100 and 255
+BOTH, DARK, BRIGHT = [2, 1], [0, 5], [5, 0]  # logits of bright_or_not: grays of 150, 100 and 255
 
 
 def b64(data: bytes) -> dict:
@@ -147,13 +147,13 @@ def test_the_metadata_list_inputs_and_outputs(client):
 @pytest.mark.parametrize(
     "form",
     [
-        {"instances": [b64(grey(150)), b64(grey(100))]},
-        {"instances": [{"image_bytes": b64(grey(150))}, {"image_bytes": b64(grey(100))}]},
+        {"instances": [b64(gray(150)), b64(gray(100))]},
+        {"instances": [{"image_bytes": b64(gray(150))}, {"image_bytes": b64(gray(100))}]},
         {"instances": [pixels(150), pixels(100)]},
         {"instances": [{"pixels": pixels(150)}, {"pixels": pixels(100.0)}]},
-        {"signature_name": "serving_default", "instances": [b64(grey(150)), b64(grey(100))]},
-        {"inputs": [b64(grey(150)), b64(grey(100))]},
-        {"inputs": {"image_bytes": [b64(grey(150)), b64(grey(100))]}},
+        {"signature_name": "serving_default", "instances": [b64(gray(150)), b64(gray(100))]},
+        {"inputs": [b64(gray(150)), b64(gray(100))]},
+        {"inputs": {"image_bytes": [b64(gray(150)), b64(gray(100))]}},
         {"inputs": {"pixels": [pixels(150), pixels(100)]}},
         {"inputs": [pixels(150), pixels(100)]},
     ],
@@ -167,23 +167,23 @@ def test_images_are_predicted_in_every_form(client, form):
     assert answer.headers["X-Model-Version"] == "4"
 
 
-@pytest.mark.parametrize("inputs", [b64(grey(255)), {"image_bytes": b64(grey(255))}])
+@pytest.mark.parametrize("inputs", [b64(gray(255)), {"image_bytes": b64(gray(255))}])
 def test_a_single_image_needs_no_list_in_columnar_format(client, inputs):
     assert predict(client, {"inputs": inputs}).json == {"outputs": scores(BRIGHT)}
 
 
 def test_a_signature_chooses_the_output(client):
-    body = {"signature_name": "logits", "instances": [b64(grey(150))]}
+    body = {"signature_name": "logits", "instances": [b64(gray(150))]}
     assert predict(client, body).json == {"predictions": [BOTH]}
 
 
 def test_several_outputs_are_named(client):
-    body = {"signature_name": "classify", "instances": [b64(grey(150)), b64(grey(100))]}
+    body = {"signature_name": "classify", "instances": [b64(gray(150)), b64(gray(100))]}
     names = ["Bright", "Dark"]
     assert predict(client, body).json == {
         "predictions": [{"classes": names, "scores": row} for row in scores(BOTH, DARK)]
     }
-    columns = predict(client, {"signature_name": "classify", "inputs": b64(grey(150))})
+    columns = predict(client, {"signature_name": "classify", "inputs": b64(gray(150))})
     assert columns.json == {"outputs": {"classes": [names], "scores": scores(BOTH)}}
 
 
@@ -193,7 +193,7 @@ def test_numbers_are_written_with_the_fewest_digits_of_their_precision(client_of
     def load(_settings, _slot, entry):
         return make_light(entry, lambda images: np.float32([[0.2, 5]] * len(images)))
 
-    body = {"signature_name": "logits", "inputs": b64(grey(0))}
+    body = {"signature_name": "logits", "inputs": b64(gray(0))}
     assert predict(client_of(load), body).text == '{"outputs": [[0.2, 5.0]]}\n'
 
 
@@ -201,21 +201,21 @@ def test_numbers_are_written_with_the_fewest_digits_of_their_precision(client_of
 def test_a_request_may_name_a_version_or_a_label(client_of, path):
     manifest = make_manifest(make_entry("light", 4), labels={"light": {"stable": 4}})
     client = client_of(manifest=manifest)
-    assert predict(client, {"instances": [b64(grey(255))]}, path).json["predictions"]
+    assert predict(client, {"instances": [b64(gray(255))]}, path).json["predictions"]
     assert client.get(path).json["model_version_status"][0]["version"] == "4"
     assert client.get(f"{path}/metadata").json["model_spec"]["version"] == "4"
 
 
 def test_the_case_of_a_path_does_not_matter(client):
     for path in ("/V1/Models/light:PREDICT", "/v1/MODELS/light/Versions/4:Predict"):
-        assert client.post(path, json={"inputs": b64(grey(255))}).status_code == 200
+        assert client.post(path, json={"inputs": b64(gray(255))}).status_code == 200
     assert client.get("/V1/models/light").json == client.get(LIGHT).json
 
 
 def test_curls_default_content_type_is_accepted(client):
     """Curl labels every body of -d as a form."""
     kind = "application/x-www-form-urlencoded"
-    body = json.dumps({"instances": [b64(grey(255))]})
+    body = json.dumps({"instances": [b64(gray(255))]})
     assert client.post(f"{LIGHT}:predict", data=body, content_type=kind).status_code == 200
 
 
@@ -332,8 +332,8 @@ def test_an_answer_has_a_limit_of_rows(client_of):
         return make_light(entry, lambda images: np.stack([logits] * len(images)), names)
 
     client = client_of(load)
-    assert len(predict(client, {"instances": [b64(grey(0))] * 50}).json["predictions"]) == 50
-    answer = predict(client, {"instances": [b64(grey(0))] * 51})
+    assert len(predict(client, {"instances": [b64(gray(0))] * 50}).json["predictions"]) == 50
+    answer = predict(client, {"instances": [b64(gray(0))] * 51})
     check_error(answer, 422, "the answer would have 510,000 scores; the limit is 500,000")
 
 
@@ -341,7 +341,7 @@ def test_an_answer_has_a_limit_of_rows(client_of):
 
 
 def test_examples_are_classified_with_the_highest_score_first(client):
-    body = {"examples": [{"image_bytes": b64(grey(150))}, {"image_bytes": [b64(grey(100))]}]}
+    body = {"examples": [{"image_bytes": b64(gray(150))}, {"image_bytes": [b64(gray(100))]}]}
     both, dark = ([pytest.approx(score(logit), abs=1e-6) for logit in row] for row in (BOTH, DARK))
     assert predict(client, body, verb="classify").json == {
         "results": [
@@ -354,7 +354,7 @@ def test_examples_are_classified_with_the_highest_score_first(client):
 def test_the_context_applies_to_every_example(client):
     body = {
         "signature_name": "classify",
-        "context": {"image_bytes": b64(grey(100))},
+        "context": {"image_bytes": b64(gray(100))},
         "examples": [{"caption": "seaside"}, {"caption": "mountains"}],
     }
     first, second = predict(client, body, verb="classify").json["results"]
@@ -379,7 +379,7 @@ def post_gzip(client, data, encoding="gzip"):
 
 
 def test_a_gzip_body_is_inflated(client):
-    body = json.dumps({"instances": [b64(grey(255))]}).encode()
+    body = json.dumps({"instances": [b64(gray(255))]}).encode()
     assert post_gzip(client, gzip.compress(body)).json == {"predictions": scores(BRIGHT)}
 
 
@@ -512,15 +512,15 @@ def test_bad_examples_are_reported(client, body):
 def test_one_bad_image_fails_all_and_leaves_no_queue_place_occupied(client_of):
     client = client_of(max_queue="4")
     for _ in range(3):
-        bad = {"instances": [b64(grey(0)), b64(b"text"), b64(grey(0)), b64(grey(0))]}
+        bad = {"instances": [b64(gray(0)), b64(b"text"), b64(gray(0)), b64(gray(0))]}
         check_error(predict(client, bad), 400, "image is not readable")
-        good = {"instances": [b64(grey(255))] * 4}
+        good = {"instances": [b64(gray(255))] * 4}
         assert predict(client, good).json == {"predictions": scores(*[BRIGHT] * 4)}
 
 
 def test_more_images_than_the_queue_holds_are_refused_with_both_numbers(client_of):
     client = client_of(max_queue="4")
-    body = {"instances": [b64(grey(0))] * 5}
+    body = {"instances": [b64(gray(0))] * 5}
     check_error(predict(client, body), 400, "the request has 5 pictures; 1 to 4 are taken")
 
 
@@ -544,7 +544,7 @@ def test_a_full_queue_and_a_missing_model_are_reported(client, client_of):
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 0
-    full = predict(client, {"inputs": b64(grey(0))})
+    full = predict(client, {"inputs": b64(gray(0))})
     check_error(full, 429, "the limit is 0")
     assert full.headers["Retry-After"] == "1"
 
@@ -552,7 +552,7 @@ def test_a_full_queue_and_a_missing_model_are_reported(client, client_of):
         raise BundleError("/secret/path is damaged")
 
     failed = client_of(fail)
-    check_error(predict(failed, {"inputs": b64(grey(0))}), 503, "the model cannot be served")
+    check_error(predict(failed, {"inputs": b64(gray(0))}), 503, "the model cannot be served")
     check_error(failed.get(f"{LIGHT}/metadata"), 503)
     assert failed.get(LIGHT).json["ready"] is False
 
@@ -565,7 +565,7 @@ def test_the_native_routes_keep_their_form(client):
 def test_an_unexpected_error_hides_its_details(client, caplog):
     server = client.application.extensions["model_server"]
     server.predict = lambda *_, **__: 1 / 0
-    check_error(predict(client, {"inputs": b64(grey(0))}), 500, "under this request id")
+    check_error(predict(client, {"inputs": b64(gray(0))}), 500, "under this request id")
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -573,5 +573,5 @@ def test_a_non_finite_answer_is_written_as_a_token(client_of):
     def load(_settings, _slot, entry):
         return make_light(entry, lambda images: np.float32([[np.nan, np.inf]] * len(images)))
 
-    body = {"signature_name": "logits", "inputs": b64(grey(0))}
+    body = {"signature_name": "logits", "inputs": b64(gray(0))}
     assert "[[NaN, Infinity]]" in predict(client_of(load), body).text

@@ -161,7 +161,7 @@ def test_a_missing_image_is_named(devkit):
     assert "000005.jpg is missing" in error_of(read_voc, devkit)
 
 
-def test_an_image_set_that_is_missing_empty_or_a_classs_is_named(devkit):
+def test_a_missing_or_empty_image_set_or_one_of_a_class_is_named(devkit):
     main = devkit / "VOC2007" / "ImageSets" / "Main"
     (main / "car_train.txt").write_text("000001  1\n000002 -1\n")
     assert "test.txt is missing" in error_of(read_voc, devkit, validation="test")

@@ -14,9 +14,9 @@ import requests
 from app.errors import FetchFailed, SettingsError, UrlRefused
 from app.settings import Settings
 from app.web.input.urls import Fetcher, connect, is_public
-from tests.helpers import check_problem, grey
+from tests.helpers import check_problem, gray
 
-IMAGE = grey(90)
+IMAGE = gray(90)
 
 
 class Gallery(BaseHTTPRequestHandler):

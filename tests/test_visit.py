@@ -139,7 +139,7 @@ def test_a_file_is_dropped_anywhere(visit):
     expect(guest.find("#answer")).to_have_text("Dog and Potted Plant")
 
 
-def test_a_folder_is_dropped_with_all_that_is_in_it(visit, tmp_path):
+def test_a_folder_is_dropped_with_all_its_files(visit, tmp_path):
     (tmp_path / "album" / "deep").mkdir(parents=True)
     shutil.copy(STREET, tmp_path / "album")
     shutil.copy(SAMPLES / "farm.jpg", tmp_path / "album" / "deep")

@@ -84,9 +84,9 @@ def test_a_phone_can_take_a_photo_and_every_button_is_large_enough(visit):
         assert own == "absolute" or min(box["width"], box["height"]) >= 24, button
 
 
-@pytest.mark.parametrize("colours", ["light", "dark"])
-def test_axe_finds_no_accessibility_problem(visit, colours):
-    guest = visit(color_scheme=colours)
+@pytest.mark.parametrize("colors", ["light", "dark"])
+def test_axe_finds_no_accessibility_problem(visit, colors):
+    guest = visit(color_scheme=colors)
 
     def barriers() -> list[str]:
         found = Axe().run(guest.page).response["violations"]

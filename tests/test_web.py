@@ -7,7 +7,7 @@ import json
 import pytest
 
 from app.errors import BundleError
-from tests.helpers import STREET, check_problem, encode, grey, photo_like
+from tests.helpers import STREET, check_problem, encode, gray, photo_like
 
 
 def post(client, data: bytes, name="picture.png", field="image", **options):
@@ -23,27 +23,27 @@ def post_part(client, part_head: str, size: int):
 
 
 def test_labels_are_in_ascending_order_of_output(client):
-    response = post(client, grey(150))
+    response = post(client, gray(150))
     assert response.status_code == 200
     assert response.content_type == "application/json"
     assert response.json == {"result": ["Dark", "Bright"], "status": 1}
 
 
 def test_one_label_is_a_list_too(client):
-    assert post(client, grey(255)).json == {"result": ["Bright"], "status": 1}
+    assert post(client, gray(255)).json == {"result": ["Bright"], "status": 1}
 
 
 def test_an_answer_without_labels_is_a_sentence(client):
-    assert post(client, grey(0)).json == {"result": "No Categories", "status": 0}
+    assert post(client, gray(0)).json == {"result": "No Categories", "status": 0}
 
 
 def test_the_file_name_and_its_type_do_not_matter(client):
-    assert post(client, grey(255), "../../etc/passwd").json["status"] == 1
-    assert post(client, grey(255), "x.txt").json["status"] == 1
+    assert post(client, gray(255), "../../etc/passwd").json["status"] == 1
+    assert post(client, gray(255), "x.txt").json["status"] == 1
 
 
 def test_a_missing_field_is_reported_with_the_existing_ones(client):
-    detail = check_problem(post(client, grey(0), field="file"), 400, "missing_image")
+    detail = check_problem(post(client, gray(0), field="file"), 400, "missing_image")
     assert detail == "the form has no file field 'image'; it has file"
 
 
@@ -116,7 +116,7 @@ def test_a_form_of_very_many_fields_is_reported(client):
 
 def test_a_file_with_any_bytes_arrives_unchanged(client):
     """Carriage returns and text like a boundary are the hard cases of a multipart parser."""
-    image = grey(255)
+    image = gray(255)
     for comment in (b"\r\n--Y", b"\r\n--", b"\r", b"\r\n--X-not", bytes(range(256)) * 40):
         assert post(client, image + comment).status_code == 200
 
@@ -150,7 +150,7 @@ def test_a_full_queue_is_reported_with_retry_after(client):
     server = client.application.extensions["model_server"]
     (servable,) = server._registry.live.values()
     servable.batcher._max_queue = 0
-    response = post(client, grey(0))
+    response = post(client, gray(0))
     assert "the limit is 0" in check_problem(response, 429, "queue_full")
     assert response.headers["Retry-After"] == "1"
 
@@ -161,7 +161,7 @@ def test_a_server_without_a_model_is_alive_but_not_ready(client_of):
 
     client = client_of(fail)
     assert client.get("/healthz").json == {"status": "alive"}
-    for response in (client.get("/readyz"), post(client, grey(0)), client.get("/")):
+    for response in (client.get("/readyz"), post(client, gray(0)), client.get("/")):
         detail = check_problem(response, 503, "not_ready")
         assert "/secret" not in detail
         assert response.headers["Retry-After"] == "5"
@@ -187,7 +187,7 @@ def test_the_root_lists_the_served_models_and_routes(client):
 def test_an_unexpected_error_answers_only_the_request_id_and_logs_the_rest(client, caplog):
     server = client.application.extensions["model_server"]
     server.predict = lambda *_, **__: 1 / 0
-    detail = check_problem(post(client, grey(0)), 500, "internal_error")
+    detail = check_problem(post(client, gray(0)), 500, "internal_error")
     assert "division" not in detail
     assert "ZeroDivisionError" in caplog.text
 
@@ -212,7 +212,7 @@ def logged(caplog):
 def test_a_request_is_one_line_in_the_access_log(client, caplog):
     caplog.set_level("INFO")
     sent = {"X-Upload-Time": "0.250", "X-Real-IP": "192.0.2.7"}
-    response = post(client, grey(150), headers=sent)
+    response = post(client, gray(150), headers=sent)
     client.get("/healthz")
     fields = logged(caplog)
     assert (fields["method"], fields["path"], fields["status"]) == ("POST", "/model_predict", 200)
@@ -239,7 +239,7 @@ def test_an_error_is_logged_with_its_code(client, caplog):
 @pytest.mark.parametrize("path", ["/v1/models/light:predict", "/v2/models/light/infer", "/predict"])
 def test_every_protocols_log_line_has_the_outcome_of_its_images(client, caplog, path):
     caplog.set_level("INFO")
-    image = base64.b64encode(grey(255)).decode()
+    image = base64.b64encode(gray(255)).decode()
     tensor = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [image] * 2}
     bodies = {
         "predict": {"images": [{"b64": image}] * 2},

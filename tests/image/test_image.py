@@ -17,8 +17,8 @@ from tests.helpers import SAMPLES, STREET
 # requests leaves the sockets open for a while that a stopping server has reset.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
-# An own model of seven classes. Its last layer sees nothing, so that its outputs are known whatever
-# the image; 0.5 does not pass, 0.6 does.
+# A custom model of seven classes. Its last layer ignores its input, so that its outputs are known for
+# any image; 0.5 does not pass, 0.6 does.
 OUTPUTS = {"Fig": 2, "Plum": -1, "Pear": 0.5, "Lime": 0.6, "Kiwi": 1, "Date": 0, "Nut": -3}
 PASSING = ["Lime", "Kiwi", "Fig"]
 
@@ -232,7 +232,7 @@ def test_a_stop_under_load_loses_no_request(run):
     server = run()
     server.wait_until_ready()
     url, image = f"{server.url}/model_predict", STREET.read_bytes()
-    outcomes = []  # (when it was begun, its status or None where there was no answer)
+    outcomes = []  # (start time, status or None without an answer)
 
     def post_until_refused():
         while not outcomes or outcomes[-1][1]:
