@@ -24,7 +24,7 @@ settings = Settings.from_env(os.environ)
 plan = planner.plan or scan_and_plan(settings)
 loader = Loader(settings, scoreboard, plan)
 server = ModelServer(
-    settings, scoreboard, loader, manifest_reader(plan.manifest), on_death=end_worker
+    settings, scoreboard, loader, manifest_reader(settings, plan.manifest), on_death=end_worker
 )
 app = create_app(settings, server)
 server.start()

@@ -53,6 +53,12 @@ def settings(tmp_path):
     return make
 
 
+@pytest.fixture
+def run_folder(tmp_path) -> Path:
+    """Return the runtime folder of an instance; it need not exist yet."""
+    return tmp_path / "run"
+
+
 @pytest.fixture(scope="session")
 def demo_network():
     """Return the demo model as the independent reference has it."""
@@ -113,7 +119,7 @@ def client(client_of):
 
 
 @pytest.fixture(scope="session")
-def run_folder(tmp_path_factory) -> Path:
+def shared_folder(tmp_path_factory) -> Path:
     """Return a folder shared by all processes of this run of pytest."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
@@ -131,7 +137,7 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(run_folder) -> Path:
+def tiny_models(shared_folder) -> Path:
     """Return a folder of models with the tiny one as "demo", converted; tests that change it take a copy."""
 
     def make(folder: Path) -> None:
@@ -139,7 +145,7 @@ def tiny_models(run_folder) -> Path:
 
         make_tiny(folder / "demo" / "1")
 
-    return make_once(run_folder / "tiny", make)
+    return make_once(shared_folder / "tiny", make)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from app.control import footprint
 from app.control import placement as placement_module
 from app.control import plan as planning
 from app.control.footprint import Footprint, MeasureResult
-from app.control.manifest import Entry, Manifest, ManifestFile, instance_id, manifest_path
+from app.control.manifest import Entry, Manifest, ManifestFile, instance_id
 from app.control.placement import Placement, configure_engine
 from app.control.plan import deal_out, fit_workers, scan_and_plan
 from app.control.planner import Planner, manifest_reader
@@ -319,23 +319,24 @@ def test_a_bundle_that_cannot_be_served_still_yields_a_plan_with_the_reason(sett
     assert "model.pth cannot be read as weights" in plan.manifest.failure
 
 
-def test_a_plan_is_made_even_if_nothing_is_writable(settings, tmp_path, monkeypatch):
-    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
+def test_a_plan_is_made_even_if_nothing_is_writable(settings, tmp_path):
     (tmp_path / "cache").write_text("in the way")
     (tmp_path / "run").write_text("in the way")
-    plan = Planner().make(settings(device="cpu", precision="fp32", cache=str(tmp_path / "cache")))
+    run, cache = str(tmp_path / "run"), str(tmp_path / "cache")
+    plan = Planner().make(settings(device="cpu", precision="fp32", run=run, cache=cache))
     assert [entry.name for entry in plan.manifest.entries] == ["demo"]
     assert "manifest.json cannot be written" in plan.warning
 
 
 @pytest.fixture
-def watched_planner(settings, tmp_path, monkeypatch):
+def watched_planner(settings, run_folder, tmp_path):
     """Return settings and planner after a start with version 1; the watcher has gone on to version 2."""
-    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
     planner = Planner()
     planner.plan = fit_workers(settings(), serving(ON_CPU), [])
-    ManifestFile(instance_id()).write(Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),)))
-    return settings(device="cpu", cache=str(tmp_path / "cache")), planner
+    ManifestFile(run_folder, instance_id()).write(
+        Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))
+    )
+    return settings(device="cpu", run=str(run_folder), cache=str(tmp_path / "cache")), planner
 
 
 def test_a_reload_while_the_watcher_converts_keeps_the_served_versions(
@@ -347,18 +348,22 @@ def test_a_reload_while_the_watcher_converts_keeps_the_served_versions(
         chosen, planner = watched_planner
         plan = planner.make(chosen)
     assert [entry.version for entry in plan.manifest.entries] == [2]
-    assert [entry.version for entry in ManifestFile(instance_id()).read().entries] == [2]
+    assert [entry.version for entry in ManifestFile(chosen.run, instance_id()).read().entries] == [
+        2
+    ]
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
 def test_a_worker_whose_manifest_is_gone_keeps_the_last_one(watched_planner, how):
     """The manifest of the start does not count."""
-    read = manifest_reader(watched_planner[1].plan.manifest)
+    chosen, planner = watched_planner
+    read = manifest_reader(chosen, planner.plan.manifest)
+    file = chosen.run / "manifest.json"
     assert [entry.version for entry in read().entries] == [2]
     if how == "removed":
-        manifest_path().unlink()
+        file.unlink()
     else:
-        manifest_path().write_text("{")
+        file.write_text("{")
     assert [entry.version for entry in read().entries] == [2]
 
 
@@ -369,12 +374,12 @@ def test_replaced_workers_serve_the_same_as_the_others_after_a_failed_reload(
     """Workers have the new manifest anyway if the folders are watched."""
     found = [serving(ON_CPU), Manifest("demo", (Entry("demo", 2, "", "", ON_CPU),))]
     monkeypatch.setattr(RepositoryScanner, "scan", lambda self: found.pop(0))
-    chosen = settings(device="cpu", poll_s=poll_s)
-    planner = watched_planner[1]
+    watched, planner = watched_planner
+    chosen = settings(device="cpu", poll_s=poll_s, run=watched.run)
     before = planner.make(chosen)
     planner.make(chosen)
     planner.restore(before)
-    (entry,) = ManifestFile(instance_id()).read().entries
+    (entry,) = ManifestFile(watched.run, instance_id()).read().entries
     assert entry.version == version
 
 

@@ -242,15 +242,8 @@ def test_a_scanner_starts_with_the_served_versions(scanner, models):
     assert versions(scanner(before).scan()) == [4]
 
 
-@pytest.fixture
-def run_folder(tmp_path, monkeypatch):
-    """Return the folder in which an instance keeps its manifest; the process works beside it."""
-    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
-    return tmp_path / "run"
-
-
 def test_a_manifest_is_read_back_unchanged_from_its_file(run_folder):
-    file = ManifestFile("us")
+    file = ManifestFile(run_folder, "us")
     assert file.read() is None
     manifest = make_manifest(
         make_entry("voc", 1),
@@ -262,7 +255,12 @@ def test_a_manifest_is_read_back_unchanged_from_its_file(run_folder):
         skipped=("lost+found is skipped",),
     )
     file.write(manifest)
-    assert ManifestFile().read() == ManifestFile("us").read() == file.read() == manifest
+    assert (
+        ManifestFile(run_folder).read()
+        == ManifestFile(run_folder, "us").read()
+        == file.read()
+        == manifest
+    )
     assert file.read() is file.read()  # not read again while it is the same file
     file.write(Manifest())
     assert file.read() == Manifest()
@@ -283,35 +281,36 @@ def test_a_manifest_is_read_back_unchanged_from_its_file(run_folder):
 def test_a_damaged_file_counts_as_none(run_folder, text):
     run_folder.mkdir()
     (run_folder / "manifest.json").write_text(text)
-    assert ManifestFile("us").read() is None
-    assert last_default() == ""
+    assert ManifestFile(run_folder, "us").read() is None
+    assert last_default(run_folder) == ""
 
 
 def test_a_worker_follows_its_own_masters_manifest_only(run_folder):
-    ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
-    assert ManifestFile("us").read() is None
-    ManifestFile("us").write(make_manifest(make_entry("new", 1)))
-    watcher = ManifestFile()
+    ManifestFile(run_folder, "an earlier start").write(make_manifest(make_entry("old", 1)))
+    assert ManifestFile(run_folder, "us").read() is None
+    ManifestFile(run_folder, "us").write(make_manifest(make_entry("new", 1)))
+    watcher = ManifestFile(run_folder)
     assert watcher.read().default == "new"
     watcher.write(make_manifest(make_entry("newer", 1)))
-    assert ManifestFile("us").read().default == "newer"
+    assert ManifestFile(run_folder, "us").read().default == "newer"
 
 
 def test_a_watcher_writes_for_the_current_master(run_folder):
-    ManifestFile("an earlier start").write(make_manifest(make_entry("old", 1)))
-    watcher = ManifestFile()
+    ManifestFile(run_folder, "an earlier start").write(make_manifest(make_entry("old", 1)))
+    watcher = ManifestFile(run_folder)
     watcher.read()
-    ManifestFile("us").write(make_manifest(make_entry("new", 1)))  # while the watcher scanned
+    ManifestFile(run_folder, "us").write(
+        make_manifest(make_entry("new", 1))
+    )  # while the watcher scanned
     watcher.write(make_manifest(make_entry("newer", 1)))
-    assert ManifestFile("us").read().default == "newer"
+    assert ManifestFile(run_folder, "us").read().default == "newer"
 
 
 def test_an_old_manifest_is_removed_with_a_warning_if_the_new_one_cannot_be_written(tmp_path):
     program = (
-        "import os, sys; from app.control.manifest import Manifest, ManifestFile;"
-        "os.chdir(sys.argv[1]); os.environ['SERVING_RUN'] = sys.argv[1] + '/run';"
-        "ManifestFile('an earlier start').write(Manifest('old'));"
-        "print(ManifestFile('us').try_write(Manifest('x' * 80_000))); print(os.listdir('run'))"
+        "import os, sys; from pathlib import Path; from app.control.manifest import Manifest, ManifestFile;"
+        "run = Path(sys.argv[1], 'run'); ManifestFile(run, 'an earlier start').write(Manifest('old'));"
+        "print(ManifestFile(run, 'us').try_write(Manifest('x' * 80_000))); print(os.listdir(run))"
     )
     (tmp_path / "disk").mkdir()
     trouble, left = on_small_disk(tmp_path / "disk", 64, program).stdout.splitlines()
@@ -325,7 +324,7 @@ def test_a_manifest_is_on_the_disk_before_it_is_renamed(run_folder, monkeypatch)
     monkeypatch.setattr(
         os, "fsync", lambda handle: (written.append(os.fstat(handle).st_ino), real(handle))
     )
-    ManifestFile("us").write(make_manifest(make_entry("new", 1)))
+    ManifestFile(run_folder, "us").write(make_manifest(make_entry("new", 1)))
     assert (run_folder / "manifest.json").stat().st_ino in written
 
 
@@ -333,7 +332,7 @@ def test_leftovers_of_a_killed_writer_are_removed_with_the_next_manifest(run_fol
     run_folder.mkdir()
     draft, handle = files.create_draft(run_folder, files.DRAFT)
     os.close(handle)
-    ManifestFile("us").write(make_manifest(make_entry("new", 1)))
+    ManifestFile(run_folder, "us").write(make_manifest(make_entry("new", 1)))
     assert not draft.exists()
 
 

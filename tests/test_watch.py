@@ -6,7 +6,7 @@ import pytest
 
 from app.commands import watch as program
 from app.commands.watch import MAX_PAUSE_S, watch
-from app.control.manifest import Manifest, ManifestFile, instance_id, manifest_path
+from app.control.manifest import Manifest, ManifestFile, instance_id
 from app.control.scanner import RepositoryScanner
 from tests.helpers import make_entry, make_manifest
 
@@ -19,11 +19,10 @@ class Over(BaseException):
 
 
 @pytest.fixture
-def run(settings, tmp_path, monkeypatch):
+def run(settings, run_folder, tmp_path, monkeypatch):
     """Return a runner of the watcher over a list of results or errors of its looks; it returns the pauses."""
-    chosen = settings(cache=str(tmp_path / "cache"), poll_s="2")
-    monkeypatch.setenv("SERVING_RUN", str(tmp_path / "run"))
-    ManifestFile(instance_id()).write(SERVED)
+    chosen = settings(run=str(run_folder), cache=str(tmp_path / "cache"), poll_s="2")
+    ManifestFile(run_folder, instance_id()).write(SERVED)
 
     def start(looks, sleep=None):
         results, pauses = iter(looks), []
@@ -38,7 +37,7 @@ def run(settings, tmp_path, monkeypatch):
         monkeypatch.setattr(program.time, "sleep", sleep or pauses.append)
         with pytest.raises(Over):
             watch(chosen)
-        return pauses, ManifestFile().read()
+        return pauses, ManifestFile(run_folder).read()
 
     return start
 
@@ -53,9 +52,9 @@ def test_a_full_disk_is_logged_once_and_retried_with_growing_pauses(run, caplog)
     assert manifest == NEW
 
 
-def test_a_manifest_of_an_earlier_start_is_not_used(run, monkeypatch):
+def test_a_manifest_of_an_earlier_start_is_not_used(run, run_folder, monkeypatch):
     """The earlier models folder may have been another: nothing of it may be kept."""
-    ManifestFile("4194305-77-an earlier start").write(SERVED)
+    ManifestFile(run_folder, "4194305-77-an earlier start").write(SERVED)
     begun = []
     real = RepositoryScanner.__init__
 
@@ -68,7 +67,7 @@ def test_a_manifest_of_an_earlier_start_is_not_used(run, monkeypatch):
 
     def write(pause):
         waited.append(pause)
-        ManifestFile(instance_id()).write(NEW)
+        ManifestFile(run_folder, instance_id()).write(NEW)
 
     run([NEW], write)
     assert waited[0] == 2
@@ -76,13 +75,13 @@ def test_a_manifest_of_an_earlier_start_is_not_used(run, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["removed", "damaged"])
-def test_a_removed_manifest_is_written_again(run, how):
+def test_a_removed_manifest_is_written_again(run, run_folder, how):
     """Otherwise a replacement worker would serve the versions of the start."""
 
     def lose():
-        manifest_path().unlink()
+        (run_folder / "manifest.json").unlink()
         if how == "damaged":
-            manifest_path().write_text("{")
+            (run_folder / "manifest.json").write_text("{")
         return NEW
 
     _, manifest = run([NEW, lose, NEW])

@@ -156,7 +156,7 @@ def describe_answer(version: Path, settings: Settings) -> str:
     policy = models[0].policy
     if policy.specific and int(version.name) not in policy.specific:
         return f"it is not served: only the versions {policy.specific} are wanted"
-    last = "" if repository.is_default_set else last_default()
+    last = "" if repository.is_default_set else last_default(settings.run)
     default = last if last in {served.name for served in models} else models[0].name
     answers = f"it answers as {', '.join(names)}, version {int(version.name)}"
     if default in names:

@@ -27,7 +27,7 @@ logger = logging.getLogger("watch")
 
 def watch(settings: Settings) -> None:
     """Scan periodically, for ever. An error is logged once and retried at growing pauses."""
-    file = ManifestFile()
+    file = ManifestFile(settings.run)
     # Gunicorn's master writes the first manifest. One that an earlier start left is ignored: its models folder may
     # have been another.
     while (manifest := file.read_current()) is None:
@@ -95,7 +95,7 @@ def main() -> None:
     settings = Settings.from_env(os.environ)
     logging.config.dictConfig(logging_config(settings.log_level))
     if not settings.poll_s:
-        clean_up(settings, ManifestFile().read() or Manifest())
+        clean_up(settings, ManifestFile(settings.run).read() or Manifest())
         logger.info("SERVING_POLL_S=0: new versions are taken over on a reload only")
         return
     os.nice(NICENESS)

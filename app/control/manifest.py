@@ -23,15 +23,8 @@ from app.control.footprint import Footprint
 from app.errors import BundleError, first_line
 from app.models.artifacts import Artifacts
 from app.models.bundle import CONFIG_FILE, open_bundle
-from app.settings import Settings
 from app.system.files import remove_leftovers, write_file
 from app.system.machine import read_stat
-
-
-def manifest_path() -> Path:
-    """Return the path of the manifest's file, in the runtime folder (``SERVING_RUN``)."""
-    return Settings.from_env(os.environ).run / "manifest.json"
-
 
 FOLDERS = re.compile(r"(?<!\w)/(?:[^\s/:,;'\"]+/)*")  # of a file's path; not in "and/or"
 
@@ -182,12 +175,16 @@ def process_mark(pid: int) -> str:
 class ManifestFile:
     """The manifest's file, for the master, a worker or the watcher.
 
+    Args:
+        run: the runtime folder (``SERVING_RUN``).
+        instance: the id of the master whose manifest it is; empty: any master's is read.
+
     Attributes:
         instance: the id of the manifest's master; the watcher takes over the id in the file.
     """
 
-    def __init__(self, instance: str = "") -> None:
-        self._path = manifest_path()
+    def __init__(self, run: Path, instance: str = "") -> None:
+        self._path = run / "manifest.json"
         self._own = instance
         self._stat: tuple[int, int] | None = None
         self._manifest: Manifest | None = None
@@ -240,7 +237,7 @@ class ManifestFile:
         return manifest if mark and self.instance.startswith(f"{mark}-") else None
 
 
-def last_default() -> str:
-    """Return the default model of the last start in this folder, or ""."""
-    manifest = ManifestFile().read()
+def last_default(run: Path) -> str:
+    """Return the default model of the last start in a runtime folder, or ""."""
+    manifest = ManifestFile(run).read()
     return manifest.default if manifest else ""

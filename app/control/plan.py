@@ -84,7 +84,7 @@ def fits_beside(settings: Settings, plan: Plan) -> bool:
 
 def scan_and_plan(settings: Settings) -> Plan:
     """Scan the models folder and plan the workers; nothing is written but derived files."""
-    manifest = RepositoryScanner(settings, default=last_default()).scan()
+    manifest = RepositoryScanner(settings, default=last_default(settings.run)).scan()
     return make_plan(settings, manifest)
 
 

@@ -20,14 +20,16 @@ class Planner:
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
+        self._file: ManifestFile | None = None
 
     def make(self, settings: Settings) -> Plan:
         """Scan the models folder, write the manifest, and make the plan current."""
-        file, before = ManifestFile(instance_id()), self.plan
+        file = self._file = ManifestFile(settings.run, instance_id())
+        before = self.plan
         if before:  # the watcher may have changed the manifest since
             before = replace(before, manifest=file.read() or before.manifest)
         manifest = RepositoryScanner(
-            settings, before.manifest if before else None, last_default()
+            settings, before.manifest if before else None, last_default(settings.run)
         ).scan()
         problem = file.try_write(manifest)
         plan = make_plan(settings, manifest, before)
@@ -39,8 +41,8 @@ class Planner:
     def restore(self, plan: Plan | None) -> None:
         """Make an earlier plan current again: its workers go on, and their replacements serve the same."""
         self.plan = plan
-        if plan and not plan.is_followed:
-            ManifestFile(instance_id()).try_write(plan.manifest)
+        if plan and self._file and not plan.is_followed:
+            self._file.try_write(plan.manifest)
 
 
 # The only instance, the master's: conf/gunicorn.conf.py and app/gunicorn/arbiter.py make its plans, and app/wsgi.py
@@ -48,9 +50,9 @@ class Planner:
 planner = Planner()
 
 
-def manifest_reader(first: Manifest) -> Callable[[], Manifest]:
+def manifest_reader(settings: Settings, first: Manifest) -> Callable[[], Manifest]:
     """Return a reader of the current manifest, which repeats the last one (first: ``first``) if the file is bad."""
-    file, last = ManifestFile(instance_id()), first
+    file, last = ManifestFile(settings.run, instance_id()), first
 
     def read() -> Manifest:
         nonlocal last
