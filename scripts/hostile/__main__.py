@@ -92,7 +92,7 @@ def parse_arguments(arguments: list[str]) -> Options:
         "--bundle",
         type=Path,
         default=find_bundle(ROOT / "models").folder,
-        help="folder of the model to serve as \"demo\"; default: the demo",
+        help='folder of the model to serve as "demo"; default: the demo',
     )
     parser.add_argument("--out", type=Path, help="folder for failing inputs; default: a new one")
     given = parser.parse_args(arguments)
