@@ -29,6 +29,14 @@ from tests.server import Server
 STARTS_SERVERS = {"server", "tiny_server", "start_server", "new_server"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def separate_runtime_folder(tmp_path_factory):
+    """Give programs that tests start a runtime folder, so that they disturb no server of this checkout."""
+    os.environ["SERVING_RUN"] = str(tmp_path_factory.mktemp("run"))
+    yield
+    del os.environ["SERVING_RUN"]
+
+
 def pytest_collection_modifyitems(items):
     """Mark the tests by the fixtures that they use; spread them over processes by their files, long ones first."""
     weights = Counter()
@@ -44,10 +52,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def settings(tmp_path):
-    """Return a factory of settings: the defaults and overrides in the syntax of the environment."""
+def settings(run_folder):
+    """Return a factory of settings: defaults, a runtime folder of its own, and overrides as in the environment."""
 
     def make(**rows: str) -> Settings:
+        rows = {"run": str(run_folder)} | rows
         return Settings.from_env({f"SERVING_{name.upper()}": text for name, text in rows.items()})
 
     return make
