@@ -126,7 +126,7 @@ def test_an_answer_is_not_overwritten_by_the_next(demo):
 def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(load_demo):
     """Calibration scenes are enlarged to the size of camera photographs; scripts/optimize measures hundreds.
 
-    The mean deviation of their logits is 0.02; decoded at half of the fraction it would be 0.18.
+    The mean deviation of their logits is 0.017; decoded at half of that size it would be 0.044.
     """
     engine = load_demo("openvino", "cpu")
     scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))[:25]
@@ -139,7 +139,7 @@ def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(l
         logits = engine.forward([exact, fast]).logits
         deviations.append(np.abs(logits[0] - logits[1]).mean())
         kept += np.array_equal(*(logits > 0.5))
-    assert np.mean(deviations) < 0.05
+    assert np.mean(deviations) < 0.03
     assert kept >= len(scenes) - 1
 
 
