@@ -26,6 +26,10 @@ from tests.helpers import (
 )
 from tests.server import Server
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes share the cores: OpenMP's threads would take as long again by spinning while they wait.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+
 STARTS_SERVERS = {"server", "tiny_server", "start_server", "new_server"}
 
 
@@ -38,14 +42,13 @@ def separate_runtime_folder(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests by the fixtures that they use; spread them over processes by their files, long ones first."""
+    """Mark the tests by the fixtures that they use; sort the files, which xdist spreads, with the longest first."""
     weights = Counter()
     for item in items:
         if STARTS_SERVERS & set(item.fixturenames):
             item.add_marker("live")
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
         weights[item.path] += any(map(item.get_closest_marker, ("live", "browser", "slow")))
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: -weights[item.path])
