@@ -30,6 +30,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Two processes share the cores: OpenMP's threads would take as long again by spinning while they wait.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
+TYPICAL_S = 3  # of tests that are marked; the mark ``slow`` may have other seconds
 STARTS_SERVERS = {"server", "tiny_server", "start_server", "new_server"}
 
 
@@ -49,7 +50,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker("live")
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
-        weights[item.path] += any(map(item.get_closest_marker, ("live", "browser", "slow")))
+        if mark := next(
+            filter(None, map(item.get_closest_marker, ("slow", "live", "browser"))), None
+        ):
+            weights[item.path] += mark.args[0] if mark.args else TYPICAL_S
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: -weights[item.path])
 

@@ -48,7 +48,7 @@ def everything(seed):
         yield from (case.data for case in cases)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 def test_hostile_input_is_refused_and_leaves_nothing_in_the_server(tmp_path, tiny_models):
     options = Options(
         out=tmp_path,
