@@ -22,7 +22,7 @@ from app.control.footprint import find_footprint
 from app.control.manifest import last_default
 from app.control.repository import read_repository
 from app.errors import BundleError, SettingsError
-from app.logs import say
+from app.logs import log_to_terminal, say
 from app.models.artifacts import Artifacts
 from app.models.bundle import (
     CONFIG_FILE,
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with weights and class_name.json")
     parser.add_argument("model", type=Path, help="the model's folder, such as models/voc")
     arguments = parser.parse_args()
+    log_to_terminal()
     try:
         settings = Settings.from_env(os.environ)
         version = publish(arguments.source, arguments.model, settings)
