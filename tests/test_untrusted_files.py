@@ -675,7 +675,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = ["architecture", "input_size", "crop", "mean", "deviation", "activation", "threshold"]
-KEYS += ["threshold_on", "top_k", "description", "scores"]
+KEYS += ["threshold_on", "top_k", "description", "scores", "channels", "input_range", "antialias"]
 CONFIGS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4) | JSON
 CLASSES = st.dictionaries(st.sampled_from(["0", "1", "2", "x"]), JSON, max_size=3) | JSON
 

@@ -25,7 +25,7 @@ from app.engines.weight_errors import describe_misfit
 from app.engines.weights import Shape, open_weights
 from app.errors import BundleError, first_line
 from app.models.bundle import CONFIG_FILE, MAX_CLASSES, MAX_WEIGHTS_BYTES, Bundle
-from app.models.config import DEFAULT, ModelConfig
+from app.models.config import BGR, DEFAULT, ModelConfig
 
 SPARE_BYTES = 64 << 20  # that a weights file may have beyond its numbers
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class PixelNetwork(nn.Module):
-    """A classifier with pixels as input: (n, 3, side, side) in 0..255 → (n, classes) logits.
+    """A classifier with pixels as input: (n, 3, side, side) in 0..255, RGB → (n, classes) logits.
 
     If the classifier has a feature map (``gradcam.give_features``), ``run`` returns it too, (n, channels,
     height, width).
@@ -52,6 +52,7 @@ class PixelNetwork(nn.Module):
         mean, deviation = torch.tensor(config.mean), torch.tensor(config.deviation)
         self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-mean / deviation).view(1, 3, 1, 1))
+        self.is_bgr = config.channels == BGR
         self.classifier = classifier
         self.outputs = outputs
 
@@ -61,6 +62,8 @@ class PixelNetwork(nn.Module):
 
     def run(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return a batch's logits, and features or None; integers are converted to the weights' type."""
+        if self.is_bgr:
+            pixels = pixels.flip(1)
         images = pixels.to(self.scale.dtype) * self.scale + self.shift
         answer = self.classifier(images)
         return answer if isinstance(answer, tuple) else (answer, None)
