@@ -147,6 +147,21 @@ def test_the_demo_that_is_not_served_any_more_is_told(host, run, tmp_path):
     assert "the demo is not served beside other models (SERVING_MODEL=demo" in run(NAME)
 
 
+def test_pictures_are_used_to_measure_reduced_precisions_of_the_new_model(
+    host, run, tmp_path, monkeypatch
+):
+    seen = []
+
+    def optimize(settings, pictures):
+        seen.append((find_bundle(settings.models, settings.model).name, pictures))
+        raise BundleError("there are too few")
+
+    monkeypatch.setattr("app.commands.optimize.optimize", optimize)
+    said = run(NAME, "--pictures", tmp_path / "photos")
+    assert said == "published, but in fp32 only: there are too few"
+    assert seen == [(f"{NAME}-imagenet", tmp_path / "photos")]
+
+
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [

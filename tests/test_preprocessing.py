@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import get_model
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference_of
 
+from app.engines.cuda import CudaEngine
 from app.engines.network import PixelNetwork
 from app.models.bundle import open_bundle
 from app.models.config import DEFAULT
@@ -22,6 +24,7 @@ from app.processing.images import (
     prepare_pixels,
 )
 from tests import reference
+from tests.cuda_stand_in import FakeCuda
 from tests.helpers import STREET, encode, photo_like
 from tests.random_models import CLASSES, load, sample_images, write_model
 
@@ -195,3 +198,18 @@ def test_an_image_gets_the_logits_of_a_network_that_was_trained_on_bgr(tmp_path,
         rgb = expected((torch.from_numpy(image) - mean)[None]).numpy()
     assert np.abs(load(bundle, tmp_path, engine).forward([image]).logits - logits).max() < 1e-3
     assert np.abs(rgb - logits).max() > 0.1  # the order of the channels matters
+
+
+@pytest.mark.slow
+def test_the_gpu_engine_takes_the_channels_in_the_models_order(tmp_path, monkeypatch):
+    """It compares its answers with the CPU's, too; a stand-in replaces the GPU."""
+    FakeCuda(monkeypatch)
+    expected = get_model("shufflenet_v2_x0_5", num_classes=CLASSES).eval()
+    config = {"architecture": "shufflenet_v2_x0_5", "input_size": 64, **CAFFE}
+    bundle = write_model(tmp_path, expected.state_dict(), config)
+    pixels = np.random.default_rng(5).integers(0, 256, (2, 3, 64, 64), np.uint8)
+    images = torch.from_numpy(pixels).flip(1) - torch.tensor(CAFFE["mean"]).view(3, 1, 1)
+    with torch.inference_mode():
+        logits = expected(images).numpy()
+    answers = CudaEngine(bundle, "cpu", "fp32", 2).forward(list(pixels)).logits
+    assert np.allclose(answers, logits, rtol=1e-3, atol=1e-4)

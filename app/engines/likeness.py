@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +30,7 @@ OTHERS = (
     "swin",
     "vgg",
 )
+POSITIONS, PATCHES = "encoder.pos_embedding", "conv_proj.weight"  # of a vision transformer
 MIN_LIKENESS = 0.8  # share of equal tensors
 
 Shapes = Mapping[str, Shape]
@@ -48,16 +51,21 @@ def find_remedy(
         find_shapes: returns the shapes of a bundle's architecture for a number of outputs; takes some 50 ms.
     """
     best, best_misfit, most = "", "", MIN_LIKENESS
+    side = find_side(shapes) or bundle.config.transform.side
+    transform = replace(bundle.config.transform, side=side)
     for architecture in list_similar(shapes, architectures):
-        other = replace(bundle, config=replace(bundle.config, architecture=architecture))
+        config = replace(bundle.config, architecture=architecture, transform=transform)
+        other = replace(bundle, config=config)
         with suppress(BundleError):  # it cannot take this input size
             expected = find_shapes(other, len(bundle.class_names))
             renamed = match_head(shapes, expected)
             actual = {renamed.get(name, name): shape for name, shape in shapes.items()}
             if not (misfit := compare_bodies(actual, expected)):
+                keys: dict[str, str | int] = {"architecture": architecture}
+                if side != bundle.config.transform.side:
+                    keys["input_size"] = side
                 return (
-                    f'these look like {architecture}: write {{"architecture": "{architecture}"}} '
-                    f"into {CONFIG_FILE}"
+                    f"these look like {architecture}: write {json.dumps(keys)} into {CONFIG_FILE}"
                 )
             if (likeness := compare_shapes(actual, expected)) >= most:
                 best, best_misfit, most = architecture, misfit, likeness
@@ -80,6 +88,14 @@ def list_similar(names: Iterable[str], architectures: Sequence[str]) -> list[str
         return []  # no network's
     families = next((families for first, families in FAMILIES.items() if first in firsts), OTHERS)
     return [name for name in architectures if name.startswith(families)]
+
+
+def find_side(shapes: Shapes) -> int:
+    """Return the input size in px that a vision transformer was trained at; 0 for another network."""
+    positions, patches = (shapes.get(name, ()) for name in (POSITIONS, PATCHES))
+    if len(positions) != 3 or len(patches) != 4:
+        return 0
+    return math.isqrt(max(0, positions[1] - 1)) * patches[3]  # one position is the class token's
 
 
 def compare_bodies(actual: Shapes, expected: Shapes) -> str:

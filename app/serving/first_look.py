@@ -9,7 +9,7 @@ import numpy as np
 
 from app.models.bundle import Bundle
 
-IMAGES = 50  # different ones
+IMAGES = 32  # different ones
 MIN_CLASSES = 10  # with fewer, one class may be most of what there is
 MIN_SHARE = 0.9
 
