@@ -39,7 +39,7 @@ LICENSE = (
     "torchvision: BSD-3-Clause; the weights may be subject to the terms of the data that they were trained "
     "on (ImageNet)"
 )
-LICENSES = {"SWAG": "CC-BY-NC 4.0, not for commercial use"}  # by a part of meta["license"]
+SWAG_LICENSE = "CC-BY-NC 4.0, not for commercial use"  # of the weights named SWAG
 
 Weights = Any  # a member of a torchvision.models.WeightsEnum
 
@@ -77,12 +77,11 @@ def describe_weights(architecture: str, weights: Weights) -> dict[str, Any]:
         # (transform_input); both together are this.
         mean = deviation = HALVES
     license_url = weights.meta.get("license", "")
-    licenses = (f"{text}: {license_url}" for part, text in LICENSES.items() if part in license_url)
     return {
         "description": f"{architecture} of torchvision, trained on ImageNet ({weights.name}): the {TOP_K} "
         f"most likely of {len(weights.meta['categories']):,} classes.",
         "source": weights.url,
-        "license": next(licenses, license_url or LICENSE),
+        "license": f"{SWAG_LICENSE}: {license_url}" if "SWAG" in license_url else LICENSE,
         "scores": weights.meta["_metrics"],
         "architecture": architecture,
         "input_size": transform.crop_size[0],
