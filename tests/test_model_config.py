@@ -98,7 +98,7 @@ SIDES = "a whole number of px from 1 to 2048"
 CROP = r'null, or \{"resize": px of the shorter side, from 224 \(input_size\) to 2048\}'
 THRESHOLD = "a number, or a list of 3 such numbers, one for each class"
 ON_SCORE = "a number from 0 to 1, or a list of 3"
-DEVIATION = "three numbers above 0, up to 1, for red, green and blue"
+DEVIATION = r"three numbers above 0, up to 1 \(input_range is \[0, 1\]\), for red, green and blue"
 WRONG = [
     ({"description": 7}, "description is 7; expected a printable text"),
     ({"architecture": 50}, "architecture is 50; expected the name of a torchvision classifier"),
@@ -128,11 +128,11 @@ WRONG = [
     ({"input_range": 255}, r"input_range is 255; expected \[0, 1\] or \[0, 255\]"),
     (
         {"input_range": [0, 1], "mean": [104, 117, 123]},
-        "expected three numbers from 0 to 1, for red",
+        r"from 0 to 1 \(input_range is \[0, 1\]\), for red",
     ),
     (
         {"channels": "BGR", "input_range": [0, 255], "mean": [104, 117, 256]},
-        r"256\]; expected three numbers from 0 to 255, for blue, green and red, or null for none",
+        r"256\]; expected three numbers from 0 to 255 .* for blue, green and red, or null for none",
     ),
     ({"input_range": [0, 255], "deviation": 0}, "expected three numbers above 0, up to 255"),
     ({"source": 7}, "source is 7; expected a printable text"),

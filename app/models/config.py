@@ -182,7 +182,8 @@ def read_normalization(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation in 0..1, whatever the ``input_range`` in which they are written."""
     expected = f"{UNIT} or {BYTE}"
-    high = fields.read("input_range", UNIT, lambda value: value in (UNIT, BYTE), expected)[1]
+    input_range = fields.read("input_range", UNIT, lambda value: value in (UNIT, BYTE), expected)
+    high = input_range[1]
     names = "red, green and blue" if channels == RGB else "blue, green and red"
 
     def read(key: str, default: tuple[float, ...], none: float, low: str) -> tuple[float, ...]:
@@ -194,7 +195,8 @@ def read_normalization(
             is_allowed = all(is_number(each, 0, high) and (each or not none) for each in value)
             return len(value) == 3 and is_allowed
 
-        expected = f"three numbers {low} {high}, for {names}, or null for none"
+        bounds = f"{low} {high} (input_range is {input_range})"
+        expected = f"three numbers {bounds}, for {names}, or null for none"
         ours = [value * high for value in (default if channels == RGB else default[::-1])]
         values = fields.read(key, ours, is_valid, expected)
         return tuple(value / high for value in values or [none] * 3)
