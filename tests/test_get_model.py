@@ -109,16 +109,16 @@ def test_the_same_weights_are_not_downloaded_twice(host, run, tmp_path):
 
 
 def test_a_file_from_elsewhere_is_taken_if_it_is_torchvisions(host, run, network, tmp_path):
-    (tmp_path / "weights.pth").write_bytes(network[1])
+    (tmp_path / "weights.pt").write_bytes(network[1])
     host.statuses = [404]
-    run(NAME, "--from", tmp_path / "weights.pth")
-    assert (tmp_path / "weights.pth").exists()
+    run(NAME, "--from", tmp_path / "weights.pt")
+    assert (tmp_path / "weights.pt").exists()
     assert (tmp_path / "models" / f"{NAME}-imagenet" / "1" / "model.safetensors").exists()
     assert not host.ranges
-    (tmp_path / "weights.pth").write_bytes(network[1] + b"?")
+    (tmp_path / "weights.pt").write_bytes(network[1] + b"?")
     (tmp_path / "models" / f"{NAME}-imagenet").rename(tmp_path / "old")
-    said = run(NAME, "--from", tmp_path / "weights.pth")
-    assert said.startswith(f"not published: {tmp_path}/weights.pth is not {NAME}-")
+    said = run(NAME, "--from", tmp_path / "weights.pt")
+    assert said.startswith(f"not published: {tmp_path}/weights.pt is not {NAME}-")
     assert list((tmp_path / "models").iterdir()) == []
 
 

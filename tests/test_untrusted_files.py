@@ -487,14 +487,14 @@ def test_prefixes_that_all_names_share_are_removed_and_told(tmp_path, resnet18, 
     named = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
     torch.save({"state_dict": named, "epoch": 3}, folder / "model.pth")
     assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
-    unwrapped = """leaves: in model.pth the state_dict is the checkpoint's "state_dict"; """
+    unwrapped = "leaves: in model.pth the state_dict is the checkpoint's 'state_dict'; "
     assert caplog.messages == [f"{unwrapped}the prefix {prefix!r} is left out"]
     save_file({n: t.clone() for n, t in named.items()}, folder / "model.safetensors")
     (folder / "model.pth").unlink()
     assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
 
 
-@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "net"])
 def test_a_checkpoint_with_the_options_of_its_training_is_accepted(tmp_path, resnet18, key):
     """The training scripts of torchvision save theirs so."""
     options = argparse.Namespace(lr=0.1, output_dir=".")
@@ -604,6 +604,10 @@ def write_torchscript(path):
             "no dictionary of te",
         ),
         (lambda path: torch.save({}, path), "no dictionary of tensors"),
+        (
+            lambda path: torch.save({"a": {"x": torch.ones(1)}, "b": {"x": torch.ones(1)}}, path),
+            r"no dictionary of tensors; its keys are \['a', 'b'\]",
+        ),
     ],
     ids=lambda value: "" if callable(value) else value[:20],
 )

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -94,10 +94,10 @@ def open_weights(path: Path, most_bytes: int, home: Path | None = None) -> Itera
     with ExitStack() as stack:
         with translate_parser_errors(path):
             file = stack.enter_context(open_regular(path, most_bytes, home))
-            content = READERS[path.suffix](file, stack)
+            content = READERS.get(path.suffix, open_pth)(file, stack)
         originals, notes = translate_names(content.shapes)
         if content.wrapper:
-            notes.insert(0, f'the state_dict is the checkpoint\'s "{content.wrapper}"')
+            notes.insert(0, f"the state_dict is the checkpoint's {shorten(content.wrapper)}")
         shapes = {new: content.shapes[old] for new, old in originals.items()}
         yield Weights(shapes, originals, path, content.fetch, tuple(notes))
 
@@ -137,15 +137,28 @@ def open_pth(file: BufferedReader, _stack: ExitStack) -> Content:
         check_stored(file)
     file.seek(0)
     content = torch.load(file, map_location="cpu", weights_only=True)
-    wrapper = ""
-    if isinstance(content, dict):
-        wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), "")
-        content = content[wrapper] if wrapper else content
-    if not isinstance(content, dict) or not content or not all(map(is_plain, content.values())):
-        raise ValueError("it holds no dictionary of tensors")
+    wrapper = find_wrapper(content) if isinstance(content, dict) else ""
+    content = content[wrapper] if wrapper else content
+    if not is_state_dict(content):
+        keys = f"; its keys are {shorten(list(content))}" if isinstance(content, dict) else ""
+        raise ValueError(f"it holds no dictionary of tensors{keys}")
     tensors = {str(name): tensor for name, tensor in content.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     return Content(shapes, tensors.__getitem__, wrapper)
+
+
+def find_wrapper(checkpoint: dict[Any, Any]) -> str:
+    """Return the key of a checkpoint's state_dict: a usual one, or the only one that holds one; or ""."""
+    keys = [
+        key for key, value in checkpoint.items() if isinstance(key, str) and is_state_dict(value)
+    ]
+    usual = next((key for key in WRAPPERS if key in keys), "")
+    return usual or (keys[0] if len(keys) == 1 else "")
+
+
+def is_state_dict(value: object) -> bool:
+    """Return whether a value is a dictionary of tensors."""
+    return isinstance(value, dict) and bool(value) and all(map(is_plain, value.values()))
 
 
 def is_plain(value: object) -> bool:
