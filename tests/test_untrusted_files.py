@@ -503,10 +503,18 @@ def test_a_checkpoint_with_the_options_of_its_training_is_accepted(tmp_path, res
     assert set(load_weights(tmp_path / "model.pth")) == set(resnet18)
 
 
-def test_averaged_weights_are_accepted_without_their_counter(tmp_path, resnet18):
-    averaged = {f"module.{name}": tensor for name, tensor in resnet18.items()}
-    torch.save(averaged | {"n_averaged": torch.tensor(3)}, tmp_path / "model.pth")
-    assert set(load_weights(tmp_path / "model.pth")) == set(resnet18)
+@pytest.mark.parametrize(
+    ("prefix", "other"), [("module.", "n_averaged"), ("model.", "criterion.weight")]
+)
+def test_tensors_beside_the_network_are_left_out_and_told(
+    tmp_path, resnet18, prefix, other, caplog
+):
+    """An average of weights has a counter, and a Lightning module may hold its loss."""
+    caplog.set_level("INFO")
+    weights = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
+    torch.save(weights | {other: torch.tensor(3.0)}, write_resnet(tmp_path) / "model.pth")
+    assert torch.equal(build(tmp_path).classifier.fc.bias, resnet18["fc.bias"])
+    assert caplog.messages[0].endswith(f"is left out; so are [{other!r}], which do not have it")
 
 
 @pytest.mark.parametrize(

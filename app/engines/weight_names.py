@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from app.names import shorten
 
 PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, Lightning
-COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside the network's tensors
+# The least share of the tensors with one of these; others are those of a loss or of an average's counter.
+MIN_SHARE = 0.9
 # torchvision's own files of densenets and vision transformers have the names of its first releases.
 OLDER = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)"), r"\1"),
@@ -25,15 +26,19 @@ PARAMETERS = {"weight", "bias"}  # of a class layer
 def translate_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Return name → name in the file, and the notes."""
     originals = {name: name for name in names}
-    notes = []
-    if len(originals) > 1 and originals.pop(COUNTER, ""):
-        notes.append(f"{COUNTER} is left out")
-    stripped = ""
+    notes, stripped, others = [], "", []
     while prefix := find_prefix(originals):
-        originals = {name.removeprefix(prefix): old for name, old in originals.items()}
+        others += [old for name, old in originals.items() if not continues(name, prefix)]
+        originals = {
+            name.removeprefix(prefix): old
+            for name, old in originals.items()
+            if continues(name, prefix)
+        }
         stripped += prefix
     if stripped:
         notes.append(f"the prefix {shorten(stripped)} is left out")
+    if others:
+        notes.append(f"so are {shorten(others)}, which do not have it")
     renamed = {modernize(name): old for name, old in originals.items()}
     if len(renamed) == len(originals) and renamed.keys() != originals.keys():
         notes.append("names of an older torchvision are read as today's")
@@ -42,22 +47,21 @@ def translate_names(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def find_prefix(names: Iterable[str]) -> str:
-    """Return a prefix that all names share and no torchvision network has, or ""."""
+    """Return a prefix that a network's names share and no torchvision network has, or ""."""
     names = list(names)
-    if not names:
-        return ""
-    known = next((prefix for prefix in PREFIXES if all_start(names, prefix)), "")
-    first = names[0].partition(".")[0] + "."
-    if known or not all_start(names, first):
-        return known
+    for prefix in PREFIXES:
+        if sum(continues(name, prefix) for name in names) >= max(1, MIN_SHARE * len(names)):
+            return prefix
     # A network within another one, such as "backbone."; one layer alone is none.
-    rest = (name.removeprefix(first) for name in names)
-    return first if len({name.partition(".")[0] for name in rest if "." in name}) > 1 else ""
+    first = names[0].partition(".")[0] + "." if names else ""
+    rest = [name.removeprefix(first) for name in names if continues(name, first)]
+    layers = {name.partition(".")[0] for name in rest if "." in name}
+    return first if len(rest) == len(names) and len(layers) > 1 else ""
 
 
-def all_start(names: Iterable[str], prefix: str) -> bool:
-    """Return whether all names start with a prefix and continue after it."""
-    return all(name.startswith(prefix) and name != prefix for name in names)
+def continues(name: str, prefix: str) -> bool:
+    """Return whether a name starts with a prefix and continues after it."""
+    return name.startswith(prefix) and name != prefix
 
 
 def modernize(name: str) -> str:
@@ -85,7 +89,7 @@ def match_head(names: Iterable[str], expected: Mapping[str, object]) -> dict[str
     last = class_layer(list(expected))
     head = last.rpartition(".")[0]
     shares = [name for name in expected if name.startswith(f"{head}.")]
-    if not head or not all_start(shares, f"{last}."):
+    if not head or not all(name.startswith(f"{last}.") for name in shares):
         head = last  # other layers of the network come before it, such as a hidden one
     own = [name for name in names if name.startswith(f"{head}.")]
     layers = {name.rpartition(".")[0] for name in own}
