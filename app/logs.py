@@ -209,3 +209,9 @@ def logging_config(level: str) -> dict[str, Any]:
 def say(text: str) -> None:
     """Print progress for the person at the terminal, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def log_to_terminal() -> None:
+    """Print what this program logs as progress too, in plain lines."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("app").setLevel(logging.INFO)

@@ -46,6 +46,8 @@ WAYS = {
     "exact": way(),
     "fast": way(fast=True),
     "cropped": way(fast=True, transform=CROPPED),
+    "lanczos": way(transform=InputTransform(224, 256, "lanczos")),
+    "sampled": way(transform=InputTransform(224, 256, antialias=False)),
     "turned": way(exif_rotate=True),
     "drawn": (draw, estimate_canvas_bytes),
 }

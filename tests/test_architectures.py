@@ -12,6 +12,7 @@ from torchvision.transforms.functional import normalize
 from app.engines import cuda as gpu
 from app.engines import network
 from app.engines.engine import Choice
+from app.engines.likeness import find_remedy
 from app.engines.network import build_network
 from app.errors import BundleError
 from app.processing.images import decode_image
@@ -140,9 +141,20 @@ def test_weights_of_another_architecture_than_the_configs_are_refused(tmp_path):
     bundle = write_model(tmp_path / "own", weights, {"architecture": "resnet18"})
     with pytest.raises(
         BundleError,
-        match=r"own/model\.pth does not fit resnet18: its tensors are those of resnet34",
+        match=r"own/model\.pth does not fit resnet18: these look like resnet34: write",
     ):
         load(bundle, tmp_path, "eager")
+
+
+def test_a_transformer_of_another_input_size_is_named_with_it(tmp_path):
+    with torch.device("meta"):
+        weights = get_model("vit_b_32", num_classes=CLASSES, image_size=384).state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for config in ({}, {"architecture": "vit_b_32"}):
+        bundle = write_model(tmp_path / "own", {}, config)
+        remedy = find_remedy(bundle, shapes, network.list_architectures(), network.find_shapes)
+        keys = '{"architecture": "vit_b_32", "input_size": 384}'
+        assert remedy == f"these look like vit_b_32: write {keys} into model.json"
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_an_empty_or_missing_folder_is_refused(tmp_path):
         ({}, "without a gap"),
         ({"0": "a", "1": ""}, "must be a text"),
         ({"0": "a", "1": 7}, "must be a text"),
-        (["a", "b"], "expected a JSON object, found list"),
+        ("ab", "expected a JSON object or a list of names, found 'ab'"),
     ],
 )
 def test_wrong_class_names_are_refused(tmp_path, names, message):

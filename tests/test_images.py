@@ -173,7 +173,7 @@ def test_the_center_crop_of_any_shape_equals_torchvisions_exactly_and_the_fast_p
 
 
 def check_near(pixels: np.ndarray, expected: np.ndarray) -> None:
-    """Assert that values are within 1 of 255, but for a few that are 2 apart (see resize_fast)."""
+    """Assert that values are within 1 of 255, but for a few that are 2 apart (see resize_view)."""
     difference = np.abs(pixels - expected)
     assert difference.max() <= 2
     assert (difference > 1).sum() <= max(1, 1e-4 * difference.size)

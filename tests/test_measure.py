@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 
@@ -155,3 +156,16 @@ def test_a_gpu_that_runs_out_of_memory_is_reported_in_a_sentence(monkeypatch, ca
         failure="not enough memory: the GPU is out of memory: tried to allocate 2 GiB",
         is_transient=True,
     )
+
+
+def test_what_the_process_logs_reaches_its_parents_log(monkeypatch, capsys):
+    def measure(*_, **__):
+        logging.getLogger("app.engines.network").info("the prefix is left out")
+        return MeasureResult(SIBLING)
+
+    monkeypatch.setattr(program, "measure_footprint", measure)
+    monkeypatch.setattr(program, "prefer_as_oom_victim", lambda: None)
+    monkeypatch.setattr(Settings, "from_env", lambda environ: None)
+    main("measure", str(ROOT / "models/demo/1"), "demo", "1")
+    notes = ("the prefix is left out",)
+    assert MeasureResult.from_text(capsys.readouterr().out) == MeasureResult(SIBLING, notes=notes)

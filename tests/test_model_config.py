@@ -57,6 +57,12 @@ def test_every_key_is_applied(config_of):
             "architecture": "vit_b_16",
             "input_size": 384,
             "crop": {"resize": 400},
+            "interpolation": "nearest",
+            "antialias": False,
+            "channels": "BGR",
+            "input_range": [0, 1],
+            "source": "https://example.org/vit_b_16.pth",
+            "license": "BSD-3-Clause",
             "mean": [0.5, 0, 1],
             "deviation": [1, 0.5, 0.25],
             "activation": "softmax",
@@ -65,10 +71,11 @@ def test_every_key_is_applied(config_of):
     )
     assert config == ModelConfig(
         "vit_b_16",
-        InputTransform(384, 400),
+        InputTransform(384, 400, "nearest", False),
         (0.5, 0, 1),
         (1, 0.5, 0.25),
         Decision("softmax", top_k=3),
+        "BGR",
     )
 
 
@@ -91,7 +98,7 @@ SIDES = "a whole number of px from 1 to 2048"
 CROP = r'null, or \{"resize": px of the shorter side, from 224 \(input_size\) to 2048\}'
 THRESHOLD = "a number, or a list of 3 such numbers, one for each class"
 ON_SCORE = "a number from 0 to 1, or a list of 3"
-DEVIATION = "three numbers above 0, up to 1, for red, green and blue"
+DEVIATION = r"three numbers above 0, up to 1 \(input_range is \[0, 1\]\), for red, green and blue"
 WRONG = [
     ({"description": 7}, "description is 7; expected a printable text"),
     ({"architecture": 50}, "architecture is 50; expected the name of a torchvision classifier"),
@@ -110,6 +117,25 @@ WRONG = [
     ({"mean": [123.7, 116.3, 103.5]}, r"mean is \[123\.7, 116\.3, 103\.5\]; expected three"),
     ({"deviation": [0, 1, 1]}, rf"deviation is \[0, 1, 1\]; expected {DEVIATION}"),
     ({"deviation": ["a", 1, 1]}, rf'deviation is \["a", 1, 1\]; expected {DEVIATION}'),
+    ({"interpolation": "cubic"}, r'interpolation is "cubic"; expected "nearest", .* or "lanczos"'),
+    ({"interpolation": 3}, r'interpolation is 3; expected "nearest", "nearest-exact", "bilinear"'),
+    ({"antialias": "no"}, 'antialias is "no"; expected true or false'),
+    (
+        {"interpolation": "bicubic", "antialias": False},
+        "antialias is false; expected true with the interpolation bicubic",
+    ),
+    ({"channels": "bgr"}, 'channels is "bgr"; expected "RGB" or "BGR"'),
+    ({"input_range": 255}, r"input_range is 255; expected \[0, 1\] or \[0, 255\]"),
+    (
+        {"input_range": [0, 1], "mean": [104, 117, 123]},
+        r"from 0 to 1 \(input_range is \[0, 1\]\), for red",
+    ),
+    (
+        {"channels": "BGR", "input_range": [0, 255], "mean": [104, 117, 256]},
+        r"256\]; expected three numbers from 0 to 255 .* for blue, green and red, or null for none",
+    ),
+    ({"input_range": [0, 255], "deviation": 0}, "expected three numbers above 0, up to 255"),
+    ({"source": 7}, "source is 7; expected a printable text"),
     ({"activation": "relu"}, 'activation is "relu"; expected "sigmoid" or "softmax"'),
     ({"activation": None}, 'activation is null; expected "sigmoid" or "softmax"'),
     ({"threshold": "high"}, f'threshold is "high"; expected {THRESHOLD}'),

@@ -90,6 +90,18 @@ def test_a_refused_source_is_named_by_its_own_path_and_leaves_nothing(publish_co
     assert (tmp_path / "models" / "leaves").exists()  # it was there before
 
 
+@pytest.mark.parametrize(
+    ("found", "name"), [("best.pt", "model.pth"), ("a.safetensors", "model.safetensors")]
+)
+def test_weights_of_another_name_are_refused_with_the_right_one(
+    publish_copy, tmp_path, found, name
+):
+    (tmp_path / "new" / "model.pth").rename(tmp_path / "new" / found)
+    with pytest.raises(BundleError) as error:
+        publish_copy()
+    assert str(error.value).endswith(f"; if {tmp_path}/new/{found} is a state_dict, call it {name}")
+
+
 def test_a_source_that_does_not_match_its_checksums_is_refused(publish_copy, tmp_path):
     write_sums(tmp_path / "new")
     (tmp_path / "new" / "model.pth").write_bytes(b"cut o")

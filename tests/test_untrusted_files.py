@@ -1,7 +1,9 @@
 """Untrusted model folders: bad files are refused by name and stop, fill or hang nothing."""
 
+import argparse
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -13,6 +15,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -22,6 +25,7 @@ from app.control import scanner as scanner_module
 from app.control.footprint import Footprint
 from app.control.scanner import RepositoryScanner
 from app.engines.network import build_network
+from app.engines.weight_names import translate_names
 from app.engines.weights import load_weights
 from app.errors import BundleError
 from app.models.bundle import check_sums, find_bundle, open_bundle, write_sums
@@ -189,8 +193,10 @@ def test_only_ascii_digits_are_versions(tmp_path):
         ({"0": "a" * 201}, "has 201 characters; at most 200"),
         ({str(index): "a" for index in range(100_001)}, "100001 names; at most 100000"),
         ('{"0": "a", "0": "b"}', "the key '0' is there twice"),
-        (["a", "b"], r"found list: write \{str\(i\): name for i, name in enumerate"),
-        ({"Rust": 0, "Scab": 1}, r"name for name, i in class_to_idx"),
+        ([], r"expected a JSON object or a list of names, found \[\]"),
+        (["a", 7], "must be a text, found 7"),
+        ({"Rust": 0, "Scab": 2}, "without a gap"),
+        ({"Rust": 0, "Scab": 0}, "without a gap"),
         (DEEP, "nested too deep; at most 32"),
         (TOO_DEEP, "nested too deep; at most 32"),
         ('{"0": ' * 500 + "1" + "}" * 500, "nested too deep"),
@@ -207,6 +213,12 @@ def test_class_names_that_are_not_text_are_refused(tmp_path, names, message):
         open_bundle(tmp_path, "leaves", 1)
     assert len(str(error.value)) < 500
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("names", [["Rust", "Scab"], {"Scab": 1, "Rust": 0}])
+def test_class_names_are_also_read_from_a_list_and_from_class_to_idx(tmp_path, names):
+    make_bundle(tmp_path, "\ufeff" + json.dumps(names))
+    assert open_bundle(tmp_path, "leaves", 1).class_names == ("Rust", "Scab")
 
 
 def test_a_byte_order_mark_is_ignored(tmp_path):
@@ -359,8 +371,6 @@ def build(folder):
 
 @pytest.fixture(scope="module")
 def resnet18():
-    import torchvision
-
     torch.manual_seed(0)
     return torchvision.models.resnet18(num_classes=2).state_dict()
 
@@ -453,7 +463,7 @@ def test_extra_keys_and_wrong_shapes_are_refused_and_listed(tmp_path, resnet18):
     with pytest.raises(BundleError) as error:
         build(folder)
     message = str(error.value)
-    assert "1 tensors are missing (fc.weight)" in message
+    assert "these look most like resnet18, but 1 tensors are missing (fc.weight)" in message
     assert "1 are not known to it ('fc.1.weight')" in message
     assert "'conv1.weight' is (1,), expected (64, 3, 7, 7)" in message
 
@@ -463,28 +473,119 @@ def test_weights_of_another_network_are_refused_with_its_architecture(tmp_path, 
     with pytest.raises(BundleError) as error:
         build(tmp_path)
     assert "does not fit resnet50" in str(error.value)
-    assert 'those of resnet18: write {"architecture": "resnet18"} into model.json' in str(
-        error.value
-    )
+    remedy = 'these look like resnet18: write {"architecture": "resnet18"} into model.json'
+    assert str(error.value).endswith(remedy)
     torch.save({"a": torch.zeros(1)}, tmp_path / "model.pth")
     with pytest.raises(BundleError, match=r"without model\.json a model is a resnet50"):
         build(tmp_path)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
-def test_prefixes_that_all_names_share_are_removed(tmp_path, resnet18, prefix):
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "net."])
+def test_prefixes_that_all_names_share_are_removed_and_told(tmp_path, resnet18, prefix, caplog):
+    caplog.set_level("INFO")
     folder = write_resnet(tmp_path)
     named = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
     torch.save({"state_dict": named, "epoch": 3}, folder / "model.pth")
     assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
+    unwrapped = "leaves: in model.pth the state_dict is the checkpoint's 'state_dict'; "
+    assert caplog.messages == [f"{unwrapped}the prefix {prefix!r} is left out"]
     save_file({n: t.clone() for n, t in named.items()}, folder / "model.safetensors")
     (folder / "model.pth").unlink()
     assert torch.equal(build(folder).classifier.fc.bias, resnet18["fc.bias"])
 
 
-def test_a_checkpoint_of_torchvisions_scripts_is_accepted(tmp_path, resnet18):
-    torch.save({"model": dict(resnet18), "optimizer": {"state": {}}}, tmp_path / "model.pth")
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "net"])
+def test_a_checkpoint_with_the_options_of_its_training_is_accepted(tmp_path, resnet18, key):
+    """The training scripts of torchvision save theirs so."""
+    options = argparse.Namespace(lr=0.1, output_dir=".")
+    checkpoint = {key: dict(resnet18), "optimizer": {"state": {}}, "args": options}
+    torch.save(checkpoint, tmp_path / "model.pth")
     assert set(load_weights(tmp_path / "model.pth")) == set(resnet18)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "other"), [("module.", "n_averaged"), ("model.", "criterion.weight")]
+)
+def test_tensors_beside_the_network_are_left_out_and_told(
+    tmp_path, resnet18, prefix, other, caplog
+):
+    """An average of weights has a counter, and a Lightning module may hold its loss."""
+    caplog.set_level("INFO")
+    weights = {f"{prefix}{name}": tensor for name, tensor in resnet18.items()}
+    torch.save(weights | {other: torch.tensor(3.0)}, write_resnet(tmp_path) / "model.pth")
+    assert torch.equal(build(tmp_path).classifier.fc.bias, resnet18["fc.bias"])
+    assert caplog.messages[0].endswith(f"is left out; so are [{other!r}], which do not have it")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layer", "found"),
+    [
+        ("resnet18", "fc", "fc.1"),
+        ("mobilenet_v2", "classifier.1", "classifier"),
+        ("mobilenet_v2", "classifier.1", "classifier.2"),
+        ("mobilenet_v3_small", "classifier.3", "classifier.3.1"),
+        ("squeezenet1_1", "classifier.1", "classifier.0"),
+    ],
+)
+def test_a_class_layer_that_training_has_wrapped_is_read_as_torchvisions(
+    tmp_path, architecture, layer, found, caplog
+):
+    caplog.set_level("INFO")
+    weights = torchvision.models.get_model(architecture, num_classes=2).state_dict()
+    wrapped = {name.replace(f"{layer}.", f"{found}."): tensor for name, tensor in weights.items()}
+    assert wrapped.keys() != weights.keys()
+    folder = write_resnet(tmp_path, {"architecture": architecture})
+    torch.save(wrapped, folder / "model.pth")
+    built = build(folder).classifier.state_dict()
+    assert torch.equal(built[f"{layer}.bias"], weights[f"{layer}.bias"])
+    assert caplog.messages == [
+        f"leaves: in model.pth {found!r} is read as {layer}, the class layer"
+    ]
+    (folder / "model.json").write_text("{}")
+    with pytest.raises(BundleError, match=f"these look like {architecture}: write"):
+        build(folder)
+
+
+def test_a_head_of_several_layers_is_refused_with_the_network_that_it_replaced_one_in(
+    tmp_path, resnet18
+):
+    weights = {name: tensor for name, tensor in resnet18.items() if not name.startswith("fc.")}
+    weights |= {"fc.0.weight": torch.zeros(9, 512), "fc.2.weight": torch.zeros(2, 9)}
+    torch.save(weights, write_resnet(tmp_path) / "model.pth")
+    with pytest.raises(BundleError) as error:
+        build(tmp_path)
+    assert "these look most like resnet18, but 2 tensors are missing" in str(error.value)
+    assert "2 are not known to it ('fc.0.weight', 'fc.2.weight')" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "new", "old"),
+    [
+        ("densenet121", r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2"),
+        ("vit_b_32", r"\.mlp\.0\.", ".mlp.linear_1."),
+    ],
+)
+def test_the_names_of_torchvisions_own_older_files_are_accepted(architecture, new, old):
+    with torch.device("meta"):
+        names = torchvision.models.get_model(architecture).state_dict().keys()
+    older = [re.sub(new, old, name).replace(".mlp.3.", ".mlp.linear_2.") for name in names]
+    originals, notes = translate_names(older)
+    assert list(originals) == list(names)
+    assert list(originals.values()) == older
+    assert notes == ["names of an older torchvision are read as today's"]
+
+
+def test_a_checkpoint_with_other_objects_is_refused_with_the_lines_that_convert_it(
+    tmp_path, resnet18
+):
+    path = tmp_path / "model.pth"
+    torch.save({"best": np.float64(0.9), "model_state_dict": resnet18}, path)
+    with pytest.raises(BundleError) as error:
+        load_weights(path)
+    *_, lines = str(error.value).partition("where it was made: ")
+    script = f"import os, torch; os.chdir({str(tmp_path)!r}); {lines}"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert set(load_weights(path)) == set(resnet18)
 
 
 def write_torchscript(path):
@@ -495,8 +596,12 @@ def write_torchscript(path):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: torch.save(torch.nn.Linear(2, 2), path), "whole pickled model .*nn.modules"),
-        (write_torchscript, r"TorchScript archive; save torch\.jit\.load"),
+        (
+            lambda path: torch.save(torch.nn.Linear(2, 2), path),
+            r"whole pickled model .*nn\.modules.*; convert it in Python, where it was made: model = torch\.load"
+            r"\('model\.pth', weights_only=False\); ",
+        ),
+        (write_torchscript, r"TorchScript archive; .* model = torch\.jit\.load\('model\.pth'\); "),
         (lambda path: path.write_bytes(b"\x08\x07\x12\x07pytorch\x1a"), "it is an ONNX file"),
         (lambda path: path.write_bytes(b"\x89HDF\r\n"), "it is an HDF5 file"),
         (lambda path: path.write_bytes(b""), "it is empty"),
@@ -507,6 +612,10 @@ def write_torchscript(path):
             "no dictionary of te",
         ),
         (lambda path: torch.save({}, path), "no dictionary of tensors"),
+        (
+            lambda path: torch.save({"a": {"x": torch.ones(1)}, "b": {"x": torch.ones(1)}}, path),
+            r"no dictionary of tensors; its keys are \['a', 'b'\]",
+        ),
     ],
     ids=lambda value: "" if callable(value) else value[:20],
 )
@@ -578,7 +687,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = ["architecture", "input_size", "crop", "mean", "deviation", "activation", "threshold"]
-KEYS += ["threshold_on", "top_k", "description", "scores"]
+KEYS += ["threshold_on", "top_k", "description", "scores", "channels", "input_range", "antialias"]
 CONFIGS = st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4) | JSON
 CLASSES = st.dictionaries(st.sampled_from(["0", "1", "2", "x"]), JSON, max_size=3) | JSON
 

@@ -10,9 +10,12 @@ Settings come from the environment. SIBLING is the footprint of another version 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.control.footprint import (
@@ -184,6 +187,23 @@ def measure_on_gpu(choice: Choice, artifacts: Artifacts, uuid: str, is_last_try:
     return GpuMemory(peak + context, context)
 
 
+@contextmanager
+def collect_messages() -> Iterator[list[str]]:
+    """Yield a list that receives what this program logs in the body: the parent logs it again."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    ours = logging.getLogger("app")
+    before = ours.level
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield messages
+    finally:
+        ours.setLevel(before)
+        ours.removeHandler(handler)
+
+
 def main(
     task: str, folder: str, name: str, version: str, sibling: str = "", tries: str = "1"
 ) -> None:
@@ -191,14 +211,16 @@ def main(
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     prefer_as_oom_victim()  # the kernel ends this process rather than a worker if memory runs out
     settings = Settings.from_env(os.environ)
+    notes: list[str] = []
     try:
-        bundle = open_bundle(Path(folder), name, int(version))
-        if task == CONVERT:
-            result = convert(settings, bundle)
-        else:
-            other = Footprint(**json.loads(sibling)) if sibling else None
-            is_last_try = int(tries) >= MAX_TRIES
-            result = measure_footprint(settings, bundle, other, is_last_try)
+        with collect_messages() as notes:
+            bundle = open_bundle(Path(folder), name, int(version))
+            if task == CONVERT:
+                result = convert(settings, bundle)
+            else:
+                other = Footprint(**json.loads(sibling)) if sibling else None
+                is_last_try = int(tries) >= MAX_TRIES
+                result = measure_footprint(settings, bundle, other, is_last_try)
     except BundleError as error:
         is_transient = isinstance(error, TransientError)
         result = MeasureResult(failure=str(error), is_transient=is_transient)
@@ -211,7 +233,7 @@ def main(
     except Disturbed:  # in a new process, because CUDA's context is created once per process
         again = [task, folder, name, version, sibling, str(int(tries) + 1)]
         os.execv(sys.executable, [sys.executable, "-m", "app.commands.measure", *again])  # noqa: S606
-    print(result.as_text())
+    print(replace(result, notes=tuple(notes)).as_text())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from app.control.footprint import find_footprint
 from app.control.manifest import last_default
 from app.control.repository import read_repository
 from app.errors import BundleError, SettingsError
-from app.logs import say
+from app.logs import log_to_terminal, say
 from app.models.artifacts import Artifacts
 from app.models.bundle import (
     CONFIG_FILE,
@@ -40,6 +40,9 @@ from app.settings import Settings
 from app.system.files import PUBLISHING, draft_folder, remove_leftovers, sync, sync_tree
 
 CALIBRATION = "calibration"
+# Suffixes of files that may hold weights → the name that a bundle has for them.
+CHECKPOINTS = dict.fromkeys((".pt", ".pth", ".ckpt", ".tar", ".bin"), "model.pth")
+CHECKPOINTS |= {".safetensors": "model.safetensors", ".npz": "model.npz"}
 MAX_IMAGE_BYTES = 1 << 28  # of an image in calibration/
 FILE_MODE, FOLDER_MODE = 0o644, 0o755  # the server may be another user: in the container it is
 
@@ -98,6 +101,7 @@ def copy_bundle(source: Path, folder: Path) -> None:
     if weights is None:
         raise BundleError(
             f"{source} holds no model: expected a folder with model.pth and {CLASS_FILE}"
+            f"{suggest_name(source)}"
         )
     make_folder(folder)
     for path in (weights, *(source / name for name in (CLASS_FILE, CONFIG_FILE, SUMS_FILE))):
@@ -105,6 +109,15 @@ def copy_bundle(source: Path, folder: Path) -> None:
             copy_file(path, folder / path.name, MAX_WEIGHTS_BYTES)
     if os.path.lexists(source / CALIBRATION):
         copy_images(source / CALIBRATION, folder / CALIBRATION)
+
+
+def suggest_name(source: Path) -> str:
+    """Return a hint if a folder, or a path itself, is a checkpoint of another name; or ""."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    found = next((path for path in files if path.suffix in CHECKPOINTS and path.is_file()), None)
+    if found is None:
+        return ""
+    return f"; if {found} is a state_dict, call it {CHECKPOINTS[found.suffix]}"
 
 
 def copy_images(source: Path, folder: Path) -> None:
@@ -173,6 +186,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with weights and class_name.json")
     parser.add_argument("model", type=Path, help="the model's folder, such as models/voc")
     arguments = parser.parse_args()
+    log_to_terminal()
     try:
         settings = Settings.from_env(os.environ)
         version = publish(arguments.source, arguments.model, settings)

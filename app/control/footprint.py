@@ -77,6 +77,7 @@ class MeasureResult:
         unconvertible: the reason why OpenVINO cannot convert the network, or empty.
         failure: the reason why the bundle cannot be served, or empty.
         is_transient: the failure may pass.
+        notes: what the process logged.
     """
 
     footprint: Footprint | None = None
@@ -85,6 +86,7 @@ class MeasureResult:
     unconvertible: str = ""
     failure: str = ""
     is_transient: bool = False
+    notes: tuple[str, ...] = ()
 
     def as_text(self) -> str:
         """Return the result as one line of JSON."""
@@ -95,6 +97,7 @@ class MeasureResult:
         """Parse ``as_text``. Raises ValueError or TypeError on anything else."""
         content: dict[str, Any] = json.loads(text)
         footprint = content.pop("footprint", None)
+        content["notes"] = tuple(content.get("notes", ()))
         return cls(footprint and Footprint(**footprint), **content)
 
 
@@ -246,6 +249,8 @@ def run_measure(
         result = MeasureResult.from_text(done.stdout.splitlines()[-1])
     except (IndexError, ValueError, TypeError, AttributeError) as error:
         raise TransientError(f"the {task} process {describe_death(done)}") from error
+    for note in result.notes:
+        logger.info("%s", note)
     if result.failure:
         raise (TransientError if result.is_transient else BundleError)(result.failure)
     return result

@@ -7,11 +7,9 @@ in one place and runs on the device.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,11 +20,12 @@ from torch.func import functional_call
 
 from app.engines.engine import Gradients
 from app.engines.gradcam import find_gradients, give_features
-from app.engines.weight_errors import describe_misfit, is_same_network
-from app.engines.weights import open_weights
+from app.engines.likeness import find_remedy
+from app.engines.weight_errors import describe_misfit
+from app.engines.weights import Shape, open_weights
 from app.errors import BundleError, first_line
 from app.models.bundle import CONFIG_FILE, MAX_CLASSES, MAX_WEIGHTS_BYTES, Bundle
-from app.models.config import DEFAULT, ModelConfig
+from app.models.config import BGR, DEFAULT, ModelConfig
 
 SPARE_BYTES = 64 << 20  # that a weights file may have beyond its numbers
 
@@ -35,24 +34,11 @@ SPARE_BYTES = 64 << 20  # that a weights file may have beyond its numbers
 # records: model.json has to set them.
 AUXILIARY = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 
-# First part of tensor names → the architectures with such names. RegNets are left out: see find_shapes.
-FAMILIES = {"layer1": ("resnet", "resnext", "wide_resnet"), "encoder": ("vit_",)}
-OTHERS = (
-    "alex",
-    "convnext",
-    "dense",
-    "efficient",
-    "mnas",
-    "mobile",
-    "shuffle",
-    "squeeze",
-    "swin",
-    "vgg",
-)
+logger = logging.getLogger(__name__)
 
 
 class PixelNetwork(nn.Module):
-    """A classifier with pixels as input: (n, 3, side, side) in 0..255 → (n, classes) logits.
+    """A classifier with pixels as input: (n, 3, side, side) in 0..255, RGB → (n, classes) logits.
 
     If the classifier has a feature map (``gradcam.give_features``), ``run`` returns it too, (n, channels,
     height, width).
@@ -66,6 +52,7 @@ class PixelNetwork(nn.Module):
         mean, deviation = torch.tensor(config.mean), torch.tensor(config.deviation)
         self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-mean / deviation).view(1, 3, 1, 1))
+        self.is_bgr = config.channels == BGR
         self.classifier = classifier
         self.outputs = outputs
 
@@ -75,6 +62,8 @@ class PixelNetwork(nn.Module):
 
     def run(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return a batch's logits, and features or None; integers are converted to the weights' type."""
+        if self.is_bgr:
+            pixels = pixels.flip(1)
         images = pixels.to(self.scale.dtype) * self.scale + self.shift
         answer = self.classifier(images)
         return answer if isinstance(answer, tuple) else (answer, None)
@@ -97,7 +86,8 @@ def build_network(bundle: Bundle) -> PixelNetwork:
     needed = find_shapes(bundle, outputs)
     # Room for 64-bit numbers and an optimizer's state.
     most_bytes = 32 * sum(map(math.prod, needed.values())) + SPARE_BYTES
-    with open_weights(bundle.weights, min(most_bytes, MAX_WEIGHTS_BYTES)) as file:
+    with open_weights(bundle.weights, min(most_bytes, MAX_WEIGHTS_BYTES)) as opened:
+        file = opened.fit_head(needed)
         shapes = {n: shape for n, shape in file.shapes.items() if not n.startswith(auxiliary)}
         # As many outputs as the weights have: app/engines/loader.py compares them with the class names for
         # every engine. Every torchvision classifier ends with its class layer.
@@ -105,11 +95,12 @@ def build_network(bundle: Bundle) -> PixelNetwork:
         if last and last[0] != outputs and 0 < last[0] <= MAX_CLASSES:
             outputs = last[0]
             needed = find_shapes(bundle, outputs)
-        if misfit := describe_misfit(shapes, needed):
-            raise BundleError(
-                f"{bundle.weights} does not fit {config.architecture}: {find_remedy(bundle, shapes)} ({misfit})"
-            )
+        if describe_misfit(shapes, needed):
+            remedy = find_remedy(bundle, opened.shapes, list_architectures(), find_shapes)
+            raise BundleError(f"{bundle.weights} does not fit {config.architecture}: {remedy}")
         weights = file.read(shapes)
+    if file.notes:
+        logger.info("%s: in %s %s", bundle.name, bundle.weights.name, "; ".join(file.notes))
     classifier = build_classifier(bundle, outputs)
     classifier.load_state_dict(versioned(weights, classifier))
     classifier.eval().requires_grad_(False)
@@ -118,7 +109,7 @@ def build_network(bundle: Bundle) -> PixelNetwork:
     return network
 
 
-def find_shapes(bundle: Bundle, outputs: int) -> dict[str, tuple[int, ...]]:
+def find_shapes(bundle: Bundle, outputs: int) -> dict[str, Shape]:
     """Return the shapes of the architecture's tensors, mostly without allocating them. Raises BundleError."""
     try:
         with torch.device("meta"):
@@ -126,33 +117,6 @@ def find_shapes(bundle: Bundle, outputs: int) -> dict[str, tuple[int, ...]]:
     except NotImplementedError:  # RegNets compute their widths with tensors
         classifier = build_classifier(bundle, outputs)
     return {name: tuple(tensor.shape) for name, tensor in classifier.state_dict().items()}
-
-
-def find_remedy(bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Return the remedy for weights of another network than the config's."""
-    for architecture in list_similar(shapes):
-        other = replace(bundle, config=replace(bundle.config, architecture=architecture))
-        with suppress(BundleError):  # it cannot take this input size
-            if is_same_network(shapes, find_shapes(other, len(bundle.class_names))):
-                return (
-                    f'its tensors are those of {architecture}: write {{"architecture": '
-                    f'"{architecture}"}} into {CONFIG_FILE}'
-                )
-    if not (bundle.folder / CONFIG_FILE).exists():
-        return (
-            f"without {CONFIG_FILE} a model is a {DEFAULT.architecture}; for another network write "
-            f'{{"architecture": "NAME"}} there, with its name in torchvision'
-        )
-    return f"{CONFIG_FILE} and the network that was saved must be of one architecture"
-
-
-def list_similar(names: Iterable[str]) -> list[str]:
-    """Return architectures with such tensor names; each takes some 50 ms to compare."""
-    firsts = {name.partition(".")[0] for name in names}
-    if len(firsts) < 2:
-        return []  # no network's
-    families = next((families for first, families in FAMILIES.items() if first in firsts), OTHERS)
-    return [name for name in list_architectures() if name.startswith(families)]
 
 
 def list_architectures() -> list[str]:

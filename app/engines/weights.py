@@ -7,31 +7,36 @@ to, terabytes.
 
 from __future__ import annotations
 
+import argparse
 import io
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import safe_open
 
-from app.engines.weight_errors import describe_unreadable
+from app.engines.weight_errors import WRAPPERS, describe_unreadable
+from app.engines.weight_names import match_head, translate_names
 from app.errors import BundleError, TransientError
 from app.models.bundle import MAX_WEIGHTS_BYTES
 from app.models.untrusted_files import open_regular
+from app.names import shorten
 
 Shape = tuple[int, ...]
 
-PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, Lightning
-WRAPPERS = ("state_dict", "model")  # keys of checkpoints that hold the state_dict
 MAX_HEADER_BYTES = 1 << 16  # of an array in an .npz
 MAX_INDEX_BYTES = 1 << 23  # of the index of .safetensors: 70,000 tensors
 MAX_ITEM_BYTES = 8  # of a number
 LENGTH_BYTES = 8  # of the length of the index of .safetensors
+
+# The options of a training program, in checkpoints of torchvision's own: attributes and no code.
+torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,14 @@ class Weights:
         originals: parameter name → its name in the file.
         path: the file.
         fetch: reads a tensor by its name in the file.
+        notes: what was unwrapped or renamed.
     """
 
     shapes: Mapping[str, Shape]
     originals: Mapping[str, str]
     path: Path
     fetch: Callable[[str], torch.Tensor]
+    notes: tuple[str, ...] = ()
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Return these parameters as CPU tensors; floating-point ones as float32.
@@ -63,6 +70,19 @@ class Weights:
                 tensors[name] = tensor.float() if tensor.is_floating_point() else tensor
         return tensors
 
+    def fit_head(self, expected: Mapping[str, Shape]) -> Weights:
+        """Return these weights with the names that the ``expected`` network has for its class layer."""
+        renamed = match_head(self.shapes, expected)
+        if not renamed:
+            return self
+        found, layer = (name.rpartition(".")[0] for name in next(iter(renamed.items())))
+        return replace(
+            self,
+            shapes={renamed.get(name, name): shape for name, shape in self.shapes.items()},
+            originals={renamed.get(name, name): old for name, old in self.originals.items()},
+            notes=(*self.notes, f"{shorten(found)} is read as {layer}, the class layer"),
+        )
+
 
 @contextmanager
 def open_weights(path: Path, most_bytes: int, home: Path | None = None) -> Iterator[Weights]:
@@ -74,9 +94,12 @@ def open_weights(path: Path, most_bytes: int, home: Path | None = None) -> Itera
     with ExitStack() as stack:
         with translate_parser_errors(path):
             file = stack.enter_context(open_regular(path, most_bytes, home))
-            shapes, fetch = READERS[path.suffix](file, stack)
-        originals = strip_prefixes(shapes)
-        yield Weights({new: shapes[old] for new, old in originals.items()}, originals, path, fetch)
+            content = READERS.get(path.suffix, open_pth)(file, stack)
+        originals, notes = translate_names(content.shapes)
+        if content.wrapper:
+            notes.insert(0, f"the state_dict is the checkpoint's {shorten(content.wrapper)}")
+        shapes = {new: content.shapes[old] for new, old in originals.items()}
+        yield Weights(shapes, originals, path, content.fetch, tuple(notes))
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -100,34 +123,42 @@ def translate_parser_errors(path: Path) -> Iterator[None]:
         raise BundleError(describe_unreadable(path, error)) from error
 
 
-def strip_prefixes(names: Iterable[str]) -> dict[str, str]:
-    """Return name → name in the file, without the prefixes common to all names."""
-    originals = {name: name for name in names}
-    while originals and (prefix := next((p for p in PREFIXES if all_start(originals, p)), "")):
-        originals = {name.removeprefix(prefix): old for name, old in originals.items()}
-    return originals
+class Content(NamedTuple):
+    """The content of an open file: name → shape, a reader by name, and the checkpoint's key that holds it or ""."""
+
+    shapes: dict[str, Shape]
+    fetch: Callable[[str], torch.Tensor]
+    wrapper: str = ""
 
 
-def all_start(names: Iterable[str], prefix: str) -> bool:
-    """Return whether all names start with a prefix and continue after it."""
-    return all(name.startswith(prefix) and name != prefix for name in names)
-
-
-Opened = tuple[dict[str, Shape], Callable[[str], torch.Tensor]]
-
-
-def open_pth(file: BufferedReader, _stack: ExitStack) -> Opened:
-    """Read torch's format, also ``{"state_dict": …}``. Takes as much memory as the file has bytes."""
+def open_pth(file: BufferedReader, _stack: ExitStack) -> Content:
+    """Read torch's format, also a checkpoint around a state_dict. Takes as much memory as the file has bytes."""
     if zipfile.is_zipfile(file):
         check_stored(file)
     file.seek(0)
     content = torch.load(file, map_location="cpu", weights_only=True)
-    if isinstance(content, dict):
-        content = next((content[k] for k in WRAPPERS if isinstance(content.get(k), dict)), content)
-    if not isinstance(content, dict) or not content or not all(map(is_plain, content.values())):
-        raise ValueError("it holds no dictionary of tensors")
+    wrapper = find_wrapper(content) if isinstance(content, dict) else ""
+    content = content[wrapper] if wrapper else content
+    if not is_state_dict(content):
+        keys = f"; its keys are {shorten(list(content))}" if isinstance(content, dict) else ""
+        raise ValueError(f"it holds no dictionary of tensors{keys}")
     tensors = {str(name): tensor for name, tensor in content.items()}
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors.__getitem__
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return Content(shapes, tensors.__getitem__, wrapper)
+
+
+def find_wrapper(checkpoint: dict[Any, Any]) -> str:
+    """Return the key of a checkpoint's state_dict: a usual one, or the only one that holds one; or ""."""
+    keys = [
+        key for key, value in checkpoint.items() if isinstance(key, str) and is_state_dict(value)
+    ]
+    usual = next((key for key in WRAPPERS if key in keys), "")
+    return usual or (keys[0] if len(keys) == 1 else "")
+
+
+def is_state_dict(value: object) -> bool:
+    """Return whether a value is a dictionary of tensors."""
+    return isinstance(value, dict) and bool(value) and all(map(is_plain, value.values()))
 
 
 def is_plain(value: object) -> bool:
@@ -150,7 +181,7 @@ def check_stored(file: BufferedReader) -> None:
         raise ValueError("it is compressed, which torch.save never does: save it again")
 
 
-def open_safetensors(file: BufferedReader, stack: ExitStack) -> Opened:
+def open_safetensors(file: BufferedReader, stack: ExitStack) -> Content:
     """Read the index of a ``.safetensors``."""
     length = int.from_bytes(file.read(LENGTH_BYTES), "little")
     if length > MAX_INDEX_BYTES:
@@ -158,10 +189,10 @@ def open_safetensors(file: BufferedReader, stack: ExitStack) -> Opened:
     # By its handle: another file may have its name by now.
     opened = stack.enter_context(safe_open(f"/proc/self/fd/{file.fileno()}", framework="pt"))
     shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    return shapes, opened.get_tensor
+    return Content(shapes, opened.get_tensor)
 
 
-def open_npz(file: BufferedReader, stack: ExitStack) -> Opened:
+def open_npz(file: BufferedReader, stack: ExitStack) -> Content:
     """Read the headers of NumPy's compressed archive.
 
     Half-precision zeros compress well, so a pruned network stays small.
@@ -176,7 +207,8 @@ def open_npz(file: BufferedReader, stack: ExitStack) -> Opened:
             array: np.ndarray = np.lib.format.read_array(member, allow_pickle=False)
         return torch.from_numpy(array)
 
-    return {name: read_shape(archive, member) for name, member in members.items()}, fetch
+    shapes = {name: read_shape(archive, member) for name, member in members.items()}
+    return Content(shapes, fetch)
 
 
 def read_shape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Shape:
@@ -193,7 +225,7 @@ def read_shape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Shape:
     return tuple(shape)
 
 
-READERS: dict[str, Callable[[BufferedReader, ExitStack], Opened]] = {
+READERS: dict[str, Callable[[BufferedReader, ExitStack], Content]] = {
     ".pth": open_pth,
     ".safetensors": open_safetensors,
     ".npz": open_npz,

@@ -3,7 +3,7 @@
     models/NAME/VERSION/     or a bare folder, which is version 1
         model.pth            a ``state_dict``, the last layer sized by the class count;
                              or model.safetensors, or model.npz
-        class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}
+        class_name.json      {"0": "Aeroplane", "1": "Bicycle", …}, or a list of the names in order
         model.json           optional: the model config, a description and measured scores
                              (``app/models/config.py``)
         calibration/         optional: representative images, for ``scripts/optimize``
@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.errors import BundleError
 from app.models.config import DEFAULT, Fields, ModelConfig, read_config, read_description
@@ -42,8 +43,6 @@ HASH_DIGITS = 16
 MAX_CLASSES = 100_000
 MAX_WEIGHTS_BYTES = 8 << 30  # torchvision's largest classifier, in 64 bits, takes 5.2 GB
 MAX_SUMS_BYTES = 1 << 16
-INDEX_HINT = "write {str(i): name for name, i in class_to_idx.items()}"
-CLASSES_HINT = "write {str(i): name for i, name in enumerate(names)}"
 
 
 @dataclass(frozen=True)
@@ -165,30 +164,35 @@ def write_sums(folder: Path) -> None:
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Read ``{"0": "Aeroplane", …}``: one name for each index from 0 on.
+    """Read the class names: ``{"0": "Rust", …}``, ``["Rust", …]`` or ``{"Rust": 0, …}``, ImageFolder's class_to_idx.
 
     Raises:
         BundleError: an index is missing, there are too many, or a name is not printable text.
     """
-    names = read_json(path)
-    if not isinstance(names, dict):
-        raise BundleError(
-            f"{path}: expected a JSON object, found {type(names).__name__}: {CLASSES_HINT}"
-        )
+    names = order_class_names(path, read_json(path))
     if len(names) > MAX_CLASSES:
         raise BundleError(f"{path} has {len(names)} names; at most {MAX_CLASSES} are allowed")
-    expected = [str(index) for index in range(len(names))]
-    if not names or set(names) != set(expected):
-        numbers = all(isinstance(value, int) for value in names.values())
-        hint = f" (it maps names to numbers: {INDEX_HINT})" if names and numbers else ""
-        found = shorten(sorted(names)[:5])
-        raise BundleError(
-            f'{path}: expected the keys "0" to "N" without a gap, found {found}{hint}'
-        )
-    ordered = tuple(names[key] for key in expected)
-    for index, name in enumerate(ordered):
+    for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             raise BundleError(f"{path}: a class name must be a text, found {shorten(name)}")
         if problem := text_problem(name):
             raise BundleError(f"{path}: the name of class {index}, {shorten(name)}, {problem}")
-    return ordered
+    return tuple(names)
+
+
+def order_class_names(path: Path, content: Any) -> list[Any]:
+    """Return the names in the order of the network's outputs. Raises BundleError."""
+    if isinstance(content, list) and content:
+        return content
+    if not isinstance(content, dict):
+        raise BundleError(
+            f"{path}: expected a JSON object or a list of names, found {shorten(content)}"
+        )
+    indices = list(content.values())
+    if all(type(index) is int for index in indices) and len(set(indices)) == len(indices):
+        content = {str(index): name for name, index in content.items()}
+    expected = [str(index) for index in range(len(content))]
+    if not content or set(content) != set(expected):
+        found = shorten(sorted(content)[:5])
+        raise BundleError(f'{path}: expected the keys "0" to "N" without a gap, found {found}')
+    return [content[key] for key in expected]

@@ -17,17 +17,21 @@ from typing import Any, NoReturn
 from app.errors import BundleError
 from app.names import LINE_BREAKS, MAX_DESCRIPTION, SHOWN, shorten, text_problem
 from app.processing.decision import LOGIT, SCORE, SIGMOID, SOFTMAX, Decision
-from app.processing.images import SIDE, WHOLE, InputTransform
+from app.processing.images import BILINEAR, FILTERS, NEAREST, SIDE, WHOLE, InputTransform
 
 # ImageNet's statistics, RGB in 0..1, of torchvision's pretrained networks
 # (torchvision.models.ResNet50_Weights.IMAGENET1K_V1.transforms).
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
+RGB, BGR = "RGB", "BGR"
+UNIT, BYTE = [0, 1], [0, 255]  # input ranges
 MAX_SIDE = 2048  # px; the largest that any torchvision classifier was trained at is 600
 LARGEST = 3.4e38  # of float32
 KEYS = {
-    *("description", "scores", "architecture", "input_size", "crop", "mean", "deviation"),
+    *("description", "source", "license", "scores", "architecture"),
+    *("input_size", "crop", "interpolation", "antialias"),
+    *("channels", "input_range", "mean", "deviation"),
     *("activation", "threshold", "threshold_on", "top_k"),
 }
 
@@ -39,9 +43,10 @@ class ModelConfig:
     Attributes:
         architecture: a torchvision classifier's name; ``app/engines/network.py`` validates it.
         transform: turns an image into the network's input.
-        mean: of the training images, RGB in 0..1.
-        deviation: standard deviation of the same, RGB, above 0.
+        mean: subtracted from each channel, in 0..1, in the order of ``channels``.
+        deviation: each channel is divided by it, above 0, of the same order and unit.
         decision: turns the network's outputs into labels.
+        channels: the order of the network's input channels, ``RGB`` or ``BGR``.
     """
 
     architecture: str = "resnet50"
@@ -49,14 +54,28 @@ class ModelConfig:
     mean: tuple[float, ...] = MEAN
     deviation: tuple[float, ...] = DEVIATION
     decision: Decision = Decision()
+    channels: str = RGB
 
     def digest(self) -> str:
-        """Return a digest of the whole config."""
-        return hash_json(asdict(self))
+        """Return a digest of the whole config; a field that came later counts once it is set.
+
+        So reports that an earlier release has measured stay valid.
+        """
+        content = asdict(self)
+        for part, whole, later in (
+            (content, DEFAULT, ("channels",)),
+            (content["transform"], WHOLE, ("interpolation", "antialias")),
+        ):
+            for name in later:
+                if part[name] == getattr(whole, name):
+                    del part[name]
+        return hash_json(content)
 
     def network_digest(self, weights_digest: str) -> str:
-        """Return a digest of the network that these weights make; crop and decision do not change it."""
+        """Return a digest of the network that these weights make; what happens before and after does not change it."""
         parts = [self.architecture, self.transform.side, self.mean, self.deviation]
+        if self.channels != RGB:
+            parts.append(self.channels)
         return hash_json([weights_digest, *parts])
 
 
@@ -111,24 +130,30 @@ def read_config(fields: Fields, classes: int) -> ModelConfig:
         is_text,
         'the name of a torchvision classifier, such as "resnet18"',
     )
+    channels = read_choice(fields, "channels", RGB, (RGB, BGR))
+    mean, deviation = read_normalization(fields, channels)
     return ModelConfig(
         architecture,
         read_transform(fields),
-        read_channels(fields, "mean", MEAN, is_mean, "from 0 to 1"),
-        read_channels(fields, "deviation", DEVIATION, is_deviation, "above 0, up to 1"),
+        mean,
+        deviation,
         read_decision(fields, classes),
+        channels,
     )
 
 
 def read_description(fields: Fields) -> str:
-    """Return the model's description; may be empty."""
+    """Return the model's description; may be empty. Validates the texts beside it, which are not used."""
     expected = f"a printable text of at most {MAX_DESCRIPTION} characters"
-    description: str = fields.read("description", "", is_description, expected)
+    description, *_ = (
+        str(fields.read(key, "", is_description, expected))
+        for key in ("description", "source", "license")
+    )
     return description
 
 
 def read_transform(fields: Fields) -> InputTransform:
-    """Return the transform of ``input_size`` and ``crop``."""
+    """Return the transform of ``input_size``, ``crop``, ``interpolation`` and ``antialias``."""
     side = fields.read(
         "input_size",
         SIDE,
@@ -141,23 +166,42 @@ def read_transform(fields: Fields) -> InputTransform:
         partial(is_crop, side=side),
         f'null, or {{"resize": px of the shorter side, from {side} (input_size) to {MAX_SIDE}}}',
     )
-    return InputTransform(side, crop["resize"] if crop else None)
+    interpolation = read_choice(fields, "interpolation", BILINEAR, tuple(FILTERS))
+    can_sample = interpolation in {BILINEAR, *NEAREST}
+    antialias = fields.read(
+        "antialias",
+        True,
+        lambda value: value is True or (value is False and can_sample),
+        "true or false" if can_sample else f"true with the interpolation {interpolation}",
+    )
+    return InputTransform(side, crop["resize"] if crop else None, interpolation, antialias)
 
 
-def read_channels(
-    fields: Fields,
-    key: str,
-    default: tuple[float, ...],
-    is_valid: Callable[[Any], bool],
-    bounds: str,
-) -> tuple[float, ...]:
-    """Return three numbers, for red, green and blue; ``is_valid`` validates each."""
+def read_normalization(
+    fields: Fields, channels: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation in 0..1, whatever the ``input_range`` in which they are written."""
+    expected = f"{UNIT} or {BYTE}"
+    input_range = fields.read("input_range", UNIT, lambda value: value in (UNIT, BYTE), expected)
+    high = input_range[1]
+    names = "red, green and blue" if channels == RGB else "blue, green and red"
 
-    def are_valid(value: Any) -> bool:
-        return isinstance(value, list) and len(value) == 3 and all(map(is_valid, value))
+    def read(key: str, default: tuple[float, ...], none: float, low: str) -> tuple[float, ...]:
+        """Return a value for each channel; ``none`` stands for null."""
 
-    expected = f"three numbers {bounds}, for red, green and blue"
-    return tuple(map(float, fields.read(key, default, are_valid, expected)))
+        def is_valid(value: Any) -> bool:
+            if not isinstance(value, list):
+                return value is None
+            is_allowed = all(is_number(each, 0, high) and (each or not none) for each in value)
+            return len(value) == 3 and is_allowed
+
+        bounds = f"{low} {high} (input_range is {input_range})"
+        expected = f"three numbers {bounds}, for {names}, or null for none"
+        ours = [value * high for value in (default if channels == RGB else default[::-1])]
+        values = fields.read(key, ours, is_valid, expected)
+        return tuple(value / high for value in values or [none] * 3)
+
+    return read("mean", MEAN, 0, "from 0 to"), read("deviation", DEVIATION, 1, "above 0, up to")
 
 
 def read_decision(fields: Fields, classes: int) -> Decision:
@@ -181,10 +225,12 @@ def read_decision(fields: Fields, classes: int) -> Decision:
     return Decision(activation, threshold, threshold_on or default.threshold_on)
 
 
-def read_choice(fields: Fields, key: str, default: str | None, options: tuple[str, str]) -> Any:
-    """Return one of two words, or the default."""
+def read_choice(fields: Fields, key: str, default: str | None, options: tuple[str, ...]) -> Any:
+    """Return one of some words, or the default."""
+    *first, last = (f'"{option}"' for option in options)
+    expected = f"{', '.join(first)} or {last}"
     return fields.read(
-        key, default, lambda value: value in options, f'"{options[0]}" or "{options[1]}"'
+        key, default, lambda value: isinstance(value, str) and value in options, expected
     )
 
 
@@ -229,16 +275,6 @@ def is_crop(value: object, side: int) -> bool:
     if not isinstance(value, dict):
         return value is None
     return set(value) == {"resize"} and is_whole(value["resize"], side, MAX_SIDE)
-
-
-def is_mean(value: object) -> bool:
-    """Return whether a JSON value is a channel's mean."""
-    return is_number(value, 0, 1)
-
-
-def is_deviation(value: object) -> bool:
-    """Return whether a JSON value is a channel's standard deviation."""
-    return is_number(value, 0, 1) and value != 0
 
 
 def is_whole(value: object, low: int, high: int) -> bool:

@@ -12,7 +12,7 @@ from PIL import Image
 from app.errors import ImageTooLarge
 from app.processing.decoding import STRIP_PIXELS, structure_of
 from app.processing.heatmap import fit
-from app.processing.images import MAX_UNCUT, WHOLE, InputTransform, needed_size
+from app.processing.images import WHOLE, InputTransform, needed_size, resizes_view
 
 MIB = 1 << 20
 RGB_BYTES = 4  # Pillow keeps three channels in four bytes
@@ -20,6 +20,10 @@ MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}  # of a pixel; 4 fo
 WEBP_BYTES = 12  # of a pixel: two of libwebp's canvases, and the copy of one
 STRIP_BYTES = 20  # of a pixel, while its strip is converted to RGB
 DRAWING_BYTES = 48  # of a drawing's pixel: its colors, its grays, the map, the numbers as text
+SUPPORT = {
+    "bicubic": 2,
+    "lanczos": 3,
+}  # px of a filter to each side of its center; others have up to 1
 FIXED = 4 * MIB  # tables of the decoders, the network's input
 
 
@@ -30,7 +34,8 @@ def estimate_decode_bytes(
     exif_rotate: bool = False,
 ) -> int:
     """Return an upper bound of the bytes of ``prepare_image`` for an opened image; the arguments are its own."""
-    size = draft_size(image, needed_size(transform)) if fast else image.size
+    needed = needed_size(transform, fast)
+    size = draft_size(image, needed) if needed else image.size
     return estimate_rgb_bytes(image, size, exif_rotate, resize_bytes(size, fast, transform))
 
 
@@ -90,12 +95,14 @@ def draft_size(image: Image.Image, needed: tuple[int, int]) -> tuple[int, int]:
 def resize_bytes(size: tuple[int, int], fast: bool, transform: InputTransform) -> int:
     """Return the bytes of a resize in addition to its input: intermediate image, weights and result."""
     width, height = size
-    across, down = transform.uncut(width, height)
-    if fast or across * down > MAX_UNCUT:
+    side = transform.side
+    support = SUPPORT.get(transform.interpolation, 1)
+    if resizes_view(size, fast, transform):
         seen = math.ceil(transform.seen(width, height)[2])
-        return RGB_BYTES * (seen + transform.side) * transform.side + 8 * (width + height)
+        return RGB_BYTES * (seen + side) * side + 16 * support * (width + height)
+    across, down = transform.uncut(width, height)
     between = min(across * height, width * down)
-    weights = 16 * (width + height) + 32 * (across + down)
+    weights = support * (16 * (width + height) + 32 * (across + down))
     return RGB_BYTES * (between + across * down) + weights
 
 

@@ -25,6 +25,7 @@ from app.models.config import ModelConfig
 from app.processing.heatmap import HeatMap, make_heat_map
 from app.quarantine import ActiveInputs
 from app.serving.batcher import Batcher
+from app.serving.first_look import FirstLook
 from app.serving.handoff import Handoff, start_native_thread
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class Servable:
     Attributes:
         model: the model.
         batcher: the queue of its requests.
+        first_look: warns if its preprocessing seems wrong.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Servable:
         self.batcher = Batcher(
             handoff, max_wait_s=max_wait_s, max_queue=max_queue, active_inputs=active_inputs
         )
+        self.first_look = FirstLook(model.bundle)
         self._handoff = handoff
         self._on_death = on_death
         self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item per ended lane

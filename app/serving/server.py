@@ -225,6 +225,7 @@ class ModelServer:
         row = servable.batcher.submit(
             decoded.image, call.is_gone, call.heat_maps is not None, decoded.digest
         )
+        servable.first_look.add(decoded.digest, row.logits)
         classes = call.select_heat_maps(row.logits)
         maps = servable.explain(row.features, classes, call.is_gone, decoded.digest)
         drawing = None
