@@ -1,6 +1,7 @@
 """Commands in the README and in docs/ run, and their tables match the code."""
 
 import json
+import os
 import re
 import subprocess
 
@@ -18,6 +19,7 @@ from tests.pages import find_places, longest_word
 
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 MODELS = (ROOT / "docs" / "models.md").read_text()
 PAGES = [
     *(ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")),
@@ -162,3 +164,19 @@ def test_the_changelog_has_the_usual_form():
     kinds = "Added|Changed|Deprecated|Removed|Fixed|Security"
     usual = rf"## \[(Unreleased\]|\d+\.\d+\.\d+\] - \d{{4}}-\d\d-\d\d)$|### ({kinds})$"
     assert [heading for heading in headings if not re.match(usual, heading)] == []
+
+
+def test_the_examples_for_nginx_are_valid(tmp_path):
+    """They are read by nginx itself, without the certificate that nobody has here."""
+    proxy, trust = re.findall(r"^```nginx\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
+    plain = re.sub(r"ssl_certificate.*\n", "", proxy.replace("443 ssl", "443"))
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(
+        f"pid {tmp_path}/nginx.pid; events {{}} http {{ access_log off; {trust}\n{plain} }}"
+    )
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    command = ["nginx", "-t", "-p", str(tmp_path), "-e", "stderr", "-c", str(conf)]
+    done = subprocess.run(
+        command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
