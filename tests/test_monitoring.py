@@ -346,7 +346,8 @@ def test_grafana_is_provisioned_with_prometheus_and_the_dashboard():
         for volume in COMPOSE["services"]["grafana"]["volumes"]
     )
     assert Path(mounts["./grafana/dashboard.json"]).parent == Path(provider["options"]["path"])
-    assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
+    for kind in ("datasources", "dashboards"):
+        assert mounts[f"./grafana/provisioning/{kind}"] == f"/etc/grafana/provisioning/{kind}"
     assert f"3000/d/{DASHBOARD['uid']}>" in (ROOT / "docs" / "monitoring.md").read_text()
 
 
