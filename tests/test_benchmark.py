@@ -1,7 +1,9 @@
 """The benchmark computes its figures and its open-loop load right; wrk and the peers need a real run."""
 
 import asyncio
+import re
 import subprocess
+from xml.etree import ElementTree
 
 import psutil
 import pytest
@@ -10,11 +12,12 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from scripts.bench.answers import labels_in
+from scripts.bench.chart import CHART, PAGE, Row, draw_chart, read_rows
 from scripts.bench.contenders import CONTENDERS, WrongModelError, check_model, end, ours
 from scripts.bench.form import TRITON, multipart
 from scripts.bench.load import family
 from scripts.bench.overload import build_request, send
-from scripts.bench.report import RATIOS, plot_report, print_report, spread
+from scripts.bench.report import RATIOS, print_report, rows_of, spread
 from tests.helpers import STREET, wait_until
 
 
@@ -120,9 +123,22 @@ def test_a_server_with_another_model_than_the_benchmarked_one_is_refused(server)
         check_model(server.url, constant=True)
 
 
-def test_a_plot_is_drawn(report, tmp_path):
-    plot_report(report, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 10_000
+def test_a_runs_chart_shows_the_medians_of_the_contenders_under_load(report):
+    assert rows_of(report) == [Row("this server, int8", 69.0, 12.0), Row("mosec", 16.0, 12.0)]
+
+
+def test_bars_start_at_zero():
+    """The width of a bar is proportional to its value."""
+    chart = draw_chart([Row("this server, fp32", 30.0, 100.0), Row("<peer>", 10.0, 400.0)])
+    widths = [float(width) for width in re.findall(r'class="bar.*" width="([\d.]+)"', chart)]
+    assert widths == pytest.approx([270, 90, 67.5, 270], abs=0.1)
+    assert {element.tag.rpartition("}")[2] for element in ElementTree.fromstring(chart)} >= {"desc"}
+
+
+def test_the_documented_chart_is_drawn_from_the_documented_table():
+    rows = read_rows(PAGE.read_text())
+    assert {row.name.split()[0] for row in rows} >= {"this", *("mosec", "LitServe", "Triton")}
+    assert CHART.read_text() == draw_chart(rows), "python -m scripts.bench.chart draws it"
 
 
 def test_a_spread_has_the_median_the_least_and_the_most():

@@ -1,6 +1,7 @@
 """Commands in the README and in docs/ run, and their tables match the code."""
 
 import json
+import os
 import re
 import subprocess
 
@@ -14,11 +15,17 @@ from app.settings import Settings, format_table
 from app.web.app import create_app
 from tests.conftest import DEMO
 from tests.helpers import ROOT
+from tests.pages import find_places, longest_word
 
 README = (ROOT / "README.md").read_text()
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 MODELS = (ROOT / "docs" / "models.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+PAGE_PX, CELL_PX = 980, 27  # GitHub's column of text; padding and border of a cell
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines() if line.strip()
@@ -101,29 +108,43 @@ def test_the_documented_figures_of_the_demo_are_those_of_its_config():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_named_file_and_anchor_exists(page):
     text = page.read_text()
-    for name in re.findall(r"(?<![\w/])(?:scripts|samples|app|conf|docs|tests)/[\w./-]+\w", text):
+    for name in re.findall(
+        r"(?<![\w/])(?:scripts|samples|app|conf|docs|tests|deploy)/[\w./-]+\w", text
+    ):
         assert (ROOT / name).exists(), name
     for name, place in re.findall(r"\]\((?!http)([^)#]*)(#[^)]+)?\)", text):
         target = page.parent / name if name else page
         assert target.exists(), name
-        assert not place or place[1:] in places(target.read_text()), f"{name}{place}"
+        assert not place or place[1:] in find_places(target.read_text()), f"{name}{place}"
 
 
-def places(text: str) -> set[str]:
-    """Return the anchors that GitHub gives to a page's headings."""
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    words = (re.sub(r"[^\w\s-]", "", heading.lower()) for heading in headings)
-    return {heading.strip().replace(" ", "-") for heading in words}
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_fit_the_width_of_a_page(page):
+    """GitHub shows 980 px; a table whose words need more is cut off at the right."""
+    for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in table.splitlines()]
+        columns = zip(*(row for row in rows if "---" not in row[0]), strict=True)
+        widths = [max(map(longest_word, column)) + CELL_PX for column in columns]
+        assert sum(widths) <= PAGE_PX, f"{table.splitlines()[0]}: {widths}"
 
 
 def test_every_supervisorctl_line_is_one_that_supervisorctl_takes(server):
     operate = (ROOT / "docs" / "operate.md").read_text()
-    lines = [line for line in operate.splitlines() if line.startswith("supervisorctl")]
-    assert len(lines) >= 5
-    for line in [*lines, *COMMANDS]:
-        if line.startswith("supervisorctl"):
-            verb = re.sub(r" -s \S+", "", line).split()[3]
-            assert f"{verb} " in server.control("help", verb).stdout, line
+    lines = [line for line in (*operate.splitlines(), *COMMANDS) if "supervisorctl -c" in line]
+    assert len(lines) >= 8
+    for line in lines:
+        _, verb = re.search(r"supervisorctl -c \S+( -s \S+)? (\w+)", line).groups()
+        assert f"{verb} " in server.control("help", verb).stdout, line
+
+
+def test_pasted_supervisorctl_lines_name_a_program_that_exists():
+    """scripts/serve installs supervisorctl into .venv; it is on the path in the image only."""
+    for page in PAGES:
+        for line in page.read_text().splitlines():
+            if "supervisorctl -c" in line:
+                assert re.search(
+                    r"\.venv/bin/supervisorctl|docker exec NAME supervisorctl", line
+                ), line
 
 
 def test_the_license_and_the_notice_go_into_the_image():
@@ -143,3 +164,19 @@ def test_the_changelog_has_the_usual_form():
     kinds = "Added|Changed|Deprecated|Removed|Fixed|Security"
     usual = rf"## \[(Unreleased\]|\d+\.\d+\.\d+\] - \d{{4}}-\d\d-\d\d)$|### ({kinds})$"
     assert [heading for heading in headings if not re.match(usual, heading)] == []
+
+
+def test_the_examples_for_nginx_are_valid(tmp_path):
+    """They are read by nginx itself, without the certificate that nobody has here."""
+    proxy, trust = re.findall(r"^```nginx\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
+    plain = re.sub(r"ssl_certificate.*\n", "", proxy.replace("443 ssl", "443"))
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(
+        f"pid {tmp_path}/nginx.pid; events {{}} http {{ access_log off; {trust}\n{plain} }}"
+    )
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    command = ["nginx", "-t", "-p", str(tmp_path), "-e", "stderr", "-c", str(conf)]
+    done = subprocess.run(
+        command, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

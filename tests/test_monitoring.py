@@ -14,14 +14,22 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+import yaml
 
 from tests.helpers import ROOT, STREET, check_problem, wait_until
 from tests.scrape import DOCUMENTED, answered, scrape
 
-FOLDER = ROOT / "docs" / "monitoring"
-DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
-PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+FOLDER = ROOT / "deploy" / "monitoring"
+GRAFANA = FOLDER / "grafana"
+DASHBOARD = json.loads((GRAFANA / "dashboard.json").read_text())
+ALL = [
+    each for top in DASHBOARD["panels"] for each in (top, *top.get("panels", []))
+]  # folded rows hold theirs
+PANELS = [panel for panel in ALL if panel["type"] not in ("row", "text")]
+ANNOTATIONS = DASHBOARD["annotations"]["list"]
 EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel["targets"]]
+EXPRESSIONS += [annotation["target"]["expr"] for annotation in ANNOTATIONS]
+COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 NGINX = (ROOT / "conf" / "nginx.conf").read_text()
 PATHS = ("/metrics", "/monitoring/prometheus/metrics")
 
@@ -197,9 +205,14 @@ def test_nginx_lets_in_this_machine_and_private_networks():
 
 
 def promtool(*words: str | Path, text: str = "") -> str:
+    return run_tool("promtool", *words, text=text)
+
+
+def run_tool(*words: str | Path, text: str = "") -> str:
+    """Run a program of scripts/setup; return what it prints, or fail."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["promtool", *words],
+        words,
         input=text,
         env=os.environ | {"PATH": path},
         capture_output=True,
@@ -261,10 +274,10 @@ def test_the_dashboards_queries_are_prometheus_own(tmp_path):
 def test_the_dashboard_uses_existing_metrics_and_is_valid():
     queries = " ".join(EXPRESSIONS) + json.dumps(DASHBOARD["templating"])
     assert names_in(queries) <= DOCUMENTED.keys()
-    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    ids = [panel["id"] for panel in ALL]
     assert len(ids) == len(set(ids))
     taken = set()
-    for panel in DASHBOARD["panels"]:
+    for panel in ALL:
         at = panel["gridPos"]
         cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
         assert at["x"] + at["w"] <= 24
@@ -275,10 +288,90 @@ def test_the_dashboard_uses_existing_metrics_and_is_valid():
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
 
 
+def test_the_workers_panel_is_green_only_if_all_planned_workers_are_ready():
+    (panel,) = [panel for panel in PANELS if panel["title"] == "Workers ready"]
+    (target,) = panel["targets"]
+    ready, _, planned = target["expr"].partition(" / ")
+    assert 'state="ready"' in ready
+    assert "serving_workers_planned" in planned
+    last = panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]
+    assert last == {"color": "green", "value": 1}
+
+
+def test_the_gpus_are_in_a_folded_row():
+    for row in (each for each in DASHBOARD["panels"] if each["type"] == "row"):
+        queries = json.dumps(row["panels"])
+        assert row["collapsed"] == bool(row["panels"]) == ("serving_gpu" in queries)
+    shown = [each for each in DASHBOARD["panels"] if each["type"] != "row"]
+    assert "serving_gpu" not in json.dumps(shown)
+
+
+# The compose file
+
+
+def test_every_file_that_compose_mounts_exists():
+    named = COMPOSE["volumes"]
+    for service in COMPOSE["services"].values():
+        for source, _, _ in (volume.partition(":") for volume in service["volumes"]):
+            assert source in named or (FOLDER / source).exists(), source
+    assert (FOLDER / COMPOSE["services"]["server"]["build"] / "Dockerfile").exists()
+
+
+def test_prometheus_scrapes_the_server_and_notifies_alertmanager_by_their_compose_names():
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    (alertmanagers,) = config["alerting"]["alertmanagers"]
+    found = [
+        target
+        for each in (job, alertmanagers)
+        for group in each["static_configs"]
+        for target in group["targets"]
+    ]
+    assert found == ["server:8999", "alertmanager:9093"]
+    assert {target.partition(":")[0] for target in found} <= COMPOSE["services"].keys()
+    assert job["job_name"] in (FOLDER / "alerts.yml").read_text()
+
+
+def test_grafana_is_provisioned_with_prometheus_and_the_dashboard():
+    folder = GRAFANA / "provisioning"
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())[
+        "datasources"
+    ]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    (provider,) = yaml.safe_load((folder / "dashboards" / "resnet-serving.yaml").read_text())[
+        "providers"
+    ]
+    mounts = dict(
+        volume.removesuffix(":ro").split(":")
+        for volume in COMPOSE["services"]["grafana"]["volumes"]
+    )
+    assert Path(mounts["./grafana/dashboard.json"]).parent == Path(provider["options"]["path"])
+    for kind in ("datasources", "dashboards"):
+        assert mounts[f"./grafana/provisioning/{kind}"] == f"/etc/grafana/provisioning/{kind}"
+    assert f"3000/d/{DASHBOARD['uid']}>" in (ROOT / "docs" / "monitoring.md").read_text()
+
+
+def test_only_the_server_is_open_to_other_machines():
+    for name, service in COMPOSE["services"].items():
+        for port in service["ports"]:
+            assert port.startswith("127.0.0.1:") == (name != "server")
+
+
+def test_alertmanager_takes_the_example():
+    assert "SUCCESS" in run_tool("amtool", "check-config", FOLDER / "alertmanager.yml")
+    routed = run_tool(
+        "amtool",
+        "config",
+        "routes",
+        "test",
+        f"--config.file={FOLDER / 'alertmanager.yml'}",
+        "severity=critical",
+    )
+    assert routed.splitlines()[0] == "on-call"
+
+
 def test_the_page_names_only_existing_metrics_and_settings():
     page = (ROOT / "docs" / "monitoring.md").read_text()
     reference = (ROOT / "docs" / "reference.md").read_text()
     assert names_in(page) <= DOCUMENTED.keys()
     assert all(f"`{name}`" in reference for name in re.findall(r"SERVING_[A-Z_]+", page))
-    for path in re.findall(r"\]\((?!http)([^)]+)\)", page):
-        assert (ROOT / "docs" / path).exists(), path

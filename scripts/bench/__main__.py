@@ -20,10 +20,11 @@ from app.settings import ROOT
 from app.system.gpus import list_gpus
 from app.system.machine import count_cores, processor
 from scripts.bench.answers import labels_in, reference
+from scripts.bench.chart import draw_chart
 from scripts.bench.contenders import CONTENDERS, Contender, wait_for_answer
 from scripts.bench.load import measure
 from scripts.bench.overload import measure_overload
-from scripts.bench.report import plot_report, print_report
+from scripts.bench.report import print_report, rows_of
 from scripts.demo_scenes import draw_scene
 
 BARE = ("bare-fp32", "bare-bf16", "bare-int8")
@@ -66,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the rounds, then print the table and write JSON and plot."""
+    """Run the rounds, then print the table and write JSON and chart."""
     options = parse_arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     pictures = options.pictures or draw_pictures(Path(tempfile.mkdtemp(prefix="pictures-")))
@@ -113,9 +114,9 @@ def main() -> None:
             with contender.start(first) as running:
                 report[f"open-loop {name}"] = measure_overload(running.url, pictures, best, options)
     (options.out / "benchmark.json").write_text(json.dumps(report, indent=1) + "\n")
-    plot_report(report, options.out / "benchmark.png")
+    (options.out / "benchmark.svg").write_text(draw_chart(rows_of(report)))
     print_report(report)
-    print(f"\nwritten to {options.out}/benchmark.json and .png")
+    print(f"\nwritten to {options.out}/benchmark.json and .svg")
 
 
 def run_bare(name: str, seconds: float) -> dict[str, Any]:

@@ -1,13 +1,12 @@
-"""The results: medians over the rounds, ratios with their spread, a table and a plot."""
+"""The results: medians over the rounds, ratios with their spread, a table and the rows of the chart."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot
 
+from scripts.bench.chart import OURS, Row
 from scripts.bench.contenders import PEERS
 
 CROWD = 32  # clients at which contenders are compared
@@ -87,25 +86,18 @@ def print_disagreements(report: dict[str, Any]) -> None:
             print(f"{name} saw {found}, the network itself {report['labels']}")
 
 
-def plot_report(report: dict[str, Any], path: Path) -> None:
-    """Draw throughput over clients, a line for each contender, the bare engines as levels."""
-    figure, axes = pyplot.subplots(figsize=(10, 5.5), layout="constrained")
+def rows_of(report: dict[str, Any]) -> list[Row]:
+    """Return the chart's rows: the medians of every contender with a real model, at the crowd's clients."""
+    rows = []
     for name, rounds in report["results"].items():
-        if name.startswith("bare"):
-            level = float(np.median([one["requests_per_s"] for one in rounds]))
-            axes.axhline(level, color="0.7", linestyle=":", linewidth=1)
-            axes.annotate(name, (1, level), fontsize=8, color="0.4", va="bottom")
-        elif "no-model" not in name:
-            clients = [sample["clients"] for sample in rounds[0]["samples"]]
-            lines = np.array([[s["requests_per_s"] for s in one["samples"]] for one in rounds])
-            axes.plot(clients, np.median(lines, axis=0), marker="o", label=name)
-            axes.fill_between(clients, lines.min(axis=0), lines.max(axis=0), alpha=0.2)
-    axes.set(
-        xlabel="clients", ylabel="requests/s", xscale="log", title="Throughput, 500 × 375 JPEG"
-    )
-    axes.set_xticks([1, 8, 32, 64], ["1", "8", "32", "64"])
-    figure.legend(loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=110)
+        if not name.startswith("bare") and "no-model" not in name:
+            samples = [at(one, CROWD) for one in rounds]
+            speed, p99 = (
+                float(np.median([sample[key] for sample in samples]))
+                for key in ("requests_per_s", "p99_ms")
+            )
+            rows.append(Row(name.replace("ours-", f"{OURS}, "), speed, p99))
+    return rows
 
 
 def throughput(one: dict[str, Any]) -> float:
