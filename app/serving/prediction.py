@@ -24,7 +24,7 @@ class Prediction:
         model: the model that computed them.
         timing: the wait for the forward and the forward itself.
         decode_s: waiting for a decode thread, and decoding.
-        size: width and height of the image in px, as in its file.
+        size: width and height of the image in px, in the orientation that the network sees.
         heat_maps: the requested heat maps, by class.
         drawing: the first of them, drawn over the image if that was requested.
     """
@@ -110,6 +110,7 @@ class PredictCall:
         servable: the version that answers.
         is_gone: returns whether the client has disconnected; safe on any thread.
         heat_maps: the heat maps to compute.
+        upright: rotate files by their EXIF tag.
         left_s: the time left for its images.
         maps: heat maps of all its images so far.
     """
@@ -117,6 +118,7 @@ class PredictCall:
     servable: Servable
     is_gone: Callable[[], bool]
     heat_maps: HeatMapRequest | None
+    upright: bool
     left_s: float
     maps: int = 0
 

@@ -32,7 +32,18 @@ class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
         return Target(self.model, self.version, sticky=routing_key())
 
 
-class PredictOptions(ModelOptions, kw_only=True):
+class ImageOptions(ModelOptions, kw_only=True):
+    """Options of the routes that read image files.
+
+    Attributes:
+        upright: ``true`` rotates images by their EXIF orientation, ``false`` ignores it. Omitted: as the server is
+            configured.
+    """
+
+    upright: bool | None = None
+
+
+class PredictOptions(ImageOptions, kw_only=True):
     """Options of ``POST /predict``.
 
     Attributes:
@@ -50,7 +61,7 @@ class PredictOptions(ModelOptions, kw_only=True):
     heatmap: str = ""
 
 
-class HeatMapOptions(ModelOptions, kw_only=True):
+class HeatMapOptions(ImageOptions, kw_only=True):
     """Options of ``POST /predict/heatmap``.
 
     Attributes:

@@ -52,7 +52,9 @@ def predict() -> Response:
     files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
     heat_maps = request_heat_maps(servable.model, options)
     try:
-        outcomes = iter(model_server().predict_each(servable, files, watch_client(), heat_maps))
+        outcomes = iter(
+            model_server().predict_each(servable, files, watch_client(), heat_maps, options.upright)
+        )
     except TooManyHeatMaps as error:
         raise InvalidOption(
             f"heatmap is {abbreviate(options.heatmap)}: {error.message}."
