@@ -251,19 +251,48 @@ def test_each_of_many_images_has_its_own_heat_map(client):
     assert cells[1] == pytest.approx(np.array([[1, 0], [0, 0]]), abs=0.02)
 
 
-def test_a_request_has_a_limit_of_heat_maps(client_of):
+@pytest.fixture
+def client_of_300(client_of):
+    """Return a client of a model with 300 classes, which become stronger from the first to the last."""
     gradients = np.ones((300, 2), np.float32)
 
     def load(_settings, _slot, entry):
         def see(images, with_features=False):
             seen = see_light(images, with_features)
-            return Outputs(np.zeros((len(images), 300), np.float32), seen.features)
+            logits = np.tile(np.linspace(-3, 3, 300, dtype=np.float32), (len(images), 1))
+            return Outputs(logits, seen.features)
 
         names = tuple(f"label {number}" for number in range(300))
         return make_seeing(entry, gradients, names, see)
 
-    client = client_of(load)
+    return client_of(load)
+
+
+def test_the_strongest_classes_have_heat_maps_beside_those_that_pass(client_of_300):
+    def mapped(**options: str) -> set[int]:
+        (image,) = send(client_of_300, IMAGE, scores="all", **options).json["images"]
+        return {place for place, each in enumerate(image["scores"]) if "heatmap" in each}
+
+    assert mapped(heatmap_top_k="50") == set(range(250, 300))
+    assert mapped(heatmap_top_k="5", heatmap="all", top_k="2") == set(range(295, 300))
+    assert mapped(heatmap_top_k="2", heatmap="all", top_k="5") == set(range(295, 300))
+    assert mapped(heatmap_top_k="2", heatmap="label 7") == {7, 298, 299}
+    assert mapped(heatmap_top_k="2", heatmap="strongest") == {298, 299}
+    assert mapped(heatmap_top_k="999") == set(range(300))
+
+
+def test_a_class_that_is_not_in_the_answer_has_no_heat_map(client):
+    assert list(heat_maps(send(client, IMAGE, heatmap_top_k="2", top_k="1"))) == ["Dark"]
+
+
+def test_a_request_has_a_limit_of_heat_maps(client_of_300):
+    client = client_of_300
     assert len(heat_maps(send(client, IMAGE, heatmap="all", threshold="0"))) == 300
+    message = check_problem(send(client, IMAGE, IMAGE, heatmap_top_k="257"), 422, "invalid_option")
+    assert message.startswith(
+        "heatmap_top_k is 257: the request wants 514 heat maps or more; the limit is 512."
+        " Choose fewer classes by heatmap_top_k"
+    )
     response = send(client, IMAGE, IMAGE, heatmap="all", threshold="0")
     message = check_problem(response, 422, "invalid_option")
     assert message.startswith(

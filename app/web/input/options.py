@@ -53,12 +53,15 @@ class PredictOptions(ImageOptions, kw_only=True):
         scores: ``all`` adds the scores of all classes, ``passing`` returns the labels only.
         heatmap: Classes to return heat maps for: a class name, ``strongest``, or ``all`` (all labels). Only classes in
             the response have one.
+        heatmap_top_k: Number of strongest classes of each image to return heat maps for, beside those of ``heatmap``.
+            Only classes in the response have one: use it with ``scores=all``.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
     scores: Literal["passing", "all"] = "passing"
     heatmap: str = ""
+    heatmap_top_k: Annotated[int, Meta(ge=1)] | None = None
 
 
 class HeatMapOptions(ImageOptions, kw_only=True):

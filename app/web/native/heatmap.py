@@ -46,7 +46,8 @@ def heatmap() -> Response:
     label = options.label
     classes = (find_class(servable.model, "label", label),) if label else ()
     style = Style(options.opacity, enlarged=mimetype == JSON and options.size == "picture")
-    heat_map, image = HeatMapRequest(classes, style=style), open_one(uploads)
+    heat_map = HeatMapRequest(classes, top_k=0 if classes else 1, style=style)
+    image = open_one(uploads)
     (prediction,) = model_server().predict(
         servable, [image], watch_client(), heat_map, options.upright
     )
