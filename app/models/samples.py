@@ -18,6 +18,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from app.errors import BundleError
+from app.logs import warn_once
 from app.models.bundle import Bundle
 from app.models.untrusted_files import home_of, open_regular, read_bytes
 from app.processing.decoding import DECODE_ERRORS, SIDEWAYS
@@ -64,7 +65,7 @@ def list_samples(folder: Path) -> list[Sample]:
             with open_sample(folder, name) as file:
                 _, size = read_header(file)
         except (FileNotFoundError, BundleError) as error:
-            logger.warning("the sample %s is left out: %s", folder / name, error)
+            warn_once(logger, f"the sample {folder / name} is left out: {error}")
         else:
             samples.append(Sample(name, table.get(name, []), size))
     return samples
@@ -130,7 +131,7 @@ def read_table(folder: Path) -> dict[str, list[str]]:
         text = read_bytes(table, MAX_TABLE_BYTES).decode("utf-8-sig")
         return dict(read_rows(text))
     except (BundleError, ValueError, KeyError, csv.Error) as error:
-        logger.warning("%s cannot be read, its samples have no labels: %r", table, error)
+        warn_once(logger, f"{table} cannot be read, so its samples have no labels: {error!r}")
         return {}
 
 
