@@ -48,7 +48,11 @@ def register(app: Flask) -> None:
 
 
 def problem(
-    status: int, code: str, detail: str, images: list[ImageResult] | UnsetType = UNSET
+    status: int,
+    code: str,
+    detail: str,
+    images: list[ImageResult] | UnsetType = UNSET,
+    workers: dict[int, str] | UnsetType = UNSET,
 ) -> Response:
     """Return an error response in the format of the path's dialect, and log its code.
 
@@ -68,6 +72,7 @@ def problem(
         instance=cut_json(request.path, MAX_INSTANCE_BYTES),
         code=code,
         request_id=request_id.get(),
+        workers=workers,
     )
     if images is not UNSET:
         body.images = []
@@ -92,13 +97,21 @@ def fit(images: list[ImageResult], most: int) -> list[ImageResult]:
 
 
 def answer_serving_error(
-    error: ServingError, images: list[ImageResult] | UnsetType = UNSET
+    error: ServingError,
+    images: list[ImageResult] | UnsetType = UNSET,
+    workers: dict[int, str] | UnsetType = UNSET,
 ) -> Response:
-    """Answer a ServingError; ``images`` has the error of each image if all of them failed."""
+    """Answer a ServingError.
+
+    Args:
+        error: the error.
+        images: the error of each image, if all of them failed.
+        workers: the state of each worker, for the readiness probe.
+    """
     # The frames of its traceback hold the request's body and the error: a cycle that only the collector frees.
     error.__traceback__ = error.__cause__ = error.__context__ = None
     log_first_bytes([error])
-    response = problem(error.status, error.code, error.message, images)
+    response = problem(error.status, error.code, error.message, images, workers)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response

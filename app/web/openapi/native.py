@@ -20,6 +20,7 @@ from app.web.input.forms import FORM
 from app.web.input.options import HeatMapOptions, ModelOptions, PredictOptions, SampleOptions
 from app.web.input.uploads import JSON
 from app.web.native.about import ServiceInfo
+from app.web.native.health import Health
 from app.web.native.samples import Samples
 from app.web.openapi.errors import IMAGE_ERRORS, MODEL_ERRORS, PREDICTION_ERRORS, UPLOAD_ERRORS
 from app.web.openapi.headers import LABEL, MODEL, TIMING
@@ -126,6 +127,7 @@ SERVER = Group(
             options=ModelOptions,
             has_etag=True,
         ),
+        Operation("GET", "/health", "health", "Get the state of the server", {JSON: Health}),
         Operation("GET", "/healthz", "healthz", "Check liveness", {JSON: Alive}),
         Operation("GET", "/healthcheck", "healthcheck", "Check liveness (alias)", {JSON: Alive}),
         Operation("GET", "/readyz", "readyz", "Check readiness", {JSON: Ready}, {NotReady}),
