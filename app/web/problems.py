@@ -37,6 +37,9 @@ DIALECTS: dict[str, dict[int, int]] = {
     "v2": {413: 400, 415: 400, 429: 503, 499: 400, 504: 503},  # Triton, HttpCodeFromError
 }
 
+# Where Python's phrase is missing or out of date; conf/nginx.conf has the same titles.
+TITLES = {413: "Content Too Large", 414: "URI Too Long", 499: "Client Closed Request"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,10 +66,9 @@ def problem(
     statuses = DIALECTS.get(dialect())
     if statuses is not None:
         return write_json(DialectProblem(error=detail), statuses.get(status, status))
-    title = "Client Closed Request" if status == 499 else HTTPStatus(status).phrase
     body = Problem(
         type="about:blank",
-        title=title,
+        title=find_title(status),
         status=status,
         detail=detail,
         instance=cut_json(request.path, MAX_INSTANCE_BYTES),
@@ -78,6 +80,11 @@ def problem(
         body.images = []
         body.images = fit(images, MAX_ERROR_BYTES - len(json.encode(body)) - 1)
     return write_json(body, status, "application/problem+json")
+
+
+def find_title(status: int) -> str:
+    """Return the phrase of a status."""
+    return TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def fit(images: list[ImageResult], most: int) -> list[ImageResult]:

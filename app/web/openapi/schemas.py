@@ -76,10 +76,10 @@ def draw_members(kind: type[Options]) -> dict[str, Schema]:
 
 
 def to_text_schema(schema: Schema) -> Schema:
-    """Return the schema of an option for the query and for forms.
+    """Return the schema of an option for the query.
 
     There a null is expressed by leaving the option out. The default moves into the description: Swagger
-    UI would send it in the query and in the form, and the server rejects duplicates.
+    UI would send it.
     """
     text = dict(schema)
     default = text.pop("default", None)
@@ -95,6 +95,9 @@ def draw_image_bodies(
 ) -> tuple[dict[str, Schema], dict[str, Schema]]:
     """Return the request bodies of a route that takes images in any supported form.
 
+    A form may have the options as fields too; they are drawn in the query and in JSON only, because a generated
+    client would have each option twice.
+
     Args:
         kind: the options beside the images.
         is_many: there may be more than one image.
@@ -102,9 +105,6 @@ def draw_image_bodies(
     Returns:
         Media type → schema, and the components that they refer to.
     """
-    options = draw_members(kind)
-    # Swagger UI fills every form field with "string" or 0 unless there is an example.
-    fields = {name: to_text_schema(schema) | {"example": ""} for name, schema in options.items()}
     (file, source), components = draw_types([File, Source])
 
     def draw(name: str, item: Schema, options: dict[str, Schema], as_list: bool) -> Schema:
@@ -118,9 +118,9 @@ def draw_image_bodies(
         }
 
     bodies = {
-        FORM: draw(FIELD, file, fields, is_many),  # a text field "b64" works too, but rarely helps
-        JSON: draw(JSON_FIELD, source, options, True),
-        URL_ENCODED: draw(B64, BASE64_FILE, fields, is_many),
+        FORM: draw(FIELD, file, {}, is_many),  # a text field "b64" works too, but rarely helps
+        JSON: draw(JSON_FIELD, source, draw_members(kind), True),
+        URL_ENCODED: draw(B64, BASE64_FILE, {}, is_many),
         "image/*": file,
         RAW: file,
     }
