@@ -502,7 +502,7 @@ def test_gradients_are_computed_on_the_model_thread_for_one_class_at_a_time(serv
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        ("openvino", r"insects \(resnet50\) has no heat maps on the engine openvino; .*=eager"),
+        ("openvino", r"insects \(resnet50\) has no heat maps on the engine openvino: .*=eager"),
         ("eager", r"insects \(resnet50\) pools no feature map"),
     ],
 )
