@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 
 import pytest
+import requests
 from PIL import Image
 
 from app.models.folders import versions_of
@@ -137,3 +138,13 @@ def test_the_folder_of_samples_is_no_version(folder):
 
 def test_a_folder_that_does_not_exist_has_no_samples(tmp_path):
     assert list_samples(tmp_path / "samples") == []
+
+
+def test_the_running_server_sends_a_sample_whole(server):
+    for url in (server.url, server.direct_url):
+        sent = requests.get(f"{url}/samples/street.jpg", timeout=30)
+        assert sent.content == STREET.read_bytes()
+        assert sent.headers["Content-Length"] == str(len(sent.content))
+        tag = {"If-None-Match": sent.headers["ETag"]}
+        assert requests.get(f"{url}/samples/street.jpg", headers=tag, timeout=30).status_code == 304
+        assert requests.head(f"{url}/samples/street.jpg", timeout=30).content == b""
