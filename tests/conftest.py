@@ -26,28 +26,44 @@ from tests.helpers import (
 )
 from tests.server import Server
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes share the cores: OpenMP's threads would take as long again by spinning while they wait.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
+
+TYPICAL_S = 3  # of tests that are marked; the mark ``slow`` may have other seconds
 STARTS_SERVERS = {"server", "tiny_server", "start_server", "new_server"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def separate_runtime_folder(tmp_path_factory):
+    """Give programs that tests start a runtime folder, so that they disturb no server of this checkout."""
+    os.environ["SERVING_RUN"] = str(tmp_path_factory.mktemp("run"))
+    yield
+    del os.environ["SERVING_RUN"]
+
+
 def pytest_collection_modifyitems(items):
-    """Mark the tests by the fixtures that they use; spread them over processes by their files, long ones first."""
+    """Mark the tests by the fixtures that they use; sort the files, which xdist spreads, with the longest first."""
     weights = Counter()
     for item in items:
         if STARTS_SERVERS & set(item.fixturenames):
             item.add_marker("live")
         if "chromium" in item.fixturenames:
             item.add_marker("browser")
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        weights[item.path] += any(map(item.get_closest_marker, ("live", "browser", "slow")))
+        if mark := next(
+            filter(None, map(item.get_closest_marker, ("slow", "live", "browser"))), None
+        ):
+            weights[item.path] += mark.args[0] if mark.args else TYPICAL_S
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture
-def settings(tmp_path):
-    """Return a factory of settings: the defaults and overrides in the syntax of the environment."""
+def settings(run_folder):
+    """Return a factory of settings: defaults, a runtime folder of its own, and overrides as in the environment."""
 
     def make(**rows: str) -> Settings:
+        rows = {"run": str(run_folder)} | rows
         return Settings.from_env({f"SERVING_{name.upper()}": text for name, text in rows.items()})
 
     return make

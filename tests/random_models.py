@@ -30,7 +30,7 @@ def load(bundle: Bundle, tmp_path: Path, engine: str) -> Engine:
     artifacts = Artifacts(bundle, tmp_path / "cache")
     if engine == "openvino":
         convert_bundle(artifacts)
-    return load_engine(Choice(engine, "fp32", "cpu", 2, 4), artifacts)
+    return load_engine(Choice(engine, "fp32", "cpu", 2, 3), artifacts)
 
 
 def sample_images(prepare: Compose) -> torch.Tensor:

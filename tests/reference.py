@@ -7,7 +7,8 @@ fp32 network answers. What plain ``convert("RGB")`` would spoil is defined here:
 
 import io
 import os
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -60,15 +61,17 @@ def load(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
 
 
 def make_random(
-    architecture: str, classes: int, images: torch.Tensor, **options: object
+    architecture: str | Callable[..., torch.nn.Module], classes: int, images: torch.Tensor
 ) -> torch.nn.Module:
     """Return a network in evaluation mode with random weights, the same each time.
 
+    The architecture is torchvision's name of it, or a function of ``num_classes``.
     Its batch norms have seen the images, and its last layer spreads what comes of them by about one:
     the outputs of an untrained network hardly depend on the image.
     """
     torch.manual_seed(7)
-    network = get_model(architecture, num_classes=classes, **options)
+    build = partial(get_model, architecture) if isinstance(architecture, str) else architecture
+    network = build(num_classes=classes)
     norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # the mean of all that it has seen

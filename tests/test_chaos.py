@@ -48,9 +48,16 @@ def everything(seed):
         yield from (case.data for case in cases)
 
 
-@pytest.mark.slow
-def test_hostile_input_is_refused_and_leaves_nothing_in_the_server(tmp_path):
-    options = Options(tmp_path, seed=1, scale=0.002, minutes=2, bomb_bytes=256 << 10, max_lag_s=2.0)
+@pytest.mark.slow(70)
+def test_hostile_input_is_refused_and_leaves_nothing_in_the_server(tmp_path, tiny_models):
+    options = Options(
+        out=tmp_path,
+        bundle=tiny_models / "demo" / "1",
+        scale=0.002,
+        minutes=2,
+        bomb_bytes=256 << 10,
+        max_lag_s=2.0,
+    )
     rows, before, after = chaos.run(options)
     print_report(rows, before, after)
     faults = {row.name: row.faults for row in rows if row.faults}

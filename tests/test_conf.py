@@ -78,7 +78,7 @@ def test_imports_of_the_master_neither_touch_cuda_nor_start_threads(engine):
         "import runpy, threading;"
         "conf = runpy.run_path('conf/gunicorn.conf.py');"
         "conf['when_ready'](None);"
-        "import sys, torch;"
+        "import sys, torch, app.engines.cuda;"
         "assert not torch.cuda.is_initialized();"
         'engine = conf["plan"].manifest.entries[0].footprint.engine;'
         "assert f'app.engines.{engine}' in sys.modules;"

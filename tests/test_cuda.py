@@ -2,8 +2,6 @@
 
 import gc
 import json
-import subprocess
-import sys
 import weakref
 
 import numpy as np
@@ -22,7 +20,6 @@ from app.errors import BundleError, DeviceLost, NoDeviceMemory, OutOfMemory
 from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
 from tests.cuda_stand_in import FakeCuda, Nothing
-from tests.helpers import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -304,12 +301,3 @@ def test_a_failure_of_cudnn_on_a_lost_device_is_reported_as_such(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", Lost)
     with pytest.raises(DeviceLost, match="EXECUTION_FAILED"), translate_cuda_errors():
         raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
-
-
-@pytest.mark.slow
-def test_importing_the_engine_as_the_master_does_initializes_no_cuda():
-    """A fork after that breaks every worker; scripts/test-gpu looks at a master's open devices too."""
-    program = (
-        "import torch, app.engines.cuda, app.control.plan; assert not torch.cuda.is_initialized()"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,6 +1,7 @@
 """The demo model's documented figures are measured again on freshly drawn scenes."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scripts.scores import average_precision, exact_share, mean_average_precisio
 from tests.conftest import DEMO
 from tests.helpers import ROOT, SAMPLES
 
+HELD_OUT = 80
 VOC = [
     "Aeroplane",
     "Bicycle",
@@ -42,8 +44,8 @@ VOC = [
 
 @pytest.fixture(scope="module")
 def held_out():
-    """Return the first 400 held-out scenes: images and targets."""
-    drawn = [draw_prepared((HELD_OUT_SEED, index)) for index in range(400)]
+    """Return the first held-out scenes: images and targets."""
+    drawn = [draw_prepared((HELD_OUT_SEED, index)) for index in range(HELD_OUT)]
     return np.stack([image for image, _ in drawn]), np.stack([target for _, target in drawn])
 
 
@@ -66,7 +68,8 @@ def test_the_model_configs_figures_are_true(held_out):
     assert measured["mean_average_precision"] >= 0.97
     assert measured["exact_label_sets"] >= 0.85
     for name in ("mean_average_precision", "exact_label_sets"):
-        assert measured[name] == pytest.approx(promised[name], abs=0.04)
+        standard_error = math.sqrt(promised[name] * (1 - promised[name]) / HELD_OUT)
+        assert measured[name] == pytest.approx(promised[name], abs=2 * standard_error)
     assert measured["zero_share_of_kernels"] == promised["zero_share_of_kernels"]
 
 

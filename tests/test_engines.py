@@ -1,6 +1,7 @@
 """Every engine matches the independent reference, from pixels to logits."""
 
 import copy
+import functools
 import io
 import json
 
@@ -9,7 +10,7 @@ import openvino
 import pytest
 import torch
 from PIL import Image
-from torchvision.models import resnet50
+from torchvision.models import get_model
 
 from app.engines import openvino as vino
 from app.engines.conversion import ConversionError, convert_bundle
@@ -20,58 +21,85 @@ from app.engines.network import build_network
 from app.errors import BundleError
 from app.models.artifacts import Artifacts
 from app.models.bundle import find_bundle
-from app.processing.images import decode_image
+from app.processing.images import InputTransform, decode_image
 from tests import reference
 from tests.helpers import ROOT, SAMPLES, encode
 
 pytestmark = pytest.mark.slow
 
-MAX_BATCH = 8
+MAX_BATCH = 4  # the default on the CPU
+SMALL = {"architecture": "squeezenet1_1", "input_size": 32}
 # The GPU if there is one: in fp32 it has to agree as the others do.
 GPU = [("cuda", "cuda:0")] if torch.cuda.is_available() else []
 FP32_ENGINES = [("openvino", "cpu"), ("eager", "cpu"), *GPU]
 
 
-def load(models, cache, engine="eager", device="cpu", precision="fp32"):
+def load(models, cache, engine="eager", device="cpu", precision="fp32", max_batch=1):
     """Load a bundle's engine, converted if the engine needs it."""
     artifacts = Artifacts(find_bundle(models), cache)
     if engine == "openvino":
         convert_bundle(artifacts)
-    return load_engine(Choice(engine, precision, device, 2, MAX_BATCH), artifacts)
+    return load_engine(Choice(engine, precision, device, 2, max_batch), artifacts)
 
 
-def write_model(folder, weights, class_count):
+def write_model(folder, weights, class_count, config=SMALL):
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(weights, folder / "model.pth")
     names = {str(index): f"class {index}" for index in range(class_count)}
     (folder / "class_name.json").write_text(json.dumps(names))
+    if config:
+        (folder / "model.json").write_text(json.dumps(config))
     return folder
 
 
 @pytest.fixture(scope="module")
 def own_weights():
+    """Return the weights of a small network with three classes."""
     torch.manual_seed(1)
-    return resnet50(num_classes=3).state_dict()
+    return get_model(SMALL["architecture"], num_classes=3).state_dict()
 
 
-@pytest.fixture(scope="module", params=FP32_ENGINES, ids=lambda param: param[0])
-def demo(request, tmp_path_factory):
-    return load(ROOT / "models", tmp_path_factory.mktemp("cache"), *request.param)
+@pytest.fixture(scope="module")
+def load_demo(tmp_path_factory):
+    """Return a function that loads the demo's engine, once each."""
+
+    @functools.cache
+    def load_once(engine, device):
+        cache = tmp_path_factory.mktemp("cache")
+        return load(ROOT / "models", cache, engine, device, max_batch=MAX_BATCH)
+
+    return load_once
 
 
-def pixels(data):
-    return decode_image(io.BytesIO(data), 10**9)
+@pytest.fixture(params=FP32_ENGINES, ids=lambda param: param[0])
+def demo(request, load_demo):
+    return load_demo(*request.param)
 
 
-def test_samples_and_photographs_get_the_references_logits(demo, demo_network, photos):
-    for path in [*sorted(SAMPLES.glob("*.jpg")), *photos]:
+def pixels(data, **options):
+    return decode_image(io.BytesIO(data), 10**9, **options)
+
+
+def test_samples_get_the_references_logits(demo, demo_network):
+    for path in sorted(SAMPLES.glob("*.jpg")):
         data = path.read_bytes()
         ours = demo.forward([pixels(data)]).logits[0]
         assert np.abs(ours - reference.logits(demo_network, data)).max() < 1e-3, path.name
 
 
+def test_photographs_get_the_references_logits(load_demo, demo_network, photos):
+    """The engine that is served; the others differ from it by the network alone, which the samples compare."""
+    demo = load_demo(*FP32_ENGINES[0])
+    for start in range(0, len(photos), MAX_BATCH):
+        files = [path.read_bytes() for path in photos[start : start + MAX_BATCH]]
+        logits = demo.forward([pixels(data) for data in files]).logits
+        for path, data, ours in zip(photos[start:], files, logits, strict=False):
+            assert np.abs(ours - reference.logits(demo_network, data)).max() < 1e-3, path.name
+
+
 def test_an_image_gets_the_same_logits_alone_and_in_a_batch_of_any_size(demo):
-    images = [pixels(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    files = sorted(SAMPLES.glob("*.jpg"))[:MAX_BATCH]
+    images = [pixels(path.read_bytes()) for path in files]
     alone = np.concatenate([demo.forward([image]).logits for image in images])
     assert alone.dtype == np.float32
     for size in range(1, MAX_BATCH + 1):
@@ -81,7 +109,7 @@ def test_an_image_gets_the_same_logits_alone_and_in_a_batch_of_any_size(demo):
 
 
 def test_a_lane_answers_as_the_whole_device_does(demo):
-    images = [pixels(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    images = [pixels(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))[:2]]
     expected = demo.forward(images).logits
     for lane in range(demo.lanes):
         assert np.abs(demo.forward_in_lane(lane, images).logits - expected).max() < 1e-3
@@ -95,33 +123,50 @@ def test_an_answer_is_not_overwritten_by_the_next(demo):
     assert (first == before).all()
 
 
-def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(tmp_path):
-    """Calibration scenes are enlarged to the size of camera photographs; the gate is that of a precision."""
-    engine = load(ROOT / "models", tmp_path, "openvino")
-    scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))[:200]
-    kept = 0
+def test_photographs_decoded_at_a_fraction_of_their_size_keep_their_label_sets(load_demo):
+    """Calibration scenes are enlarged to the size of camera photographs; scripts/optimize measures hundreds.
+
+    The mean deviation of their logits is 0.017; decoded at half of that size it would be 0.044.
+    """
+    engine = load_demo("openvino", "cpu")
+    scenes = sorted((ROOT / "models/demo/1/calibration").glob("*.jpg"))[:25]
+    deviations, kept = [], 0
     for path in scenes:
         scene = Image.open(path)
         data = encode(scene.resize((scene.width * 5, scene.height * 5)), "JPEG", quality=90)
-        exact, fast = (decode_image(io.BytesIO(data), 10**9, fast=fast) for fast in (False, True))
+        exact, fast = (pixels(data, fast=fast) for fast in (False, True))
         assert (exact != fast).any()
-        passing = engine.forward([exact, fast]).logits > 0.5
-        kept += bool((passing[0] == passing[1]).all())
-    assert kept / len(scenes) >= 0.99
+        logits = engine.forward([exact, fast]).logits
+        deviations.append(np.abs(logits[0] - logits[1]).mean())
+        kept += np.array_equal(*(logits > 0.5))
+    assert np.mean(deviations) < 0.03
+    assert kept >= len(scenes) - 1
 
 
-@pytest.mark.parametrize("engine", ["openvino", "eager"])
-def test_a_custom_model_serves_any_class_count(tmp_path, own_weights, engine):
-    own = load(write_model(tmp_path / "own", own_weights, 3), tmp_path / "cache", engine)
+def test_a_model_without_a_config_is_a_resnet50_of_any_class_count(tmp_path, demo_network):
+    weights = demo_network.state_dict()
+    for name in ("fc.weight", "fc.bias"):
+        weights[name] = weights[name][:3].clone()
+    own = load(write_model(tmp_path / "own", weights, 3, config=None), tmp_path / "cache")
     data = (SAMPLES / "farm.jpg").read_bytes()
-    expected = reference.logits(reference.load(own_weights), data)
+    expected = reference.logits(demo_network, data)[:3]
     assert np.abs(own.forward([pixels(data)]).logits[0] - expected).max() < 1e-3
+
+
+def test_a_converted_model_serves_any_class_count(tmp_path, own_weights):
+    own = load(write_model(tmp_path / "own", own_weights, 3), tmp_path / "cache", "openvino")
+    network = get_model(SMALL["architecture"], num_classes=3).eval()
+    network.load_state_dict(own_weights)
+    data = (SAMPLES / "farm.jpg").read_bytes()
+    prepare = reference.make_prepare(SMALL["input_size"])
+    (found,) = own.forward([pixels(data, transform=InputTransform(32))]).logits
+    assert np.abs(found - reference.logits(network, data, prepare)).max() < 1e-3
 
 
 def test_bf16_gives_nearly_the_same(tmp_path, demo_network):
     """It runs on every x86 processor, by emulation without bf16."""
     engine = load(ROOT / "models", tmp_path, "openvino", precision="bf16")
-    for path in sorted(SAMPLES.glob("*.jpg")):
+    for path in sorted(SAMPLES.glob("*.jpg"))[:4]:
         expected = reference.logits(demo_network, path.read_bytes())
         found = engine.forward([pixels(path.read_bytes())]).logits[0]
         assert np.abs(found - expected).max() < 0.5
@@ -135,7 +180,7 @@ def test_a_wrong_class_count_is_refused_with_both_numbers(tmp_path, own_weights,
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    write_model(tmp_path / "own", {"conv.weight": torch.zeros(1)}, 3)
+    write_model(tmp_path / "own", {"conv.weight": torch.zeros(1)}, 3, config=None)
     with pytest.raises(BundleError, match=r'resnet50: .*"architecture".*missing \(conv1\.weight'):
         load(tmp_path, tmp_path)
 
@@ -143,7 +188,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 @pytest.mark.parametrize("engine", ["openvino", "eager"])
 def test_weights_that_answer_nan_are_refused(tmp_path, own_weights, engine):
     broken = {name: tensor.clone() for name, tensor in own_weights.items()}
-    broken["fc.bias"][1] = float("nan")
+    broken["classifier.1.bias"][1] = float("nan")
     write_model(tmp_path / "own", broken, 3)
     with pytest.raises(BundleError, match="NaN"):
         load(tmp_path, tmp_path / "cache", engine)
@@ -155,7 +200,7 @@ def test_a_bundle_is_converted_once_and_again_for_other_weights(tmp_path, own_we
     written = first.stat().st_mtime_ns
     assert convert_bundle(Artifacts(bundle, tmp_path / "cache")) == first
     assert first.stat().st_mtime_ns == written
-    write_model(tmp_path / "own", {**own_weights, "fc.bias": torch.ones(3)}, 3)
+    write_model(tmp_path / "own", {**own_weights, "classifier.1.bias": torch.ones(3)}, 3)
     assert convert_bundle(Artifacts(bundle, tmp_path / "cache")) != first
 
 
@@ -166,7 +211,7 @@ def test_a_network_with_other_answers_after_conversion_is_refused(
 
     def convert_another(network, **how):
         another = copy.deepcopy(network)
-        another.network.classifier.fc.bias.data += 1000
+        another.network.classifier.get_parameter("classifier.1.bias").data += 1000
         return real(another, **how)
 
     monkeypatch.setattr("openvino.convert_model", convert_another)
@@ -221,7 +266,7 @@ def test_folding_the_batch_norms_changes_nothing_but_rounding():
     bundle = find_bundle(ROOT / "models")
     plain, folded = build_network(bundle), prepare_network(build_network(bundle), torch.float32)
     assert not [part for part in folded.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.allclose(plain(images), folded(images), atol=1e-3)
 

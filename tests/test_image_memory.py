@@ -195,7 +195,7 @@ def test_a_burst_of_large_images_among_photographs_leaves_little_memory_behind()
         "lane, pool = ThreadPoolExecutor(1), ThreadPoolExecutor(4)\n"
         "list(pool.map(decode, [photo, STREET.read_bytes()] * 10))\n"
         "rest = read_rest()\n"
-        "burst = lane.map(decode, large * 3), pool.map(decode, [photo] * 80)\n"
+        "burst = lane.map(decode, large * 2), pool.map(decode, [photo] * 40)\n"
         "list(burst[0]), list(burst[1])\n"
         "print(read_peak() - rest, read_rest() - rest)\n"
     )

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(30)
 
 
 @pytest.mark.timeout(900)  # 30 s of computing; machines are shared

@@ -19,7 +19,6 @@ from tests.helpers import (
     encode,
     gray,
     make_entry,
-    make_light,
     make_manifest,
     make_seeing,
     photo_like,
@@ -358,16 +357,18 @@ def test_a_full_model_does_not_block_another_one(client_of, path, way):
     check_problem(ask(client, path, "full"), 429, "queue_full")
 
 
+def load_unless_broken(_settings, _slot, entry):
+    """Return a model; the one named "broken" fails."""
+    if entry.name == "broken":
+        raise BundleError("/secret/path is damaged")
+    return make_seeing(entry)
+
+
 @pytest.mark.parametrize("way", WAYS_TO_NAME_A_MODEL)
 @pytest.mark.parametrize("path", ["/predict", "/predict/heatmap"])
 def test_a_failed_default_does_not_block_another_model(client_of, path, way):
-    def load(_settings, _slot, entry):
-        if entry.name == "broken":
-            raise BundleError("/secret/path is damaged")
-        return make_seeing(entry)
-
     manifest = make_manifest(make_entry("broken", 1), make_entry("light", 1))
-    client = client_of(load, manifest)
+    client = client_of(load_unless_broken, manifest)
     ask = WAYS_TO_NAME_A_MODEL[way]
     assert ask(client, path, "light").status_code == 200
     refused = check_problem(ask(client, path, "broken"), 503, "not_ready")
@@ -395,13 +396,8 @@ def test_an_error_of_an_image_prints_nothing(client_of, capfd, ask):
 
 
 def test_a_failed_model_is_not_reported_as_loading(client_of):
-    def load(_settings, _slot, entry):
-        if entry.name == "broken":
-            raise BundleError("/secret/path is damaged")
-        return make_light(entry)
-
     manifest = make_manifest(make_entry("light", 4), make_entry("broken", 1))
-    client = client_of(load, manifest)
+    client = client_of(load_unless_broken, manifest)
     response = send(client, DARK, model="broken")
     assert check_problem(response, 503, "not_ready") == "broken cannot be served"
 

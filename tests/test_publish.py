@@ -75,7 +75,7 @@ def test_publishing_under_load_loses_no_request_and_mixes_no_versions(start_serv
     change_model(source)
     server = start_server(models=str(models), workers="2").wait_ready(2)
     before = server.predict(STREET.read_bytes()).json()
-    load = Load(server, clients=32, pause_s=0.1)
+    load = Load(server, clients=8, pause_s=0.1)
     with load.running():
         load.wait_for_more(64)
         done = run_publish(source, models / "pictograms")

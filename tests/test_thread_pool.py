@@ -12,6 +12,7 @@ from gevent.monkey import get_original
 
 from app.errors import InternalError, OutOfMemory, Quarantined, QueueFull, UnreadableImage
 from app.quarantine import Quarantine, Verdict
+from app.serving import watchdog as watchdog_module
 from app.serving.byte_budget import ByteBudget
 from app.serving.handoff import Handoff
 from app.serving.thread_pool import NativePool, NeedsTrial, Task
@@ -147,10 +148,17 @@ def test_a_suspect_is_processed_only_on_trial_and_a_blocked_input_never(pool, cr
         pool.run(lambda _: 1, b"data", on_trial=True)
 
 
+@pytest.fixture
+def short_limit(monkeypatch):
+    """Let a watchdog's limit be one second."""
+    monkeypatch.setattr(watchdog_module, "MIN_LIMIT_S", 1.0)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_limit")
 def test_the_watchdog_names_the_stuck_task(pool, crash_record):
     held, stuck = SimpleQueue(), []
-    watchdog = Watchdog(3, pool.tasks, lambda task, limit: stuck.append((task, limit)))
+    watchdog = Watchdog(1, pool.tasks, lambda task, limit: stuck.append((task, limit)))
     watchdog.start()
     quick = gevent.spawn(lambda: [pool.run(lambda _: native_sleep(0.05), b"") for _ in range(30)])
     slow = gevent.spawn(pool.run, lambda _: held.get(), b"slow")
@@ -158,23 +166,24 @@ def test_the_watchdog_names_the_stuck_task(pool, crash_record):
     wait_until(lambda: stuck, 10)
     assert time.monotonic() - began < 6
     ((task, limit),) = stuck
-    assert (task.name, task.digests, limit) == ("testing", (crash_record.digest(b"slow"),), 3)
+    assert (task.name, task.digests, limit) == ("testing", (crash_record.digest(b"slow"),), 1)
     held.put(None)
     gevent.joinall([quick, slow])
     watchdog.stop()
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_limit")
 def test_a_pause_of_the_whole_process_is_not_a_stuck_task(crash_record):
     looks, stuck = [], []
 
     def look():
         looks.append(1)
         if len(looks) == 2:
-            native_sleep(4)  # as docker pause does it
+            native_sleep(1.5)  # as docker pause does it
         return [Task("testing", 0.0)] if len(looks) < 6 else []
 
-    watchdog = Watchdog(3, look, lambda task, limit: stuck.append(task))
+    watchdog = Watchdog(1, look, lambda task, limit: stuck.append(task))
     watchdog.start()
     wait_until(lambda: len(looks) > 8, 10)
     watchdog.stop()

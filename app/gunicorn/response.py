@@ -19,7 +19,7 @@ SEND_S = 60  # nginx buffers half a megabyte, and takes the rest as fast as the 
 
 
 class Draft:
-    """A connection that keeps what is sent to it."""
+    """Stand in for a connection: collect the bytes that Gunicorn writes."""
 
     def __init__(self) -> None:
         self.text = b""

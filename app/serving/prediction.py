@@ -104,7 +104,7 @@ class TooManyHeatMaps(InvalidOption):
 
 @dataclass
 class PredictCall:
-    """One call of ``ModelServer.predict``: what its images have in common.
+    """Hold what the images of one ``ModelServer.predict`` call share.
 
     Attributes:
         servable: the version that answers.

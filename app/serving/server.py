@@ -276,7 +276,7 @@ class ModelServer:
         return servable
 
     def _update(self) -> None:
-        """Report what is live, after the registry has applied a manifest."""
+        """Publish the live and failed versions, after the registry has applied a manifest."""
         self.workers.report(self._registry.live, self._registry.failed)
         self._lifecycle.update(self._registry)
 

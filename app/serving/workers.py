@@ -36,12 +36,12 @@ class Workers:
 
     def report(self, live: Mapping[Key, Servable], failed: Iterable[Key]) -> None:
         """Publish the report of this worker."""
-        note: WorkerReport = {
+        report: WorkerReport = {
             "pid": os.getpid(),
             "live": [live[key].model.about() for key in sorted(live)],
             "failed": [(name, version) for name, version, *_ in failed],
         }
-        self._scoreboard.write_report(note)
+        self._scoreboard.write_report(report)
 
     def states(self) -> dict[int, str]:
         """Return the state of every worker, by slot."""
@@ -54,8 +54,8 @@ class Workers:
     def live(self) -> dict[int, dict[str, list[int]]]:
         """Return the live versions of each worker by model, by slot; workers without any are left out."""
         found: dict[int, dict[str, list[int]]] = {}
-        for slot, note in self.reports().items():
-            for about in note["live"]:
+        for slot, report in self.reports().items():
+            for about in report["live"]:
                 found.setdefault(slot, {}).setdefault(about["model"], []).append(about["version"])
         return found
 

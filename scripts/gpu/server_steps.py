@@ -201,7 +201,7 @@ def nvidia_files(pid: int) -> list[str]:
 
 @contextmanager
 def filled(trial: Trial, leave_mib: int) -> Iterator[subprocess.Popen[str]]:
-    """Let another process hold all GPU memory except ``leave_mib``; nothing in a rehearsal."""
+    """Let another process hold all GPU memory except ``leave_mib``; in a rehearsal it holds none."""
     task = "import time; time.sleep(600)"
     if not trial.rehearse:
         task = (

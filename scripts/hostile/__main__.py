@@ -88,11 +88,18 @@ def parse_arguments(arguments: list[str]) -> Options:
     parser.add_argument(
         "--bomb-mib", type=float, default=30.0, help="size of the long bombs, unpacked"
     )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        default=find_bundle(ROOT / "models").folder,
+        help='folder of the model to serve as "demo"; default: the demo',
+    )
     parser.add_argument("--out", type=Path, help="folder for failing inputs; default: a new one")
     given = parser.parse_args(arguments)
     out = given.out or Path(tempfile.mkdtemp(prefix="chaos-"))
     return Options(
         out=out,
+        bundle=given.bundle,
         seed=given.seed,
         scale=given.scale,
         minutes=given.minutes,
@@ -220,10 +227,10 @@ def check_all_logs(live: Live) -> Row:
 
 @contextmanager
 def running(options: Options) -> Iterator[Live]:
-    """Run a server in a folder of its own, with a copy of the demo; its logs are kept."""
+    """Run a server in a folder of its own, with a copy of the model; its logs are kept."""
     folder = Path(tempfile.mkdtemp(prefix="chaos-server-"))
     models = folder / "models"
-    shutil.copytree(find_bundle(ROOT / "models").folder, models / "demo" / "1", ignore=LEFT_OUT)
+    shutil.copytree(options.bundle, models / "demo" / "1", ignore=LEFT_OUT)
     settings = {
         "models": str(models),
         "precision": "fp32",

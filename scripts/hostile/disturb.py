@@ -35,7 +35,7 @@ class Disturbance:
     """Disturbs one server until it has done everything it was to do."""
 
     def __init__(self, trial: Trial, row: Row, server: LocalServer, models: Path) -> None:
-        """Disturb ``server``, which serves the demo below ``models``."""
+        """Disturb ``server``, which serves "demo" below ``models``."""
         self._trial, self._row, self._server = trial, row, server
         self._model = models / "demo"
         self._pid = server.pid

@@ -30,9 +30,11 @@ class Options:
         out: folder of failing inputs and the records of good clients.
         only: phases that are run; empty means all.
         bomb_bytes: about the size of the long bombs.
+        bundle: folder of the model to serve.
     """
 
     out: Path
+    bundle: Path
     seed: int = 1
     scale: float = 1.0
     minutes: float = 30.0

@@ -242,7 +242,7 @@ def is_plain(host: str) -> bool:
 
 
 def find_addresses(host: str | None, port: int) -> Any:
-    """Return the addresses of ``getaddrinfo``, or its error: gevent prints what its threads raise."""
+    """Resolve a host. Returns errors instead of raising: gevent prints exceptions of its threads."""
     try:
         return look_up(host, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError) as error:
