@@ -9,8 +9,8 @@ from contextlib import redirect_stdout
 import pytest
 import requests
 
+from scripts.predicting.formats import COLUMNS
 from scripts.predicting.pictures import SUFFIXES
-from scripts.predicting.table import COLUMNS
 from tests.helpers import ROOT, STREET
 from tests.pages import blocks, find_commands, paste
 

@@ -241,3 +241,23 @@ def test_a_body_dropped_by_nginx_does_not_corrupt_the_next_request(server, line,
             answer = requests.get(f"{server.url}/v2/models/demo", timeout=30)
             assert answer.status_code == 200, answer.text
             assert answer.json()["name"] == "demo"
+
+
+def test_long_json_is_compressed_and_short_answers_are_not(server):
+    """The direct port never compresses: there is no nginx in between."""
+    image = STREET.read_bytes()
+
+    def encoding(method: str, path: str, url: str = server.url) -> str | None:
+        body = {"files": {"image": image}} if method == "POST" else {}
+        response = requests.request(method, f"{url}{path}", timeout=60, **body)
+        assert response.status_code == 200, response.text
+        assert response.json()
+        return response.headers.get("Content-Encoding")
+
+    assert encoding("GET", "/openapi.json") == "gzip"
+    assert encoding("POST", "/predict?scores=all&heatmap_top_k=20") == "gzip"
+    for path in ("/model_predict", "/predict", "/predict?heatmap=all"):
+        assert encoding("POST", path) is None
+    for path in ("/health", "/healthz", "/readyz"):
+        assert encoding("GET", path) is None
+    assert encoding("GET", "/openapi.json", server.direct_url) is None

@@ -24,17 +24,20 @@ from torchvision.models.efficientnet import MBConvConfig
 from torchvision.models.mobilenetv3 import InvertedResidualConfig
 from torchvision.models.resnet import BasicBlock
 
+from app.engines import head_conversion
 from app.engines import network as networks
 from app.engines.conversion import convert_bundle
 from app.engines.cuda import prepare_network
 from app.engines.engine import Choice
-from app.engines.gradcam import find_gradients, give_features
+from app.engines.gradcam import find_ending, find_gradients, give_features
 from app.engines.loader import load_engine
 from app.engines.network import build_network
-from app.models.artifacts import Artifacts
+from app.errors import BundleError
+from app.models.artifacts import Artifacts, copy_network
 from app.models.bundle import find_bundle
 from app.processing.heatmap import make_heat_map
 from app.processing.images import decode_image
+from app.serving.model import WITHOUT_MAP
 from tests import reference
 from tests.helpers import ROOT, SAMPLES, STREET
 from tests.random_models import CLASSES, load, sample_images, write_model
@@ -137,11 +140,43 @@ def test_computing_another_networks_gradients_leaves_nothing_on_it(family, make,
         assert not part._backward_hooks
 
 
-def test_openvino_returns_no_features_if_their_gradients_need_torch(make, tmp_path):
-    bundle, _, _ = make("convnext")
+@pytest.mark.parametrize("family", COMPUTED)
+def test_openvino_computes_the_same_heat_maps_with_a_converted_gradient(family, make, tmp_path):
+    bundle, expected, images = make(family)
     engine = load(bundle, tmp_path, "openvino")
-    assert engine.gradients is None
-    assert engine.forward(decode_samples(bundle), True).features is None
+    assert callable(engine.gradients)
+    check_maps(engine, bundle, expected, images, COMPUTED[family])
+    artifacts = Artifacts(bundle, tmp_path / "cache")
+
+    def save(path):
+        copy_network(artifacts.find_network("fp32"), path)
+        return artifacts.read_answers()
+
+    artifacts.add_network("int8", save)
+    assert artifacts.find_head("int8").read_bytes() == artifacts.find_head("fp32").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("MAX_NUMBERS", "the last layers have .* numbers; the limit is 0"),
+        ("MAX_DEVIATION", "the converted gradient differs by .*; the limit is 0"),
+    ],
+)
+def test_a_gradient_that_is_too_large_or_wrong_is_not_converted(limit, message, monkeypatch):
+    opened = give_features(SMALLEST["mobilenet_v3"](num_classes=CLASSES).eval())
+    with torch.no_grad():
+        _, features = opened(torch.randn(1, 3, SIDE, SIDE))
+    monkeypatch.setattr(head_conversion, limit, 0)
+    with pytest.raises(BundleError, match=message):
+        head_conversion.convert_head(find_gradients(opened, CLASSES), features, CLASSES)
+
+
+@pytest.mark.parametrize("architecture", ["vit_b_16", "alexnet", "vgg11", "mnasnet0_5"])
+def test_only_vision_transformers_have_no_last_feature_map(architecture):
+    with torch.device("meta"):
+        ending = find_ending(get_model(architecture))
+    assert (ending is None) == architecture.startswith(WITHOUT_MAP)
 
 
 @pytest.mark.parametrize("family", ["resnet", "mobilenet_v3"])

@@ -20,6 +20,7 @@ from app.web.input.options import PredictOptions
 from app.web.openapi.document import EXAMPLES, GROUPS, UNDOCUMENTED, build_document, find_rule
 from app.web.openapi.errors import DETAILS, FORBIDDEN, GATEWAY
 from app.web.openapi.schemas import read_docstring
+from app.web.problems import find_title
 from tests.helpers import ROOT, SAMPLES, gray
 
 APP = create_app(Settings.from_env({}))
@@ -128,17 +129,18 @@ def test_a_docstring_is_rendered_in_markdown_without_its_sections():
     assert members == {"one": "the first, which goes on.", "two": "the second."}
 
 
-def test_the_options_are_the_same_in_the_query_a_form_and_json():
+def test_the_options_are_in_the_query_and_in_json_and_no_form_repeats_them():
+    """openapi-generator makes an argument of each parameter and of each field of a form."""
     drawn = DRAWN["predict"]
     query = {part["name"] for part in map(resolve, drawn["parameters"]) if part["in"] == "query"}
     assert query == set(PredictOptions.__struct_fields__)
     bodies = {kind: media["schema"] for kind, media in drawn["requestBody"]["content"].items()}
-    assert bodies["multipart/form-data"]["properties"].keys() == {"image", *query}
-    assert bodies["application/x-www-form-urlencoded"]["properties"].keys() == {"b64", *query}
+    assert bodies["multipart/form-data"]["properties"].keys() == {"image"}
+    assert bodies["application/x-www-form-urlencoded"]["properties"].keys() == {"b64"}
     assert bodies["application/json"]["properties"].keys() == {"images", *query}
-    for kind, body in bodies.items():
-        if "json" not in kind and "properties" in body:
-            assert "null" not in json.dumps(body), "text cannot be null"
+    assert next(iter(bodies)) == "multipart/form-data"
+    for part in map(resolve, drawn["parameters"]):
+        assert "null" not in json.dumps(part), "text cannot be null"
 
 
 @pytest.mark.parametrize("id_", OPERATIONS)
@@ -214,6 +216,14 @@ def test_answers_of_nginx_itself_are_documented():
         for status, (_, text) in shown.items()
     }
     assert words == documented["detail"]
+
+
+def test_a_status_has_one_title_from_nginx_and_from_the_application():
+    text = (ROOT / "conf" / "nginx.conf").read_text()
+    (block,) = re.findall(r"map \$status \$problem_title {\n(.*?)\n    }", text, re.DOTALL)
+    titles = dict(re.findall(r'^ +(\d+) +"(.*)";$', block, re.MULTILINE))
+    assert titles == {status: find_title(int(status)) for status in titles}
+    assert len(titles) > 10
 
 
 def test_every_error_class_is_documented_for_some_route():

@@ -18,15 +18,20 @@ import requests
 
 from scripts.predicting import server as way
 from scripts.predicting.errors import Stop
+from scripts.predicting.formats import COLUMNS, Csv, JsonLines, encode_cells
 from scripts.predicting.pictures import find_pictures
+from scripts.predicting.rows import Row
 from scripts.predicting.server import Server
-from scripts.predicting.table import COLUMNS, HEADER, Table, encode
+from scripts.predicting.table import Table
 from tests.helpers import ROOT, SAMPLES, STREET, gray, wait_until
 from tests.server import free_port
 
 PROGRAM = ROOT / "scripts" / "predict"
 ROW = ["a.jpg", "ok", "Dog | Cat", '{"Dog": 0.9, "Cat": 0.8}', "demo", "1", ""]
 FAILED = ["b.jpg", "queue_full", "", "", "", "", "come again"]
+HEADER = encode_cells(COLUMNS)
+LABELS = [{"label": "Dog", "score": 0.9}, {"label": "Cat", "score": 0.8}]
+ANSWERED = Row("a.jpg", "ok", model="demo", version=1, image={"labels": LABELS})
 
 
 def command(url, *words):
@@ -141,7 +146,7 @@ def test_an_image_without_an_answer_is_a_row_with_its_reason(server, tmp_path):
     assert done.returncode == 1
     assert "1 pictures answered" in done.stderr
     assert "4 failed" in done.stderr
-    assert "pictures/text.jpg: unreadable_image: image is not readable" in done.stderr
+    assert "pictures/text.jpg: unreadable_image: image is neither JPEG" in done.stderr
     rows = {row["file"]: row for row in read(tmp_path / "out.csv")}
     assert {name.removeprefix("pictures/"): row["status"] for name, row in rows.items()} == {
         "000.jpg": "ok",
@@ -186,7 +191,8 @@ def test_a_killed_run_can_be_resumed(server, tmp_path):
     assert done.returncode == 0
     assert f"has {whole} of 60 pictures already" in done.stderr
     assert [row["file"] for row in read(out)] == [f"pictures/{n:03}.jpg" for n in range(60)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "pictures"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["out.csv", "out.csv.options", "pictures"]
 
 
 def test_ctrl_c_leaves_a_complete_file_and_says_how_to_resume(server, tmp_path):
@@ -338,17 +344,17 @@ def test_a_foreign_file_is_refused_and_stays_unchanged(server, tmp_path):
         (tmp_path / "mine.csv").write_text(content)
         done = predict(server.url, SAMPLES, "--csv", tmp_path / "mine.csv")
         assert done.returncode == 2
-        assert "mine.csv is no CSV file of this program" in done.stderr
+        assert "mine.csv is no file of this program" in done.stderr
         assert (tmp_path / "mine.csv").read_text() == content
 
 
 def test_two_runs_do_not_write_one_file(server, tmp_path):
     out = tmp_path / "out.csv"
-    with closing(Table(out)) as table:
+    with closing(Table(out, Csv(), {})) as table:
         done = predict(server.url, SAMPLES, "--csv", out)
         assert done.returncode == 2
         assert "another run is writing" in done.stderr
-        table.add(ROW)
+        table.add(ANSWERED)
     assert [list(row.values()) for row in read(out)] == [ROW]
 
 
@@ -373,7 +379,7 @@ def test_retries_wait_at_least_retry_after_and_longer_each_time(waits):
         [busy, None, (503, {}, BUSY), (502, {"Retry-After": "soon"}, ""), (200, {}, ANSWER)]
     ) as url:
         row = Server(url, {}, 4).predict(str(STREET))
-    assert row[1:] == ["ok", "", "{}", "demo", "1", ""]
+    assert row == Row(str(STREET), "ok", model="demo", version=1, image={"labels": []})
     least = [7, 1, 2, 4]
     assert all(low <= waited <= 1.5 * low for low, waited in zip(least, waits, strict=True))
 
@@ -381,7 +387,7 @@ def test_retries_wait_at_least_retry_after_and_longer_each_time(waits):
 def test_retries_end_eventually(waits):
     with stand_in([(429, {"Retry-After": "86400"}, BUSY)]) as url:
         row = Server(url, {}, 3).predict(str(STREET))
-    assert row == [str(STREET), "queue_full", "", "", "", "", "128 requests are waiting"]
+    assert row == Row(str(STREET), "queue_full", "128 requests are waiting")
     assert len(waits) == 3
     assert max(waits) <= 45
 
@@ -421,28 +427,34 @@ def test_images_are_found_by_their_names_at_any_depth(tmp_path, monkeypatch):
 
 def reopen(file):
     """Open a table and close it; return the finished rows."""
-    with closing(Table(file)) as table:
+    with closing(Table(file, Csv(), {})) as table:
         return table.done
 
 
 def test_a_truncated_table_keeps_its_complete_rows(tmp_path):
     file = tmp_path / "out.csv"
     first, second = ['two\nlines, "quoted".jpg', *ROW[1:]], ROW
-    content = HEADER + encode(first) + encode(second)
+    content = HEADER + encode_cells(first) + encode_cells(second)
     for cut in range(len(content) + 1):
         file.write_bytes(content[:cut])
-        whole = [row for row in (first, second) if encode(row) in content[:cut]]
+        whole = [row for row in (first, second) if encode_cells(row) in content[:cut]]
         assert reopen(file) == {row[0] for row in whole}, cut
-        assert file.read_bytes() == HEADER + b"".join(map(encode, whole)), cut
+        assert file.read_bytes() == HEADER + b"".join(map(encode_cells, whole)), cut
 
 
 def test_answers_are_kept_in_any_order_and_from_any_program(tmp_path):
     file = tmp_path / "out.csv"
     other = ["c.jpg", *ROW[1:]]
-    file.write_bytes(HEADER + encode(FAILED) + encode(ROW) + encode(FAILED) + encode(other))
+    file.write_bytes(
+        HEADER
+        + encode_cells(FAILED)
+        + encode_cells(ROW)
+        + encode_cells(FAILED)
+        + encode_cells(other)
+    )
     file.chmod(0o640)
     assert reopen(file) == {"a.jpg", "c.jpg"}
-    assert file.read_bytes() == HEADER + encode(ROW) + encode(other)
+    assert file.read_bytes() == HEADER + encode_cells(ROW) + encode_cells(other)
     assert file.stat().st_mode & 0o777 == 0o640
     text = io.StringIO()  # a spreadsheet
     csv.writer(text).writerows([COLUMNS, ROW, other])
@@ -454,8 +466,101 @@ def test_answers_are_kept_in_any_order_and_from_any_program(tmp_path):
 
 def test_a_row_may_have_any_length(tmp_path):
     file = tmp_path / "out.csv"
-    file.write_bytes(HEADER + encode([*ROW[:3], "x" * 1_000_000, *ROW[4:]]))
+    file.write_bytes(HEADER + encode_cells([*ROW[:3], "x" * 1_000_000, *ROW[4:]]))
     assert reopen(file) == {"a.jpg"}
+
+
+def test_a_row_is_written_as_the_columns_say():
+    assert Csv().encode(ANSWERED) == encode_cells(ROW)
+    assert Csv().encode(Row("b.jpg", "queue_full", "come again")) == encode_cells(FAILED)
+
+
+SCORES = [
+    {"label": "Cat", "score": 0.8},
+    {"label": "Dog", "score": 0.9},
+    {"label": "Owl", "score": 0.1},
+]
+SCORED = Row("a.jpg", "ok", model="demo", version=1, image={"labels": LABELS, "scores": SCORES})
+
+
+def test_a_csv_may_have_a_column_for_each_class():
+    form = Csv(["Cat", "Dog", "Owl"])
+    assert form.header == b"file,status,labels,model,version,error,Cat,Dog,Owl\n"
+    assert form.encode(SCORED) == b"a.jpg,ok,Dog | Cat,demo,1,,0.8,0.9,0.1\n"
+    assert form.encode(Row("b.jpg", "queue_full", "wait")) == b"b.jpg,queue_full,,,,wait,,,\n"
+    with pytest.raises(Stop, match="demo, version 1 has other classes than the columns"):
+        Csv(["Cat", "Dog"]).encode(SCORED)
+
+
+def test_a_csv_for_excel_begins_with_a_byte_order_mark_and_keeps_it(tmp_path):
+    file, form = tmp_path / "out.csv", Csv(["one\nclass", "Dog"], bom=True)
+    Table(file, form, {}).close()
+    assert file.read_bytes() == b"\xef\xbb\xbf" + form.header[3:]
+    file.write_bytes(form.header + b"a.jpg,ok,,demo,1,,0.1,0.2\nb.jpg,queue_full,,,,wait,,\nc.jp")
+    with closing(Table(file, form, {})) as table:
+        assert table.done == {"a.jpg"}
+    assert file.read_bytes() == form.header + b"a.jpg,ok,,demo,1,,0.1,0.2\n"
+
+
+def test_json_lines_have_the_answer_of_each_image_and_can_be_resumed(tmp_path):
+    file = tmp_path / "out.jsonl"
+    with closing(Table(file, JsonLines(), {})) as table:
+        table.add(SCORED)
+        table.add(Row("caf\udce9.jpg", "queue_full", "wait"))
+    first, second = map(json.loads, file.read_text().splitlines())
+    assert first == {
+        "file": "a.jpg",
+        "status": "ok",
+        "model": "demo",
+        "version": 1,
+        "labels": LABELS,
+        "scores": SCORES,
+    }
+    assert second == {"file": "caf\udce9.jpg", "status": "queue_full", "error": "wait"}
+    line = file.read_bytes().splitlines(keepends=True)[0]
+    for cut in range(len(line)):
+        file.write_bytes(line + line[:cut])
+        with closing(Table(file, JsonLines(), {})) as table:
+            assert table.done == {"a.jpg"}
+        assert file.read_bytes() == line
+    file.write_text('{"image": "a.jpg"}\n')
+    with pytest.raises(Stop, match=r"out\.jsonl is no file of this program"):
+        Table(file, JsonLines(), {})
+
+
+def test_another_run_with_other_options_is_refused_by_their_names(tmp_path):
+    file = tmp_path / "out.csv"
+    before = {"model": None, "threshold": "0.2", "top_k": None, "bom": False}
+    with closing(Table(file, Csv(), before)):
+        pass
+    now = {**before, "threshold": None, "bom": True}
+    with closing(Table(file, Csv(), now)) as table:  # it has no rows yet
+        table.add(ANSWERED)
+    with pytest.raises(Stop) as caught:
+        Table(file, Csv(), before)
+    assert str(caught.value) == (
+        f"{file} was written with no --threshold, --bom, this run has --threshold 0.2, no --bom:"
+        " name another file"
+    )
+    Table(file, Csv(), now).close()
+
+
+def test_the_columns_and_the_options_come_from_server_and_command_line(server, tmp_path):
+    words = ["samples", "--csv", tmp_path / "out.csv", "--columns", "--bom"]
+    done = predict(server.url, *words, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as text:
+        rows = list(csv.DictReader(text, strict=True))
+    answer = requests.get(server.url, timeout=30).json()
+    assert list(rows[0])[6:] == answer["classes"]
+    street = next(row for row in rows if row["file"] == "samples/street.jpg")
+    assert float(street["Bus"]) > 0.9
+    assert float(street["Cow"]) < 0.1
+    done = predict(server.url, *words[:-2], "--top-k", "2", cwd=ROOT)
+    assert done.returncode == 2
+    assert "was written with no --top-k, --scores all, --bom, --columns" in done.stderr
+    words = ["samples/bus.jpg", "--jsonl", tmp_path / "o", "--bom"]
+    assert "are options of --csv" in predict(server.url, *words, cwd=ROOT).stderr
 
 
 def test_the_script_needs_only_two_files_and_python(server, tmp_path):

@@ -4,15 +4,18 @@ What needs gevent's own sockets is in urls_patched.py, which test_patched.py run
 """
 
 import socket
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from urllib3 import exceptions
 
 from app.errors import FetchFailed, SettingsError, UrlRefused
 from app.settings import Settings
+from app.web.input.fetch_errors import explain_fetch
 from app.web.input.urls import Fetcher, connect, is_public
 from tests.helpers import check_problem, gray
 
@@ -146,13 +149,31 @@ def test_an_unreachable_server_is_reported(gallery):
         port = taken.getsockname()[1]
         rules = Fetcher([f"localhost:{port}"], 5000, 5.0, lambda _: True)
         (found,) = rules.fetch_all([f"http://localhost:{port}/a.png"])
-    assert "cannot be fetched" in error_of(found)
+    assert error_of(found).endswith(
+        "/a.png' cannot be fetched: its host accepts no connection at this port"
+    )
 
 
 def test_https_must_be_proven(gallery):
     """The gallery speaks no TLS, so that the handshake fails."""
     url = at(gallery, "/picture.png").replace("http://", "https://")
-    assert "cannot be fetched" in error_of(fetcher(gallery).fetch_all([url])[0])
+    found = error_of(fetcher(gallery).fetch_all([url])[0])
+    assert "cannot be fetched: no secure connection could be made" in found
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "its host name could not be resolved"),
+        (ssl.SSLCertVerificationError("self-signed"), "no secure connection could be made"),
+        (exceptions.ReadTimeoutError(None, "/", "slow"), "its host did not answer in time"),
+        (exceptions.ProtocolError("Connection aborted."), "its host broke off"),
+        (ConnectionResetError(104, "reset"), "its host closed the connection"),
+        (OSError(113, "No route to host"), "the connection failed"),
+    ],
+)
+def test_a_failed_fetch_is_explained_without_pythons_names(error, reason):
+    assert explain_fetch(error).startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +212,7 @@ def test_an_answer_that_is_not_http_fails_only_its_own_image(gallery):
     broken, found = fetcher(gallery).fetch_all(
         [at(gallery, "/negative"), at(gallery, "/picture.png")]
     )
-    assert "cannot be fetched" in error_of(broken)
+    assert "cannot be fetched: its host broke off" in error_of(broken)
     assert found.read() == IMAGE
 
 

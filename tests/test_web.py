@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from app import __version__
 from app.errors import BundleError
 from tests.helpers import STREET, check_problem, encode, gray, photo_like
 
@@ -165,6 +166,24 @@ def test_a_server_without_a_model_is_alive_but_not_ready(client_of):
         detail = check_problem(response, 503, "not_ready")
         assert "/secret" not in detail
         assert response.headers["Retry-After"] == "5"
+    assert client.get("/readyz").json["workers"] == {"0": "failed"}
+    health = client.get("/health")
+    assert (health.status_code, health.json["status"]) == (200, "failed")
+    (model,) = health.json["models"]
+    assert model["name"] == "light"
+    (version,) = model["versions"]
+    assert (version["version"], version["state"]) == (4, "failed")
+    assert "/secret" not in version["reason"]
+
+
+def test_the_health_has_the_version_of_the_server_and_the_states_of_the_models(client):
+    assert client.get("/health").json == {
+        "status": "ready",
+        "name": "resnet-serving",
+        "version": __version__,
+        "api_versions": ["native", "v1", "v2"],
+        "models": [{"name": "light", "versions": [{"version": 4, "state": "ready"}]}],
+    }
 
 
 def test_readyz_lists_the_model_and_the_workers(client):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ import openvino
 import torch
 from torch import nn
 
+from app.engines.engine import Gradients
+from app.engines.gradcam import HeadGradients
 from app.engines.network import PixelNetwork, build_network
-from app.engines.openvino import save_network  # before OpenVINO's own import: see there
+from app.engines.openvino import save_model, save_network  # before OpenVINO's own import: see there
 from app.engines.self_check import make_noise
 from app.errors import BundleError, first_line
 from app.models.artifacts import Artifacts
@@ -21,6 +25,9 @@ from app.models.precision import FP32
 # thousand in trained networks and of three in random ones; an operation that was converted wrongly (a trace
 # that took a branch, padding on the other side) is far above.
 MAX_DEVIATION = 0.02
+
+
+logger = logging.getLogger(__name__)
 
 
 class ConversionError(BundleError):
@@ -66,7 +73,8 @@ def convert_bundle(artifacts: Artifacts) -> Path:
     The written network is read back and compared with torch before it is moved into place.
 
     It takes (n, 3, side, side) uint8 and includes the normalization; its weights are fp32, so bf16 uses the same
-    file. It returns logits, and features if their gradients are constant; those are stored beside it.
+    file. It returns logits, and features if their gradients are constant or can be converted; those are stored
+    beside it.
 
     Raises:
         BundleError: the weights are unreadable or do not fit, or no folder is writable.
@@ -75,10 +83,12 @@ def convert_bundle(artifacts: Artifacts) -> Path:
     if existing := artifacts.find_network(FP32):
         return existing
     network = build_network(artifacts.bundle)
-    gradients = network.gradients()
-    # OpenVINO's engine has no use for features whose gradients take torch.
-    traced = WithFeatures(network) if isinstance(gradients, np.ndarray) else network
     side = artifacts.bundle.config.transform.side
+    gradients = network.gradients()
+    constant = gradients if isinstance(gradients, np.ndarray) else None
+    head = convert_gradients(network, gradients, side)
+    # OpenVINO's engine has no use for features whose gradients take torch.
+    traced = network if constant is None and head is None else WithFeatures(network)
     # torch takes attention's fast path in some calls only, and OpenVINO refuses a trace that differs
     # from the next.
     torch.backends.mha.set_fastpath_enabled(False)
@@ -99,5 +109,23 @@ def convert_bundle(artifacts: Artifacts) -> Path:
         check_answers(answers, save_network(converted, path, side))
         return answers[0]
 
-    constant = gradients if isinstance(gradients, np.ndarray) else None
-    return artifacts.add_network(FP32, save, constant)
+    save_head = partial(save_model, head) if head else None
+    return artifacts.add_network(FP32, save, constant, save_head)
+
+
+def convert_gradients(
+    network: PixelNetwork, gradients: Gradients, side: int
+) -> openvino.Model | None:
+    """Return computed gradients as an OpenVINO network; None if there are none, or they cannot be converted."""
+    if not isinstance(gradients, HeadGradients):
+        return None
+    # Not at the top: it imports much of torch that other networks do not need.
+    from app.engines.head_conversion import convert_head  # noqa: PLC0415
+
+    with torch.no_grad():
+        _, features = network.run(torch.from_numpy(make_noise(side)))
+    try:
+        return None if features is None else convert_head(gradients, features, network.outputs)
+    except BundleError as error:
+        logger.warning("there are no heat maps on the engine openvino: %s", error)
+        return None

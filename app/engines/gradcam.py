@@ -4,7 +4,8 @@ Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) weighs the ch
 feature map by a logit's gradient. If the map is averaged over its area and followed by one linear layer,
 the gradient is the layer's weight for every image (Zhou et al. 2016,
 https://arxiv.org/abs/1512.04150): every engine can then make heat maps without computing a gradient.
-Otherwise torch computes it, through the few layers after the map only.
+Otherwise it is computed through the few layers after the map only, by torch or, on OpenVINO, by a network that was
+converted from torch's computation (``app/engines/head_conversion.py``).
 
 The map is found in the network's graph (torch.fx): it is the input of the last pooling.
 """
@@ -137,10 +138,14 @@ def find_gradients(classifier: nn.Module, classes: int) -> Gradients:
 
 
 class HeadGradients:
-    """Gradients computed by torch."""
+    """Gradients computed by torch.
+
+    Attributes:
+        head: the layers from the features to the logits.
+    """
 
     def __init__(self, head: GraphModule) -> None:
-        self._head = head
+        self.head = head
 
     def __call__(self, features: np.ndarray, label: int) -> np.ndarray:
         """Return one class's gradient, summed over the map's area; the layers keep no gradient.
@@ -152,10 +157,10 @@ class HeadGradients:
         Returns:
             (channels,) float32.
         """
-        like = next(self._head.parameters())
+        like = next(self.head.parameters())
         leaf = torch.from_numpy(features).to(like.device, like.dtype).unsqueeze(0)
         with torch.enable_grad():
-            logit = self._head(leaf.requires_grad_())[0, label]
+            logit = self.head(leaf.requires_grad_())[0, label]
             (gradient,) = torch.autograd.grad(logit, leaf)
         total: np.ndarray = gradient.float().sum(dim=(0, 2, 3)).cpu().numpy()
         return total

@@ -52,8 +52,9 @@ class OpenVinoEngine:
         self._together.put(together.create_infer_request())
         apart = compile_network(path, precision, streams=threads, threads=threads)
         self._in_lane = [apart.create_infer_request() for _ in range(threads)]
-        has_features = len(together.outputs) > 1
-        self.gradients: Gradients = artifacts.read_gradients(kind) if has_features else None
+        self.gradients: Gradients = None
+        if len(together.outputs) > 1:
+            self.gradients = read_gradients(artifacts, kind)
 
     def forward(self, images: Sequence[np.ndarray], with_features: bool = False) -> Outputs:
         """Run one batch on all the threads; see ``Engine.forward``."""
@@ -70,10 +71,59 @@ class OpenVinoEngine:
         return run_request(self._in_lane[lane], images, with_features)
 
     def close(self) -> None:
-        """Release both compiled networks; see ``Engine.close``."""
+        """Release the compiled networks; see ``Engine.close``."""
+        self.gradients = None
         self._in_lane.clear()
         while not self._together.empty():
             self._together.get()
+
+
+class ConvertedGradients:
+    """Gradients computed by a network that ``app/engines/head_conversion.py`` converted."""
+
+    def __init__(self, network: openvino.Model) -> None:
+        """Compile the network for one thread, in fp32. Raises RuntimeError (OpenVINO's)."""
+        settings = {
+            "INFERENCE_NUM_THREADS": 1,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        compiled = openvino.Core().compile_model(network, "CPU", settings)
+        self._classes = compiled.inputs[1].shape[1]
+        self._requests: SimpleQueue[openvino.InferRequest] = SimpleQueue()  # one, for any lane
+        self._requests.put(compiled.create_infer_request())
+
+    def __call__(self, features: np.ndarray, label: int) -> np.ndarray:
+        """Return one class's gradient, summed over the map's area: (channels,) float32.
+
+        Args:
+            features: (channels, height, width) float32, of one image.
+            label: the class.
+        """
+        weights = np.zeros((1, self._classes), np.float32)
+        weights[0, label] = 1
+        request = self._requests.get()
+        try:
+            (gradient,) = request.infer([features[None], weights]).values()
+        finally:
+            self._requests.put(request)
+        own: np.ndarray = gradient[0].copy()
+        return own
+
+
+def read_gradients(artifacts: Artifacts, kind: str) -> Gradients:
+    """Return the gradients that were stored beside a network: constant or converted ones, or None.
+
+    Raises:
+        BundleError: OpenVINO cannot read them.
+    """
+    path = artifacts.find_head(kind)
+    if path is None:
+        return artifacts.read_gradients(kind)
+    try:
+        return ConvertedGradients(openvino.Core().read_model(path))
+    except RuntimeError as error:
+        raise BundleError(f"OpenVINO cannot read {path}: {first_line(error)}") from error
 
 
 def run_request(
@@ -117,12 +167,17 @@ def save_network(network: openvino.Model, path: Path, side: int) -> list[np.ndar
         OSError: it cannot be written; OpenVINO does not say why.
         BundleError: the written file cannot be read.
     """
+    save_model(network, path)
+    compiled = compile_network(path, FP32, streams=1, threads=0)
+    return [answer.copy() for answer in compiled(make_noise(side)).values()]
+
+
+def save_model(network: openvino.Model, path: Path) -> None:
+    """Write a network in fp32. Raises OSError; OpenVINO does not say why."""
     try:
         openvino.save_model(network, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise OSError(f"OpenVINO cannot write; is the disk full? ({first_line(error)})") from error
-    compiled = compile_network(path, FP32, streams=1, threads=0)
-    return [answer.copy() for answer in compiled(make_noise(side)).values()]
 
 
 def computing_type() -> str:

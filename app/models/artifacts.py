@@ -6,6 +6,7 @@
         fp32-DIGEST/                        a network in OpenVINO's format
             network.xml, network.bin
             gradients.npy                   the constant gradients of its logits, if it has them
+            head.xml, head.bin              a network that computes the gradients of another
             answers.npy                     its answers to the self-check's images
             sums.json                       size and SHA-256 of each file, written last; DIGEST is its own
         int8-DIGEST/                        the same, quantized by ``scripts/optimize``
@@ -24,6 +25,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +37,7 @@ from app.models.bundle import Bundle
 from app.models.checksums import (
     ANSWERS_FILE,
     GRADIENTS_FILE,
+    HEAD_FILES,
     NETWORK_FILE,
     find_damage,
     read_hint,
@@ -132,6 +135,7 @@ class Artifacts:
         kind: str,
         save: Callable[[Path], np.ndarray],
         gradients: np.ndarray | None = None,
+        save_head: Callable[[Path], None] | None = None,
     ) -> Path:
         """Write a network. This object uses it at once; others use int8 only after ``add_report``.
 
@@ -140,12 +144,15 @@ class Artifacts:
             save: writes NAME.xml and NAME.bin at the given path and returns the network's answers to
                 ``self_check.make_noise``.
             gradients: its constant gradients, (classes, channels) float32; None copies fp32's.
+            save_head: writes the network of its gradients at the given path; None copies fp32's.
 
         Raises:
             BundleError: no folder is writable.
         """
         if gradients is None:
             gradients = self.read_gradients()
+        if save_head is None and (head := self.find_head()):
+            save_head = partial(copy_network, head)
 
         def write(home: Path) -> Path:
             with draft_folder(home) as draft:
@@ -154,6 +161,8 @@ class Artifacts:
                 np.save(folder / ANSWERS_FILE, save(folder / NETWORK_FILE))
                 if gradients is not None:
                     np.save(folder / GRADIENTS_FILE, gradients)
+                if save_head is not None:
+                    save_head(folder / HEAD_FILES[0])
                 place = home / f"{kind}-{write_sums(folder)}"
                 if not (place.exists() and self._is_sound(place)):
                     move_folder(folder, place)
@@ -168,6 +177,12 @@ class Artifacts:
     def read_gradients(self, kind: str = FP32) -> np.ndarray | None:
         """Return a network's constant gradients, (classes, channels) float32, or None."""
         return self._read_array(kind, GRADIENTS_FILE)
+
+    def find_head(self, kind: str = FP32) -> Path | None:
+        """Return the path of the network that computes a network's gradients, or None."""
+        network = self.find_network(kind)
+        path = network.with_name(HEAD_FILES[0]) if network else None
+        return path if path and path.exists() else None
 
     def read_answers(self, kind: str = FP32) -> np.ndarray | None:
         """Return a network's recorded self-check answers, (n, classes) float32, or None."""
@@ -268,6 +283,12 @@ class Artifacts:
         raise TransientError(
             f"{name} cannot be written ({'; '.join(problems)}); set SERVING_CACHE to a folder that can"
         )
+
+
+def copy_network(source: Path, target: Path) -> None:
+    """Copy an OpenVINO network's two files. Raises OSError."""
+    for suffix in (".xml", ".bin"):
+        shutil.copyfile(source.with_suffix(suffix), target.with_suffix(suffix))
 
 
 def read_pointer(home: Path, kind: str) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from app.models.bundle import MAX_WEIGHTS_BYTES
 
 NETWORK_FILE, NUMBERS_FILE = "network.xml", "network.bin"
 GRADIENTS_FILE, ANSWERS_FILE, SUMS_FILE = "gradients.npy", "answers.npy", "sums.json"
+HEAD_FILES = ("head.xml", "head.bin")
 REQUIRED = {NETWORK_FILE, NUMBERS_FILE, ANSWERS_FILE}
+OPTIONAL = {GRADIENTS_FILE, *HEAD_FILES}
 MAX_HINT_BYTES = 1 << 20
 
 logger = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def find_damage(folder: Path) -> str:
         if take_digest(text) != folder.name.partition("-")[2]:
             raise ValueError(f"{SUMS_FILE} is another one")
         sums = json.loads(text)
-        if not isinstance(sums, dict) or set(sums) - {GRADIENTS_FILE} != REQUIRED:
+        if not isinstance(sums, dict) or set(sums) - OPTIONAL != REQUIRED:
             raise ValueError(f"{SUMS_FILE} names other files than {sorted(REQUIRED)}")
         for name, (size, digest) in sums.items():
             check_part(folder / name, size, digest)

@@ -28,6 +28,8 @@ from app.serving.batcher import Batcher
 from app.serving.first_look import FirstLook
 from app.serving.handoff import Handoff, start_native_thread
 
+WITHOUT_MAP = ("vit_",)  # names of torchvision's classifiers that pool no feature map begin so
+
 logger = logging.getLogger(__name__)
 
 
@@ -84,12 +86,12 @@ class Model:
         if self.engine.gradients is not None:
             return
         which = f"{self.name} ({self.config.architecture})"
-        if self.choice.engine == "openvino":
-            raise NoHeatMap(
-                f"{which} has no heat maps on the engine openvino; SERVING_ENGINE=eager computes them"
-                " for every network that pools a feature map"
-            )
-        raise NoHeatMap(f"{which} pools no feature map that a heat map could be made of")
+        if self.choice.engine != "openvino" or self.config.architecture.startswith(WITHOUT_MAP):
+            raise NoHeatMap(f"{which} pools no feature map that a heat map could be made of")
+        raise NoHeatMap(
+            f"{which} has no heat maps on the engine openvino: its last layers are too large for them, or an"
+            " earlier release converted it (then remove its folder optimized); SERVING_ENGINE=eager computes them"
+        )
 
     def about(self) -> About:
         """Return its identity and runtime."""

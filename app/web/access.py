@@ -21,7 +21,7 @@ from app.serving.prediction import Prediction, count_passing
 from app.web.context import model_server
 
 HEADER = "X-Request-ID"
-QUIET = {"/healthz", "/healthcheck", "/readyz", "/v2/health/live", "/v2/health/ready"}
+QUIET = {"/health", "/healthz", "/healthcheck", "/readyz", "/v2/health/live", "/v2/health/ready"}
 QUIET |= {"/metrics", "/monitoring/prometheus/metrics"}
 UPLOAD_TIME = "X-Upload-Time"  # how long the body took to reach nginx, in s; nginx sets it
 # When nginx passed the request on, by this machine's clock, in s: t=1700000000.123. Ignored if that is longer

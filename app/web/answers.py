@@ -92,8 +92,8 @@ class ImageResult(Struct, omit_defaults=True):
     Attributes:
         name: File name from the request, the URL, or "image N".
         bytes: File size.
-        width: Width in the file, in pixels.
-        height: Height in the file, in pixels.
+        width: Width in pixels, in the orientation in which the image was classified.
+        height: Height in pixels, in the orientation in which the image was classified.
         labels: Labels of the image, strongest first.
         scores: All classes in model order, with ``scores=all``.
         timings_ms: Time per stage.
@@ -206,6 +206,7 @@ class Problem(Struct, omit_defaults=True):
         code: Stable machine-readable error code.
         request_id: Request id, also in the log.
         images: Error of each image, if ``POST /predict`` has no result for any of them.
+        workers: State of each worker, by worker number, if ``GET /readyz`` reports that the server is not ready.
     """
 
     type: str
@@ -216,6 +217,7 @@ class Problem(Struct, omit_defaults=True):
     code: str
     request_id: str
     images: list[ImageResult] | UnsetType = UNSET
+    workers: dict[int, str] | UnsetType = UNSET
 
 
 class DialectProblem(TypedDict):

@@ -11,6 +11,7 @@ Paths of another server's dialect have the error format and the statuses of that
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from flask import Flask, Response, g, request
@@ -18,7 +19,7 @@ from msgspec import UNSET, UnsetType, json
 from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from app.errors import BodyTooLarge, InternalError, ServingError
+from app.errors import BodyTooLarge, InternalError, ServingError, UnreadableImage
 from app.logs import request_id
 from app.web.answers import DialectProblem, ImageResult, Problem, write_json
 from app.web.limits import (
@@ -36,6 +37,9 @@ DIALECTS: dict[str, dict[int, int]] = {
     "v2": {413: 400, 415: 400, 429: 503, 499: 400, 504: 503},  # Triton, HttpCodeFromError
 }
 
+# Where Python's phrase is missing or out of date; conf/nginx.conf has the same titles.
+TITLES = {413: "Content Too Large", 414: "URI Too Long", 499: "Client Closed Request"}
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +51,11 @@ def register(app: Flask) -> None:
 
 
 def problem(
-    status: int, code: str, detail: str, images: list[ImageResult] | UnsetType = UNSET
+    status: int,
+    code: str,
+    detail: str,
+    images: list[ImageResult] | UnsetType = UNSET,
+    workers: dict[int, str] | UnsetType = UNSET,
 ) -> Response:
     """Return an error response in the format of the path's dialect, and log its code.
 
@@ -58,20 +66,25 @@ def problem(
     statuses = DIALECTS.get(dialect())
     if statuses is not None:
         return write_json(DialectProblem(error=detail), statuses.get(status, status))
-    title = "Client Closed Request" if status == 499 else HTTPStatus(status).phrase
     body = Problem(
         type="about:blank",
-        title=title,
+        title=find_title(status),
         status=status,
         detail=detail,
         instance=cut_json(request.path, MAX_INSTANCE_BYTES),
         code=code,
         request_id=request_id.get(),
+        workers=workers,
     )
     if images is not UNSET:
         body.images = []
         body.images = fit(images, MAX_ERROR_BYTES - len(json.encode(body)) - 1)
     return write_json(body, status, "application/problem+json")
+
+
+def find_title(status: int) -> str:
+    """Return the phrase of a status."""
+    return TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def fit(images: list[ImageResult], most: int) -> list[ImageResult]:
@@ -91,15 +104,31 @@ def fit(images: list[ImageResult], most: int) -> list[ImageResult]:
 
 
 def answer_serving_error(
-    error: ServingError, images: list[ImageResult] | UnsetType = UNSET
+    error: ServingError,
+    images: list[ImageResult] | UnsetType = UNSET,
+    workers: dict[int, str] | UnsetType = UNSET,
 ) -> Response:
-    """Answer a ServingError; ``images`` has the error of each image if all of them failed."""
+    """Answer a ServingError.
+
+    Args:
+        error: the error.
+        images: the error of each image, if all of them failed.
+        workers: the state of each worker, for the readiness probe.
+    """
     # The frames of its traceback hold the request's body and the error: a cycle that only the collector frees.
     error.__traceback__ = error.__cause__ = error.__context__ = None
-    response = problem(error.status, error.code, error.message, images)
+    log_first_bytes([error])
+    response = problem(error.status, error.code, error.message, images, workers)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def log_first_bytes(errors: Iterable[object]) -> None:
+    """Log the first bytes of the first file of unknown type, which clients are not shown."""
+    for error in errors:
+        if isinstance(error, UnreadableImage) and error.first_bytes:
+            g.log_fields.setdefault("first_bytes", error.first_bytes.hex(" "))
 
 
 def answer_http_exception(error: HTTPException) -> Response:

@@ -1,10 +1,12 @@
-"""Batch client: sends images to a running server and writes a CSV file; the program behind ``scripts/predict``.
+"""Batch client: sends images to a running server and writes CSV or JSON lines; the program behind ``scripts/predict``.
 
     run       the program: from the options to the exit status
     options   the command line
     pictures  listing image files
     server    the HTTP client: connections, options, retries
-    table     the CSV file: completed rows, row format
+    rows      the result of one image
+    formats   CSV and JSON lines
+    table     the output file: completed rows, recorded options
     progress  progress bar and summary
     errors    exceptions
 

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from .rows import OK, Row
 from .server import Server
-from .table import OK
 
 REDRAW_S = 0.2
 SHOWN_FAILURES = 5
@@ -32,12 +32,12 @@ class Progress:
         self._drawn = 0.0
         self._shown = sys.stderr.isatty()
         self.done = 0
-        self.failures: list[list[str]] = []
+        self.failures: list[Row] = []
 
-    def count(self, row: list[str]) -> None:
+    def count(self, row: Row) -> None:
         """Count an image's row."""
         self.done += 1
-        if row[1] != OK:
+        if row.status != OK:
             self.failures.append(row)
         self.draw()
 
@@ -78,8 +78,8 @@ def print_summary(progress: Progress, path: Path) -> None:
     failures = progress.failures
     answered = progress.done - len(failures)
     say(f"{answered:,} pictures answered, {progress.rate()}; {len(failures):,} failed; {path}")
-    for file, code, *_, detail in failures[:SHOWN_FAILURES]:
-        say(f"  {file}: {code}: {detail}")
+    for row in failures[:SHOWN_FAILURES]:
+        say(f"  {row.file}: {row.status}: {row.error}")
     if len(failures) > SHOWN_FAILURES:
         say(f"  and {len(failures) - SHOWN_FAILURES:,} more")
 

@@ -1,4 +1,4 @@
-"""Send images to a running server and write its answers to a CSV file (docs/clients.md)."""
+"""Send images to a running server and write its answers to a file (docs/clients.md)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from .errors import Stop, describe
-from .options import make_query, parse_options
+from .formats import Csv, Format, JsonLines
+from .options import list_recorded, make_query, parse_options
 from .pictures import find_pictures
 from .progress import REDRAW_S, Progress, print_summary, say
+from .rows import Row
 from .server import Server
-from .table import Table, make_failure
+from .table import Table
 
 AHEAD = 16  # images per job that may be answered ahead of the next row
 FAILED, INTERRUPTED = 2, 130  # exit statuses; 130 as in shells
@@ -22,11 +24,11 @@ FAILED, INTERRUPTED = 2, 130  # exit statuses; 130 as in shells
 
 def answer_in_order(
     server: Server, files: Sequence[str], jobs: int, meanwhile: Callable[[], None]
-) -> Iterator[list[str]]:
+) -> Iterator[Row]:
     """Yield the row of each file in order, with several requests in flight. Raises Stop."""
     pool = ThreadPoolExecutor(jobs)
     left = iter(files)
-    asked: deque[Future[list[str]]] = deque()
+    asked: deque[Future[Row]] = deque()
     while True:
         for file in itertools.islice(left, jobs * AHEAD - len(asked)):
             asked.append(pool.submit(server.predict, file))
@@ -44,14 +46,13 @@ def run(options: argparse.Namespace) -> int:
     server = Server(options.url, make_query(options), options.retries)
     files, problems = find_pictures(options.pictures)
     server.check()
-    with contextlib.closing(Table(options.csv)) as table:
+    path, form = options.csv or options.jsonl, choose_format(options, server)
+    with contextlib.closing(Table(path, form, list_recorded(options))) as table:
         todo = [file for file in files if file not in table.done]
         if len(todo) < len(files):
-            say(f"{options.csv} has {len(files) - len(todo):,} of {len(files):,} pictures already")
+            say(f"{path} has {len(files) - len(todo):,} of {len(files):,} pictures already")
         progress = Progress(len(problems) + len(todo), server)
-        unlisted = [
-            make_failure(str(one.filename), "unreadable_folder", describe(one)) for one in problems
-        ]
+        unlisted = [Row(str(one.filename), "unreadable_folder", describe(one)) for one in problems]
         answers = answer_in_order(server, todo, options.jobs, progress.draw)
         try:
             for row in itertools.chain(unlisted, answers):
@@ -61,14 +62,21 @@ def run(options: argparse.Namespace) -> int:
             progress.clear()
             left = len(todo) + len(problems) - progress.done
             say(
-                f"stopped; {options.csv} is whole, and the same command goes on with the {left:,} pictures left"
+                f"stopped; {path} is whole, and the same command goes on with the {left:,} pictures left"
             )
             return INTERRUPTED
         finally:
             progress.clear()
     if progress.done:
-        print_summary(progress, options.csv)
+        print_summary(progress, path)
     return 1 if progress.failures else 0
+
+
+def choose_format(options: argparse.Namespace, server: Server) -> Format:
+    """Return the format of the output. Raises Stop if the columns cannot be read from the server."""
+    if options.jsonl:
+        return JsonLines()
+    return Csv(server.list_classes() if options.columns else None, options.bom)
 
 
 def main() -> int:
@@ -79,7 +87,7 @@ def main() -> int:
     except Stop as error:
         say(f"scripts/predict: {error}")
     except OSError as error:
-        say(f"scripts/predict: {error.filename or options.csv}: {describe(error)}")
+        say(f"scripts/predict: {error.filename or options.csv or options.jsonl}: {describe(error)}")
     except KeyboardInterrupt:
         return INTERRUPTED
     return FAILED

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 from .errors import Stop, describe
-from .table import make_failure, make_row
+from .rows import Row, make_row
 
 TIMEOUT_S = 60  # nginx gives up after 45
 RETRIED = {429, 502, 503, 504}
@@ -48,6 +48,8 @@ class Server:
         self._connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
         self._url, self._root = url, parts.path.rstrip("/")
         self._predict = f"/predict?{urlencode(query)}" if query else "/predict"
+        selected = [(name, text) for name, text in query.items() if name in ("model", "version")]
+        self._about = f"/?{urlencode(selected)}"
         self._retries = retries
         self._local = threading.local()
         self.trouble = ""
@@ -62,31 +64,43 @@ class Server:
                 " scripts/serve starts one; --url names another"
             ) from error
 
-    def predict(self, file: str) -> list[str]:
+    def list_classes(self) -> list[str]:
+        """Return the class names of the model that the options select. Raises Stop."""
+        status, body = self._ask("GET", self._about)
+        if status != 200:
+            raise Stop(f"{self._url} answers {': '.join(read_problem(status, body))}")
+        try:
+            return [str(name) for name in json.loads(body)["classes"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._refuse(body) from error
+
+    def predict(self, file: str) -> Row:
         """Return the row of an image, with its answer or its error. Raises Stop."""
         try:
             data = Path(file).read_bytes()
         except OSError as error:
-            return make_failure(file, "unreadable_file", describe(error))
-        status, body = self._ask(data)
+            return Row(file, "unreadable_file", describe(error))
+        status, body = self._ask("POST", self._predict, data)
         if status in IMAGE_ERRORS:
-            return make_failure(file, *read_problem(status, body))
+            return Row(file, *read_problem(status, body))
         if status != 200:
             raise Stop(f"{self._url} answers {': '.join(read_problem(status, body))}")
         try:
             return make_row(file, json.loads(body))
         except (ValueError, LookupError, TypeError) as error:
-            raise Stop(
-                f"{self._url} is another kind of server; it answers {body[:80]!r}"
-            ) from error
+            raise self._refuse(body) from error
 
-    def _ask(self, data: bytes) -> tuple[int, bytes]:
-        """Send an image and retry while the server is busy or gone. Raises Stop."""
+    def _refuse(self, body: bytes) -> Stop:
+        """Return the error for an answer that is not this server's."""
+        return Stop(f"{self._url} is another kind of server; it answers {body[:80]!r}")
+
+    def _ask(self, method: str, path: str, data: bytes | None = None) -> tuple[int, bytes]:
+        """Send a request and retry while the server is busy or gone. Raises Stop."""
         for attempt in itertools.count():
             wait_s = BACKOFF_S * 2**attempt
             last = attempt >= self._retries
             try:
-                status, headers, body = self._exchange("POST", self._predict, data)
+                status, headers, body = self._exchange(method, path, data)
             except (OSError, http.client.HTTPException) as error:
                 self._local.connection.close()  # the next request opens it again
                 self.trouble = describe(error)

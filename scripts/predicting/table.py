@@ -1,64 +1,70 @@
-"""The CSV file: one row per image."""
+"""The output file: one row per image, kept from run to run."""
 
 from __future__ import annotations
 
-import codecs
-import contextlib
-import csv
 import fcntl
-import io
 import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from .errors import Stop
+from .formats import Format, Found
+from .rows import OK, Row
 
-COLUMNS = ["file", "status", "labels", "scores", "model", "version", "error"]
-OK = "ok"  # the status of a row with an answer; of any other it is the error's code
+OPTIONS_SUFFIX = ".options"  # of the file beside the output that records the options
 
 
 class Table:
-    """The CSV file, opened or created and locked; failed and incomplete rows are removed from it.
+    """The output file, opened or created and locked; failed and incomplete rows are removed from it.
 
     Args:
         path: the file.
+        form: its format.
+        options: what its rows depend on, by name; recorded beside it.
 
     Attributes:
         done: the image files that have an answer in it.
 
     Raises:
-        Stop: it has another format, or another run holds the lock.
+        Stop: it has another format or was written with other options, or another run holds the lock.
         OSError: it cannot be read or written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path.resolve()
+    def __init__(self, path: Path, form: Format, options: Mapping[str, Any]) -> None:
+        self._path, self._form = path.resolve(), form
         self._file = self._first = lock(self._path, "a+b")
         self.done: set[str] = set()
-        self._file.seek(0)
-        header = self._file.readline()
-        first = header.removeprefix(codecs.BOM_UTF8).replace(
-            b"\r\n", b"\n"
-        )  # as spreadsheets write it
-        is_whole = first == HEADER
-        if not is_whole and not HEADER.startswith(header):
-            raise Stop(f"{path} is no CSV file of this program; name another with --csv")
-        kept = []
-        for start, end, row in read_rows(self._file):
-            if len(row) == len(COLUMNS) and row[1] == OK:
-                kept.append((start, end))
-                self.done.add(row[0])
-        size = self._file.seek(0, os.SEEK_END)
-        if not is_whole or len(header) + sum(end - start for start, end in kept) < size:
-            self._rewrite(kept)
+        try:
+            self._resume(options)
+        except BaseException:
+            self.close()
+            raise
 
-    def add(self, row: Sequence[str]) -> None:
+    def _resume(self, options: Mapping[str, Any]) -> None:
+        """Find the rows of earlier runs with the same options, and remove all others. Raises like the class."""
+        form, before = self._form, read_options(self._path)
+        try:
+            header = form.read_header(self._file)
+            kept = [row for row in form.read_rows(self._file, header) if row.status == OK]
+        except ValueError as error:
+            check_options(self._path, before, options)
+            raise Stop(
+                f"{self._path} is no file of this program with these columns; name another one"
+            ) from error
+        self.done = {row.file for row in kept}
+        if self.done:
+            check_options(self._path, before, options)
+        size = self._file.seek(0, os.SEEK_END)
+        if header < len(form.header) or header + sum(row.end - row.start for row in kept) < size:
+            self._rewrite(header, kept)
+        options_path(self._path).write_text(json.dumps(options) + "\n", encoding="utf-8")
+
+    def add(self, row: Row) -> None:
         """Append and flush a row."""
-        self._file.write(encode(row))
+        self._file.write(self._form.encode(row))
         self._file.flush()
 
     def close(self) -> None:
@@ -66,14 +72,15 @@ class Table:
         self._file.close()
         self._first.close()
 
-    def _rewrite(self, kept: list[tuple[int, int]]) -> None:
-        """Replace the file atomically by the header and some of its rows."""
+    def _rewrite(self, header: int, kept: list[Found]) -> None:
+        """Replace the file atomically by its header of that many bytes, or a new one, and some of its rows."""
         part = self._path.with_name(self._path.name + ".part")
         new = lock(part, "w+b")
-        new.write(HEADER)
-        for start, end in kept:
-            self._file.seek(start)
-            new.write(self._file.read(end - start))
+        self._file.seek(0)
+        new.write(self._file.read(header) or self._form.header)
+        for row in kept:
+            self._file.seek(row.start)
+            new.write(self._file.read(row.end - row.start))
         new.flush()
         os.fsync(new.fileno())
         shutil.copymode(self._path, part)
@@ -92,45 +99,35 @@ def lock(path: Path, mode: str) -> BinaryIO:
     return file
 
 
-def encode(row: Sequence[str]) -> bytes:
-    """Encode a row as UTF-8; bytes of file names that are not UTF-8 are kept."""
-    text = io.StringIO()
-    csv.writer(text).writerow(row)  # its default "\r\n" makes it quote cells with either character
-    return (text.getvalue()[:-2] + "\n").encode("utf-8", "surrogateescape")
+def options_path(path: Path) -> Path:
+    """Return the file that records the options of an output file."""
+    return path.with_name(path.name + OPTIONS_SUFFIX)
 
 
-HEADER = encode(COLUMNS)
+def read_options(path: Path) -> dict[str, Any]:
+    """Return the recorded options of an output file; empty if there are none."""
+    try:
+        content = json.loads(options_path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def read_rows(file: BinaryIO) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield (start, end, cells) of each complete row, positions in bytes."""
-    csv.field_size_limit(sys.maxsize)  # the scores of 22,000 classes take a megabyte
-    start = end = 0
-    line = b""
-
-    def read_lines() -> Iterator[str]:
-        nonlocal end, line
-        file.seek(0)
-        for line in file:
-            end += len(line)
-            yield line.decode("utf-8", "surrogateescape")
-
-    with contextlib.suppress(csv.Error):  # the file ends within quotes
-        for row in csv.reader(read_lines(), strict=True):
-            if line.endswith(b"\n"):
-                yield start, end, row
-            start = end
+def check_options(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise Stop, naming the differences, if an output file was written with other options."""
+    names = [name for name in now if before and before.get(name) != now[name]]
+    if names:
+        was, are = (show_options(each, names) for each in (before, now))
+        raise Stop(f"{path} was written with {was}, this run has {are}: name another file")
 
 
-def make_row(file: str, answer: dict[str, Any]) -> list[str]:
-    """Return the row of an answered image. Raises LookupError or TypeError."""
-    (picture,), model = answer["images"], answer["model"]
-    labels = [one["label"] for one in picture["labels"]]
-    scores = {one["label"]: one["score"] for one in picture.get("scores", picture["labels"])}
-    cell = json.dumps(scores, ensure_ascii=False)
-    return [file, OK, " | ".join(labels), cell, model["name"], str(model["version"]), ""]
-
-
-def make_failure(file: str, code: str, detail: str) -> list[str]:
-    """Return the row of a failed image."""
-    return [file, code, "", "", "", "", detail]
+def show_options(options: Mapping[str, Any], names: list[str]) -> str:
+    """Return some options as on the command line."""
+    shown = []
+    for name in names:
+        value, option = options.get(name), "--" + name.replace("_", "-")
+        if value in (None, False):
+            shown.append(f"no {option}")
+        else:
+            shown.append(option if value is True else f"{option} {value}")
+    return ", ".join(shown)

@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent / "files"
 # Found without importing the package.
 SWAGGER_UI = Path(getattr(find_spec("flask_swagger_ui"), "origin", "")).parent / "dist"
 FILES = {
+    "docs.css": FOLDER / "docs.css",
     "favicon-32x32.png": SWAGGER_UI / "favicon-32x32.png",
     "start.js": FOLDER / "start.js",
     "swagger-ui-bundle.js": SWAGGER_UI / "swagger-ui-bundle.js",

@@ -16,7 +16,21 @@ from app.web.limits import MAX_OPTION
 from app.web.quoting import abbreviate
 
 
-class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
+class Options(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base class of the options of a route."""
+
+
+class SampleOptions(Options, kw_only=True):
+    """Options of ``GET /samples``.
+
+    Attributes:
+        model: Model name. Omitted: the samples that come with the server.
+    """
+
+    model: str = ""
+
+
+class ModelOptions(Options, kw_only=True):
     """Options that select the model.
 
     Attributes:
@@ -32,7 +46,18 @@ class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
         return Target(self.model, self.version, sticky=routing_key())
 
 
-class PredictOptions(ModelOptions, kw_only=True):
+class ImageOptions(ModelOptions, kw_only=True):
+    """Options of the routes that read image files.
+
+    Attributes:
+        upright: ``true`` rotates images by their EXIF orientation, ``false`` ignores it. Omitted: as the server is
+            configured.
+    """
+
+    upright: bool | None = None
+
+
+class PredictOptions(ImageOptions, kw_only=True):
     """Options of ``POST /predict``.
 
     Attributes:
@@ -42,15 +67,18 @@ class PredictOptions(ModelOptions, kw_only=True):
         scores: ``all`` adds the scores of all classes, ``passing`` returns the labels only.
         heatmap: Classes to return heat maps for: a class name, ``strongest``, or ``all`` (all labels). Only classes in
             the response have one.
+        heatmap_top_k: Number of strongest classes of each image to return heat maps for, beside those of ``heatmap``.
+            Only classes in the response have one: use it with ``scores=all``.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
     scores: Literal["passing", "all"] = "passing"
     heatmap: str = ""
+    heatmap_top_k: Annotated[int, Meta(ge=1)] | None = None
 
 
-class HeatMapOptions(ModelOptions, kw_only=True):
+class HeatMapOptions(ImageOptions, kw_only=True):
     """Options of ``POST /predict/heatmap``.
 
     Attributes:
@@ -64,7 +92,7 @@ class HeatMapOptions(ModelOptions, kw_only=True):
     opacity: Annotated[float, Meta(ge=0, le=1)] = 0.5
 
 
-O = TypeVar("O", bound=ModelOptions)  # noqa: E741
+O = TypeVar("O", bound=Options)  # noqa: E741
 
 
 def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool = False) -> O:

@@ -32,6 +32,7 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from app.errors import FetchFailed, ServingError, UrlRefused
+from app.web.input.fetch_errors import explain_fetch
 
 PORTS = {"http": 80, "https": 443}
 AT_ONCE = 32  # connections of one worker
@@ -161,7 +162,7 @@ class Fetcher:
         except ServingError:
             raise
         except ERRORS as error:
-            failure = FetchFailed(f"{shown(url)} cannot be fetched: {type(error).__name__}")
+            failure = FetchFailed(f"{shown(url)} cannot be fetched: {explain_fetch(error)}")
         except Exception as error:
             logger.error("a fetch failed in an unexpected way", exc_info=error)
             failure = FetchFailed(f"{shown(url)} cannot be fetched")

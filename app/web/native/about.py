@@ -9,6 +9,7 @@ from app import __version__
 from app.processing.decision import Decision
 from app.serving.routing import Target
 from app.web.context import model_server, settings
+from app.web.native.health import NAME
 
 
 class Rule(Struct):
@@ -97,7 +98,7 @@ def describe(target: Target) -> ServiceInfo:
     model = model_server().find(target).model
     transform, limits = model.config.transform, settings()
     return ServiceInfo(
-        service="resnet-serving",
+        service=NAME,
         server_version=__version__,
         model=model.name,
         version=model.version,

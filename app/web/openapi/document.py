@@ -30,8 +30,12 @@ from app.web.tfserving.routes import MAX_VERSION
 GROUPS = [native.IMAGES, native.SERVER, dialects.TFSERVING, dialects.OPENINFERENCE]
 UNDOCUMENTED = {"/docs/<name>", "/page/<digest>/<name>"}  # the files of the two pages
 EXAMPLES = Path(__file__).with_name("examples.json")
+BODY_OPTIONS = (
+    "The options of the query may instead be fields of a form, or stand beside `images` in JSON."
+)
 DESCRIPTION = """\
-Multi-label image classification: send one or more images, get their labels.
+Multi-label image classification: send one or more images, get their labels. Start with `POST /predict`: *Try it out*,
+choose an image, *Execute*.
 
 Errors are `application/problem+json` (RFC 9457). Under `/v1` and `/v2` errors of the application are
 `{"error": "…"}`, as clients of these protocols expect; errors of the gateway are `application/problem+json` there too.
@@ -115,6 +119,8 @@ class DocumentBuilder:
         drawn["parameters"] = self._draw_parameters(operation)
         if bodies := self._draw_request(operation):
             drawn["requestBody"] = {"required": not operation.body_is_optional, "content": bodies}
+            if operation.options:
+                drawn["requestBody"]["description"] = BODY_OPTIONS
         drawn["responses"] = self._draw_responses(operation)
         return drawn
 

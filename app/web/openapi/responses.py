@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.errors import InternalError, ServingError
@@ -14,7 +13,7 @@ from app.web.openapi.errors import DETAILS, DIALECT_DETAILS, FORBIDDEN, GATEWAY
 from app.web.openapi.headers import RETRY_AFTER
 from app.web.openapi.operations import Operation, Schema
 from app.web.openapi.schemas import REF
-from app.web.problems import DIALECTS
+from app.web.problems import DIALECTS, find_title
 
 PROBLEM = "application/problem+json"
 RETRY_STATUSES = {429, 502, 503, 504}  # have Retry-After, from the application and from nginx
@@ -62,7 +61,7 @@ def list_gateways(operation: Operation) -> list[ErrorRow]:
     """Return the errors that nginx may return instead of the application."""
     rows = GATEWAY | FORBIDDEN if operation.is_private else GATEWAY
     return [
-        ErrorRow(status, code, f"{detail} ({status})", detail)
+        ErrorRow(status, code, f"{detail[:1].upper()}{detail[1:]}.", detail)
         for status, (code, detail) in rows.items()
     ]
 
@@ -94,7 +93,8 @@ def describe_errors(operation: Operation) -> Iterator[tuple[str, str, Schema]]:
             row for row in gateways if row.status // 100 == family and row.status not in statuses
         ]
         name = "gateway." + "_".join(str(row.status) for row in rest)
-        yield f"{family}XX", name, build_response(rest, [HEADER], {PROBLEM: show_problems(rest)})
+        listed = [replace(row, meaning=f"{row.meaning} ({row.status})") for row in rest]
+        yield f"{family}XX", name, build_response(listed, [HEADER], {PROBLEM: show_problems(rest)})
 
 
 def build_response(rows: Sequence[ErrorRow], headers: Iterable[str], content: Schema) -> Schema:
@@ -123,7 +123,7 @@ def show_problem(row: ErrorRow) -> dict[str, Any]:
     """Return an example of an error."""
     return {
         "type": "about:blank",
-        "title": HTTPStatus(row.status).phrase,
+        "title": find_title(row.status),
         "status": row.status,
         "detail": row.detail,
         "instance": "/predict",

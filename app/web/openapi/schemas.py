@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from app.web.input.forms import FORM
-from app.web.input.options import ModelOptions
+from app.web.input.options import Options
 from app.web.input.tensors import B64
 from app.web.input.uploads import FIELD, JSON, JSON_FIELD, RAW, URL_ENCODED, Source
 from app.web.openapi.operations import File, Schema
@@ -68,7 +68,7 @@ def read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
     return text, {name: " ".join(words.split()) for name, words in pairs}
 
 
-def draw_members(kind: type[ModelOptions]) -> dict[str, Schema]:
+def draw_members(kind: type[Options]) -> dict[str, Schema]:
     """Return the schema of each option."""
     _, components = draw_types([kind])
     properties: dict[str, Schema] = components[kind.__name__]["properties"]
@@ -76,10 +76,10 @@ def draw_members(kind: type[ModelOptions]) -> dict[str, Schema]:
 
 
 def to_text_schema(schema: Schema) -> Schema:
-    """Return the schema of an option for the query and for forms.
+    """Return the schema of an option for the query.
 
     There a null is expressed by leaving the option out. The default moves into the description: Swagger
-    UI would send it in the query and in the form, and the server rejects duplicates.
+    UI would send it.
     """
     text = dict(schema)
     default = text.pop("default", None)
@@ -91,9 +91,12 @@ def to_text_schema(schema: Schema) -> Schema:
 
 
 def draw_image_bodies(
-    kind: type[ModelOptions], is_many: bool
+    kind: type[Options], is_many: bool
 ) -> tuple[dict[str, Schema], dict[str, Schema]]:
     """Return the request bodies of a route that takes images in any supported form.
+
+    A form may have the options as fields too; they are drawn in the query and in JSON only, because a generated
+    client would have each option twice.
 
     Args:
         kind: the options beside the images.
@@ -102,9 +105,6 @@ def draw_image_bodies(
     Returns:
         Media type → schema, and the components that they refer to.
     """
-    options = draw_members(kind)
-    # Swagger UI fills every form field with "string" or 0 unless there is an example.
-    fields = {name: to_text_schema(schema) | {"example": ""} for name, schema in options.items()}
     (file, source), components = draw_types([File, Source])
 
     def draw(name: str, item: Schema, options: dict[str, Schema], as_list: bool) -> Schema:
@@ -118,9 +118,9 @@ def draw_image_bodies(
         }
 
     bodies = {
-        FORM: draw(FIELD, file, fields, is_many),  # a text field "b64" works too, but rarely helps
-        JSON: draw(JSON_FIELD, source, options, True),
-        URL_ENCODED: draw(B64, BASE64_FILE, fields, is_many),
+        FORM: draw(FIELD, file, {}, is_many),  # a text field "b64" works too, but rarely helps
+        JSON: draw(JSON_FIELD, source, draw_members(kind), True),
+        URL_ENCODED: draw(B64, BASE64_FILE, {}, is_many),
         "image/*": file,
         RAW: file,
     }

@@ -55,7 +55,7 @@ def answer_unknown_model(error: UnknownModel) -> Response:
     return answer_serving_error(UnknownModel(text))
 
 
-@blueprint.get("")
+@blueprint.get("", strict_slashes=False)
 def server_metadata() -> Response:
     """Answer the name, version and extensions of the server."""
     return jsonify(
