@@ -21,7 +21,7 @@ def browse(client, **headers: str):
 def test_a_browser_gets_the_page_and_a_program_gets_json(client):
     page = browse(client)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert "What is in the image?" in page.text
+    assert 'data-t="add.title"' in page.text
     for accept in ("*/*", "application/json", ""):
         answer = client.get("/", headers={"Accept": accept})
         assert answer.headers["Content-Type"] == "application/json"
@@ -84,7 +84,7 @@ def test_every_named_file_exists_and_every_script_is_used():
 def test_every_error_that_a_visitor_can_meet_has_its_own_message():
     family = [each for each in vars(errors).values() if isinstance(each, type)]
     codes = {each.code for each in family if issubclass(each, errors.ServingError)}
-    known = re.findall(r"^  (\w+): \[", (FOLDER / "problems.js").read_text(), re.MULTILINE)
+    known = re.findall(r'"problem\.(\w+)\.title"', (FOLDER / "words-en.js").read_text())
     of_programs = {
         "malformed_request",
         "invalid_option",

@@ -9,12 +9,11 @@ import { showLatency } from "./latency.js";
 import { explain, isTemporary } from "./problems.js";
 import { share, waitingWords } from "./progress.js";
 import { Stage } from "./stage.js";
-import { firstSentence } from "./welcome.js";
+import { firstSentence, versionOf } from "./welcome.js";
+import { formatList, t } from "./words.js";
 
-const CHOOSE = "Choose a label to see where it is.";
 const DEMO = "demo"; // the bundled model; its note tells visitors that it does not know photographs
 const NAMED = 6; // labels in the headline
-const NONE = "This model does not support heat maps.";
 
 export class Detail {
   #service;
@@ -41,6 +40,15 @@ export class Detail {
     return this.#picture;
   }
 
+  /** Show the words of the current language. */
+  translate() {
+    if (!this.#picture) return;
+    const chosen = this.#chosen;
+    this.#shownState = "";
+    this.#show();
+    if (chosen !== null) this.choose(chosen);
+  }
+
   /** The label of the visible heat map, or null. */
   get chosen() {
     return this.#chosen;
@@ -64,10 +72,10 @@ export class Detail {
     const picture = this.#picture;
     this.#chosen = label;
     this.#labels.mark(label);
-    if (!this.#about()?.heatmaps) return this.#stage.clear(NONE);
-    if (label === null) return this.#stage.clear(CHOOSE);
+    if (!this.#about()?.heatmaps) return this.#stage.clear(t("heat.none"));
+    if (label === null) return this.#stage.clear(t("heat.choose"));
     if (!picture.maps.has(label)) {
-      this.#stage.clear(`Locating ${label} …`);
+      this.#stage.clear(t("heat.wait", { label }));
       try {
         await this.#sender.locate(picture, label);
       } catch (problem) {
@@ -79,7 +87,7 @@ export class Detail {
     if (picture !== this.#picture || this.#chosen !== label) return undefined;
     const heatmap = picture.maps.get(label);
     if (!heatmap || heatmap.peak <= 0) {
-      return this.#stage.clear(`No part of the image indicates ${label}.`);
+      return this.#stage.clear(t("heat.nowhere", { label }));
     }
     return this.#stage.lay(heatmap, this.#about()?.frame);
   }
@@ -107,8 +115,8 @@ export class Detail {
   }
 
   #showProblem(problem) {
-    const { headline, detail, advice, meta } = explain(problem);
-    element("problem-title").textContent = headline;
+    const { title, detail, advice, meta } = explain(problem);
+    element("problem-title").textContent = title;
     element("problem-detail").textContent = detail;
     element("problem-advice").textContent = advice;
     element("problem-meta").textContent = meta;
@@ -124,18 +132,20 @@ export class Detail {
     this.#showRule();
     this.#showOrientation(picture, about);
     showLatency(element("latency"), picture);
-    const { name, version } = picture.answer.model;
+    const { name } = picture.answer.model;
+    const version = versionOf({ model: name, version: picture.answer.model.version });
     element("demo-note").hidden = name !== DEMO || picture.sample || !about;
     element("demo-note").textContent = firstSentence(about?.description ?? "");
-    element("by").textContent =
-      `${name}, version ${version}${about ? `, ${about.precision} on ${about.device}` : ""}`;
+    element("by").textContent = about
+      ? t("model.runs", { ...about, ...version })
+      : t("top.choice", version);
     element("by-description").textContent = about?.description ?? "";
   }
 
   #showRule() {
     const picture = this.#picture;
     const passing = this.#rule.passing(picture).map(({ label }) => label);
-    element("answer").textContent = inWords(passing) || "Nothing recognized";
+    element("answer").textContent = inWords(passing) || t("detail.nothing");
     this.#labels.show();
     element("curl").textContent = curlLine(picture, this.#rule.threshold);
   }
@@ -145,24 +155,22 @@ export class Detail {
     const turned = (await readOrientation(picture.file)) > 1;
     if (picture !== this.#picture) return;
     element("sideways").hidden = !turned || Boolean(about?.exif_rotate);
-    element("sideways").textContent =
-      "This photo has an EXIF rotation, which the server ignores: it is classified as shown here." +
-      " SERVING_EXIF_ROTATE=on makes the server rotate it.";
+    element("sideways").textContent = t("detail.sideways");
   }
 
   async #copy() {
     await copy(element("curl").textContent);
     const button = element("copy");
-    button.textContent = "Copied";
+    button.textContent = t("curl.copied");
     setTimeout(() => {
-      button.textContent = "Copy";
+      button.textContent = t("curl.copy");
     }, 2000);
   }
 }
 
-/** Join names as "Bus, Car and Person"; long lists are shortened. */
+/** Join names as "Bus, Car, and Person"; long lists are shortened. */
 export function inWords(names) {
-  if (names.length < 2) return names.join("");
-  if (names.length <= NAMED) return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-  return `${names.slice(0, NAMED - 1).join(", ")} and ${names.length - NAMED + 1} more`;
+  if (names.length <= NAMED) return formatList(names);
+  const named = names.slice(0, NAMED - 1);
+  return t("detail.more", { names: named.join(t("list.comma")), count: names.length - named.length });
 }

@@ -3,6 +3,7 @@
 import { element } from "./element.js";
 import { explain, isTemporary } from "./problems.js";
 import { share, waitingWords } from "./progress.js";
+import { t } from "./words.js";
 
 const SHOWN = 3; // labels on a tile
 
@@ -46,17 +47,29 @@ export class Gallery {
     tile.querySelector(".tile-open").addEventListener("click", () => this.#actions.open(picture));
     const retry = tile.querySelector(".tile-retry");
     retry.addEventListener("click", () => this.#actions.retry(picture));
-    retry.setAttribute("aria-label", `Try ${picture.name} again`);
     const remove = tile.querySelector(".tile-remove");
-    remove.setAttribute("aria-label", `Remove ${picture.name}`);
     remove.addEventListener("click", () => {
       const neighbor = tile.nextElementSibling ?? tile.previousElementSibling;
       (neighbor?.querySelector(".tile-open") ?? element("choose")).focus();
       this.#pictures.remove(picture);
     });
+    this.#name(picture, tile);
     this.#tiles.set(picture, tile);
     this.#list.append(tile);
     this.#show(picture);
+  }
+
+  /** Show the words of the current language. */
+  translate() {
+    for (const [picture, tile] of this.#tiles) {
+      this.#name(picture, tile);
+      this.#show(picture);
+    }
+  }
+
+  #name({ name }, tile) {
+    tile.querySelector(".tile-retry").setAttribute("aria-label", t("tile.retry.label", { name }));
+    tile.querySelector(".tile-remove").setAttribute("aria-label", t("tile.remove.label", { name }));
   }
 
   #remove(picture) {
@@ -75,12 +88,12 @@ export class Gallery {
   }
 
   #words(picture) {
-    if (picture.state === "failed") return [word(explain(picture.problem).headline, "failure")];
+    if (picture.state === "failed") return [word(explain(picture.problem).title, "failure")];
     if (picture.state !== "done") return [word(waitingWords(picture), "quiet")];
     const passing = this.#rule.passing(picture);
-    if (!passing.length) return [word("Nothing recognized", "quiet")];
+    if (!passing.length) return [word(t("detail.nothing"), "quiet")];
     const chips = passing.slice(0, SHOWN).map(({ label }) => word(label, "chip"));
-    if (passing.length > SHOWN) chips.push(word(`+ ${passing.length - SHOWN}`, "quiet"));
+    if (passing.length > SHOWN) chips.push(word(t("gallery.more", { count: passing.length - SHOWN }), "quiet"));
     return chips;
   }
 
@@ -92,7 +105,7 @@ export class Gallery {
     ];
     element("gallery").hidden = total === 0;
     element("home").toggleAttribute("data-empty", total === 0);
-    element("gallery-title").textContent = total === 1 ? "1 image" : `${total} images`;
+    element("gallery-title").textContent = t("gallery.title", { count: total });
     element("gallery-count").textContent = countInWords(done, failed, total);
     element("retry-all").hidden = this.#pictures.all.filter(isToRetry).length < 2;
     const bar = element("gallery-progress");
@@ -108,8 +121,10 @@ function isToRetry({ state, problem }) {
 }
 
 function countInWords(done, failed, total) {
-  const answered = done + failed < total ? [`${done} classified`] : [];
-  return [...answered, ...(failed ? [`${failed} failed`] : [])].join(", ");
+  const answered = done + failed < total ? [t("gallery.done", { count: done })] : [];
+  return [...answered, ...(failed ? [t("gallery.failed", { count: failed })] : [])].join(
+    t("list.comma"),
+  );
 }
 
 function word(text, kind) {

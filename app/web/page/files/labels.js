@@ -1,7 +1,8 @@
 // The labels of an image with their bars. Choosing one shows its heat map.
 
 import { element } from "./element.js";
-import { asPercent, byScore } from "./rule.js";
+import { byScore } from "./rule.js";
+import { formatNumber, formatPercent, t } from "./words.js";
 
 const SHOWN_BELOW = 4; // labels below the threshold that are always shown
 const LEAST = 6;
@@ -55,12 +56,14 @@ export class Labels {
       if (at !== null) row.style.setProperty("--mark", at);
       button.setAttribute(
         "aria-label",
-        `${label}, ${words}${passes ? "" : ", not recognized"}. Show heat map`,
+        t(passes ? "labels.passing" : "labels.failing", { label, score: words }),
       );
     });
     this.#more.hidden = this.#rows.size <= Math.max(count, this.#isOpen ? LEAST : 0);
     if (this.#isOpen) this.#more.hidden = false;
-    this.#more.textContent = this.#isOpen ? "Show fewer" : `Show all ${this.#rows.size} labels`;
+    this.#more.textContent = this.#isOpen
+      ? t("labels.fewer")
+      : t("labels.more", { count: this.#rows.size });
     this.#more.setAttribute("aria-expanded", this.#isOpen);
   }
 
@@ -75,11 +78,11 @@ export class Labels {
   #makeRow({ label, score, logit, index }, decision) {
     const row = this.#template.cloneNode(true);
     const [button, bar] = [row.querySelector("button"), row.querySelector(".bar")];
-    const words = asPercent(score);
+    const words = formatPercent(score);
     row.dataset.label = label;
     button.textContent = label;
     row.querySelector(".label-score").textContent = words;
-    row.querySelector(".label-logit").textContent = `logit ${logit.toFixed(2)}`;
+    row.querySelector(".label-logit").textContent = t("labels.logit", { logit: formatNumber(logit, 2) });
     bar.setAttribute("aria-label", label);
     bar.setAttribute("aria-valuenow", Math.round(100 * score));
     bar.setAttribute("aria-valuetext", words);

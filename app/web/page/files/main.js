@@ -12,6 +12,7 @@ import { Service } from "./service.js";
 import { listen } from "./sources.js";
 import { Threshold } from "./threshold.js";
 import { showSamples, showService } from "./welcome.js";
+import { onLanguageChange, t } from "./words.js";
 
 const pictures = new Pictures();
 const service = new Service();
@@ -62,9 +63,12 @@ function show(picture) {
 
 function showPager(picture) {
   const { all } = pictures;
-  element("back-words").textContent = all.length > 1 ? "All images" : "Another image";
+  element("back-words").textContent = t(all.length > 1 ? "detail.all" : "detail.another");
   element("pager").hidden = all.length < 2;
-  element("position").textContent = `${all.indexOf(picture) + 1} of ${all.length}`;
+  element("position").textContent = t("detail.position", {
+    place: all.indexOf(picture) + 1,
+    count: all.length,
+  });
 }
 
 function step(places) {
@@ -88,17 +92,21 @@ function listenToKeys() {
 function announce({ detail: picture }) {
   if (!["done", "failed"].includes(picture.state)) return;
   const isAlone = picture === detail.picture || pictures.all.length === 1;
-  if (isAlone) element("announcer").textContent = `${picture.name}: ${outcome(picture)}.`;
-  else if (!pictures.count("waiting", "sending")) {
+  if (isAlone) {
+    const words = { name: picture.name, outcome: outcome(picture) };
+    element("announcer").textContent = t("announce.one", words);
+  } else if (!pictures.count("waiting", "sending")) {
     const failed = pictures.count("failed");
-    const answered = `${pictures.count("done")} images classified`;
-    element("announcer").textContent = failed ? `${answered}, ${failed} failed.` : `${answered}.`;
+    element("announcer").textContent = t(failed ? "announce.some" : "announce.all", {
+      count: pictures.count("done"),
+      failed,
+    });
   }
 }
 
 function outcome(picture) {
-  if (picture.state === "failed") return explain(picture.problem).headline;
-  return inWords(rule.passing(picture).map(({ label }) => label)) || "nothing recognized";
+  if (picture.state === "failed") return explain(picture.problem).title;
+  return inWords(rule.passing(picture).map(({ label }) => label)) || t("detail.nothing");
 }
 
 async function openSamples() {
@@ -122,6 +130,13 @@ element("previous").addEventListener("click", () => step(-1));
 element("next").addEventListener("click", () => step(1));
 listen(take);
 listenToKeys();
+onLanguageChange(() => {
+  if (service.about || service.problem) showService(service);
+  sliders.forEach((slider) => slider.show());
+  gallery.translate();
+  detail.translate();
+  if (detail.picture) showPager(detail.picture);
+});
 service.addEventListener("change", () => {
   showService(service);
   sliders.forEach((slider) => slider.show());

@@ -1,6 +1,7 @@
 // The progress of an image, for the bar and as text.
 
 import { explain } from "./problems.js";
+import { formatPercent, t } from "./words.js";
 
 const UPLOADED = 0.9; // of the bar; the rest is for the server
 
@@ -14,8 +15,10 @@ export function share({ state, sent }) {
 export function waitingWords({ state, sent, problem, retryAt }) {
   if (retryAt) {
     const seconds = Math.max(1, Math.ceil((retryAt - Date.now()) / 1000));
-    return `${explain(problem).headline}; trying again in ${seconds}\u00a0s`;
+    return t("state.retrying", { problem: explain(problem).title, seconds });
   }
-  if (state === "waiting") return "Waiting";
-  return sent < 1 ? `Uploading, ${Math.round(100 * sent)}%` : "Classifying";
+  if (state === "waiting") return t("state.waiting");
+  return sent < 1
+    ? t("state.uploading", { share: formatPercent(Math.round(100 * sent) / 100) })
+    : t("state.classifying");
 }

@@ -1,5 +1,7 @@
 // The labels that pass: those of the server's answer, until the threshold is moved.
 
+import { formatNumber, formatPercent, t } from "./words.js";
+
 /** The threshold for all images of the page; null for the model's own rule. */
 export class Rule extends EventTarget {
   threshold = null;
@@ -33,24 +35,13 @@ export function commonThreshold(decision) {
 
 /** Describe the model's own rule. */
 export function describeRule(decision) {
-  if (!decision) return "model default";
-  if (decision.top_k)
-    return decision.top_k === 1
-      ? "model default: the best label"
-      : `model default: the best ${decision.top_k} labels`;
+  if (!decision) return t("threshold.default");
+  if (decision.top_k) return t("threshold.default.best", { count: decision.top_k });
   const common = commonThreshold(decision);
-  if (common !== null) return `model default: above ${asPercent(common)}`;
+  if (common !== null) return t("threshold.default.above", { score: formatPercent(common) });
   return Array.isArray(decision.threshold)
-    ? "model default: one for each label"
-    : `model default: logit above ${decision.threshold}`;
-}
-
-/** Format a score: 93.1%, never rounded to 0% or 100%. */
-export function asPercent(score) {
-  const percent = 100 * score;
-  if (percent > 99.9 && percent < 100) return "> 99.9%";
-  if (percent < 0.1 && percent > 0) return "< 0.1%";
-  return `${percent.toFixed(1).replace(/\.0$/, "")}%`;
+    ? t("threshold.default.each")
+    : t("threshold.default.logit", { logit: formatNumber(decision.threshold, 2) });
 }
 
 function scoreThreshold(decision, index) {

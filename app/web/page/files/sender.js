@@ -1,6 +1,7 @@
 // Sends images: a few at a time, with retries after Retry-After.
 
 import { Problem, predict } from "./api.js";
+import { formatNumber, t } from "./words.js";
 
 const AT_ONCE = 4;
 const TRIES = 6;
@@ -102,7 +103,10 @@ export class Sender {
   #checkSize(file) {
     const limit = this.#service.limits?.max_body_bytes;
     if (limit && file.size + FORM_BYTES > limit) {
-      const detail = `the file has ${inMegabytes(file.size)} MB; the limit is ${inMegabytes(limit)} MB`;
+      const detail = t("problem.body_too_large.sizes", {
+        size: inMebibytes(file.size),
+        limit: inMebibytes(limit),
+      });
       throw new Problem({ code: "body_too_large", detail });
     }
   }
@@ -123,6 +127,6 @@ function keepMaps(picture, result) {
   }
 }
 
-function inMegabytes(bytes) {
-  return (bytes / 1024 / 1024).toFixed(1).replace(/\.0$/, "");
+function inMebibytes(bytes) {
+  return formatNumber(bytes / 1024 / 1024, 1);
 }

@@ -3,6 +3,7 @@
 import { element } from "./element.js";
 import { readOrientation, seenPart } from "./frame.js";
 import { draw } from "./heat.js";
+import { t } from "./words.js";
 
 const SMALL_SCALE = 2.5; // limit for enlarging small images
 
@@ -56,7 +57,7 @@ export class Stage {
     this.#controls.hidden = false;
     this.#hint.textContent = "";
     this.#name.textContent = label;
-    this.#opacity.setAttribute("aria-label", `Opacity of the heat map of ${label}`);
+    this.#opacity.setAttribute("aria-label", t("heat.opacity", { label }));
   }
 
   /** Hide the heat map and show a hint in its place. */

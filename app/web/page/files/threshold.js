@@ -1,7 +1,8 @@
 // The threshold slider. The grid and the detail view each have one; both change the same rule.
 
 import { element } from "./element.js";
-import { asPercent, commonThreshold, describeRule } from "./rule.js";
+import { commonThreshold, describeRule } from "./rule.js";
+import { formatPercent, t } from "./words.js";
 
 const UNKNOWN = 0.5; // position of the thumb if the model's rule is not a single score
 
@@ -21,7 +22,6 @@ export class Threshold {
     const label = place.querySelector("label");
     this.slider.id = `${place.id}-slider`;
     label.htmlFor = this.slider.id;
-    label.textContent = "Threshold";
     this.slider.addEventListener("input", () => rule.set(Number(this.slider.value)));
     this.reset.addEventListener("click", () => {
       rule.set(null);
@@ -36,7 +36,7 @@ export class Threshold {
     const decision = this.#decision();
     const isOwn = threshold === null;
     const position = threshold ?? commonThreshold(decision) ?? UNKNOWN;
-    const words = isOwn ? describeRule(decision) : `above ${asPercent(threshold)}`;
+    const words = isOwn ? describeRule(decision) : t("threshold.above", { score: formatPercent(threshold) });
     this.slider.value = position;
     this.slider.setAttribute("aria-valuetext", words);
     this.slider.style.setProperty("--at", position);

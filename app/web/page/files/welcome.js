@@ -2,6 +2,7 @@
 
 import { element } from "./element.js";
 import { explain } from "./problems.js";
+import { t } from "./words.js";
 
 const MOST_LABELS = 200; // at most this many names are listed
 
@@ -9,10 +10,10 @@ const MOST_LABELS = 200; // at most this many names are listed
 export function showService({ about, problem, target }) {
   element("answering").classList.toggle("bad", !about);
   if (!about) {
-    element("answering").textContent = explain(problem).headline;
+    element("answering").textContent = explain(problem).title;
     return;
   }
-  element("answering").textContent = `${about.model} · version ${about.version}`;
+  element("answering").textContent = t("top.version", versionOf(about));
   showChoice(about, target);
   element("docs-link").hidden = !about.routes.some((route) => route.startsWith("/docs"));
   // Images are displayed as the server decodes them: as stored, or rotated by their EXIF tag.
@@ -23,7 +24,7 @@ export function showService({ about, problem, target }) {
   element("knows").textContent = firstSentence(about.description);
   element("model-description").textContent = about.description;
   element("model-runs").textContent =
-    `${about.model}, version ${about.version}, ${about.precision} on ${about.device}`;
+    t("model.runs", { ...about, ...versionOf(about) });
   showClasses(about.classes);
 }
 
@@ -65,24 +66,23 @@ function showChoice({ model: answering, models }, target) {
   element("model-choice").replaceChildren(
     ...targets.map((each) => {
       const value = JSON.stringify(each);
-      const words = each.version ? `${each.model}, version ${each.version}` : each.model;
+      const words = each.version ? t("top.choice", versionOf(each)) : each.model;
       return new Option(words, value, false, value === chosen);
     }),
   );
 }
 
 function showLimits({ max_body_bytes: bytes, max_pixels: pixels }) {
-  const megabytes = Math.floor(bytes / 1024 / 1024);
-  const megapixels = Math.floor(pixels / 1e6);
-  element("limits").textContent =
-    `JPEG, PNG, WebP, BMP or GIF, up to ${megabytes} MB and ${megapixels} megapixels. Images are not stored.`;
+  element("limits").textContent = t("add.limits", {
+    megabytes: Math.floor(bytes / 1024 / 1024),
+    megapixels: Math.floor(pixels / 1e6),
+  });
 }
 
 function showClasses(classes) {
-  element("classes").querySelector("summary").textContent =
-    classes.length === 1
-      ? "1 label"
-      : `All ${classes.length.toLocaleString("en")} labels`;
+  element("classes").querySelector("summary").textContent = t("model.classes", {
+    count: classes.length,
+  });
   const names = classes.slice(0, MOST_LABELS);
   if (classes.length > MOST_LABELS) names.push("…");
   element("classes")
@@ -94,6 +94,11 @@ function showClasses(classes) {
         return item;
       }),
     );
+}
+
+/** Return a model and its version as words: versions are names, not numbers to be grouped. */
+export function versionOf({ model, version }) {
+  return { model, version: String(version) };
 }
 
 /** Return the first sentence of a text. */
