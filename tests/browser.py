@@ -97,7 +97,7 @@ class Visit:
 
     def run_line(self, folder: Path) -> list[str]:
         """Run the displayed command line, and return the labels that it gets."""
-        line = self.find("#curl").text_content()
+        line = self.find("#call").text_content()
         done = subprocess.run(
             ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=True
         )

@@ -204,7 +204,7 @@ def test_the_line_of_a_sample_needs_no_file_and_is_copied(visit, server):
     guest.page.get_by_role("button", name="Copy").click()
     expect(guest.page.get_by_role("button", name="Copied")).to_be_visible()
     copied = guest.page.evaluate("() => navigator.clipboard.readText()")
-    assert copied == guest.find("#curl").text_content()
+    assert copied == guest.find("#call").text_content()
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_the_chosen_one_of_several_models_is_used_for_every_image(visit, strict_
     expect(guest.find("#by")).to_contain_text("demo, version 1")
     guest.page.get_by_label("Choose a model", exact=True).select_option("twin")
     expect(guest.find("#by")).to_contain_text("twin, version 1")
-    line = guest.find("#curl").text_content()
+    line = guest.find("#call").text_content()
     assert "-F model=twin" in line
     assert guest.run_line(ROOT) == guest.passing()
 

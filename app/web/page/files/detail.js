@@ -1,7 +1,6 @@
-// The detail view of one image: labels, heat maps, timings, curl command.
+// The detail view of one image: labels, heat maps, timings.
 
 import { Problem } from "./api.js";
-import { copy, curlLine } from "./curl.js";
 import { element } from "./element.js";
 import { readOrientation } from "./frame.js";
 import { Labels } from "./labels.js";
@@ -33,7 +32,6 @@ export class Detail {
     pictures.addEventListener("change", ({ detail }) => detail === this.#picture && this.#show());
     rule.addEventListener("change", () => this.#picture?.state === "done" && this.#showRule());
     element("retry").addEventListener("click", () => sender.send(this.#picture));
-    element("copy").addEventListener("click", () => this.#copy());
   }
 
   get picture() {
@@ -147,7 +145,6 @@ export class Detail {
     const passing = this.#rule.passing(picture).map(({ label }) => label);
     element("answer").textContent = inWords(passing) || t("detail.nothing");
     this.#labels.show();
-    element("curl").textContent = curlLine(picture, this.#rule.threshold);
   }
 
   /** Warn if the image has an EXIF rotation that the server ignores. */
@@ -156,15 +153,6 @@ export class Detail {
     if (picture !== this.#picture) return;
     element("sideways").hidden = !turned || Boolean(about?.exif_rotate);
     element("sideways").textContent = t("detail.sideways");
-  }
-
-  async #copy() {
-    await copy(element("curl").textContent);
-    const button = element("copy");
-    button.textContent = t("curl.copied");
-    setTimeout(() => {
-      button.textContent = t("curl.copy");
-    }, 2000);
   }
 }
 

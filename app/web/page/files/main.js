@@ -3,6 +3,7 @@
 import { listSamples, openSample, Problem } from "./api.js";
 import { Detail, inWords } from "./detail.js";
 import { element } from "./element.js";
+import { Features } from "./features.js";
 import { Gallery } from "./gallery.js";
 import { Pictures } from "./pictures.js";
 import { explain } from "./problems.js";
@@ -28,12 +29,12 @@ const answeringRule = () =>
 const sliders = ["gallery-threshold", "detail-threshold"].map(
   (id) => new Threshold(element(id), rule, answeringRule),
 );
+const features = new Features({ pictures, service, rule, detail });
 let sampledFor = ""; // the model for which the samples are shown
 
-/** Send files; open a single one, show several as a grid. */
+/** Add files; open a single one, show several as a grid. */
 function take(files, isSample = false) {
   const added = pictures.add(files, isSample);
-  added.forEach((picture) => sender.send(picture));
   if (added.length === 1) visit(added[0]);
   else if (detail.picture) history.back();
   else element("gallery").scrollIntoView({ block: "start" });
@@ -51,6 +52,7 @@ function show(picture) {
   const before = detail.picture;
   element("home").hidden = Boolean(picture);
   detail.open(picture ?? null);
+  features.show(picture ?? null);
   sliders.forEach((slider) => slider.show());
   if (picture) {
     showPager(picture);
@@ -124,6 +126,7 @@ async function openSamples() {
 history.replaceState(null, ""); // images are lost on a reload
 window.addEventListener("popstate", ({ state }) => show(pictures.find(state?.picture)));
 pictures.addEventListener("change", announce);
+pictures.addEventListener("add", ({ detail: picture }) => sender.send(picture));
 pictures.addEventListener("add", () => detail.picture && showPager(detail.picture));
 element("back").addEventListener("click", () => history.back());
 element("previous").addEventListener("click", () => step(-1));

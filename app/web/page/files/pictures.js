@@ -1,6 +1,9 @@
 // The images of this visit and their states.
 
 /**
+ * The `source` of an image is the file as it was given, `file` the one that is sent. They differ if the page has
+ * converted it; `converted` is the name of the format then.
+ *
  * The `state` of an image is one of
  *   waiting   queued, or until `retryAt` (Date.now()) after a `problem`
  *   sending   `sent` is the uploaded fraction, 0..1
@@ -16,22 +19,9 @@ export class Pictures extends EventTarget {
     return this.#list;
   }
 
-  /** Add files and return their images; `sample` if they are the server's own samples. */
+  /** Add files and return their images, `sample` if they are the server's own samples; a file is added once. */
   add(files, sample = false) {
-    const added = files.map((file) => ({
-      id: this.#next++,
-      file,
-      name: file.name,
-      url: URL.createObjectURL(file),
-      sample,
-      state: "waiting",
-      sent: 0,
-      maps: new Map(),
-      left: new AbortController(),
-    }));
-    this.#list.push(...added);
-    for (const picture of added) this.#notify("add", picture);
-    return added;
+    return files.map((file) => this.#twin(file, sample) ?? this.#make(file, sample));
   }
 
   /** Change an image and dispatch the event `change`. */
@@ -61,6 +51,35 @@ export class Pictures extends EventTarget {
 
   count(...states) {
     return this.#list.filter((picture) => states.includes(picture.state)).length;
+  }
+
+  /** Return the image of the same file, if there is one. */
+  #twin({ name, size, lastModified }, sample) {
+    return this.#list.find(
+      ({ source, sample: isSample }) =>
+        sample === isSample &&
+        (sample || lastModified === source.lastModified) &&
+        name === source.name &&
+        size === source.size,
+    );
+  }
+
+  #make(file, sample) {
+    const picture = {
+      id: this.#next++,
+      source: file,
+      file,
+      name: file.name,
+      url: URL.createObjectURL(file),
+      sample,
+      state: "waiting",
+      sent: 0,
+      maps: new Map(),
+      left: new AbortController(),
+    };
+    this.#list.push(picture);
+    this.#notify("add", picture);
+    return picture;
   }
 
   #notify(type, picture) {

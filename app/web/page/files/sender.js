@@ -1,6 +1,7 @@
 // Sends images: a few at a time, with retries after Retry-After.
 
 import { Problem, predict } from "./api.js";
+import { convert, formatOf } from "./convert.js";
 import { formatNumber, t } from "./words.js";
 
 const AT_ONCE = 4;
@@ -76,10 +77,12 @@ export class Sender {
 
   async #ask(picture) {
     this.#pictures.update(picture, { state: "sending", sent: 0, problem: null, retryAt: null });
-    this.#checkSize(picture.file);
+    const file = await convert(picture.file);
+    if (file !== picture.file) Object.assign(picture, { file, converted: formatOf(picture.file) });
+    this.#checkSize(file);
     const { target } = this.#service;
     const onUpload = (sent) => this.#pictures.update(picture, { sent });
-    const { answer, elapsedMs } = await this.#predict(picture.file, onUpload, picture.left.signal);
+    const { answer, elapsedMs } = await this.#predict(file, onUpload, picture.left.signal);
     const [result] = answer.images;
     picture.maps.clear();
     keepMaps(picture, result);

@@ -1,6 +1,10 @@
 // Sources of images: drag and drop, clipboard, file chooser, camera.
 
+import { openDrop } from "./album.js";
 import { element } from "./element.js";
+import { tell } from "./toast.js";
+import { namePasted } from "./unsaved.js";
+import { t } from "./words.js";
 
 /** Call `take(files)` with files from any source. */
 export function listen(take) {
@@ -25,7 +29,7 @@ function listenToClipboard(take) {
     const files = [...event.clipboardData.files];
     if (!files.length) return;
     event.preventDefault();
-    take(files);
+    take(files.map(namePasted));
   });
 }
 
@@ -55,28 +59,8 @@ function listenToDrops(take) {
     event.preventDefault();
     depth = 0;
     show(false);
-    const files = await openAll(event.dataTransfer);
+    const { files, skipped } = await openDrop(event.dataTransfer);
+    if (skipped) tell(t("add.skipped", { count: skipped }));
     if (files.length) take(files);
   });
-}
-
-/** Return the files of a drop, including those in folders, except hidden ones. */
-async function openAll(transfer) {
-  const files = [...transfer.files];
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
-  if (!entries.some((entry) => entry?.isDirectory)) return files;
-  const found = await Promise.all(entries.filter(Boolean).map(openEntry));
-  return found.flat().filter((file) => !file.name.startsWith("."));
-}
-
-async function openEntry(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  const reader = entry.createReader();
-  const entries = [];
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break; // browsers return at most a hundred at a time
-    entries.push(...some);
-  }
-  return (await Promise.all(entries.map(openEntry))).flat();
 }

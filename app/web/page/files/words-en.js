@@ -21,6 +21,10 @@ export const words = {
   "add.photograph.label": "Photo",
   "add.limits":
     "JPEG, PNG, WebP, BMP, or GIF, up to {megabytes} MiB and {megapixels} megapixels. Images are not stored.",
+  "add.skipped": {
+    one: "Skipped 1 file that is not an image.",
+    other: "Skipped {count} files that are not images.",
+  },
   "add.drop": "Drop to classify",
 
   "gallery.title": { one: "1 image", other: "{count} images" },
@@ -53,6 +57,8 @@ export const words = {
   "detail.nothing": "Nothing recognized",
   "detail.sideways":
     "The photo has an EXIF orientation that the server ignores: it is classified as shown here.",
+  "detail.converted":
+    "The server does not read {format} files, so your browser converted this one to JPEG.",
 
   "heat.choose": "Select a label to see where it is.",
   "heat.none": "This model does not support heat maps.",
@@ -107,9 +113,19 @@ export const words = {
   "time.forward.title": "running the model",
   "time.other.title": "network connection, browser, and everything else",
 
-  "curl.title": "The same request with curl",
-  "curl.copy": "Copy",
-  "curl.copied": "Copied",
+  "call.title": "Call it from your program",
+  "call.unsaved": "{name} exists on this page only.",
+
+  "copy": "Copy",
+  "copy.json": "Copy JSON",
+  "copy.done": "Copied",
+
+  "save.title": "Take the result away",
+  "save.csv": "Download CSV",
+  "save.json": "Download JSON",
+  "save.image": "Download image",
+  "save.file": "Download it",
+  "save.impossible": "The browser cannot save this image.",
 
   "problem.retry": "Try again",
   "problem.request": "request {id}",

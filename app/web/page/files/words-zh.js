@@ -21,6 +21,7 @@ export const words = {
   "add.photograph.label": "照片",
   "add.limits":
     "支持 JPEG、PNG、WebP、BMP、GIF，不超过 {megabytes} MiB、{megapixels} 百万像素。图片不会被保存。",
+  "add.skipped": "已跳过 {count} 个非图片文件。",
   "add.drop": "松开即可识别",
 
   "gallery.title": "{count} 张图片",
@@ -52,6 +53,7 @@ export const words = {
   "list.comma": "、",
   "detail.nothing": "未识别出任何内容",
   "detail.sideways": "这张照片带有 EXIF 方向信息，但服务器会忽略它：识别时的方向与此处显示的一致。",
+  "detail.converted": "服务器无法读取 {format} 文件，浏览器已将它转换为 JPEG。",
 
   "heat.choose": "选择一个标签，查看它在图中的位置。",
   "heat.none": "该模型不支持热力图。",
@@ -100,9 +102,19 @@ export const words = {
   "time.forward.title": "运行模型",
   "time.other.title": "网络连接、浏览器及其他",
 
-  "curl.title": "用 curl 发送同样的请求",
-  "curl.copy": "复制",
-  "curl.copied": "已复制",
+  "call.title": "在程序中调用",
+  "call.unsaved": "{name} 仅存在于本页面。",
+
+  "copy": "复制",
+  "copy.json": "复制 JSON",
+  "copy.done": "已复制",
+
+  "save.title": "导出结果",
+  "save.csv": "下载 CSV",
+  "save.json": "下载 JSON",
+  "save.image": "下载图片",
+  "save.file": "下载该文件",
+  "save.impossible": "浏览器无法保存这张图片。",
 
   "problem.retry": "重试",
   "problem.request": "请求 {id}",

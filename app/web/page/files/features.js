@@ -1,0 +1,30 @@
+// Connects what the page offers beyond answers: downloads, code, comparison, camera, kept images, links.
+
+import { Calls } from "./calls.js";
+import { offerDownloads } from "./downloads.js";
+import { element } from "./element.js";
+import { onLanguageChange, t } from "./words.js";
+
+export class Features {
+  #calls;
+
+  /** `parts` are those of main.js. */
+  constructor(parts) {
+    const { pictures, detail } = parts;
+    this.#calls = new Calls(parts);
+    offerDownloads(parts);
+    pictures.addEventListener("change", ({ detail: picture }) => {
+      if (picture === detail.picture) this.show(picture);
+    });
+    onLanguageChange(() => this.show(detail.picture));
+  }
+
+  /** Show what belongs to the image in the detail view; null if it is closed. */
+  show(picture) {
+    this.#calls.show(picture);
+    element("origin").hidden = !picture?.converted;
+    if (picture?.converted) {
+      element("origin").textContent = t("detail.converted", { format: picture.converted });
+    }
+  }
+}

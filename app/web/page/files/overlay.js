@@ -1,0 +1,32 @@
+// The enlarged image with its heat map, as a PNG.
+
+import { element } from "./element.js";
+
+const MOST_PIXELS = 16e6; // Safari's canvases hold no more
+
+/** Return what the stage shows as a PNG, in the resolution of the image. */
+export function drawOverlay() {
+  const [photo, heat, box] = ["photo", "heat", "picture"].map(element);
+  const { width: shownWidth, height: shownHeight } = box.getBoundingClientRect();
+  let { naturalWidth: width, naturalHeight: height } = photo;
+  if (width > height !== shownWidth > shownHeight) [width, height] = [height, width]; // shown as stored
+  const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (width * height)));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "#ffffff"; // under transparent images, as on the page
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(photo, 0, 0, canvas.width, canvas.height);
+  const [across, down] = [canvas.width / shownWidth, canvas.height / shownHeight];
+  context.globalAlpha = Number(getComputedStyle(heat).opacity);
+  context.drawImage(
+    heat,
+    heat.offsetLeft * across,
+    heat.offsetTop * down,
+    heat.offsetWidth * across,
+    heat.offsetHeight * down,
+  );
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
