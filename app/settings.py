@@ -182,7 +182,7 @@ class Settings:
         "off",
         switch,
         "",
-        "`on` rotates images upright by their EXIF tag before they are resized",
+        "`on` rotates images upright by their EXIF tag before they are resized; `/predict` has an option for it",
     )
     port: int = row("8999", whole(1, 65_535), "port", "the port that nginx listens on")
     host: tuple[str, ...] = row(

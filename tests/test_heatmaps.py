@@ -17,10 +17,12 @@ from tests.test_predict_route import send, send_json
 JSON = {"Accept": "application/json"}
 
 
-def square(*levels: int) -> bytes:
-    """Return a PNG of four gray squares, row by row."""
+def square(*levels: int, orientation: int = 1) -> bytes:
+    """Return a PNG of four gray squares, row by row: 60 × 40 px, with an EXIF orientation."""
     cells = np.array(levels, np.uint8).reshape(2, 2).repeat(20, 0).repeat(30, 1)
-    return encode(Image.fromarray(cells).convert("RGB"), "PNG")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(Image.fromarray(cells).convert("RGB"), "PNG", exif=exif)
 
 
 IMAGE = square(0, 51, 51, 255)  # darker than bright
@@ -109,7 +111,7 @@ def test_the_opacity_ranges_from_the_image_alone_to_colors_alone(client):
     [
         ("?opacity=2", "opacity is "),
         ("?size=huge", "size is "),
-        ("?top_k=3", 'no option "top_k"; there are label, model, opacity, size, version'),
+        ("?top_k=3", 'no option "top_k"; there are label, model, opacity, size, upright, version'),
         ("?label=Cat", 'label is "Cat": light has no such class; it has Bright, Dark'),
     ],
 )
@@ -160,6 +162,41 @@ def test_only_one_image_is_accepted(client):
     assert "has 2 pictures; a heat map is drawn of one" in check_problem(
         response, 400, "malformed_request"
     )
+
+
+TURNED = square(0, 51, 102, 255, orientation=6)  # upright: 102, 0 / 255, 51
+AS_STORED = [[1, 0.8], [0.6, 0]]
+UPRIGHT = [[0.6, 1], [0, 0.8]]
+
+
+@pytest.mark.parametrize("configured", ["on", "off"])
+@pytest.mark.parametrize("asked", [None, "true", "false"])
+def test_images_are_turned_upright_as_asked_or_configured(client_of, configured, asked):
+    client = client_of(lambda _settings, _slot, entry: make_seeing(entry), exif_rotate=configured)
+    fields = {} if asked is None else {"upright": asked}
+    turned = asked == "true" or (asked is None and configured == "on")
+    answer = send(client, TURNED, heatmap="Dark", **fields)
+    (found,) = heat_maps(answer).values()
+    assert np.array(found) == pytest.approx(np.array(UPRIGHT if turned else AS_STORED), abs=0.02)
+    image = answer.json["images"][0]
+    assert (image["width"], image["height"]) == ((40, 60) if turned else (60, 40))
+    drawn = send(client, TURNED, path="/predict/heatmap", **fields)
+    assert open_png(drawn).size == ((40, 60) if turned else (60, 40))
+
+
+def test_upright_may_be_in_the_query_or_in_json(client):
+    assert open_png(post(client, TURNED, query="?upright=true")).size == (40, 60)
+    content = {"images": [{"b64": base64.b64encode(TURNED).decode()}], "upright": True}
+    assert send_json(client, content).json["images"][0]["width"] == 40
+    detail = check_problem(send(client, TURNED, upright="maybe"), 422, "invalid_option")
+    assert detail.startswith('upright is "maybe": expected `bool')
+
+
+def test_model_predict_does_not_read_the_option(client_of):
+    client = client_of(lambda _settings, _slot, entry: make_seeing(entry))
+    plain = send(client, TURNED, path="/model_predict").data
+    assert send(client, TURNED, path="/model_predict", upright="true").data == plain
+    assert send(client, TURNED, path="/model_predict", query="?upright=true").data == plain
 
 
 def test_an_image_that_cannot_be_read_is_reported(client):
@@ -214,19 +251,48 @@ def test_each_of_many_images_has_its_own_heat_map(client):
     assert cells[1] == pytest.approx(np.array([[1, 0], [0, 0]]), abs=0.02)
 
 
-def test_a_request_has_a_limit_of_heat_maps(client_of):
+@pytest.fixture
+def client_of_300(client_of):
+    """Return a client of a model with 300 classes, which become stronger from the first to the last."""
     gradients = np.ones((300, 2), np.float32)
 
     def load(_settings, _slot, entry):
         def see(images, with_features=False):
             seen = see_light(images, with_features)
-            return Outputs(np.zeros((len(images), 300), np.float32), seen.features)
+            logits = np.tile(np.linspace(-3, 3, 300, dtype=np.float32), (len(images), 1))
+            return Outputs(logits, seen.features)
 
         names = tuple(f"label {number}" for number in range(300))
         return make_seeing(entry, gradients, names, see)
 
-    client = client_of(load)
+    return client_of(load)
+
+
+def test_the_strongest_classes_have_heat_maps_beside_those_that_pass(client_of_300):
+    def mapped(**options: str) -> set[int]:
+        (image,) = send(client_of_300, IMAGE, scores="all", **options).json["images"]
+        return {place for place, each in enumerate(image["scores"]) if "heatmap" in each}
+
+    assert mapped(heatmap_top_k="50") == set(range(250, 300))
+    assert mapped(heatmap_top_k="5", heatmap="all", top_k="2") == set(range(295, 300))
+    assert mapped(heatmap_top_k="2", heatmap="all", top_k="5") == set(range(295, 300))
+    assert mapped(heatmap_top_k="2", heatmap="label 7") == {7, 298, 299}
+    assert mapped(heatmap_top_k="2", heatmap="strongest") == {298, 299}
+    assert mapped(heatmap_top_k="999") == set(range(300))
+
+
+def test_a_class_that_is_not_in_the_answer_has_no_heat_map(client):
+    assert list(heat_maps(send(client, IMAGE, heatmap_top_k="2", top_k="1"))) == ["Dark"]
+
+
+def test_a_request_has_a_limit_of_heat_maps(client_of_300):
+    client = client_of_300
     assert len(heat_maps(send(client, IMAGE, heatmap="all", threshold="0"))) == 300
+    message = check_problem(send(client, IMAGE, IMAGE, heatmap_top_k="257"), 422, "invalid_option")
+    assert message.startswith(
+        "heatmap_top_k is 257: the request wants 514 heat maps or more; the limit is 512."
+        " Choose fewer classes by heatmap_top_k"
+    )
     response = send(client, IMAGE, IMAGE, heatmap="all", threshold="0")
     message = check_problem(response, 422, "invalid_option")
     assert message.startswith(

@@ -205,7 +205,7 @@ def test_options_may_be_in_the_query_the_form_or_the_json(client):
         (
             "?treshold=0.5",
             {},
-            'there is no option "treshold"; there are heatmap, model, scores, threshold',
+            'there is no option "treshold"; there are heatmap, heatmap_top_k, model, scores, threshold',
         ),
         ("", {"threshhold": "0.5"}, 'there is no option "threshhold"'),
         ("?top_k=1", {"top_k": "1"}, "the option top_k is given twice"),

@@ -456,7 +456,7 @@ def test_a_request_without_a_version_is_distributed_by_weight_and_sticky_by_key(
     assert all(answering(canary, sticky=user) == before for user, before in users.items())
 
 
-STRONGEST = HeatMapRequest()
+STRONGEST = HeatMapRequest(top_k=1)
 
 
 def serve_seeing(serve, gradients=LIGHT_GRADIENTS, **rows) -> ModelServer:

@@ -78,6 +78,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)  # orientations whose transpose exchanges width and height
 
 # ``open_image`` enforces a lower limit on every image before a pixel is decoded; Pillow's own only warns up to
 # 179 megapixels.
@@ -184,6 +185,13 @@ def decode_rgb(
         rgb = load_webp(image) if structure.kind == "WebP" else to_rgb(image)
         turn = TURNS.get(structure.orientation) if exif_rotate else None
         return rgb if turn is None else rgb.transpose(turn)
+
+
+def oriented_size(image: Image.Image, exif_rotate: bool) -> tuple[int, int]:
+    """Return width and height of an opened image in px, as ``decode_rgb`` without ``needed`` returns it."""
+    width, height = image.size
+    is_on_its_side = exif_rotate and structure_of(image).orientation in SIDEWAYS
+    return (height, width) if is_on_its_side else (width, height)
 
 
 def load_webp(image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.control.budgets import SMALL_DECODE_BYTES
 from app.models.precision import FP32
-from app.processing.decoding import open_image
+from app.processing.decoding import open_image, oriented_size
 from app.processing.heatmap import Drawing, HeatMap, Style, draw_heat_map, open_canvas
 from app.processing.images import InputTransform, prepare_image, prepare_pixels
 from app.processing.memory import check_memory, estimate_canvas_bytes, estimate_decode_bytes
@@ -45,7 +45,7 @@ class Decoded:
 
     Attributes:
         image: (3, side, side) uint8, RGB.
-        size: width and height in px, as in the file.
+        size: width and height in px, in the orientation that the network sees.
         digest: of the file, as ``Quarantine.digest`` makes it.
     """
 
@@ -101,15 +101,23 @@ class ImagePool:
         """Return the running tasks of the threads."""
         return self._small.tasks() + self._large.tasks()
 
-    def decode(self, image: ImageInput, model: Model, *, on_trial: bool = False) -> Decoded:
+    def decode(
+        self, image: ImageInput, model: Model, *, upright: bool = False, on_trial: bool = False
+    ) -> Decoded:
         """Decode an image to the input of a model.
+
+        Args:
+            image: the image.
+            model: the model.
+            upright: rotate a file by its EXIF tag.
+            on_trial: see ``NativePool.run``.
 
         Raises:
             ServingError: the errors of ``decode_image``; also ImageTooLarge if decoding needs too much memory.
             NeedsTrial: see ``NativePool.run``.
         """
-        fast = self._may_be_fast(model)
-        return self._run(partial(self._decode, image, model, fast), image, on_trial)
+        work = partial(self._decode, image, model, upright)
+        return self._run(work, image, on_trial)
 
     def draw(
         self,
@@ -118,10 +126,12 @@ class ImagePool:
         transform: InputTransform,
         style: Style,
         *,
+        upright: bool = False,
         on_trial: bool = False,
     ) -> Drawing:
-        """Draw a heat map over its image. Raises the errors of ``decode``."""
-        return self._run(partial(self._draw, image, heat_map, transform, style), image, on_trial)
+        """Draw a heat map over its image; ``upright``, ``on_trial`` and the errors are those of ``decode``."""
+        work = partial(self._draw, image, heat_map, transform, style, upright)
+        return self._run(work, image, on_trial)
 
     def _run(self, work: Callable[[Admission], T], image: ImageInput, on_trial: bool) -> T:
         """Run work on a thread for small images, or on the one for large images if it needs more memory."""
@@ -135,17 +145,18 @@ class ImagePool:
         limit = self._settings.decode_memory_bytes
         return self._large.run(admitted(limit), data, on_trial=on_trial)
 
-    def _decode(self, image: ImageInput, model: Model, fast: bool, admission: Admission) -> Decoded:
+    def _decode(
+        self, image: ImageInput, model: Model, upright: bool, admission: Admission
+    ) -> Decoded:
         settings, transform = self._settings, model.config.transform
+        fast = self._may_be_fast(model)
         if isinstance(image, np.ndarray):  # in memory already
             pixels = prepare_pixels(image, settings.max_pixels, fast, transform)
             return Decoded(pixels, (image.shape[1], image.shape[0]), admission.digest)
         opened = open_image(image, settings.max_pixels)
-        size = opened.size  # a scaled decoding changes it
-        admission.check(
-            opened, estimate_decode_bytes(opened, fast, transform, settings.exif_rotate)
-        )
-        pixels = prepare_image(opened, settings.exif_rotate, fast, transform)
+        size = oriented_size(opened, upright)  # now: a scaled decoding changes it
+        admission.check(opened, estimate_decode_bytes(opened, fast, transform, upright))
+        pixels = prepare_image(opened, upright, fast, transform)
         return Decoded(pixels, size, admission.digest)
 
     def _draw(
@@ -154,13 +165,14 @@ class ImagePool:
         heat_map: HeatMap,
         transform: InputTransform,
         style: Style,
+        upright: bool,
         admission: Admission,
     ) -> Drawing:
-        settings = self._settings
+        max_pixels = self._settings.max_pixels
         if not isinstance(image, np.ndarray):
-            opened = open_image(image, settings.max_pixels)
-            admission.check(opened, estimate_canvas_bytes(opened, settings.exif_rotate))
-        canvas = open_canvas(image, settings.max_pixels, settings.exif_rotate)
+            opened = open_image(image, max_pixels)
+            admission.check(opened, estimate_canvas_bytes(opened, upright))
+        canvas = open_canvas(image, max_pixels, upright)
         return draw_heat_map(canvas, heat_map, transform, style)
 
     def _may_be_fast(self, model: Model) -> bool:

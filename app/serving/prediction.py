@@ -24,7 +24,7 @@ class Prediction:
         model: the model that computed them.
         timing: the wait for the forward and the forward itself.
         decode_s: waiting for a decode thread, and decoding.
-        size: width and height of the image in px, as in its file.
+        size: width and height of the image in px, in the orientation that the network sees.
         heat_maps: the requested heat maps, by class.
         drawing: the first of them, drawn over the image if that was requested.
     """
@@ -75,27 +75,27 @@ class ClassRule:
 
 @dataclass(frozen=True)
 class HeatMapRequest:
-    """The heat maps that a request asks for: of given classes, by a rule, or of the strongest class.
+    """The heat maps that a request asks for: of given classes, by a rule, and of the strongest classes.
 
     Attributes:
         classes: indices of classes.
-        rule: selects the classes of each image; used if ``classes`` is empty.
+        rule: selects classes of each image.
+        top_k: the number of strongest classes of each image.
         style: draws the first heat map over the image; None draws nothing.
         limit: the most heat maps for all images of the request; None is no limit.
     """
 
     classes: tuple[int, ...] = ()
     rule: ClassRule | None = None
+    top_k: int = 0
     style: Style | None = None
     limit: int | None = None
 
     def select(self, logits: np.ndarray) -> Sequence[int]:
-        """Return the classes of one image that get a heat map, for its (classes,) logits."""
-        if self.classes:
-            return self.classes
-        if self.rule is not None:
-            return self.rule.select(logits)
-        return [int(np.argmax(np.nan_to_num(logits, nan=-np.inf)))]
+        """Return the classes of one image that get a heat map, each once, for its (classes,) logits."""
+        by_rule = self.rule.select(logits) if self.rule else ()
+        falling = np.argsort(-logits, kind="stable")  # NaN comes last
+        return [*dict.fromkeys([*self.classes, *by_rule, *falling[: self.top_k].tolist()])]
 
 
 class TooManyHeatMaps(InvalidOption):
@@ -110,6 +110,7 @@ class PredictCall:
         servable: the version that answers.
         is_gone: returns whether the client has disconnected; safe on any thread.
         heat_maps: the heat maps to compute.
+        upright: rotate files by their EXIF tag.
         left_s: the time left for its images.
         maps: heat maps of all its images so far.
     """
@@ -117,6 +118,7 @@ class PredictCall:
     servable: Servable
     is_gone: Callable[[], bool]
     heat_maps: HeatMapRequest | None
+    upright: bool
     left_s: float
     maps: int = 0
 

@@ -146,6 +146,7 @@ class ModelServer:
         images: Sequence[ImageInput],
         is_gone: Callable[[], bool] = is_never_gone,
         heat_maps: HeatMapRequest | None = None,
+        upright: bool | None = None,
     ) -> list[Prediction]:
         """Predict the images of one request side by side: decode, submit, forward, decide.
 
@@ -154,11 +155,12 @@ class ModelServer:
             images: files open in binary mode, or RGB pixels, (height, width, 3) uint8.
             is_gone: returns whether the client has disconnected; safe on any thread.
             heat_maps: the heat maps to compute.
+            upright: rotate files by their EXIF tag; None as ``SERVING_EXIF_ROTATE`` says.
 
         Raises:
             ServingError: the first error of any image; the others are cancelled.
         """
-        call = PredictCall(servable, is_gone, heat_maps, self.deadlines.left_s())
+        call = self._begin(servable, is_gone, heat_maps, upright)
         if len(images) == 1:
             return [self._answer(call, images[0])]
         greenlets = self._spawn(call, images, raise_error=True)
@@ -170,13 +172,14 @@ class ModelServer:
         images: Sequence[ImageInput],
         is_gone: Callable[[], bool] = is_never_gone,
         heat_maps: HeatMapRequest | None = None,
+        upright: bool | None = None,
     ) -> list[Prediction | ServingError]:
         """Predict as ``predict`` does, but return the error of each image that fails in its place.
 
         Raises:
             TooManyHeatMaps: the images need more heat maps than the request may have.
         """
-        call = PredictCall(servable, is_gone, heat_maps, self.deadlines.left_s())
+        call = self._begin(servable, is_gone, heat_maps, upright)
         greenlets = self._spawn(call, images, raise_error=False)
         outcomes: list[Prediction | ServingError] = []
         for greenlet in greenlets:
@@ -186,6 +189,17 @@ class ModelServer:
             else:
                 outcomes.append(greenlet.get())
         return outcomes
+
+    def _begin(
+        self,
+        servable: Servable,
+        is_gone: Callable[[], bool],
+        heat_maps: HeatMapRequest | None,
+        upright: bool | None,
+    ) -> PredictCall:
+        if upright is None:
+            upright = self._settings.exif_rotate
+        return PredictCall(servable, is_gone, heat_maps, upright, self.deadlines.left_s())
 
     def _spawn(
         self, call: PredictCall, images: Sequence[ImageInput], *, raise_error: bool
@@ -220,7 +234,7 @@ class ModelServer:
     def _predict(self, call: PredictCall, image: ImageInput, on_trial: bool) -> Prediction:
         """Predict one image that holds a slot. Raises NeedsTrial for a suspect that is not on trial."""
         servable, model, began = call.servable, call.servable.model, time.monotonic()
-        decoded = self._image_pool.decode(image, model, on_trial=on_trial)
+        decoded = self._image_pool.decode(image, model, upright=call.upright, on_trial=on_trial)
         decode_s = time.monotonic() - began
         row = servable.batcher.submit(
             decoded.image, call.is_gone, call.heat_maps is not None, decoded.digest
@@ -232,7 +246,7 @@ class ModelServer:
             heat_map, transform = maps[classes[0]], model.config.transform
             with servable.batcher.without_forward():
                 drawing = self._image_pool.draw(
-                    image, heat_map, transform, style, on_trial=on_trial
+                    image, heat_map, transform, style, upright=call.upright, on_trial=on_trial
                 )
         return Prediction(row.logits, model, row.timing, decode_s, decoded.size, maps, drawing)
 

@@ -92,8 +92,8 @@ class ImageResult(Struct, omit_defaults=True):
     Attributes:
         name: File name from the request, the URL, or "image N".
         bytes: File size.
-        width: Width in the file, in pixels.
-        height: Height in the file, in pixels.
+        width: Width in pixels, in the orientation in which the image was classified.
+        height: Height in pixels, in the orientation in which the image was classified.
         labels: Labels of the image, strongest first.
         scores: All classes in model order, with ``scores=all``.
         timings_ms: Time per stage.

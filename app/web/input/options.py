@@ -32,7 +32,18 @@ class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
         return Target(self.model, self.version, sticky=routing_key())
 
 
-class PredictOptions(ModelOptions, kw_only=True):
+class ImageOptions(ModelOptions, kw_only=True):
+    """Options of the routes that read image files.
+
+    Attributes:
+        upright: ``true`` rotates images by their EXIF orientation, ``false`` ignores it. Omitted: as the server is
+            configured.
+    """
+
+    upright: bool | None = None
+
+
+class PredictOptions(ImageOptions, kw_only=True):
     """Options of ``POST /predict``.
 
     Attributes:
@@ -42,15 +53,18 @@ class PredictOptions(ModelOptions, kw_only=True):
         scores: ``all`` adds the scores of all classes, ``passing`` returns the labels only.
         heatmap: Classes to return heat maps for: a class name, ``strongest``, or ``all`` (all labels). Only classes in
             the response have one.
+        heatmap_top_k: Number of strongest classes of each image to return heat maps for, beside those of ``heatmap``.
+            Only classes in the response have one: use it with ``scores=all``.
     """
 
     threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=1)] | None = None
     scores: Literal["passing", "all"] = "passing"
     heatmap: str = ""
+    heatmap_top_k: Annotated[int, Meta(ge=1)] | None = None
 
 
-class HeatMapOptions(ModelOptions, kw_only=True):
+class HeatMapOptions(ImageOptions, kw_only=True):
     """Options of ``POST /predict/heatmap``.
 
     Attributes:

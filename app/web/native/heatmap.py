@@ -46,8 +46,10 @@ def heatmap() -> Response:
     label = options.label
     classes = (find_class(servable.model, "label", label),) if label else ()
     style = Style(options.opacity, enlarged=mimetype == JSON and options.size == "picture")
+    heat_map = HeatMapRequest(classes, top_k=0 if classes else 1, style=style)
+    image = open_one(uploads)
     (prediction,) = model_server().predict(
-        servable, [open_one(uploads)], watch_client(), HeatMapRequest(classes, style=style)
+        servable, [image], watch_client(), heat_map, options.upright
     )
     ((index, _),) = prediction.heat_maps.items()
     stages = {

@@ -52,12 +52,11 @@ def predict() -> Response:
     files = [upload.file for upload in uploads if not isinstance(upload.file, ServingError)]
     heat_maps = request_heat_maps(servable.model, options)
     try:
-        outcomes = iter(model_server().predict_each(servable, files, watch_client(), heat_maps))
+        outcomes = iter(
+            model_server().predict_each(servable, files, watch_client(), heat_maps, options.upright)
+        )
     except TooManyHeatMaps as error:
-        raise InvalidOption(
-            f"heatmap is {abbreviate(options.heatmap)}: {error.message}."
-            " Choose fewer classes by top_k or threshold, or send fewer pictures"
-        ) from None
+        raise refuse_heat_maps(options, error) from None
     answers = [
         upload.file if isinstance(upload.file, ServingError) else next(outcomes)
         for upload in uploads
@@ -74,13 +73,25 @@ def predict() -> Response:
 
 def request_heat_maps(model: Model, options: PredictOptions) -> HeatMapRequest | None:
     """Return the heat maps that the options ask for. Raises InvalidOption for an unknown class."""
-    if not options.heatmap:
+    top_k = options.heatmap_top_k or 0
+    if not options.heatmap and not top_k:
         return None
     if options.heatmap == "all":
-        return HeatMapRequest(rule=class_rule(model, options), limit=MAX_MAPS)
-    if options.heatmap == "strongest":
-        return HeatMapRequest(limit=MAX_MAPS)
-    return HeatMapRequest((find_class(model, "heatmap", options.heatmap),), limit=MAX_MAPS)
+        return HeatMapRequest(rule=class_rule(model, options), top_k=top_k, limit=MAX_MAPS)
+    if options.heatmap in ("", "strongest"):
+        return HeatMapRequest(top_k=max(1, top_k), limit=MAX_MAPS)
+    named = find_class(model, "heatmap", options.heatmap)
+    return HeatMapRequest((named,), top_k=top_k, limit=MAX_MAPS)
+
+
+def refuse_heat_maps(options: PredictOptions, error: TooManyHeatMaps) -> InvalidOption:
+    """Return the error for a request of too many heat maps; it names the options that asked for them."""
+    asked = {"heatmap": options.heatmap, "heatmap_top_k": options.heatmap_top_k}
+    given = " and ".join(f"{name} is {abbreviate(value)}" for name, value in asked.items() if value)
+    return InvalidOption(
+        f"{given}: {error.message}. Choose fewer classes by heatmap_top_k, top_k or threshold,"
+        " or send fewer images"
+    )
 
 
 def class_rule(model: Model, options: PredictOptions) -> ClassRule:
