@@ -116,3 +116,85 @@ def test_the_tabs_of_the_code_are_walked_with_the_arrow_keys(visit):
     expect(guest.page.get_by_role("tab", name="Python")).to_be_focused()
     expect(guest.find("#call")).to_contain_text("import requests")
     expect(guest.find("#detail-name")).to_have_text("street.jpg")
+
+
+def test_an_avif_image_is_converted_by_the_browser_and_the_page_says_so(visit, tmp_path):
+    guest = visit()
+    with Image.open(STREET) as image:
+        image.save(tmp_path / "street.avif", quality=90)
+    guest.choose(tmp_path / "street.avif")
+    expect(guest.find("#answer")).to_contain_text("Car")
+    expect(guest.find("#origin")).to_contain_text("does not read AVIF files")
+    expect(guest.find("#call")).to_contain_text("image=@street.jpg")
+    name, content = download(guest, "#save-file")
+    (tmp_path / name).write_bytes(content)
+    assert run_code(guest, "curl", tmp_path) == guest.passing()
+    guest.page.go_back()
+    guest.choose(STREET)
+    expect(guest.find("#answer")).to_contain_text("Car")
+    expect(guest.find("#origin")).to_be_hidden()
+
+
+def test_a_file_that_the_browser_cannot_read_either_is_sent_as_it_is(visit):
+    guest = visit()
+    guest.choose({"name": "scan.heic", "mimeType": "image/heic", "buffer": b"no image at all"})
+    expect(guest.find("#problem")).to_be_visible()
+    assert guest.predictions() == 1
+
+
+def test_a_folder_is_sorted_and_its_other_files_are_skipped(visit, tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    for place in (10, 9, 1):
+        (album / f"{place}.jpg").write_bytes(STREET.read_bytes())
+    (album / "readme.txt").write_text("about the album")
+    (album / "Thumbs.db").write_bytes(b"thumbs")
+    guest = visit()
+    guest.drag(album)
+    guest.drop(album)
+    expect(guest.find(ANSWERED)).to_have_count(3)
+    assert guest.find(".tile-name").all_text_contents() == ["1.jpg", "9.jpg", "10.jpg"]
+    expect(guest.find("#toast")).to_have_text("Skipped 2 files that are not images.")
+
+
+def test_the_same_sample_or_file_is_one_image(visit):
+    guest = visit()
+    for _ in range(3):
+        guest.try_sample("Street")
+        guest.page.go_back()
+    guest.choose(SAMPLES / "garden.jpg")
+    expect(guest.find("#results")).to_be_visible()
+    guest.page.go_back()
+    guest.choose(SAMPLES / "garden.jpg", SAMPLES / "farm.jpg")
+    expect(guest.find(ANSWERED)).to_have_count(3)
+    assert guest.predictions() == 3
+
+
+def test_two_models_are_compared_and_the_label_in_which_they_differ_is_marked(visit, server):
+    guest = visit()
+
+    def list_two(route):
+        about = route.fetch().json()
+        route.fulfill(json=about | {"models": {"demo": [1], "twin": [1]}})
+
+    def answer_as_twin(route):
+        body = route.request.post_data_buffer
+        if b"twin" not in body:
+            return route.continue_()
+        answer = route.fetch(post_data=body.replace(b"twin", b"demo")).json()
+        answer["model"]["name"] = "twin"
+        del answer["images"][0]["labels"][0]
+        return route.fulfill(json=answer)
+
+    guest.page.route(f"{server.url}/?", list_two)
+    guest.page.route("**/predict", answer_as_twin)
+    guest.page.reload()
+    guest.try_sample("Street")
+    guest.find("#compare-choice").select_option("twin, version 1")
+    expect(guest.find("#compare-words")).to_have_text("They differ in 1 label.")
+    heads = guest.find("#compare-table thead th").all_text_contents()
+    assert heads == ["Label", "demo, version 1", "twin, version 1"]
+    expect(guest.find("#compare-table tr.differs th")).to_have_text("Car")
+    assert guest.find("#compare-table tbody tr").count() == 4
+    guest.move("#detail-threshold-slider", 0.5)
+    expect(guest.find("#compare-words")).to_have_text("Both recognize the same labels.")

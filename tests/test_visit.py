@@ -127,7 +127,7 @@ def test_a_copied_image_is_pasted(visit):
     guest = visit()
     guest.paste("garden.jpg")
     expect(guest.find("#answer")).to_have_text("Dog and Potted Plant")
-    expect(guest.find("#detail-name")).to_have_text("image.png")
+    expect(guest.find("#detail-name")).to_have_text("pasted-1.png")
 
 
 def test_a_file_is_dropped_anywhere(visit):
@@ -201,7 +201,7 @@ def test_the_line_of_a_sample_needs_no_file_and_is_copied(visit, server):
     guest = visit(permissions=["clipboard-read", "clipboard-write"])
     guest.try_sample("Street")
     assert guest.run_line(ROOT / "conf") == answer(server)
-    guest.page.get_by_role("button", name="Copy").click()
+    guest.page.get_by_role("button", name="Copy", exact=True).click()
     expect(guest.page.get_by_role("button", name="Copied")).to_be_visible()
     copied = guest.page.evaluate("() => navigator.clipboard.readText()")
     assert copied == guest.find("#call").text_content()

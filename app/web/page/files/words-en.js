@@ -127,6 +127,13 @@ export const words = {
   "save.file": "Download it",
   "save.impossible": "The browser cannot save this image.",
 
+  "compare.title": "Compare with another model",
+  "compare.none": "None",
+  "compare.label": "Label",
+  "compare.same": "Both recognize the same labels.",
+  "compare.differ": { one: "They differ in 1 label.", other: "They differ in {count} labels." },
+  "compare.unknown": "no such label",
+
   "problem.retry": "Try again",
   "problem.request": "request {id}",
   "problem.offline.title": "You are offline",

@@ -116,6 +116,13 @@ export const words = {
   "save.file": "下载该文件",
   "save.impossible": "浏览器无法保存这张图片。",
 
+  "compare.title": "与其他模型对比",
+  "compare.none": "不对比",
+  "compare.label": "标签",
+  "compare.same": "两者识别出的标签相同。",
+  "compare.differ": "两者有 {count} 个标签不同。",
+  "compare.unknown": "无此标签",
+
   "problem.retry": "重试",
   "problem.request": "请求 {id}",
   "problem.offline.title": "当前没有网络连接",
