@@ -55,6 +55,11 @@ class UnreadableImage(ServingError):
     status = 400
     code = "unreadable_image"
 
+    def __init__(self, message: str, first_bytes: bytes = b"") -> None:
+        """Keep the first bytes of a file of unknown type, for the log."""
+        super().__init__(message)
+        self.first_bytes = first_bytes
+
 
 class MalformedRequest(ServingError):
     """Request that does not follow the protocol, or does not fit the model."""

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import time
+from base64 import b64encode
 
 import numpy as np
 import pytest
@@ -109,22 +110,32 @@ def test_a_truncated_file_is_reported_as_a_damaged_one_of_its_format(kind, keep)
     if kind == "WebP" and keep < 12:
         keep = 12  # before that it is a RIFF of any kind
     text = message(PLAIN[kind][:keep])
-    assert text.startswith(f"image is a damaged {kind}: ")
+    assert text.startswith(f"image begins like a {kind} but is damaged: ")
     assert_plain(text)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"hello, I am none", 'it begins with "hello, I am none"'),
-        (b"image,labels\nstreet.jpg", 'it begins with "image,labels str"'),
-        (b"\x00\x01'\"\xff", "it begins with the bytes 00 01 27 22 FF"),
-        (b"RIFF\x00\x00\x00\x00AVI LIST", "it begins with the bytes 52 49 46 46 00 00 00 00"),
+        (b"hello, I am none", 'it is text that begins with "hello, I am none"'),
+        (b"image,labels\nstreet.jpg", 'it is text that begins with "image,labels street.jpg"'),
+        (b"x" * 500, f'it is text that begins with "{"x" * 40}…"'),
+        (b64encode(PLAIN["JPEG"]), "it is base64 text: decode it, or send it as 'b64'"),
+        (b"data:image/png;base64,iVBO", "it is base64 text: decode it, or send it as 'b64'"),
+        (b"\x00\x01'\"\xff", "its type is unknown"),
+        (b"RIFF\x00\x00\x00\x00AVI LIST", "its type is unknown"),
     ],
 )
-def test_other_files_are_recognized_by_their_first_bytes_in_plain_words(data, words):
-    expected = f"image is not readable as any of JPEG, PNG, WebP, BMP, GIF; {words}"
-    assert message(data) == expected
+def test_other_files_are_described_in_plain_words(data, words):
+    assert message(data) == f"image is neither JPEG, PNG, WebP, BMP nor GIF; {words}"
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.9])
+def test_a_file_that_was_cut_off_is_reported_as_one(keep):
+    for kind in ("JPEG", "PNG", "BMP", "GIF"):
+        data = PLAIN[kind][: int(len(PLAIN[kind]) * keep)]
+        text = message(data)
+        assert text == f"image begins like a {kind} but is damaged: the file ends too early"
 
 
 def assert_plain(text: str) -> None:

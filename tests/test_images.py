@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from app.errors import ImageTooLarge, ServingError, UnreadableImage, UnsupportedType
+from app.processing.file_types import CONVERTIBLE
 from app.processing.images import MAX_UNCUT, InputTransform, decode_image, prepare_pixels
 from tests import reference
 from tests.helpers import ROOT, STREET, encode, photo_like, png_bomb
@@ -245,13 +246,25 @@ def test_a_truncated_jpeg_is_refused(share):
         (b"II*\x00", "TIFF"),
         (b"\x00\x00\x00\x18ftypheic", "HEIC"),
         (b"\x00\x00\x00\x18ftypavif", "AVIF"),
+        (b"\x00\x00\x00\x18ftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\x00\x00\x00\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\x00\x00\x00\x18ftypmif1\0\0\0\0mif1miaf", "HEIF"),
+        (b"\x00\x00\x00\x18ftypisom", "a video"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"PK\x03\x04", "a ZIP archive"),
         (b"%PDF-1.7", "PDF"),
         (b"<svg xmlns=", "SVG"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- drawn -->\n<svg>", "SVG"),
+        (b"<?xml version='1.0'?><note/>", "XML"),
+        (b"\n<!DOCTYPE html><html><svg>", "an HTML page"),
     ],
 )
 def test_an_image_of_an_unsupported_type_is_named(head, name):
-    with pytest.raises(UnsupportedType, match=f"image is {name}; accepted are JPEG, PNG"):
+    with pytest.raises(UnsupportedType) as caught:
         decode(head + bytes(100))
+    text = caught.value.message
+    assert text.startswith(f"image is {name}; accepted are JPEG, PNG, WebP, BMP, GIF")
+    assert text.endswith("; save it as JPEG or PNG") == (name in CONVERTIBLE)
 
 
 def test_an_image_over_the_limit_is_refused_by_its_header_alone():

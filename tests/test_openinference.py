@@ -351,7 +351,7 @@ BAD_REQUESTS = {
     ),
     "a number as picture": ({"inputs": [image(1)]}, "input 'image' has 1; expected base64"),
     "no base64": ({"inputs": [image("no base64!")]}, "Unable to base64 decode"),
-    "no picture file": ({"inputs": [image("aW1hZ2U=")]}, "image is not readable"),
+    "no picture file": ({"inputs": [image("aW1hZ2U=")]}, "image is neither JPEG"),
     "pixels of 4 channels": (
         {"inputs": [pixels(np.zeros((1, 2, 2, 4)))]},
         "pixels have the shape [1, 2, 2, 4]; expected [n, height, width, 3]",

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from app import __version__, errors
-from app.web.page.routes import DIGEST, FILES, FOLDER, PAGE, read_samples
+from app.web.page.routes import DIGEST, FILES, FOLDER, PAGE
 from app.web.static import CONTENT_TYPES
-from tests.helpers import SAMPLES, STREET, check_problem, make_entry, make_light, make_manifest
+from tests.helpers import check_problem, make_entry, make_light, make_manifest
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 TEXTS = sorted(path for path in FOLDER.iterdir() if path.suffix in (".html", ".css", ".js"))
@@ -126,19 +126,6 @@ def test_an_unchanged_file_is_not_sent_again(client, path):
 def test_no_other_file_is_served_from_the_static_folder(client, path):
     check_problem(client.get(f"/{path}"), 404, "not_found")
     check_problem(client.get("/samples/..%2Fapp%2Fwsgi.py"), 404, "not_found")
-
-
-def test_the_samples_are_listed_with_their_labels(client):
-    samples = client.get("/samples").json["samples"]
-    assert {sample["name"] for sample in samples} == {path.name for path in SAMPLES.glob("*.jpg")}
-    street = next(sample for sample in samples if sample["name"] == STREET.name)
-    assert street["labels"] == ["Bicycle", "Bus", "Car", "Person"]
-    assert (street["width"], street["height"]) == (325, 351)
-    assert client.get(f"/{street['url']}").data == STREET.read_bytes()
-
-
-def test_a_server_without_samples_lists_no_samples(tmp_path):
-    assert read_samples(tmp_path) == []
 
 
 @pytest.mark.parametrize(

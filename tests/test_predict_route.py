@@ -496,3 +496,24 @@ def test_no_path_makes_an_error_long(client, path):
     response = client.get(path)
     check_problem(response, 404, "not_found")
     assert len(response.data) <= 4000
+
+
+@pytest.mark.parametrize("path", ["/predict", "/model_predict", "/v1/models/light:predict"])
+def test_the_first_bytes_of_an_unknown_file_are_in_the_log_only(client, caplog, path):
+    caplog.set_level("INFO", "access")
+    data = b"\xde\xad\xbe\xef" + bytes(100)
+    if path.startswith("/v1"):
+        response = client.post(path, json={"instances": [{"b64": b64(data)}]})
+    else:
+        response = send(client, data, path=path)
+    assert "its type is unknown" in response.text
+    assert "de ad" not in response.text.lower()
+    (line,) = [record for record in caplog.records if record.name == "access"]
+    assert line.fields["first_bytes"] == "de ad be ef" + " 00" * 12
+
+
+def test_the_first_bytes_of_one_unknown_file_among_many_are_in_the_log(client, caplog):
+    caplog.set_level("INFO", "access")
+    assert send(client, DARK, b"\xde\xad", BRIGHT).status_code == 200
+    (line,) = [record for record in caplog.records if record.name == "access"]
+    assert line.fields["first_bytes"] == "de ad"

@@ -141,7 +141,7 @@ def test_an_image_without_an_answer_is_a_row_with_its_reason(server, tmp_path):
     assert done.returncode == 1
     assert "1 pictures answered" in done.stderr
     assert "4 failed" in done.stderr
-    assert "pictures/text.jpg: unreadable_image: image is not readable" in done.stderr
+    assert "pictures/text.jpg: unreadable_image: image is neither JPEG" in done.stderr
     rows = {row["file"]: row for row in read(tmp_path / "out.csv")}
     assert {name.removeprefix("pictures/"): row["status"] for name, row in rows.items()} == {
         "000.jpg": "ok",

@@ -464,7 +464,7 @@ BAD_BODIES = {
     '{"instances": [{"b64": ""}, {"image_bytes": 1}]}': "Expecting value/list but got object",
     '{"instances": [{"image_bytes": 1}, 1]}': "Expecting object but got value/list at item 1",
     '{"instances": [{"b64": ""}]}': "image is empty: 0 bytes",
-    '{"instances": [{"b64": "aW1hZ2U="}]}': "image is not readable",
+    '{"instances": [{"b64": "aW1hZ2U="}]}': "image is neither JPEG",
     '{"inputs": {"image": 1}}': "Missing named input: image_bytes in 'inputs' object.",
     '{"inputs": []}': "the request has 0 pictures; 1 to 128 are taken",
     '{"signature_name": 1, "inputs": 1}': "'signature_name' key must be a string value.",
@@ -513,7 +513,7 @@ def test_one_bad_image_fails_all_and_leaves_no_queue_place_occupied(client_of):
     client = client_of(max_queue="4")
     for _ in range(3):
         bad = {"instances": [b64(gray(0)), b64(b"text"), b64(gray(0)), b64(gray(0))]}
-        check_error(predict(client, bad), 400, "image is not readable")
+        check_error(predict(client, bad), 400, "image is neither JPEG")
         good = {"instances": [b64(gray(255))] * 4}
         assert predict(client, good).json == {"predictions": scores(*[BRIGHT] * 4)}
 

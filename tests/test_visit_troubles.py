@@ -33,7 +33,12 @@ def strict_server(new_server, tiny_models, tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "data", "headline", "detail"),
     [
-        ("notes.txt", b"buy milk", "not a readable image", 'it begins with "buy milk"'),
+        (
+            "notes.txt",
+            b"buy milk",
+            "not a readable image",
+            'it is text that begins with "buy milk"',
+        ),
         ("scan.tif", b"II*\x00 and so on", "file type is not supported", "image is TIFF"),
         ("empty.png", b"", "not a readable image", "Image is empty: 0 bytes"),
     ],

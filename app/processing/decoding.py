@@ -27,30 +27,19 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from app.errors import ImageTooLarge, UnreadableImage, UnsupportedType
+from app.errors import ImageTooLarge, ServingError, UnreadableImage, UnsupportedType
+from app.processing.file_types import CONVERTIBLE, describe_unknown, name_type
 from app.processing.image_parts import Structure
 from app.processing.image_structure import read_structure
 
 ACCEPTED_TEXT = "JPEG, PNG, WebP, BMP, GIF"
+NEITHER_TEXT = "JPEG, PNG, WebP, BMP nor GIF"
 # Pixels of a large image that are converted at a time: a conversion takes up to 20 bytes for each.
 STRIP_PIXELS = 1 << 18
 # Only PNG and BMP can have more than 65,535 px a side. Millions of rows hold the GIL, as do the resize weights of
 # one so long: 0.3 s for four million.
 MAX_SIDE = 200_000
 STRUCTURE = "structure"  # key in an opened image's info
-
-# Unsupported types that are often sent, by their first bytes: (offset, bytes, name).
-REFUSED = (
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
-    (4, b"ftypheic", "HEIC"),
-    (4, b"ftypheix", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypavif", "AVIF"),
-    (0, b"%PDF", "PDF"),
-    (0, b"<svg", "SVG"),
-    (0, b"<?xml", "XML"),
-)
 
 # Errors of Pillow's decoders on damaged files; they have no common base class.
 DECODE_ERRORS = (
@@ -67,6 +56,18 @@ DECODE_ERRORS = (
     struct.error,
     zlib.error,
 )
+
+UNREADABLE_HEADER = "its header cannot be read"
+# Words in the messages of Pillow's decoders → plain words.
+REASONS = {
+    "truncated": "the file ends too early",
+    "broken data stream": "its compressed data are corrupt",
+    "unrecognized data stream": "its compressed data are corrupt",
+    "cannot load this image": "its compressed data are corrupt",
+    "failed to read next frame": "its first frame cannot be decoded",
+    "could not create decoder": UNREADABLE_HEADER,
+}
+FIRST_BYTES = 16  # of a file of unknown type, for the log
 
 # EXIF orientation → transpose that makes the image upright.
 TURNS = {
@@ -97,14 +98,9 @@ def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
     data = file.read()
     if not data:
         raise UnreadableImage("image is empty: 0 bytes")
-    for offset, magic, name in REFUSED:
-        if data[offset : offset + len(magic)] == magic:
-            raise UnsupportedType(f"image is {name}; accepted are {ACCEPTED_TEXT}")
     structure = read_structure(data)
     if structure is None:
-        raise UnreadableImage(
-            f"image is not readable as any of {ACCEPTED_TEXT}; it begins with {format_head(data[:16])}"
-        )
+        raise refuse_type(data)
     if structure.canvas:
         check_size(*structure.canvas, max_pixels)
     with errors_of(structure.kind):
@@ -113,6 +109,17 @@ def open_image(file: BinaryIO, max_pixels: int) -> Image.Image:
     image.info[STRUCTURE] = structure
     check_size(*image.size, max_pixels)
     return image
+
+
+def refuse_type(data: bytes) -> ServingError:
+    """Return the error for a file that begins like none of the supported formats."""
+    if name := name_type(data):
+        cure = "; save it as JPEG or PNG" if name in CONVERTIBLE else ""
+        return UnsupportedType(f"image is {name}; accepted are {ACCEPTED_TEXT}{cure}")
+    return UnreadableImage(
+        f"image is neither {NEITHER_TEXT}; {describe_unknown(data)}",
+        first_bytes=data[:FIRST_BYTES],
+    )
 
 
 def structure_of(image: Image.Image) -> Structure:
@@ -141,26 +148,23 @@ def errors_of(kind: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageTooLarge(f"image is a {kind} that needs more memory than is free") from error
     except DECODE_ERRORS as error:
-        raise UnreadableImage(f"image is a damaged {kind}: {explain(error)}") from error
+        raise UnreadableImage(
+            f"image begins like a {kind} but is damaged: {explain(error)}"
+        ) from error
 
 
 def explain(error: Exception) -> str:
-    """Return the message of a Pillow error, without Python's names and bytes."""
+    """Return the reason of a Pillow error in plain words, without Python's names and bytes."""
     if isinstance(error, UnidentifiedImageError):
-        return "its header cannot be read"
+        return UNREADABLE_HEADER
     # Of the other errors only these have readable messages.
     text = str(error) if isinstance(error, OSError | SyntaxError | EOFError) else ""
+    for words, reason in REASONS.items():
+        if words in text.lower():
+            return reason
     text = re.sub(r"\s*\([^(]*b['\"].*", "", text)
     plain = "".join(letter for letter in text if " " <= letter <= "~")
     return plain[:200] or "its data cannot be read"
-
-
-def format_head(head: bytes) -> str:
-    """Return a file's first bytes as text or in hexadecimal."""
-    text = " ".join(head.decode("ascii", "replace").split())
-    if text and all(" " <= letter <= "~" for letter in text):
-        return f'"{text}"'
-    return f"the bytes {head[:8].hex(' ').upper()}"
 
 
 def decode_rgb(

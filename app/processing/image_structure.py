@@ -105,7 +105,9 @@ def walk_webp(data: bytes) -> Structure:
         if kind == b"EXIF":
             orientation = read_orientation(bytes(chunk[8:MAX_EXIF]))
     if canvas is None:
-        raise UnreadableImage("image is a damaged WebP: it ends before its first frame")
+        raise UnreadableImage(
+            "image begins like a WebP but is damaged: it ends before its first frame"
+        )
     size = struct.pack("<I", 4 + sum(map(len, kept)))
     whole = b"".join([b"RIFF", size, b"WEBP", *kept])
     # Pillow copies the file twice. The tables go before the last 4 of 12 bytes a pixel are taken.

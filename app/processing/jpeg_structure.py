@@ -62,14 +62,16 @@ def walk_jpeg(data: bytes) -> Structure:
                 buffers = coefficient_bytes(frame, segment)
         elif marker in FRAMES:
             if frame:
-                raise UnreadableImage("image is a damaged JPEG: it has two frame headers")
+                raise UnreadableImage(
+                    "image begins like a JPEG but is damaged: it has two frame headers"
+                )
             frame = bytes([marker]) + segment
         elif marker == APP1 and orientation == UPRIGHT and segment.startswith(EXIF):
             orientation = read_orientation(segment)
         if not scans and marker in KEPT:
             kept.add(start, end)
     if not scans:
-        raise UnreadableImage("image is a damaged JPEG: it ends before its first scan")
+        raise UnreadableImage("image begins like a JPEG but is damaged: it holds no image data")
     end = end if marker == EOI else len(data)
     check_fill(data, first, end)
     kept.add(first, end)
@@ -127,5 +129,7 @@ def coefficient_bytes(frame: bytes, scan: bytes) -> int:
         across = -(-width // (8 * max(wide for wide, _ in samplings)))
         down = -(-height // (8 * max(high for _, high in samplings)))
     except (struct.error, LookupError, ValueError, ZeroDivisionError) as error:
-        raise UnreadableImage("image is a damaged JPEG: its frame header is cut off") from error
+        raise UnreadableImage(
+            "image begins like a JPEG but is damaged: its header is cut off"
+        ) from error
     return sum(across * wide * down * high * 64 * 2 for wide, high in samplings)

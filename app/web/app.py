@@ -14,7 +14,7 @@ from app.settings import Settings
 from app.web import access, problems
 from app.web.docs import routes as docs
 from app.web.input.urls import Fetcher
-from app.web.native import health, heatmap, metrics, model_predict, predict
+from app.web.native import health, heatmap, metrics, model_predict, predict, samples
 from app.web.openinference import routes as openinference
 from app.web.page import routes as page
 from app.web.tfserving import routes as tfserving
@@ -45,6 +45,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
         openinference,
         health,
         page,
+        samples,
         metrics,
         docs,
     ):

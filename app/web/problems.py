@@ -11,6 +11,7 @@ Paths of another server's dialect have the error format and the statuses of that
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from flask import Flask, Response, g, request
@@ -18,7 +19,7 @@ from msgspec import UNSET, UnsetType, json
 from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from app.errors import BodyTooLarge, InternalError, ServingError
+from app.errors import BodyTooLarge, InternalError, ServingError, UnreadableImage
 from app.logs import request_id
 from app.web.answers import DialectProblem, ImageResult, Problem, write_json
 from app.web.limits import (
@@ -96,10 +97,18 @@ def answer_serving_error(
     """Answer a ServingError; ``images`` has the error of each image if all of them failed."""
     # The frames of its traceback hold the request's body and the error: a cycle that only the collector frees.
     error.__traceback__ = error.__cause__ = error.__context__ = None
+    log_first_bytes([error])
     response = problem(error.status, error.code, error.message, images)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
     return response
+
+
+def log_first_bytes(errors: Iterable[object]) -> None:
+    """Log the first bytes of the first file of unknown type, which clients are not shown."""
+    for error in errors:
+        if isinstance(error, UnreadableImage) and error.first_bytes:
+            g.log_fields.setdefault("first_bytes", error.first_bytes.hex(" "))
 
 
 def answer_http_exception(error: HTTPException) -> Response:

@@ -1,4 +1,4 @@
-"""Static content: held in memory, sent with an ETag, and with 304 if the client has it.
+"""Static content, sent with an ETag, and with 304 if the client has it: files of the program are held in memory.
 
 Only ETags are compared, not dates and ranges: the content has no date, and Werkzeug raises OverflowError for a
 date far in the future. Flask's ``send_from_directory`` would open the file for every request, on the hub.
@@ -7,9 +7,11 @@ date far in the future. Flask's ``send_from_directory`` would open the file for 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from functools import cache
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
+from typing import BinaryIO
 
 from flask import Response, request
 from werkzeug.exceptions import NotFound
@@ -28,6 +30,7 @@ CONTENT_TYPES = {
 # Values of Cache-Control.
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"  # may be stored, but not used without asking
+PIECE_BYTES = 64 * 1024  # of a file that is sent in pieces: 20 µs of the hub each
 CONDITION = ("REQUEST_METHOD", "HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH")
 
 
@@ -73,8 +76,33 @@ def send_content(content: bytes, suffix: str, cache_control: str) -> Response:
         cache_control: the value of Cache-Control.
     """
     response = Response(content, content_type=CONTENT_TYPES[suffix])
+    return make_conditional(response, find_etag(content), cache_control)
+
+
+def stream_file(
+    open_file: Callable[[], BinaryIO], status: os.stat_result, media_type: str
+) -> Response:
+    """Return the response for a file that may be large and may change: it is read piece by piece, and not kept.
+
+    Args:
+        open_file: opens the file, once its first byte is needed.
+        status: of the file; its ETag is made of size and mtime.
+        media_type: the content type.
+    """
+
+    def read_pieces() -> Iterator[bytes]:
+        with open_file() as file:
+            yield from iter(partial(file.read, PIECE_BYTES), b"")
+
+    response = Response(read_pieces(), content_type=media_type)
+    response.content_length = status.st_size
+    return make_conditional(response, f"{status.st_mtime_ns:x}-{status.st_size:x}", REVALIDATE)
+
+
+def make_conditional(response: Response, etag: str, cache_control: str) -> Response:
+    """Set the headers of static content; answer 304 if the request's If-None-Match names the ETag."""
     response.headers["Cache-Control"] = cache_control
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.set_etag(find_etag(content))
+    response.set_etag(etag)
     response.make_conditional({name: request.environ.get(name) for name in CONDITION})
     return response

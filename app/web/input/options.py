@@ -16,7 +16,21 @@ from app.web.limits import MAX_OPTION
 from app.web.quoting import abbreviate
 
 
-class ModelOptions(Struct, forbid_unknown_fields=True, kw_only=True):
+class Options(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base class of the options of a route."""
+
+
+class SampleOptions(Options, kw_only=True):
+    """Options of ``GET /samples``.
+
+    Attributes:
+        model: Model name. Omitted: the samples that come with the server.
+    """
+
+    model: str = ""
+
+
+class ModelOptions(Options, kw_only=True):
     """Options that select the model.
 
     Attributes:
@@ -78,7 +92,7 @@ class HeatMapOptions(ImageOptions, kw_only=True):
     opacity: Annotated[float, Meta(ge=0, le=1)] = 0.5
 
 
-O = TypeVar("O", bound=ModelOptions)  # noqa: E741
+O = TypeVar("O", bound=Options)  # noqa: E741
 
 
 def read_options(kind: type[O], given: Iterable[tuple[str, Any]], is_json: bool = False) -> O:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from flask import current_app, request
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
@@ -23,7 +23,7 @@ from app.web.input.bodies import process_body, read_body, read_plain_body
 from app.web.input.client import find_model
 from app.web.input.documents import check_size, is_list, open_level
 from app.web.input.forms import FORM, Part, occurs_more, parse_form, read_form_body
-from app.web.input.options import O, check_length, read_options
+from app.web.input.options import ModelOptions, check_length, read_options
 from app.web.input.tensors import B64, Base64, open_base64
 from app.web.input.url_encoded import decode_field, split_fields, unquote
 from app.web.input.urls import Fetcher
@@ -85,6 +85,7 @@ class Upload:
         return 0 if isinstance(self.file, ServingError) else self.file.seek(0, io.SEEK_END)
 
 
+O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 OptionPairs = list[tuple[str, Any]]  # options by their names
 
 

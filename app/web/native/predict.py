@@ -37,7 +37,7 @@ from app.web.input.client import watch_client
 from app.web.input.options import PredictOptions
 from app.web.input.uploads import Upload, read_request
 from app.web.limits import MAX_FAULT, MAX_GUESSED, MAX_GUESSES, MAX_MAPS, MAX_NAMED
-from app.web.problems import answer_serving_error
+from app.web.problems import answer_serving_error, log_first_bytes
 from app.web.quoting import abbreviate, cut
 
 ROWS_OF_A_MAP = 20  # encoding a map takes as long as this many labels
@@ -122,6 +122,7 @@ def respond(
     response = write_json(answer)
     set_server_timing(response, {"upload": g.upload_s} | longest_stages(predictions), timings.total)
     g.log_fields["labels"] = labels
+    log_first_bytes(answers)
     return set_model_headers(response, model, predictions)
 
 

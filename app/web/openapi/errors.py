@@ -80,7 +80,7 @@ DETAILS: dict[type[ServingError], str] = {
     QueueFull: "128 requests are waiting; the limit is 128",
     UnknownModel: "there is no model 'cats'; there is demo",
     UnreadableImage: "image is empty: 0 bytes",
-    UnsupportedType: "image is TIFF; accepted are JPEG, PNG, WebP, BMP, GIF",
+    UnsupportedType: "image is TIFF; accepted are JPEG, PNG, WebP, BMP, GIF; save it as JPEG or PNG",
     UrlRefused: "pictures by URL are off here: send the file, or its base64",
 }
 DIALECT_DETAILS: dict[str, dict[type[ServingError], str]] = {

@@ -17,13 +17,13 @@ from app.errors import (
 from app.web.answers import Alive, Answer, DrawnHeatMap, Labels, Ready
 from app.web.input.client import ROUTING_KEY
 from app.web.input.forms import FORM
-from app.web.input.options import HeatMapOptions, ModelOptions, PredictOptions
+from app.web.input.options import HeatMapOptions, ModelOptions, PredictOptions, SampleOptions
 from app.web.input.uploads import JSON
 from app.web.native.about import ServiceInfo
+from app.web.native.samples import Samples
 from app.web.openapi.errors import IMAGE_ERRORS, MODEL_ERRORS, PREDICTION_ERRORS, UPLOAD_ERRORS
 from app.web.openapi.headers import LABEL, MODEL, TIMING
 from app.web.openapi.operations import File, Group, Operation
-from app.web.page.routes import Samples
 
 TEXT, HTML = "text/plain", "text/html"
 PREDICT = """\
@@ -91,13 +91,23 @@ IMAGES = Group(
             request_headers=[ROUTING_KEY],
             response_headers=MODEL,
         ),
-        Operation("GET", "/samples", "samples", "List sample images", {JSON: Samples}),
+        Operation(
+            "GET",
+            "/samples",
+            "samples",
+            "List sample images",
+            {JSON: Samples},
+            {*MODEL_ERRORS, InvalidOption},
+            options=SampleOptions,
+        ),
         Operation(
             "GET",
             "/samples/{file}",
             "sample",
             "Get a sample image",
-            {"image/jpeg": File},
+            {"image/*": File},
+            {*MODEL_ERRORS, InvalidOption},
+            options=SampleOptions,
             has_etag=True,
         ),
     ],

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from app.errors import ServingError
-from app.web.input.options import ModelOptions
+from app.web.input.options import Options
 
 Schema = dict[str, Any]
 # Media type → a type, a tuple of alternative types, or a JSON Schema.
@@ -49,7 +49,7 @@ class Operation:
     request_body: Media = field(default_factory=dict)
     body_is_optional: bool = False
     image_body: Literal["", "one", "many"] = ""
-    options: type[ModelOptions] | None = None
+    options: type[Options] | None = None
     request_headers: Sequence[str] = ()
     response_headers: Sequence[str] = ()
     has_etag: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from app.web.input.forms import FORM
-from app.web.input.options import ModelOptions
+from app.web.input.options import Options
 from app.web.input.tensors import B64
 from app.web.input.uploads import FIELD, JSON, JSON_FIELD, RAW, URL_ENCODED, Source
 from app.web.openapi.operations import File, Schema
@@ -68,7 +68,7 @@ def read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
     return text, {name: " ".join(words.split()) for name, words in pairs}
 
 
-def draw_members(kind: type[ModelOptions]) -> dict[str, Schema]:
+def draw_members(kind: type[Options]) -> dict[str, Schema]:
     """Return the schema of each option."""
     _, components = draw_types([kind])
     properties: dict[str, Schema] = components[kind.__name__]["properties"]
@@ -91,7 +91,7 @@ def to_text_schema(schema: Schema) -> Schema:
 
 
 def draw_image_bodies(
-    kind: type[ModelOptions], is_many: bool
+    kind: type[Options], is_many: bool
 ) -> tuple[dict[str, Schema], dict[str, Schema]]:
     """Return the request bodies of a route that takes images in any supported form.
 
