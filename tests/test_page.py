@@ -64,6 +64,14 @@ def test_the_page_may_run_and_load_only_files_of_this_server(client):
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
+    assert browse(client).headers["Permissions-Policy"].startswith("camera=(self), ")
+
+
+def test_the_page_may_preview_images_of_the_hosts_that_the_server_fetches_from(client_of):
+    client = client_of(url_hosts="images.example.org,*.example.net:8443")
+    policy = browse(client).headers["Content-Security-Policy"]
+    assert "img-src 'self' blob: images.example.org *.example.net:8443;" in policy
+    assert client.get("/").json["url_hosts"] == ["images.example.org", "*.example.net:8443"]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
@@ -88,8 +96,6 @@ def test_every_error_that_a_visitor_can_meet_has_its_own_message():
     of_programs = {
         "malformed_request",
         "invalid_option",
-        "url_refused",
-        "fetch_failed",
         "not_acceptable",
     }
     assert codes - set(known) == of_programs | {"client_gone"}

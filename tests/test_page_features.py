@@ -1,5 +1,6 @@
 """The page's results can be taken away, and its requests run as code."""
 
+import base64
 import csv
 import io
 import json
@@ -198,3 +199,87 @@ def test_two_models_are_compared_and_the_label_in_which_they_differ_is_marked(vi
     assert guest.find("#compare-table tbody tr").count() == 4
     guest.move("#detail-threshold-slider", 0.5)
     expect(guest.find("#compare-words")).to_have_text("Both recognize the same labels.")
+
+
+def test_the_camera_takes_an_image_and_classifies_live_until_the_page_is_hidden(visit):
+    guest = visit(permissions=["camera"])
+    guest.find("#open-camera").click()
+    guest.find("#camera-take").click()
+    expect(guest.find("#detail-name")).to_have_text("camera-1.jpg")
+    expect(guest.find("#results")).to_be_visible()
+    expect(guest.find("#call-unsaved")).to_contain_text("camera-1.jpg exists on this page only.")
+    guest.page.go_back()
+    guest.find("#open-camera").click()
+    before = guest.predictions()
+    guest.find("#camera-live").click()
+    expect(guest.find("#camera-rate")).to_contain_text("images per second")
+    expect(guest.find("#camera-labels li").first).to_be_visible()
+    assert guest.predictions() > before
+    guest.page.evaluate(
+        """() => {
+          Object.defineProperty(document, "hidden", {value: true});
+          document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+    )
+    expect(guest.find("#camera")).to_be_hidden()
+    assert guest.page.evaluate("document.getElementById('camera-video').srcObject") is None
+
+
+def test_a_visitor_without_a_camera_is_told_so(visit):
+    guest = visit()
+    guest.page.evaluate(
+        """navigator.mediaDevices.getUserMedia =
+          () => Promise.reject(new DOMException("", "NotFoundError"))"""
+    )
+    guest.find("#open-camera").click()
+    expect(guest.find("#camera-words")).to_have_text("No camera was found.")
+    expect(guest.find("#camera-take")).to_be_disabled()
+    guest.page.keyboard.press("Escape")
+    expect(guest.find("#camera")).to_be_hidden()
+
+
+PASTE = """(text) => {
+  const data = new DataTransfer();
+  data.setData("text/plain", text);
+  const paste = new ClipboardEvent("paste", {clipboardData: data, bubbles: true});
+  document.body.dispatchEvent(paste);
+}"""
+
+
+def test_pasted_text_is_answered_with_a_hint(visit):
+    guest = visit()
+    guest.page.evaluate(PASTE, "hello")
+    expect(guest.find("#toast")).to_have_text("The clipboard holds no image.")
+    guest.page.evaluate(PASTE, "https://images.example.org/street.jpg")
+    expect(guest.find("#toast")).to_contain_text("does not fetch images from URLs")
+    expect(guest.find(".tile")).to_have_count(0)
+
+
+def test_the_url_of_an_image_is_sent_if_the_server_fetches_from_its_host(visit, server):
+    """The server of this test fetches nothing: the image is put in the place of its URL on the way."""
+    guest = visit()
+    url = f"{server.url}/samples/street.jpg"
+    bodies = []
+
+    def allow(route):
+        route.fulfill(json=route.fetch().json() | {"url_hosts": ["images.example.org"]})
+
+    def answer(route):
+        body = route.request.post_data_json
+        bodies.append(body)
+        image = {"b64": base64.b64encode(STREET.read_bytes()).decode()}
+        route.fulfill(response=route.fetch(post_data=json.dumps(body | {"images": [image]})))
+
+    guest.page.route(f"{server.url}/?", allow)
+    guest.page.route("**/predict", answer)
+    guest.page.reload()
+    expect(guest.find("#url-hosts")).to_have_text(
+        "Or paste the URL of an image from images.example.org."
+    )
+    guest.page.evaluate(PASTE, f" {url}\n")
+    expect(guest.find("#answer")).to_contain_text("Car")
+    assert bodies[0]["images"] == [{"url": url}]
+    expect(guest.find("#photo")).to_have_attribute("src", url)
+    assert json.dumps(url) in guest.find("#call").text_content()
+    guest.page.get_by_role("tab", name="Python").click()
+    expect(guest.find("#call")).to_contain_text(f'json={{"images": [{{"url": "{url}"}}]')

@@ -7,11 +7,13 @@ that they can be cached as immutable and two releases never mix.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from flask import Blueprint, Response, request
 
 from app.web.answers import write_json
+from app.web.context import settings
 from app.web.input.options import ModelOptions, read_options
 from app.web.native.about import describe
 from app.web.static import IMMUTABLE, REVALIDATE, read_file, send_file, send_page
@@ -35,12 +37,18 @@ DIGEST = hashlib.sha256(repr(CONTENTS).encode()).hexdigest()[:12]
 PAGE = read_file(FILES.pop("index.html")).replace(DIGEST_PLACE, f"page/{DIGEST}/".encode())
 
 
+def page_policy(hosts: Sequence[str]) -> dict[str, str]:
+    """Return the page's policy; browsers preview images of ``hosts``, which the server fetches by URL."""
+    return POLICY | {"img-src": " ".join((POLICY["img-src"], *hosts))}
+
+
 @blueprint.get("/")
 def index() -> Response:
     """Returns model, decision rule, limits and routes as JSON, or the web page if `Accept` prefers HTML."""
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        response = send_page(PAGE, POLICY)
+        response = send_page(PAGE, page_policy(settings().url_hosts))
         response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Permissions-Policy"] = "camera=(self), geolocation=(), microphone=()"
     else:
         response = write_json(describe(read_options(ModelOptions, []).target()))
     response.headers["Vary"] = "Accept"

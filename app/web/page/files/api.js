@@ -1,5 +1,7 @@
 // Requests to the server. URLs are relative, so that the page also works under a proxy's path.
 
+import { bodyOf, remoteOf } from "./remote.js";
+
 /** An error answered by the server (RFC 9457), or one of the page's own if there was no answer. */
 export class Problem extends Error {
   constructor({ status = 0, code = "", detail = "", retryAfterS = null, requestId = "" }) {
@@ -31,9 +33,6 @@ export async function openSample({ name, url }) {
  * Throws Problem; an aborted request throws the signal's reason.
  */
 export function predict(file, options, { onUpload = () => {}, signal } = {}) {
-  const form = new FormData();
-  form.append("image", file, file.name);
-  for (const [name, value] of Object.entries(options)) form.append(name, value);
   const request = new XMLHttpRequest();
   const started = performance.now();
   return new Promise((resolve, reject) => {
@@ -50,8 +49,20 @@ export function predict(file, options, { onUpload = () => {}, signal } = {}) {
     request.addEventListener("error", () => reject(noAnswer()));
     request.addEventListener("abort", () => reject(signal.reason));
     signal?.addEventListener("abort", () => request.abort());
-    request.send(form);
+    if (remoteOf(file)) {
+      request.setRequestHeader("Content-Type", "application/json");
+      request.send(JSON.stringify(bodyOf(remoteOf(file), options)));
+    } else {
+      request.send(makeForm(file, options));
+    }
   });
+}
+
+function makeForm(file, options) {
+  const form = new FormData();
+  form.append("image", file, file.name);
+  for (const [name, value] of Object.entries(options)) form.append(name, value);
+  return form;
 }
 
 async function readJson(url) {

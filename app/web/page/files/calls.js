@@ -3,6 +3,7 @@
 import { copyOnClick } from "./clipboard.js";
 import { curlLine } from "./curl.js";
 import { element } from "./element.js";
+import { remoteOf } from "./remote.js";
 import { save } from "./save.js";
 import { asJavaScript, asPython } from "./snippets.js";
 import { isUnsaved } from "./unsaved.js";
@@ -79,5 +80,6 @@ function describeRequest({ file, sample, target }, { threshold }) {
     options: threshold === null ? target : { ...target, threshold },
     name: file.name,
     sample: sample ? new URL(`samples/${encodeURIComponent(file.name)}`, here).href : null,
+    remote: remoteOf(file),
   };
 }

@@ -88,7 +88,7 @@ export class Compare {
   }
 
   #readSide({ model, images: [result] }) {
-    const scores = byScore(result).reverse(); // of classes with the same name the strongest counts
+    const scores = byScore(result).toReversed(); // of classes with the same name the strongest counts
     return {
       name: nameOf({ model: model.name, version: model.version }),
       passing: new Set(this.#rule.passing({ result }).map(({ label }) => label)),

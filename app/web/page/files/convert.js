@@ -1,5 +1,6 @@
 // Converts images that the browser reads and the server does not, such as HEIC and AVIF.
 
+import { remoteOf } from "./remote.js";
 import { stemOf } from "./save.js";
 import { markUnsaved } from "./unsaved.js";
 
@@ -17,6 +18,7 @@ const NAMES = { "svg+xml": "SVG", "vnd.microsoft.icon": "ICO", "x-icon": "ICO" }
  * either is returned as it is: the server's error is the better one.
  */
 export async function convert(file) {
+  if (remoteOf(file)) return file;
   const beginning = String.fromCharCode(...new Uint8Array(await file.slice(0, BEGINNING).arrayBuffer()));
   if (READ_BY_SERVER.some((format) => format.test(beginning))) return file;
   const blob = await redraw(file);

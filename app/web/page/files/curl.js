@@ -1,7 +1,13 @@
 // A request as a curl command; snippets.js describes requests.
 
+import { bodyOf } from "./remote.js";
+
 /** Return the curl command of a request. */
-export function curlLine({ address, options, name, sample }) {
+export function curlLine({ address, options, name, sample, remote }) {
+  if (remote) {
+    const body = quote(JSON.stringify(bodyOf(remote, options)));
+    return `curl -H 'Content-Type: application/json' -d ${body} ${quote(address)}`;
+  }
   const fields = Object.entries(options).map((option) => ` -F ${quote(option.join("="))}`);
   const rest = `${fields.join("")} ${quote(address)}`;
   if (sample) return `curl -s ${quote(sample)} | curl -F image=@-${rest}`;

@@ -29,7 +29,7 @@ const answeringRule = () =>
 const sliders = ["gallery-threshold", "detail-threshold"].map(
   (id) => new Threshold(element(id), rule, answeringRule),
 );
-const features = new Features({ pictures, service, rule, detail });
+const features = new Features({ pictures, service, rule, detail, take });
 let sampledFor = ""; // the model for which the samples are shown
 
 /** Add files; open a single one, show several as a grid. */
@@ -131,7 +131,7 @@ pictures.addEventListener("add", () => detail.picture && showPager(detail.pictur
 element("back").addEventListener("click", () => history.back());
 element("previous").addEventListener("click", () => step(-1));
 element("next").addEventListener("click", () => step(1));
-listen(take);
+listen(take, service);
 listenToKeys();
 onLanguageChange(() => {
   if (service.about || service.problem) showService(service);

@@ -1,5 +1,7 @@
 // The images of this visit and their states.
 
+import { remoteOf } from "./remote.js";
+
 /**
  * The `source` of an image is the file as it was given, `file` the one that is sent. They differ if the page has
  * converted it; `converted` is the name of the format then.
@@ -70,7 +72,7 @@ export class Pictures extends EventTarget {
       source: file,
       file,
       name: file.name,
-      url: URL.createObjectURL(file),
+      url: remoteOf(file) ?? URL.createObjectURL(file),
       sample,
       state: "waiting",
       sent: 0,

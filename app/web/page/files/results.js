@@ -39,7 +39,7 @@ function makeRow(picture, rule, classes) {
   }
   const { answer, result } = picture;
   const labels = rule.passing(picture).map(nameOf).join(" | ");
-  const scores = new Map(byScore(result).reverse().map(({ label, score }) => [label, score]));
+  const scores = new Map(byScore(result).toReversed().map(({ label, score }) => [label, score]));
   const cells = classes.map((label) => scores.get(label) ?? "");
   return [file, "ok", labels, answer.model.name, answer.model.version, "", ...cells];
 }

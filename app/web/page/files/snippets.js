@@ -3,6 +3,8 @@
 // A request is {address, options, name, sample, remote}: the image is the file `name`, or it is downloaded from the
 // URL `sample` first, or the server fetches it from the URL `remote`.
 
+import { bodyOf } from "./remote.js";
+
 /** Return the request in Python, with the package requests. */
 export function asPython(request) {
   const { address, options, name, sample, remote } = request;
@@ -15,7 +17,7 @@ export function asPython(request) {
   ];
   const data = isEmpty(options) ? [] : [["data", asLiteral(options)]];
   if (remote) {
-    lines.push(...call([["json", asLiteral(asBody(request))]]));
+    lines.push(...call([["json", asLiteral(bodyOf(remote, options))]]));
   } else if (sample) {
     lines.push(`image = requests.get(${JSON.stringify(sample)}).content`);
     lines.push(...call([["files", '{"image": image}'], ...data]));
@@ -40,7 +42,7 @@ export function asJavaScript(request) {
       `const response = await fetch(${JSON.stringify(address)}, {`,
       '  method: "POST",',
       '  headers: { "Content-Type": "application/json" },',
-      `  body: JSON.stringify(${JSON.stringify(asBody(request))}),`,
+      `  body: JSON.stringify(${JSON.stringify(bodyOf(remote, options))}),`,
       "});",
     );
   } else {
@@ -63,11 +65,6 @@ export function asJavaScript(request) {
     "for (const { label, score } of images[0].labels) console.log(label, score);",
   );
   return lines.join("\n");
-}
-
-/** Return the JSON body of a request whose image the server fetches. */
-export function asBody({ remote, options }) {
-  return { images: [{ url: remote }], ...options };
 }
 
 /** Write a value as a Python literal. Python reads JSON's strings, numbers and lists. */

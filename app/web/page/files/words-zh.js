@@ -22,6 +22,9 @@ export const words = {
   "add.limits":
     "支持 JPEG、PNG、WebP、BMP、GIF，不超过 {megabytes} MiB、{megapixels} 百万像素。图片不会被保存。",
   "add.skipped": "已跳过 {count} 个非图片文件。",
+  "add.url.hosts": "也可以粘贴 {hosts} 上的图片网址。",
+  "add.url.off": "该服务器不会从网址获取图片。请先保存图片，再选择文件。",
+  "add.text": "剪贴板中没有图片。",
   "add.drop": "松开即可识别",
 
   "gallery.title": "{count} 张图片",
@@ -116,6 +119,18 @@ export const words = {
   "save.file": "下载该文件",
   "save.impossible": "浏览器无法保存这张图片。",
 
+  "camera.open": "使用摄像头",
+  "camera.title": "摄像头",
+  "camera.take": "拍一张",
+  "camera.live": "实时识别",
+  "camera.close": "关闭",
+  "camera.starting": "正在等待摄像头，浏览器可能会请求权限。",
+  "camera.ready": "仅在拍照或实时识别时才会发送图像。",
+  "camera.rate": "每秒 {rate} 张",
+  "camera.denied": "浏览器未获准使用摄像头，请在网站设置中允许。",
+  "camera.missing": "未找到摄像头。",
+  "camera.failed": "无法使用摄像头，它可能正被其他程序占用。",
+
   "compare.title": "与其他模型对比",
   "compare.none": "不对比",
   "compare.label": "标签",
@@ -160,6 +175,10 @@ export const words = {
   "problem.unauthorized.advice": "请向管理员申请访问权限。",
   "problem.forbidden.title": "无权访问",
   "problem.forbidden.advice": "请联系该服务器的管理员。",
+  "problem.url_refused.title": "服务器拒绝获取该网址",
+  "problem.url_refused.advice": "请先保存图片，再选择文件。",
+  "problem.fetch_failed.title": "服务器无法获取该网址",
+  "problem.fetch_failed.advice": "请检查网址，或先保存图片，再选择文件。",
   "problem.internal_error.title": "服务器出错了",
   "problem.internal_error.advice": "问题与图片无关。可凭请求 ID 在服务器日志中查找原因。",
 };
