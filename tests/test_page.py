@@ -89,6 +89,12 @@ def test_every_named_file_exists_and_every_script_is_used():
     assert named == set(FILES) - {"inter-license.txt"}
 
 
+def test_all_modules_are_loaded_at_once():
+    linked = re.findall(rb'<link rel="modulepreload" href="page/\w+/([\w-]+\.js)">', PAGE)
+    imported = {path.name for path in SCRIPTS} - {"early.js", "main.js"}
+    assert linked == sorted(name.encode() for name in imported)
+
+
 def test_every_error_that_a_visitor_can_meet_has_its_own_message():
     family = [each for each in vars(errors).values() if isinstance(each, type)]
     codes = {each.code for each in family if issubclass(each, errors.ServingError)}

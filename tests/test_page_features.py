@@ -228,8 +228,10 @@ def test_the_camera_takes_an_image_and_classifies_live_until_the_page_is_hidden(
 def test_a_visitor_without_a_camera_is_told_so(visit):
     guest = visit()
     guest.page.evaluate(
-        """navigator.mediaDevices.getUserMedia =
-          () => Promise.reject(new DOMException("", "NotFoundError"))"""
+        """() => {
+          navigator.mediaDevices.getUserMedia =
+            () => Promise.reject(new DOMException("", "NotFoundError"));
+        }"""
     )
     guest.find("#open-camera").click()
     expect(guest.find("#camera-words")).to_have_text("No camera was found.")
