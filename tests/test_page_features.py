@@ -17,6 +17,15 @@ from tests.helpers import SAMPLES, STREET
 
 ANSWERED = ".tile[data-state=done]"
 NODE = Path(sys.executable).with_name("node")
+# Returns whether so many images are kept.
+COUNT_KEPT = """async (wanted) => {
+  const request = indexedDB.open("resnet-serving");
+  await new Promise((resolve) => request.addEventListener("success", resolve));
+  const count = request.result.transaction("images").objectStore("images").count();
+  await new Promise((resolve) => count.addEventListener("success", resolve));
+  request.result.close();
+  return count.result === wanted;
+}"""
 ODD_NAME = 'it\'s; a, "trap" $(id) `é` 1.jpg'
 
 
@@ -285,3 +294,47 @@ def test_the_url_of_an_image_is_sent_if_the_server_fetches_from_its_host(visit, 
     assert json.dumps(url) in guest.find("#call").text_content()
     guest.page.get_by_role("tab", name="Python").click()
     expect(guest.find("#call")).to_contain_text(f'json={{"images": [{{"url": "{url}"}}]')
+
+
+def test_kept_images_survive_a_reload_until_they_are_cleared(visit):
+    guest = visit()
+    guest.choose(STREET, SAMPLES / "garden.jpg")
+    expect(guest.find(ANSWERED)).to_have_count(2)
+    guest.find("#remember").check()
+    guest.page.get_by_role("button", name="Remove garden.jpg").click()
+    guest.choose(SAMPLES / "farm.jpg")
+    expect(guest.find("#answer")).to_contain_text("Horse")
+    guest.find("#back").click()
+    expect(guest.find(ANSWERED)).to_have_count(2)
+    guest.page.wait_for_function(COUNT_KEPT, arg=2)
+    before = guest.predictions()
+    guest.page.reload()
+    expect(guest.find(ANSWERED)).to_have_count(2)
+    assert guest.find(".tile-name").all_text_contents() == ["street.jpg", "farm.jpg"]
+    guest.choose(STREET)
+    expect(guest.find("#answer")).to_contain_text("Car")
+    expect(guest.find("#origin")).to_contain_text("a smaller copy")
+    guest.page.get_by_role("button", name="Car,").click()
+    expect(guest.find("#heat")).to_have_attribute("data-label", "Car")
+    assert guest.predictions() == before, "nothing is sent again"
+    guest.find("#back").click()
+    guest.find("#remember").uncheck()
+    guest.page.wait_for_function(COUNT_KEPT, arg=0)
+    guest.page.reload()
+    expect(guest.find(".sample")).to_have_count(8)
+    expect(guest.find(".tile")).to_have_count(0)
+
+
+def test_a_link_opens_a_sample_and_its_label(visit, server):
+    guest = visit()
+    guest.page.goto(f"{server.url}/?sample=street.jpg&label=Bicycle")
+    expect(guest.find("#heat")).to_have_attribute("data-label", "Bicycle")
+    assert guest.page.url == f"{server.url}/?sample=street.jpg&label=Bicycle"
+    guest.page.get_by_role("button", name="Car,").click()
+    expect(guest.page).to_have_url(f"{server.url}/?sample=street.jpg&label=Car")
+    guest.page.go_back()
+    expect(guest.page).to_have_url(f"{server.url}/")
+    expect(guest.find("#gallery")).to_be_visible()
+    guest.choose(SAMPLES / "farm.jpg")
+    expect(guest.find("#answer")).to_contain_text("Horse")
+    assert guest.page.url == f"{server.url}/", "only samples can be linked"

@@ -14,7 +14,8 @@ import { formatList, t } from "./words.js";
 const DEMO = "demo"; // the bundled model; its note tells visitors that it does not know photographs
 const NAMED = 6; // labels in the headline
 
-export class Detail {
+/** The event `choose` is dispatched when another label's heat map is shown, or none. */
+export class Detail extends EventTarget {
   #service;
   #sender;
   #rule;
@@ -25,6 +26,7 @@ export class Detail {
   #chosen = null;
 
   constructor({ pictures, service, sender, rule }) {
+    super();
     this.#service = service;
     this.#sender = sender;
     this.#rule = rule;
@@ -70,6 +72,7 @@ export class Detail {
     const picture = this.#picture;
     this.#chosen = label;
     this.#labels.mark(label);
+    this.dispatchEvent(new Event("choose"));
     if (!this.#about()?.heatmaps) return this.#stage.clear(t("heat.none"));
     if (label === null) return this.#stage.clear(t("heat.choose"));
     if (!picture.maps.has(label)) {

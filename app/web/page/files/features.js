@@ -5,18 +5,23 @@ import { Camera } from "./camera.js";
 import { Compare } from "./compare.js";
 import { offerDownloads } from "./downloads.js";
 import { element } from "./element.js";
+import { Link } from "./link.js";
+import { Memory } from "./memory.js";
 import { formatList, onLanguageChange, t } from "./words.js";
 
 export class Features {
   #calls;
   #compare;
+  #link;
 
   /** `parts` are those of main.js. */
   constructor(parts) {
     const { pictures, service, detail } = parts;
     this.#calls = new Calls(parts);
     new Camera(parts);
+    new Memory(parts);
     this.#compare = new Compare(parts);
+    this.#link = new Link(parts);
     offerDownloads(parts);
     pictures.addEventListener("change", ({ detail: picture }) => {
       if (picture === detail.picture) this.show(picture);
@@ -30,10 +35,17 @@ export class Features {
   show(picture) {
     this.#calls.show(picture);
     this.#compare.show(picture);
-    element("origin").hidden = !picture?.converted;
-    if (picture?.converted) {
+    element("origin").hidden = !picture?.converted && !picture?.isCopy;
+    if (picture?.isCopy) element("origin").textContent = t("detail.copy");
+    else if (picture?.converted) {
       element("origin").textContent = t("detail.converted", { format: picture.converted });
     }
+    this.#link.write();
+  }
+
+  /** Open the sample that the page's address names; `takeSample(sample)` opens one. */
+  followLink(samples, takeSample) {
+    return this.#link.follow(samples, takeSample);
   }
 }
 

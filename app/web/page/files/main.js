@@ -113,20 +113,23 @@ function outcome(picture) {
 
 async function openSamples() {
   sampledFor = service.about.model;
+  const takeSample = async (sample) => take([await openSample(sample)], true);
   try {
-    showSamples(await listSamples(), service.about, async (sample) =>
-      take([await openSample(sample)], true),
-    );
+    const samples = await listSamples();
+    showSamples(samples, service.about, takeSample);
+    features.followLink(samples, takeSample);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem; // the page works without samples
   }
   element("model").hidden = false; // after the samples, so that nothing moves
 }
 
-history.replaceState(null, ""); // images are lost on a reload
+history.replaceState(null, "", location.pathname); // images have other ids after a reload
 window.addEventListener("popstate", ({ state }) => show(pictures.find(state?.picture)));
 pictures.addEventListener("change", announce);
-pictures.addEventListener("add", ({ detail: picture }) => sender.send(picture));
+pictures.addEventListener("add", ({ detail: picture }) => {
+  if (picture.state === "waiting") sender.send(picture);
+});
 pictures.addEventListener("add", () => detail.picture && showPager(detail.picture));
 element("back").addEventListener("click", () => history.back());
 element("previous").addEventListener("click", () => step(-1));

@@ -4,7 +4,7 @@ import { remoteOf } from "./remote.js";
 
 /**
  * The `source` of an image is the file as it was given, `file` the one that is sent. They differ if the page has
- * converted it; `converted` is the name of the format then.
+ * converted it; `converted` is the name of the format then. `isCopy` is true for a smaller copy of an earlier visit.
  *
  * The `state` of an image is one of
  *   waiting   queued, or until `retryAt` (Date.now()) after a `problem`
@@ -24,6 +24,14 @@ export class Pictures extends EventTarget {
   /** Add files and return their images, `sample` if they are the server's own samples; a file is added once. */
   add(files, sample = false) {
     return files.map((file) => this.#twin(file, sample) ?? this.#make(file, sample));
+  }
+
+  /** Add an image that was answered on an earlier visit; `file` is a smaller copy. */
+  restore(file, { answer, ...rest }) {
+    const twin = this.#twin(rest.source, rest.sample);
+    if (twin) return twin;
+    const [result] = answer.images;
+    return this.#make(file, rest.sample, { ...rest, answer, result, state: "done", isCopy: true });
   }
 
   /** Change an image and dispatch the event `change`. */
@@ -66,7 +74,7 @@ export class Pictures extends EventTarget {
     );
   }
 
-  #make(file, sample) {
+  #make(file, sample, changes = {}) {
     const picture = {
       id: this.#next++,
       source: file,
@@ -78,6 +86,7 @@ export class Pictures extends EventTarget {
       sent: 0,
       maps: new Map(),
       left: new AbortController(),
+      ...changes,
     };
     this.#list.push(picture);
     this.#notify("add", picture);

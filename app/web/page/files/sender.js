@@ -124,7 +124,8 @@ export class Sender {
   }
 }
 
-function keepMaps(picture, result) {
+/** Keep the heat maps of an answer. */
+export function keepMaps(picture, result) {
   for (const { heatmap } of [...result.labels, ...result.scores]) {
     if (heatmap) picture.maps.set(heatmap.label, heatmap);
   }

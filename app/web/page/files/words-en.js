@@ -42,6 +42,11 @@ export const words = {
   "tile.retry.label": "Try {name} again",
   "tile.remove.label": "Remove {name}",
 
+  "remember.label": "Keep these images in this browser",
+  "remember.words":
+    "Smaller copies of the last 200 images stay on this device with their results until you clear them. Anyone who uses this browser can see them.",
+  "remember.failed": "The browser cannot keep images: {error}",
+
   "samples.title": "Or try a sample",
 
   "model.title": "Model",
@@ -60,6 +65,8 @@ export const words = {
   "detail.nothing": "Nothing recognized",
   "detail.sideways":
     "The photo has an EXIF orientation that the server ignores: it is classified as shown here.",
+  "detail.copy":
+    "This is a smaller copy that your browser has kept; the result is that of the original image.",
   "detail.converted":
     "The server does not read {format} files, so your browser converted this one to JPEG.",
 

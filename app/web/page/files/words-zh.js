@@ -39,6 +39,11 @@ export const words = {
   "tile.retry.label": "重试 {name}",
   "tile.remove.label": "移除 {name}",
 
+  "remember.label": "在此浏览器中保留这些图片",
+  "remember.words":
+    "最近 200 张图片的缩小副本及其结果会保存在本设备上，直到你清空为止。使用此浏览器的任何人都能看到它们。",
+  "remember.failed": "浏览器无法保留图片：{error}",
+
   "samples.title": "或试试示例图片",
 
   "model.title": "模型",
@@ -56,6 +61,7 @@ export const words = {
   "list.comma": "、",
   "detail.nothing": "未识别出任何内容",
   "detail.sideways": "这张照片带有 EXIF 方向信息，但服务器会忽略它：识别时的方向与此处显示的一致。",
+  "detail.copy": "这是浏览器保留的缩小副本，识别结果来自原图。",
   "detail.converted": "服务器无法读取 {format} 文件，浏览器已将它转换为 JPEG。",
 
   "heat.choose": "选择一个标签，查看它在图中的位置。",
