@@ -79,7 +79,7 @@ function describeRequest({ file, sample, target }, { threshold }) {
     address: new URL("predict", here).href,
     options: threshold === null ? target : { ...target, threshold },
     name: file.name,
-    sample: sample ? new URL(`samples/${encodeURIComponent(file.name)}`, here).href : null,
+    sample: sample && new URL(sample, here).href,
     remote: remoteOf(file),
   };
 }

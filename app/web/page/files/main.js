@@ -33,8 +33,8 @@ const features = new Features({ pictures, service, rule, detail, take });
 let sampledFor = ""; // the model for which the samples are shown
 
 /** Add files; open a single one, show several as a grid. */
-function take(files, isSample = false) {
-  const added = pictures.add(files, isSample);
+function take(files, sample = null) {
+  const added = pictures.add(files, sample);
   if (added.length === 1) visit(added[0]);
   else if (detail.picture) history.back();
   else element("gallery").scrollIntoView({ block: "start" });
@@ -113,7 +113,7 @@ function outcome(picture) {
 
 async function openSamples() {
   sampledFor = service.about.model;
-  const takeSample = async (sample) => take([await openSample(sample)], true);
+  const takeSample = async (sample) => take([await openSample(sample)], sample.url);
   try {
     const samples = await listSamples();
     showSamples(samples, service.about, takeSample);

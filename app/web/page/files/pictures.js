@@ -5,6 +5,7 @@ import { remoteOf } from "./remote.js";
 /**
  * The `source` of an image is the file as it was given, `file` the one that is sent. They differ if the page has
  * converted it; `converted` is the name of the format then. `isCopy` is true for a smaller copy of an earlier visit.
+ * `sample` is the relative URL of a sample, null for other images.
  *
  * The `state` of an image is one of
  *   waiting   queued, or until `retryAt` (Date.now()) after a `problem`
@@ -21,8 +22,8 @@ export class Pictures extends EventTarget {
     return this.#list;
   }
 
-  /** Add files and return their images, `sample` if they are the server's own samples; a file is added once. */
-  add(files, sample = false) {
+  /** Add files and return their images; a file is added once. `sample` is the URL of one of the server's samples. */
+  add(files, sample = null) {
     return files.map((file) => this.#twin(file, sample) ?? this.#make(file, sample));
   }
 
@@ -66,8 +67,8 @@ export class Pictures extends EventTarget {
   /** Return the image of the same file, if there is one. */
   #twin({ name, size, lastModified }, sample) {
     return this.#list.find(
-      ({ source, sample: isSample }) =>
-        sample === isSample &&
+      ({ source, sample: url }) =>
+        sample === url &&
         (sample || lastModified === source.lastModified) &&
         name === source.name &&
         size === source.size,
