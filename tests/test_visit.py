@@ -30,11 +30,13 @@ def test_a_sample_gets_the_labels_that_the_server_answers(visit, server):
     guest = visit()
     guest.try_sample("Street")
     assert guest.passing() == answer(server) == ["Car", "Person", "Bus", "Bicycle"]
-    expect(guest.find("#answer")).to_have_text("Car, Person, Bus and Bicycle")
+    expect(guest.find("#answer")).to_have_text("Car, Person, Bus, and Bicycle")
     expect(guest.find("#by")).to_contain_text("demo, version 1")
-    expect(guest.find("#announcer")).to_contain_text("street.jpg: Car, Person")
+    expect(guest.find("#announcer")).to_contain_text(
+        "street.jpg: Car, Person, Bus, and Bicycle. Car: mostly upper left."
+    )
     car = guest.page.get_by_role("meter", name="Car")
-    expect(car).to_have_attribute("aria-valuetext", "> 99.9%")
+    expect(car).to_have_attribute("aria-valuetext", "99.9%")
     for part in ("upload", "decode", "queue", "forward", "other"):
         expect(guest.find(f"#latency dt.{part} + dd")).to_contain_text(" ms")
 
@@ -47,10 +49,20 @@ def test_the_files_are_compressed_in_transit_and_still_revalidated(server):
     assert again.status_code == 304
 
 
-def test_the_page_says_that_the_demo_only_knows_pictograms(visit):
+def test_the_demo_offers_samples_first_and_warns_of_photographs(visit):
     guest = visit()
-    expect(guest.find("#knows")).to_contain_text("emoji drawings")
-    expect(guest.find("#knows")).to_contain_text("not photographs")
+    expect(guest.find("#home-demo")).to_contain_text("This demo only recognizes emoji drawings.")
+    expect(guest.find("#home-demo")).to_contain_text("scripts/get-model resnet50")
+    samples, add = guest.find("#samples").bounding_box(), guest.find("#add").bounding_box()
+    assert samples["y"] < add["y"]
+    guest.try_sample("Street")
+    expect(guest.find("#detail-demo")).to_be_hidden()
+    guest.page.go_back()
+    expect(guest.find("#gallery-demo")).to_be_hidden()
+    guest.choose(SAMPLES / "farm.jpg")
+    expect(guest.find("#detail-demo")).to_contain_text("emoji drawings")
+    guest.page.go_back()
+    expect(guest.find("#gallery-demo")).to_contain_text("emoji drawings")
     guest.find("#classes summary").click()
     expect(guest.find("#classes li")).to_have_count(20)
 
@@ -58,11 +70,11 @@ def test_the_page_says_that_the_demo_only_knows_pictograms(visit):
 def test_the_threshold_starts_at_the_models_own_and_moves_without_another_request(visit, server):
     guest = visit()
     guest.try_sample("Street")
-    expect(guest.find("#detail-threshold output")).to_have_text("model default: above 62.2%")
+    expect(guest.find("#detail-threshold .threshold-rule")).to_have_text("model default: above 62%")
     for threshold in (0.97, 0.005, 0):
         guest.move("#detail-threshold-slider", threshold)
         assert guest.passing() == answer(server, threshold=threshold)
-    expect(guest.find("#answer")).to_have_text("Car, Person, Bus, Bicycle, Motorbike and 15 more")
+    expect(guest.find("#answer")).to_have_text("Car, Person, Bus, Bicycle, Motorbike, and 15 more")
     guest.move("#detail-threshold-slider", 1)
     expect(guest.find("#answer")).to_have_text("Nothing recognized")
     guest.page.get_by_role("button", name="Use default").click()
@@ -70,43 +82,64 @@ def test_the_threshold_starts_at_the_models_own_and_moves_without_another_reques
     assert guest.predictions() == 1
 
 
-def test_a_labels_heat_map_is_shown_over_the_image_at_its_position(visit):
+def test_the_strongest_labels_heat_map_is_shown_at_once_and_others_on_a_click(visit):
     guest = visit()
     guest.try_sample("Street")
     image = guest.find("#picture")
-    bare = image.screenshot()
-    for label, there in (("Car", "top left"), ("Bicycle", "bottom right")):
-        guest.page.get_by_role("button", name=f"{label},").click()
+    for label, there, words in (
+        ("Car", "top left", "mostly upper left"),
+        ("Bicycle", "bottom right", "mostly lower right"),
+    ):
         expect(guest.find("#heat")).to_have_attribute("data-label", label)
+        expect(guest.find("#heat-place")).to_have_text(words)
+        expect(guest.find("#announcer")).to_contain_text(f"{label}: {words}")
         assert hottest_quarter(guest) == there
-    assert image.screenshot() != bare
+        guest.page.get_by_role("button", name="Bicycle,").click()
+    guest.page.get_by_role("button", name="Car,").click()
+    hot = image.screenshot()
     guest.move("#opacity", 0)
-    assert image.screenshot() == bare
-    guest.page.keyboard.press("Escape")
+    bare = image.screenshot()
+    assert hot != bare
+    guest.page.get_by_role("button", name="Hide", exact=True).click()
     expect(guest.find("#heat")).to_be_hidden()
     expect(guest.find("#results")).to_be_visible()
+    assert image.screenshot() == bare
     assert guest.predictions() == 1
+
+
+def read_heat(guest) -> Image.Image:
+    """Return the displayed heat map in grays."""
+    url = guest.page.evaluate("document.getElementById('heat').toDataURL()")
+    heat = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    return Image.alpha_composite(Image.new("RGBA", heat.size, "black"), heat).convert("L")
+
+
+def hottest_value(guest) -> int:
+    """Return the brightest gray of the displayed heat map."""
+    return int(np.asarray(read_heat(guest)).max())
 
 
 def hottest_quarter(guest) -> str:
     """Return the brightest quarter of the displayed heat map."""
-    url = guest.page.evaluate("document.getElementById('heat').toDataURL()")
-    heat = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("L")
-    left, top = np.unravel_index(np.asarray(heat.resize((2, 2))).T.argmax(), (2, 2))
+    quarters = np.asarray(read_heat(guest).resize((2, 2)))
+    left, top = np.unravel_index(quarters.T.argmax(), (2, 2))
     return f"{('top', 'bottom')[top]} {('left', 'right')[left]}"
 
 
-def test_the_heat_map_of_a_label_that_does_not_pass_is_requested_once(visit, server):
+def test_a_weak_labels_heat_map_is_dim_and_needs_no_request(visit, server):
     guest = visit()
     guest.try_sample("Street")
+    brightest = [hottest_value(guest)]
     motorbike = guest.page.get_by_role("button", name="Motorbike,")
-    for _ in range(2):
-        motorbike.click()
-        expect(guest.find("#heat")).to_have_attribute("data-label", "Motorbike")
-        expect(motorbike).to_have_attribute("aria-pressed", "true")
-        motorbike.click()
-        expect(guest.find("#heat")).to_be_hidden()
-    assert guest.predictions() == 2
+    motorbike.click()
+    expect(guest.find("#heat")).to_have_attribute("data-label", "Motorbike")
+    expect(motorbike).to_have_attribute("aria-pressed", "true")
+    expect(guest.find("#heat-strength")).to_contain_text("as strong as the strongest label")
+    brightest.append(hottest_value(guest))
+    assert brightest[1] < 0.7 * brightest[0]
+    motorbike.click()
+    expect(guest.find("#heat")).to_be_hidden()
+    assert guest.predictions() == 1
     assert guest.passing() == answer(server)
 
 
@@ -118,7 +151,6 @@ def test_a_model_without_heat_maps_shows_a_hint(visit, server):
     )
     guest.page.reload()
     guest.try_sample("Street")
-    guest.page.get_by_role("button", name="Car,").click()
     expect(guest.find("#heat-hint")).to_have_text("This model does not support heat maps.")
     expect(guest.find("#heat")).to_be_hidden()
 

@@ -25,7 +25,7 @@ def test_the_page_can_be_used_by_keyboard_alone(visit):
     guest = visit()
     keys = guest.page.keyboard
     keys.press("Tab")
-    expect(guest.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    expect(guest.page.get_by_role("link", name="Skip to content")).to_be_focused()
     focused = guest.find(":focus")
     for _ in range(30):
         keys.press("Tab")
@@ -34,7 +34,7 @@ def test_the_page_can_be_used_by_keyboard_alone(visit):
     outline = focused.evaluate("element => getComputedStyle(element).outlineStyle")
     assert outline == "solid"
     keys.press("Enter")
-    expect(guest.find("#answer")).to_have_text("Car, Person, Bus and Bicycle")
+    expect(guest.find("#answer")).to_have_text("Car, Person, Bus, and Bicycle")
     for _ in range(30):
         keys.press("Tab")
         if focused.get_attribute("id") == "detail-threshold-slider":
@@ -110,7 +110,7 @@ def test_the_browsers_back_button_does_not_leave_the_page(visit):
     guest.page.go_back()
     expect(guest.find("#home")).to_be_visible()
     guest.page.go_forward()
-    expect(guest.find("#answer")).to_have_text("Cow, Sheep and Horse")
+    expect(guest.find("#answer")).to_have_text("Cow, Sheep, and Horse")
     guest.page.reload()
     expect(guest.find("#home")).to_be_visible()
 

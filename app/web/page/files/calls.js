@@ -73,11 +73,11 @@ export class Calls {
   }
 }
 
-function describeRequest({ file, sample, target }, { threshold }) {
+function describeRequest({ file, sample, target }, rule) {
   const here = new URL("./", document.baseURI);
   return {
     address: new URL("predict", here).href,
-    options: threshold === null ? target : { ...target, threshold },
+    options: { upright: true, ...target, ...rule.options },
     name: file.name,
     sample: sample && new URL(sample, here).href,
     remote: remoteOf(file),

@@ -103,8 +103,7 @@ export class Camera {
   }
 
   #ask(blob, signal) {
-    const { threshold } = this.#rule;
-    const options = { ...this.#service.target, ...(threshold === null ? {} : { threshold }) };
+    const options = { ...this.#service.target, ...this.#rule.options };
     return predict(new File([blob], "camera.jpg", { type: blob.type }), options, { signal });
   }
 

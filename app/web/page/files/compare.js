@@ -4,6 +4,7 @@ import { Problem, predict } from "./api.js";
 import { element } from "./element.js";
 import { explain } from "./problems.js";
 import { byScore } from "./rule.js";
+import { EVERYTHING } from "./sender.js";
 import { formatPercent, onLanguageChange, t } from "./words.js";
 
 export class Compare {
@@ -60,14 +61,14 @@ export class Compare {
     this.#render();
     if (!target) return;
     this.#words.textContent = t("state.classifying");
-    const options = { scores: "all", ...target };
+    const { signal } = picture.request;
     try {
-      const reply = await predict(picture.file, options, { signal: picture.left.signal });
+      const reply = await predict(picture.file, { ...EVERYTHING, ...target }, { signal });
       if (!isCurrent()) return;
       this.#other = reply.answer;
       this.#render();
     } catch (problem) {
-      if (picture.left.signal.aborted) return;
+      if (signal.aborted) return;
       if (!(problem instanceof Problem)) throw problem;
       if (isCurrent()) this.#words.textContent = explain(problem).title;
     }

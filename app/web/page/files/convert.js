@@ -18,13 +18,17 @@ const NAMES = { "svg+xml": "SVG", "vnd.microsoft.icon": "ICO", "x-icon": "ICO" }
  * either is returned as it is: the server's error is the better one.
  */
 export async function convert(file) {
-  if (remoteOf(file)) return file;
-  const beginning = String.fromCharCode(...new Uint8Array(await file.slice(0, BEGINNING).arrayBuffer()));
-  if (READ_BY_SERVER.some((format) => format.test(beginning))) return file;
+  if (remoteOf(file) || (await isReadByServer(file))) return file;
   const blob = await redraw(file);
   if (!blob) return file;
   const name = `${stemOf(file.name)}.jpg`;
   return markUnsaved(new File([blob], name, { type: blob.type, lastModified: file.lastModified }));
+}
+
+/** Return whether a file begins like one of the formats that the server reads. */
+export async function isReadByServer(file) {
+  const bytes = new Uint8Array(await file.slice(0, BEGINNING).arrayBuffer());
+  return READ_BY_SERVER.some((format) => format.test(String.fromCharCode(...bytes)));
 }
 
 /** Return the name of a file's format: "AVIF". */

@@ -8,8 +8,7 @@ const MOST_PIXELS = 16e6; // Safari's canvases hold no more
 export function drawOverlay() {
   const [photo, heat, box] = ["photo", "heat", "picture"].map(element);
   const { width: shownWidth, height: shownHeight } = box.getBoundingClientRect();
-  let { naturalWidth: width, naturalHeight: height } = photo;
-  if (width > height !== shownWidth > shownHeight) [width, height] = [height, width]; // shown as stored
+  const { naturalWidth: width, naturalHeight: height } = photo;
   const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (width * height)));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(width * scale));
@@ -18,7 +17,9 @@ export function drawOverlay() {
   context.imageSmoothingQuality = "high";
   context.fillStyle = "#ffffff"; // under transparent images, as on the page
   context.fillRect(0, 0, canvas.width, canvas.height);
+  context.filter = getComputedStyle(photo).filter; // grays under a heat map
   context.drawImage(photo, 0, 0, canvas.width, canvas.height);
+  context.filter = "none";
   const [across, down] = [canvas.width / shownWidth, canvas.height / shownHeight];
   context.globalAlpha = Number(getComputedStyle(heat).opacity);
   context.drawImage(

@@ -8,7 +8,7 @@ import { remoteOf } from "./remote.js";
  * `sample` is the relative URL of a sample, null for other images.
  *
  * The `state` of an image is one of
- *   waiting   queued, or until `retryAt` (Date.now()) after a `problem`
+ *   waiting   queued `since` (Date.now()), or until `retryAt` after a `problem`
  *   sending   `sent` is the uploaded fraction, 0..1
  *   done      `answer` is the server's JSON, `result` its part about this image, `maps` the heat
  *             maps by label, `target` the requested model, `elapsedMs` the total duration
@@ -44,7 +44,7 @@ export class Pictures extends EventTarget {
   /** Remove an image and abort its request. */
   remove(picture) {
     this.#list = this.#list.filter((each) => each !== picture);
-    picture.left.abort();
+    picture.request.abort();
     URL.revokeObjectURL(picture.url);
     this.#notify("remove", picture);
   }
@@ -52,12 +52,6 @@ export class Pictures extends EventTarget {
   /** Find an image by its id. */
   find(id) {
     return this.#list.find((picture) => picture.id === id);
-  }
-
-  /** Return the image `step` places after another, cyclically. */
-  neighbor(picture, step) {
-    const place = this.#list.indexOf(picture);
-    return this.#list[(place + step + this.#list.length) % this.#list.length];
   }
 
   count(...states) {
@@ -86,7 +80,8 @@ export class Pictures extends EventTarget {
       state: "waiting",
       sent: 0,
       maps: new Map(),
-      left: new AbortController(),
+      since: Date.now(),
+      request: new AbortController(), // of the current request
       ...changes,
     };
     this.#list.push(picture);

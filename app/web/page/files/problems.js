@@ -1,4 +1,4 @@
-// Error messages: a title and advice by the error's code. The server's own message is shown between them.
+// Error messages: a title and advice by the error's code. The server's own message is shown on request.
 
 import { hasWords, t } from "./words.js";
 
@@ -20,21 +20,27 @@ export function isTemporary({ status, code }) {
   return !isPermanent && (status < 400 || status === 429 || status >= 500);
 }
 
-/** Return {title, detail, advice, meta} for a Problem. */
+/** Return {title, advice, detail, meta} for a Problem; detail and meta are for experts and may be empty. */
 export function explain(problem) {
   const { status, requestId, detail } = problem;
-  const isKnown = hasWords(`problem.${problem.code}.title`);
-  const code = isKnown ? problem.code : (BY_STATUS[status] ?? "internal_error");
+  const code = kindOf(problem);
   const meta = [status || "", problem.code, requestId && t("problem.request", { id: requestId })];
   return {
     title: t(`problem.${code}.title`),
+    advice: [problem.numbers, t(`problem.${code}.advice`)].filter(Boolean).join(" "),
     detail: asSentence(detail),
-    advice: t(`problem.${code}.advice`),
     meta: meta.filter(Boolean).join(" · "),
   };
 }
 
+/** Return the part of the keys that stands for a problem. */
+function kindOf({ code, status, isDamage }) {
+  if (isDamage) return "damaged_image";
+  return hasWords(`problem.${code}.title`) ? code : (BY_STATUS[status] ?? "internal_error");
+}
+
 function asSentence(text) {
+  if (!text) return "";
   const sentence = text.charAt(0).toUpperCase() + text.slice(1);
   return /[.!?…]$/.test(sentence) ? sentence : `${sentence}.`;
 }

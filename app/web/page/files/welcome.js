@@ -1,39 +1,59 @@
 // The start view: the current model, its classes and the samples.
 
+import { isDemo, showDemoNote } from "./demo.js";
 import { element } from "./element.js";
+import { matches } from "./names.js";
 import { explain } from "./problems.js";
-import { t } from "./words.js";
+import { formatNumber, t } from "./words.js";
 
-const MOST_LABELS = 200; // at most this many names are listed
+const SEARCHED = 30; // classes from which there is a search field
 
 /** Show the current model, or the reason if there is none. */
 export function showService({ about, problem, target }) {
-  element("answering").classList.toggle("bad", !about);
-  if (!about) {
-    element("answering").textContent = explain(problem).title;
-    return;
-  }
-  element("answering").textContent = t("top.version", versionOf(about));
+  element("answering").classList.toggle("bad", Boolean(problem));
+  if (problem) element("answering").textContent = explain(problem).title;
+  if (!about) return;
+  if (!problem) element("answering").textContent = t("top.version", versionOf(about));
   showChoice(about, target);
   element("docs-link").hidden = !about.routes.some((route) => route.startsWith("/docs"));
-  // Images are displayed as the server decodes them: as stored, or rotated by their EXIF tag.
-  const orientation = about.exif_rotate ? "from-image" : "none";
-  document.documentElement.style.setProperty("--orientation", orientation);
   showLimits(about.limits);
-  element("knows").hidden = !about.description;
-  element("knows").textContent = firstSentence(about.description);
+  showDemoNote(element("home-demo"), about);
+  element("home").toggleAttribute("data-demo", isDemo(about));
+  element("knows").textContent = isDemo(about) ? "" : firstSentence(about.description);
   element("model-description").textContent = about.description;
-  element("model-runs").textContent =
-    t("model.runs", { ...about, ...versionOf(about) });
+  element("model-runs").textContent = t("model.runs", { ...about, ...versionOf(about) });
+  element("classes-summary").textContent = t("model.classes", { count: about.classes.length });
+  element("classes-search").hidden = about.classes.length < SEARCHED;
   showClasses(about.classes);
 }
 
+/** Show the classes that contain what was typed into the search field. */
+export function showClasses(classes) {
+  const found = classes.filter((name) => matches(name, element("classes-search").value));
+  element("classes-none").hidden = found.length > 0;
+  element("classes-list").replaceChildren(
+    ...found.map((name) => {
+      const item = document.createElement("li");
+      item.textContent = name;
+      return item;
+    }),
+  );
+}
+
 /** Show the samples whose labels the model knows; `take(sample)` is called on a click. */
-export function showSamples(samples, { classes }, take) {
-  const known = new Set(classes);
+export function showSamples(samples, about, take) {
+  const known = new Set(about.classes);
   const fitting = samples.filter(({ labels }) => labels.some((label) => known.has(label)));
   element("samples").hidden = !fitting.length;
+  element("samples-title").dataset.t = isDemo(about) ? "samples.demo" : "samples.title";
+  element("samples-title").textContent = t(element("samples-title").dataset.t);
   element("sample-list").replaceChildren(...fitting.map((sample) => makeSample(sample, take)));
+}
+
+/** Place the samples first while the demo has no images to answer, and below the images otherwise. */
+export function placeSamples(isFirst) {
+  const place = element(isFirst ? "add" : "model");
+  if (place.previousElementSibling !== element("samples")) place.before(element("samples"));
 }
 
 function makeSample(sample, take) {
@@ -74,26 +94,9 @@ function showChoice({ model: answering, models }, target) {
 
 function showLimits({ max_body_bytes: bytes, max_pixels: pixels }) {
   element("limits").textContent = t("add.limits", {
-    megabytes: Math.floor(bytes / 1024 / 1024),
-    megapixels: Math.floor(pixels / 1e6),
+    mebibytes: Math.floor(bytes / 1024 / 1024),
+    megapixels: formatNumber(pixels / 1e6, 1),
   });
-}
-
-function showClasses(classes) {
-  element("classes").querySelector("summary").textContent = t("model.classes", {
-    count: classes.length,
-  });
-  const names = classes.slice(0, MOST_LABELS);
-  if (classes.length > MOST_LABELS) names.push("…");
-  element("classes")
-    .querySelector("ul")
-    .replaceChildren(
-      ...names.map((name) => {
-        const item = document.createElement("li");
-        item.textContent = name;
-        return item;
-      }),
-    );
 }
 
 /** Return a model and its version as words: versions are names, not numbers to be grouped. */
@@ -101,8 +104,7 @@ export function versionOf({ model, version }) {
   return { model, version: String(version) };
 }
 
-/** Return the first sentence of a text. */
-export function firstSentence(text) {
+function firstSentence(text) {
   return text.match(/^.*?[.!?](?=\s|$)/)?.[0] ?? text;
 }
 

@@ -20,7 +20,7 @@ export const words = {
   "add.choose.label": "Images",
   "add.photograph.label": "Photo",
   "add.limits":
-    "JPEG, PNG, WebP, BMP, or GIF, up to {megabytes} MiB and {megapixels} megapixels. Images are not stored.",
+    "JPEG, PNG, WebP, BMP, or GIF, up to {mebibytes} MiB and {megapixels} megapixels. Images are not stored.",
   "add.skipped": {
     one: "Skipped 1 file that is not an image.",
     other: "Skipped {count} files that are not images.",
@@ -37,6 +37,7 @@ export const words = {
   "gallery.clear": "Clear",
   "gallery.progress": "Images classified",
   "gallery.more": "+{count}",
+  "gallery.shown": "{count} shown",
 
   "tile.retry": "Try again",
   "tile.retry.label": "Try {name} again",
@@ -48,6 +49,7 @@ export const words = {
   "remember.failed": "The browser cannot keep images: {error}",
 
   "samples.title": "Or try a sample",
+  "samples.demo": "Try a sample",
 
   "model.title": "Model",
   "model.runs": "{model}, version {version}, {precision} on {device}",
@@ -62,13 +64,15 @@ export const words = {
   "detail.no-preview": "No preview",
   "detail.more": "{names}, and {count} more",
   "list.comma": ", ",
+  "list.stop": ". ",
   "detail.nothing": "Nothing recognized",
-  "detail.sideways":
-    "The photo has an EXIF orientation that the server ignores: it is classified as shown here.",
   "detail.copy":
     "This is a smaller copy that your browser has kept; the result is that of the original image.",
   "detail.converted":
     "The server does not read {format} files, so your browser converted this one to JPEG.",
+  "detail.back": "Back",
+  "detail.crop": "The model sees only the bright part of the image.",
+  "detail.animated": "Of an animation only the first frame is classified.",
 
   "heat.choose": "Select a label to see where it is.",
   "heat.none": "This model does not support heat maps.",
@@ -76,13 +80,19 @@ export const words = {
   "heat.nowhere": "No part of the image suggests {label}.",
   "heat.opacity": "Opacity of the heat map of {label}",
   "heat.hide": "Hide",
+  "heat.words": "{label}: {place}",
+  "heat.low": "weak",
+  "heat.high": "strong",
+  "heat.strength": "{share} as strong as the strongest label",
 
   "labels.list": "Labels by score",
-  "labels.more": { one: "Show 1 label", other: "Show all {count} labels" },
+  "labels.more": { one: "Show 1 more", other: "Show {count} more" },
   "labels.fewer": "Show fewer",
   "labels.passing": "{label}, {score}. Show heat map",
   "labels.failing": "{label}, {score}, not recognized. Show heat map",
   "labels.logit": "logit {logit}",
+  "labels.search": "Search labels",
+  "labels.none": "No label matches.",
 
   "threshold.label": "Threshold",
   "threshold.reset": "Use default",
@@ -95,10 +105,17 @@ export const words = {
     one: "model default: the best label",
     other: "model default: the best {count} labels",
   },
+  "threshold.best": "Best labels",
+  "threshold.best.count": { one: "the best label", other: "the best {count} labels" },
+  "threshold.start": "Set one threshold",
+  "threshold.fewer": "Fewer labels",
+  "threshold.more": "More labels",
 
   "state.waiting": "Waiting",
   "state.uploading": "Uploading, {share}",
   "state.classifying": "Classifying",
+  "state.seconds": "{words} · {seconds} s",
+  "state.cancel": "Cancel",
   "state.retrying": "{problem}; trying again in {seconds} s",
 
   "announce.one": "{name}: {outcome}.",
@@ -164,14 +181,17 @@ export const words = {
   "problem.no_answer.advice":
     "It may be restarting, or the connection may be down. The image is kept on this page.",
   "problem.unreadable_image.title": "This file is not a readable image",
-  "problem.unreadable_image.advice": "It may be damaged, or not an image at all.",
+  "problem.unreadable_image.advice": "It begins like no image that the server knows. Is it really an image?",
+  "problem.damaged_image.title": "This image file is damaged",
+  "problem.damaged_image.advice":
+    "It begins like an image, but the rest cannot be read. Try to copy or export it again.",
   "problem.missing_image.title": "The server received no image",
   "problem.missing_image.advice": "Please choose it again.",
   "problem.unsupported_type.title": "This file type is not supported",
   "problem.unsupported_type.advice": "Save the image as JPEG or PNG and try again.",
   "problem.body_too_large.title": "This file is too large",
   "problem.body_too_large.advice": "Save a smaller copy and try again.",
-  "problem.body_too_large.sizes": "the file has {size} MiB; the limit is {limit} MiB",
+  "problem.body_too_large.sizes": "The file has {size} MiB; the limit is {limit} MiB.",
   "problem.image_too_large.title": "This image is too large",
   "problem.image_too_large.advice": "Save a smaller copy and try again.",
   "problem.queue_full.title": "The server is busy",
@@ -203,4 +223,42 @@ export const words = {
   "problem.internal_error.title": "Something went wrong on the server",
   "problem.internal_error.advice":
     "The image is not the cause. The server log has the reason under the request ID.",
+  "problem.more": "Technical details",
+  "problem.stalled.title": "The server did not answer in time",
+  "problem.stalled.advice": "Nothing has moved for a minute. Check the connection and try again.",
+  "problem.canceled.title": "Canceled",
+  "problem.canceled.advice": "The image is still here. You can send it again.",
+  "problem.foreign_answer.title": "This is not an answer from the server",
+  "problem.foreign_answer.advice":
+    "Something between this page and the server has answered, perhaps the sign-in page of a network. Sign in and try again.",
+
+  "demo.title": "This demo only recognizes emoji drawings.",
+  "demo.advice": "Try a sample; for photographs its answers are wrong or empty.",
+  "demo.cure": "To get a model for photographs, run on the server:",
+
+  "place.everywhere": "all over the image",
+  "place.top-left": "mostly upper left",
+  "place.top-middle": "mostly at the top",
+  "place.top-right": "mostly upper right",
+  "place.middle-left": "mostly on the left",
+  "place.middle-middle": "mostly in the center",
+  "place.middle-right": "mostly on the right",
+  "place.bottom-left": "mostly lower left",
+  "place.bottom-middle": "mostly at the bottom",
+  "place.bottom-right": "mostly lower right",
+
+  "filter.label": "Show",
+  "filter.all": "All",
+  "filter.failed": "Failed",
+
+  "order.label": "Sort by",
+  "order.added": "Order added",
+  "order.name": "Name",
+  "order.score": "Score",
+  "order.doubt": "Uncertainty",
+
+  "outage.connecting": "Connecting to the server …",
+  "outage.countdown": "Trying again in {seconds} s",
+  "outage.trying": "Trying again …",
+  "outage.now": "Try now",
 };

@@ -4,8 +4,6 @@ import { words as english } from "./words-en.js";
 import { words as chinese } from "./words-zh.js";
 
 const WORDS = { en: english, "zh-CN": chinese };
-const ALMOST_ALL = 0.9995; // scores from here on would be rounded to 100%
-const ALMOST_NONE = 0.0005;
 const root = document.documentElement;
 
 /**
@@ -35,11 +33,13 @@ export function formatNumber(value, digits = 0) {
   return value.toLocaleString(root.lang, { maximumFractionDigits: digits });
 }
 
-/** Format a score in 0..1: 93.1%, and never a rounded 0% or 100%. */
-export function formatPercent(score) {
-  const format = new Intl.NumberFormat(root.lang, { style: "percent", maximumFractionDigits: 1 });
-  if (score >= ALMOST_ALL) return `> ${format.format(0.999)}`;
-  if (score > 0 && score < ALMOST_NONE) return `< ${format.format(0.001)}`;
+/** Format a score in 0..1 with at most `digits` decimals: 93.1%, and never a rounded 0% or 100%. */
+export function formatPercent(score, digits = 1) {
+  const options = { style: "percent", maximumFractionDigits: digits };
+  const format = new Intl.NumberFormat(root.lang, options);
+  const step = 10 ** -(digits + 2);
+  if (score >= 1 - step / 2) return `> ${format.format(1 - step)}`;
+  if (score > 0 && score < step / 2) return `< ${format.format(step)}`;
   return format.format(score);
 }
 
@@ -53,13 +53,16 @@ export function onLanguageChange(show) {
   root.addEventListener("languagechange", show);
 }
 
-/** Fill in the elements with `data-t` (text), `data-t-label` (aria-label) and `data-t-title` (title). */
+/** Fill in the elements with `data-t` (text), `data-t-label` (aria-label), `data-t-title`, `data-t-placeholder`. */
 function fill(part) {
   for (const each of part.querySelectorAll("[data-t]")) each.textContent = t(each.dataset.t);
   for (const each of part.querySelectorAll("[data-t-label]")) {
     each.setAttribute("aria-label", t(each.dataset.tLabel));
   }
   for (const each of part.querySelectorAll("[data-t-title]")) each.title = t(each.dataset.tTitle);
+  for (const each of part.querySelectorAll("[data-t-placeholder]")) {
+    each.placeholder = t(each.dataset.tPlaceholder);
+  }
   for (const each of part.querySelectorAll("template")) fill(each.content);
 }
 
