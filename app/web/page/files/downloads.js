@@ -3,22 +3,24 @@
 import { copyOnClick } from "./clipboard.js";
 import { element } from "./element.js";
 import { drawOverlay } from "./overlay.js";
-import { asCsv, asJson } from "./results.js";
+import { asCsv, asJson, asJsonList } from "./results.js";
 import { save, stemOf } from "./save.js";
 import { tell } from "./toast.js";
 import { t } from "./words.js";
 
+const JSON_TYPE = "application/json";
+
 /** Connect the buttons of the grid and of the detail view. */
 export function offerDownloads({ pictures, rule, detail }) {
   const onClick = (id, act) => element(id).addEventListener("click", act);
-  onClick("save-csv", () => save("results.csv", asBlob(asCsv(pictures.all, rule), "text/csv")));
-  onClick("save-json", () => save("results.json", asBlob(asJson(pictures.all), "application/json")));
+  onClick("save-csv", () => save("results.csv", asBlob(asCsv(pictures.all, rule), "text/csv;charset=utf-8")));
+  onClick("save-json", () => save("results.json", asBlob(asJsonList(pictures.all), JSON_TYPE)));
   onClick("save-answer", () => {
     const { picture } = detail;
-    save(`${stemOf(picture.name)}.json`, asBlob(asJson([picture]), "application/json"));
+    save(`${stemOf(picture.name)}.json`, asBlob(asJson(picture), JSON_TYPE));
   });
   onClick("save-overlay", () => saveOverlay(detail));
-  copyOnClick(element("copy-json"), () => asJson([detail.picture]));
+  copyOnClick(element("copy-json"), () => asJson(detail.picture));
 }
 
 async function saveOverlay({ picture, chosen }) {
@@ -31,5 +33,5 @@ async function saveOverlay({ picture, chosen }) {
 }
 
 function asBlob(text, type) {
-  return new Blob([text], { type: `${type};charset=utf-8` });
+  return new Blob([text], { type });
 }

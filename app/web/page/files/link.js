@@ -28,6 +28,7 @@ export class Link {
       if (chosen !== null) query.set("label", chosen);
     }
     const search = picture?.sample ? `?${query}` : "";
+    if (search === location.search) return; // browsers limit how often the address may change
     history.replaceState(history.state, "", location.pathname + search);
   }
 

@@ -4,11 +4,12 @@ import { element } from "./element.js";
 
 const MOST_PIXELS = 16e6; // Safari's canvases hold no more
 
-/** Return what the stage shows as a PNG, in the resolution of the image. */
+/** Return what the stage shows as a PNG, in the resolution of the image. Throws an error without a preview. */
 export function drawOverlay() {
   const [photo, heat, box] = ["photo", "heat", "picture"].map(element);
   const { width: shownWidth, height: shownHeight } = box.getBoundingClientRect();
   const { naturalWidth: width, naturalHeight: height } = photo;
+  if (!width || !height) throw new Error("there is no preview");
   const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (width * height)));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(width * scale));

@@ -15,16 +15,27 @@ export function asCsv(pictures, rule) {
   return `${BYTE_ORDER_MARK}${lines.join("\r\n")}\r\n`;
 }
 
-/** Return the server's answers as JSON: one object of a single image, a list of several. */
-export function asJson(pictures) {
-  const answers = pictures.filter(isFinished).map((picture) => {
-    if (picture.state === "done") return picture.answer;
-    const { status, code, detail, requestId } = picture.problem;
-    return { name: picture.name, error: { status, code, detail, request_id: requestId } };
-  });
-  const text = JSON.stringify(answers.length === 1 ? answers[0] : answers, null, 2);
-  // One line for each row of numbers. Raw newlines never occur inside strings.
-  return text.replace(/\[\n\s*([-+\d.eE,\s]+?)\n\s*\]/g, (_, row) => `[${row.replace(/\s+/g, " ")}]`);
+/** Return the answers and errors of images as a JSON list. */
+export function asJsonList(pictures) {
+  return write(pictures.filter(isFinished).map(answerOf));
+}
+
+/** Return the answer of an image as JSON, as the server has sent it. */
+export function asJson(picture) {
+  return write(answerOf(picture));
+}
+
+function answerOf({ state, name, answer, problem }) {
+  if (state === "done") return answer;
+  const { status, code, detail, requestId } = problem;
+  return { name, error: { status, code, detail, request_id: requestId } };
+}
+
+/** Write JSON with one line for each row of numbers. */
+function write(content) {
+  const rows = /\[\n\s*([-+\d.eE,\s]+?)\n\s*\]/g; // strings contain no raw newlines
+  const inOneLine = (_, row) => `[${row.replace(/\s+/g, " ")}]`;
+  return JSON.stringify(content, null, 2).replace(rows, inOneLine);
 }
 
 function isFinished({ state }) {
@@ -35,7 +46,8 @@ function makeRow(picture, rule, classes) {
   const file = asPath(picture.name);
   if (picture.state === "failed") {
     const { code, status } = picture.problem;
-    return [file, code || status, "", "", "", explain(picture.problem).title, ...classes.map(() => "")];
+    const { title } = explain(picture.problem);
+    return [file, code || status, "", "", "", title, ...classes.map(() => "")];
   }
   const { answer, result } = picture;
   const labels = rule.passing(picture).map(nameOf).join(" | ");

@@ -15,15 +15,15 @@ export function asPython(request) {
     ...pairs.map(([key, value]) => `    ${key}=${value},`),
     ")",
   ];
-  const data = isEmpty(options) ? [] : [["data", asLiteral(options)]];
+  const data = ["data", asLiteral(options)];
   if (remote) {
     lines.push(...call([["json", asLiteral(bodyOf(remote, options))]]));
   } else if (sample) {
     lines.push(`image = requests.get(${JSON.stringify(sample)}).content`);
-    lines.push(...call([["files", '{"image": image}'], ...data]));
+    lines.push(...call([["files", '{"image": image}'], data]));
   } else {
     lines.push(`with open(${JSON.stringify(name)}, "rb") as file:`);
-    lines.push(...call([["files", '{"image": file}'], ...data]).map((line) => `    ${line}`));
+    lines.push(...call([["files", '{"image": file}'], data]).map((line) => `    ${line}`));
   }
   lines.push(
     "response.raise_for_status()",
@@ -76,8 +76,4 @@ function asLiteral(value) {
     ([key, each]) => `${JSON.stringify(key)}: ${asLiteral(each)}`,
   );
   return `{${pairs.join(", ")}}`;
-}
-
-function isEmpty(options) {
-  return !Object.keys(options).length;
 }

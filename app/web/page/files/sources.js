@@ -33,7 +33,7 @@ function listenToButton(buttonId, inputId, take) {
 
 function listenToClipboard(take, takeText) {
   document.addEventListener("paste", (event) => {
-    if (event.target.matches("input, textarea")) return;
+    if (event.target.matches?.("input, textarea")) return;
     const files = [...event.clipboardData.files];
     event.preventDefault();
     if (files.length) take(files.map(namePasted));

@@ -66,8 +66,7 @@ export const words = {
   "list.comma": ", ",
   "list.stop": ". ",
   "detail.nothing": "Nothing recognized",
-  "detail.copy":
-    "This is a smaller copy that your browser has kept; the result is that of the original image.",
+  "detail.copy": "This is a smaller copy that your browser has kept.",
   "detail.converted":
     "The server does not read {format} files, so your browser converted this one to JPEG.",
   "detail.back": "Back",

@@ -63,7 +63,7 @@ export const words = {
   "list.comma": "、",
   "list.stop": "。",
   "detail.nothing": "未识别出任何内容",
-  "detail.copy": "这是浏览器保留的缩小副本，识别结果来自原图。",
+  "detail.copy": "这是浏览器保留的缩小副本。",
   "detail.converted": "服务器无法读取 {format} 文件，浏览器已将它转换为 JPEG。",
   "detail.back": "返回",
   "detail.crop": "模型只看得到图片中较亮的部分。",
