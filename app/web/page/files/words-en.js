@@ -45,7 +45,7 @@ export const words = {
 
   "remember.label": "Keep these images in this browser",
   "remember.words":
-    "Smaller copies of the last 200 images stay on this device with their results until you clear them. Anyone who uses this browser can see them.",
+    "Smaller copies of the last 200 images and their results then stay on this device until you clear them. Anyone who uses this browser can see them.",
   "remember.failed": "The browser cannot keep images: {error}",
 
   "samples.title": "Or try a sample",
