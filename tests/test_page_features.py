@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
+from app.web.page.routes import DIGEST
 from tests.helpers import SAMPLES, STREET
 
 ANSWERED = ".tile[data-state=done]"
@@ -322,6 +323,19 @@ def test_kept_images_survive_a_reload_until_they_are_cleared(visit):
     guest.page.reload()
     expect(guest.find(".sample")).to_have_count(8)
     expect(guest.find(".tile")).to_have_count(0)
+
+
+def test_the_last_200_images_are_kept(visit):
+    guest = visit()
+    kept = guest.page.evaluate(
+        """async (url) => {
+          const {put, readAll} = await import(url);
+          for (let place = 0; place < 202; place += 1) await put({place});
+          return (await readAll()).map(({place}) => place);
+        }""",
+        f"/page/{DIGEST}/store.js",
+    )
+    assert kept == list(range(2, 202))
 
 
 def test_a_link_opens_a_sample_and_its_label(visit, server):

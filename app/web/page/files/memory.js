@@ -15,7 +15,7 @@ export class Memory {
   #pictures;
   #service;
   #box = element("remember");
-  #kept = new Map(); // by image: {answer, key}, where `key` is a promise
+  #kept = new Map(); // by image: {answer, key}; `key` may be a promise
 
   constructor({ pictures, service }) {
     this.#pictures = pictures;
@@ -23,10 +23,8 @@ export class Memory {
     this.#box.addEventListener("change", () => this.#guard(() => this.#choose()));
     pictures.addEventListener("change", ({ detail }) => this.#guard(() => this.#keep(detail)));
     pictures.addEventListener("remove", ({ detail }) => this.#guard(() => this.#drop(detail)));
-    this.#guard(() => {
-      this.#box.checked = localStorage.getItem(WANTED) === "yes";
-      return this.#box.checked && this.#restore();
-    });
+    this.#box.checked = isWanted();
+    if (this.#box.checked) this.#guard(() => this.#restore());
   }
 
   /** Use the browser's storage, which visitors can forbid and which can be full. */
@@ -39,11 +37,16 @@ export class Memory {
     }
   }
 
-  #choose() {
+  async #choose() {
     localStorage.setItem(WANTED, this.#box.checked ? "yes" : "no");
-    if (this.#box.checked) return Promise.all(this.#pictures.all.map((each) => this.#keep(each)));
-    this.#kept.clear();
-    return clear();
+    if (this.#box.checked) {
+      await Promise.all(this.#pictures.all.map((each) => this.#keep(each)));
+    } else {
+      const unfinished = [...this.#kept.values()].map(({ key }) => key);
+      this.#kept.clear();
+      await Promise.allSettled(unfinished);
+      await clear();
+    }
   }
 
   /** Keep an image with its latest answer, unless only another host has the image. */
@@ -54,7 +57,12 @@ export class Memory {
     if (before?.answer === answer) return;
     const key = write(picture, before?.key);
     this.#kept.set(picture, { answer, key });
-    await key;
+    try {
+      await key;
+    } catch (error) {
+      this.#kept.delete(picture);
+      throw error;
+    }
   }
 
   async #drop(picture) {
@@ -64,14 +72,24 @@ export class Memory {
   }
 
   async #restore() {
-    for (const { key, file: { name, unsaved }, copy, answer, ...rest } of await readAll()) {
+    const records = await readAll();
+    const models = new Map(records.map(({ answer: { model } }) => [JSON.stringify(model), model]));
+    for (const model of models.values()) await this.#service.learn(model);
+    for (const { key, file: { name, unsaved }, copy, answer, ...rest } of records) {
       const file = new File([copy], name, { type: copy.type });
       if (unsaved) markUnsaved(file);
-      await this.#service.learn(answer.model);
       const picture = this.#pictures.restore(file, { ...rest, answer });
       keepMaps(picture, picture.result);
       this.#kept.set(picture, { answer, key });
     }
+  }
+}
+
+function isWanted() {
+  try {
+    return localStorage.getItem(WANTED) === "yes";
+  } catch {
+    return false; // storage is disabled
   }
 }
 
