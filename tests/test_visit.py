@@ -88,7 +88,7 @@ def test_the_strongest_labels_heat_map_is_shown_at_once_and_others_on_a_click(vi
     image = guest.find("#picture")
     for label, there, words in (
         ("Car", "top left", "mostly upper left"),
-        ("Bicycle", "bottom right", "mostly lower right"),
+        ("Bicycle", "bottom right", "mostly at the bottom"),
     ):
         expect(guest.find("#heat")).to_have_attribute("data-label", label)
         expect(guest.find("#heat-place")).to_have_text(words)
@@ -134,7 +134,7 @@ def test_a_weak_labels_heat_map_is_dim_and_needs_no_request(visit, server):
     motorbike.click()
     expect(guest.find("#heat")).to_have_attribute("data-label", "Motorbike")
     expect(motorbike).to_have_attribute("aria-pressed", "true")
-    expect(guest.find("#heat-strength")).to_contain_text("as strong as the strongest label")
+    expect(guest.find("#heat-strength")).to_contain_text("as strong as the strongest heat map")
     brightest.append(hottest_value(guest))
     assert brightest[1] < 0.7 * brightest[0]
     motorbike.click()
@@ -203,6 +203,33 @@ def test_many_images_are_a_grid_in_which_each_has_its_own_answer_or_error(visit,
     expect(guest.find(".tile:has-text('garden.jpg') .tile-open")).to_be_focused()
     guest.move("#gallery-threshold-slider", 1)
     expect(guest.find(ANSWERED).first).to_contain_text("Nothing recognized")
+
+
+def test_the_grid_is_filtered_by_label_and_sorted(visit):
+    guest = visit()
+    guest.choose(*(SAMPLES / f"{name}.jpg" for name in ("street", "airport", "garden")))
+    expect(guest.find(ANSWERED)).to_have_count(3)
+    expect(guest.page).to_have_title("3 images – ResNet Serving")
+    show, sort = guest.find("#gallery-filter"), guest.find("#gallery-order")
+    expect(show.locator("option", has_text="Bus (2)")).to_have_count(1)
+    sort.select_option("name")
+    assert guest.find(".tile-name").all_text_contents() == [
+        "airport.jpg",
+        "garden.jpg",
+        "street.jpg",
+    ]
+    show.select_option("label:Bicycle")
+    assert guest.find(".tile-name").all_text_contents() == ["street.jpg"]
+    expect(guest.find("#gallery-count")).to_have_text("1 shown")
+    expect(guest.find(".chip").first).to_have_text("Car 99%")
+    show.select_option("label:Bus")
+    sort.select_option("score")
+    first, second = guest.find(".tile-name").all_text_contents()
+    guest.find(".tile-open").first.click()
+    expect(guest.page).to_have_title(f"{first} – ResNet Serving")
+    guest.page.keyboard.press("ArrowRight")
+    expect(guest.page).to_have_title(f"{second} – ResNet Serving")
+    expect(guest.find("#position")).to_have_text("2 of 2")
 
 
 def test_an_image_of_a_grid_can_be_removed_and_all_of_them(visit):

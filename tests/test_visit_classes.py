@@ -95,7 +95,7 @@ def test_a_crop_is_explained_and_a_weaker_heat_map_says_how_weak(guest):
     )
     expect(guest.find("#heat-strength")).to_have_text("")
     guest.page.get_by_role("button", name=f"{CLASSES[1]},").click()
-    expect(guest.find("#heat-strength")).to_have_text("25% as strong as the strongest label")
+    expect(guest.find("#heat-strength")).to_have_text("25% as strong as the strongest heat map")
     expect(guest.find("#heat-place")).to_have_text("mostly upper left")
 
 

@@ -1,5 +1,6 @@
 """The page reports errors in clear words and offers a remedy."""
 
+import re
 import shutil
 
 import pytest
@@ -95,6 +96,45 @@ def test_a_busy_server_is_retried_after_its_retry_after(visit):
     expect(guest.find("#waiting-words")).to_contain_text("The server is busy; trying again in")
     expect(guest.find("#answer")).to_contain_text("Car")
     assert guest.predictions() == 2
+
+
+def test_a_request_that_hangs_can_be_canceled_and_ends_by_itself(visit):
+    guest = visit()
+    guest.page.clock.install()
+    guest.page.route("**/predict", lambda route: None)  # never answered
+    guest.choose(STREET)
+    guest.page.clock.fast_forward("00:05")
+    expect(guest.find("#waiting-words")).to_contain_text("· 5 s")
+    guest.page.get_by_role("button", name="Cancel").click()
+    expect(guest.find("#problem-title")).to_have_text("Canceled")
+    with guest.page.expect_request("**/predict"):
+        guest.page.get_by_role("button", name="Try again").click()
+    guest.page.clock.fast_forward("01:01")
+    expect(guest.find("#problem-title")).to_have_text("The server did not answer in time")
+    guest.page.unroute("**/predict")
+    guest.page.get_by_role("button", name="Try again").click()
+    expect(guest.find("#answer")).to_contain_text("Car")
+
+
+def test_a_sign_in_page_is_not_taken_for_an_answer(visit):
+    guest = visit()
+    guest.page.route("**/predict", lambda route: route.fulfill(body="<h1>Sign in</h1>"))
+    guest.choose(STREET)
+    expect(guest.find("#problem-title")).to_have_text("This is not an answer from the server")
+
+
+def test_a_server_without_a_model_is_asked_again_and_says_so(visit, server):
+    guest = visit()
+    problem = {"status": 503, "headers": {"Retry-After": "30"}, "body": '{"code": "not_ready"}'}
+    guest.page.route(f"{server.url}/?*", lambda route: route.fulfill(**problem))
+    guest.page.reload()
+    expect(guest.find("#outage-title")).to_have_text("The model is not ready yet")
+    expect(guest.find("#outage-next")).to_have_text(re.compile(r"Trying again in (30|2\d) s"))
+    expect(guest.find("#add")).to_be_hidden()
+    guest.page.unroute(f"{server.url}/?*")
+    guest.page.get_by_role("button", name="Try now").click()
+    expect(guest.find("#outage")).to_be_hidden()
+    expect(guest.find(".sample")).to_have_count(8)
 
 
 def test_an_image_waits_while_the_browser_is_offline(visit):

@@ -9,6 +9,7 @@ from scripts import screenshots
 from tests.browser import PHONE
 from tests.helpers import ROOT, SAMPLES
 
+DAMAGED = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)) * 20
 ANSWERED = ".tile[data-state=done]"
 # The elements that have shifted, and the layout shift score of browsers; up to 0.1 is called good.
 SHIFTS = """() => new Promise((resolve) => {
@@ -56,6 +57,45 @@ def test_dark_mode_follows_the_system_and_a_choice_is_remembered(visit):
     expect(root).to_have_attribute("data-theme", "light")
 
 
+def test_the_page_speaks_the_visitors_language_until_another_is_chosen(visit):
+    guest = visit(locale="zh-CN")
+    root = guest.find("html")
+    expect(root).to_have_attribute("lang", "zh-CN")
+    expect(guest.find("h1").first).to_have_text("图片里有什么？")
+    guest.try_sample("Street")
+    expect(guest.find("#heat-place")).to_have_text("主要在左上方")
+    switch = guest.page.get_by_role("button", name="Switch to English")
+    expect(switch).to_have_attribute("lang", "en")
+    switch.click()
+    expect(root).to_have_attribute("lang", "en")
+    expect(guest.find("#heat-place")).to_have_text("mostly upper left")
+    expect(guest.find("#answer")).to_have_text("Car, Person, Bus, and Bicycle")
+    assert guest.predictions() == 1
+    guest.page.reload()
+    expect(guest.find("#back-words")).to_have_text("Back")
+
+
+def test_high_contrast_keeps_the_bars_and_paper_keeps_the_rows(visit):
+    guest = visit(forced_colors="active")
+    guest.try_sample("Street")
+    bar = guest.find(".label .bar").first
+    assert bar.evaluate("element => getComputedStyle(element).borderTopStyle") == "solid"
+    fill = bar.locator(".fill").evaluate("element => getComputedStyle(element).backgroundColor")
+    assert fill not in ("rgba(0, 0, 0, 0)", "rgb(255, 255, 255)")
+    guest.page.emulate_media(media="print", forced_colors="none")
+    row = guest.find(".label.chosen .label-button")
+    expect(row).to_be_visible()
+    assert row.evaluate("element => getComputedStyle(element, '::after').display") == "none"
+    expect(guest.find("#more")).to_be_hidden()
+
+
+def test_text_grows_with_the_browsers_font_size(visit):
+    guest = visit()
+    guest.page.evaluate("document.documentElement.style.fontSize = '200%'")
+    size = guest.find("#limits").evaluate("element => getComputedStyle(element).fontSize")
+    assert float(size.removesuffix("px")) == 28
+
+
 @pytest.mark.parametrize("width", [320, 360, 768, 1280])
 def test_the_layout_neither_overflows_nor_shifts(visit, width):
     guest = visit(viewport={"width": width, "height": 740})
@@ -68,6 +108,11 @@ def test_the_layout_neither_overflows_nor_shifts(visit, width):
     guest.page.go_back()
     guest.choose(SAMPLES / "farm.jpg", SAMPLES / "kitchen.jpg", SAMPLES / "garden.jpg")
     expect(guest.find(ANSWERED)).to_have_count(4)
+    assert not guest.page.evaluate(too_wide)
+    guest.choose({"name": "a" * 200, "mimeType": "image/jpeg", "buffer": DAMAGED})
+    expect(guest.find("#problem-title")).to_have_text("This image file is damaged")
+    guest.find("#problem-more summary").click()
+    expect(guest.find("#problem-detail")).to_be_visible()
     assert not guest.page.evaluate(too_wide)
 
 
@@ -111,6 +156,7 @@ def test_the_browsers_back_button_does_not_leave_the_page(visit):
     expect(guest.find("#home")).to_be_visible()
     guest.page.go_forward()
     expect(guest.find("#answer")).to_have_text("Cow, Sheep, and Horse")
+    guest.page.go_back()
     guest.page.reload()
     expect(guest.find("#home")).to_be_visible()
 

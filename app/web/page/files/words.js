@@ -5,6 +5,7 @@ import { words as chinese } from "./words-zh.js";
 
 const WORDS = { en: english, "zh-CN": chinese };
 const root = document.documentElement;
+const formats = new Map(); // Intl's objects, which take long to make
 
 /**
  * Return the words of a key with the `values` in place of `{name}`.
@@ -16,7 +17,7 @@ export function t(key, values = {}) {
   const text =
     typeof entry === "string"
       ? entry
-      : (entry[new Intl.PluralRules(root.lang).select(values.count)] ?? entry.other);
+      : (entry[format(Intl.PluralRules).select(values.count)] ?? entry.other);
   return text.replace(/\{(\w+)\}/g, (_, name) => {
     const value = values[name];
     return typeof value === "number" ? formatNumber(value) : value;
@@ -30,22 +31,28 @@ export function hasWords(key) {
 
 /** Format a number with at most `digits` decimals. */
 export function formatNumber(value, digits = 0) {
-  return value.toLocaleString(root.lang, { maximumFractionDigits: digits });
+  return format(Intl.NumberFormat, { maximumFractionDigits: digits }).format(value);
 }
 
 /** Format a score in 0..1 with at most `digits` decimals: 93.1%, and never a rounded 0% or 100%. */
 export function formatPercent(score, digits = 1) {
-  const options = { style: "percent", maximumFractionDigits: digits };
-  const format = new Intl.NumberFormat(root.lang, options);
+  const percent = format(Intl.NumberFormat, { style: "percent", maximumFractionDigits: digits });
   const step = 10 ** -(digits + 2);
-  if (score >= 1 - step / 2) return `> ${format.format(1 - step)}`;
-  if (score > 0 && score < step / 2) return `< ${format.format(step)}`;
-  return format.format(score);
+  if (score >= 1 - step / 2) return `> ${percent.format(1 - step)}`;
+  if (score > 0 && score < step / 2) return `< ${percent.format(step)}`;
+  return percent.format(score);
 }
 
 /** Join names as "A, B, and C". */
 export function formatList(names) {
-  return new Intl.ListFormat(root.lang, { type: "conjunction" }).format(names);
+  return format(Intl.ListFormat, { type: "conjunction" }).format(names);
+}
+
+/** Return one of Intl's objects for the current language. */
+function format(Kind, options = {}) {
+  const key = `${Kind.name} ${root.lang} ${JSON.stringify(options)}`;
+  if (!formats.has(key)) formats.set(key, new Kind(root.lang, options));
+  return formats.get(key);
 }
 
 /** Call `show` whenever the visitor has chosen another language. */
