@@ -351,3 +351,15 @@ def test_a_link_opens_a_sample_and_its_label(visit, server):
     guest.choose(SAMPLES / "farm.jpg")
     expect(guest.find("#answer")).to_contain_text("Horse")
     assert guest.page.url == f"{server.url}/", "only samples can be linked"
+
+
+def test_the_samples_of_a_model_are_shown_whatever_their_labels(visit, server):
+    guest = visit()
+    own = {"name": "own.jpg", "url": "samples/street.jpg?model=demo", "labels": []}
+    listed = {"model": "demo", "samples": [own | {"width": 325, "height": 351}]}
+    guest.page.route("**/samples?model=demo", lambda route: route.fulfill(json=listed))
+    guest.page.reload()
+    expect(guest.find(".sample")).to_have_text(["Own"])
+    guest.page.route("**/samples/*", lambda route: route.fulfill(path=STREET))
+    guest.try_sample("Own")
+    assert f"curl -s '{server.url}/samples/street.jpg?model=demo'" in guest.page.inner_text("#call")

@@ -25,9 +25,15 @@ export function describe(options) {
   return readJson(`./?${new URLSearchParams(options)}`);
 }
 
-/** List the samples: [{name, url, labels, width, height}]. Throws Problem. */
-export async function listSamples() {
-  return (await readJson("samples")).samples ?? [];
+/**
+ * List samples: those of the model, or those of the server that have a label of the model.
+ *
+ * Returns [{name, url, labels, width, height}]. Throws Problem.
+ */
+export async function listSamples({ model, classes }) {
+  const { model: owner, samples = [] } = await readJson(`samples?${new URLSearchParams({ model })}`);
+  if (owner) return samples;
+  return samples.filter(({ labels }) => labels.some((label) => classes.includes(label)));
 }
 
 /** Download a sample as a File. Throws Problem. */

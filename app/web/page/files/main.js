@@ -133,7 +133,7 @@ async function openSamples() {
   sampledFor = about.model;
   const takeSample = async (sample) => take([await openSample(sample)], sample.url);
   try {
-    const samples = await listSamples();
+    const samples = await listSamples(about);
     showSamples(samples, about, takeSample);
     features.followLink(samples, takeSample);
   } catch (problem) {

@@ -40,14 +40,12 @@ export function showClasses(classes) {
   );
 }
 
-/** Show the samples whose labels the model knows; `take(sample)` is called on a click. */
+/** Show samples; `take(sample)` is called on a click. */
 export function showSamples(samples, about, take) {
-  const known = new Set(about.classes);
-  const fitting = samples.filter(({ labels }) => labels.some((label) => known.has(label)));
-  element("samples").hidden = !fitting.length;
+  element("samples").hidden = !samples.length;
   element("samples-title").dataset.t = isDemo(about) ? "samples.demo" : "samples.title";
   element("samples-title").textContent = t(element("samples-title").dataset.t);
-  element("sample-list").replaceChildren(...fitting.map((sample) => makeSample(sample, take)));
+  element("sample-list").replaceChildren(...samples.map((sample) => makeSample(sample, take)));
 }
 
 /** Place the samples first while the demo has no images to answer, and below the images otherwise. */
