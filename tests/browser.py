@@ -19,6 +19,13 @@ COPY = """async (url) => {
 }"""
 
 
+def in_words(names: list[str]) -> str:
+    """Join names as the page does in English: "A", "A and B", "A, B, and C"."""
+    if len(names) <= 2:
+        return " and ".join(names)
+    return f"{', '.join(names[:-1])}, and {names[-1]}"
+
+
 class Visit:
     """A visit of one browser; ``complaints`` has the errors and broken rules that the browser reported.
 
@@ -90,6 +97,15 @@ class Visit:
     def passing(self) -> list[str]:
         """Return the labels that pass, as they are shown from above."""
         return self.find(".label.passes button").all_text_contents()
+
+    def choose_label(self, name: str) -> None:
+        """Show the heat map of a label, whether or not it is visible already."""
+        button = self.page.get_by_role("button", name=f"{name},")
+        if button.get_attribute("aria-pressed") == "true":
+            button.click()
+            expect(self.find("#heat")).to_be_hidden()
+        button.click()
+        expect(self.find("#heat")).to_have_attribute("data-label", name)
 
     def move(self, slider: str, value: float) -> None:
         """Move a slider."""

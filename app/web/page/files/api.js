@@ -2,6 +2,7 @@
 
 import { bodyOf, remoteOf } from "./remote.js";
 
+const DESCRIPTION_MS = 20_000; // at most, for a description or a list
 const STALL_MS = 60_000; // without any progress; longer than the server's own deadlines
 
 /** An error answered by the server (RFC 9457), or one of the page's own if there was no answer. */
@@ -103,7 +104,10 @@ function watchProgress(stall) {
 }
 
 async function readJson(url) {
-  const response = await ask(url, { headers: { Accept: "application/json" } });
+  const response = await ask(url, {
+    headers: { Accept: "application/json" },
+    signal: AbortSignal.timeout(DESCRIPTION_MS),
+  });
   const body = parse(await response.text());
   if (body === null) throw readProblem(response.status, (name) => response.headers.get(name), null);
   return body;

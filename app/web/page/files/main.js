@@ -114,6 +114,12 @@ function listenToKeys() {
   });
 }
 
+/** Look whether the server is there after an image has failed for want of it. */
+function checkService({ detail: { state, problem } }) {
+  const isMissing = state === "failed" && ["no_answer", "offline", "not_ready"].includes(problem.code);
+  if (isMissing && !service.problem) service.start();
+}
+
 /** Announce results to screen readers: of one image its labels, of several the counts when all are done. */
 function announceResult({ detail: picture }) {
   if (!["done", "failed"].includes(picture.state)) return;
@@ -152,6 +158,7 @@ function showAll() {
 history.replaceState(null, "", location.pathname); // images have other ids after a reload
 window.addEventListener("popstate", ({ state }) => show(pictures.find(state?.picture)));
 pictures.addEventListener("change", announceResult);
+pictures.addEventListener("change", checkService);
 pictures.addEventListener("add", ({ detail: picture }) => {
   if (picture.state === "waiting") sender.send(picture);
 });

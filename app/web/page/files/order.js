@@ -29,7 +29,7 @@ export class Order {
   apply(pictures) {
     const labels = new Map(pictures.map((each) => [each, this.#labelsOf(each)]));
     this.#showFilters(pictures, labels);
-    element("gallery-tools").hidden = pictures.length < MANY && this.#filter.value === ALL;
+    element("gallery-choices").hidden = pictures.length < MANY && this.#filter.value === ALL;
     const shown = pictures.filter((each) => this.#passes(each, labels.get(each)));
     return this.#sort(shown);
   }

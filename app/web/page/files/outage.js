@@ -1,4 +1,4 @@
-// What the start view shows while no model can be asked: that it connects, or why it cannot.
+// What the start view shows while the server does not answer or has no model: the reason, and when it is asked again.
 
 import { element } from "./element.js";
 import { explain } from "./problems.js";
@@ -24,8 +24,8 @@ export class Outage {
   /** Show the state of the service in the words of the current language. */
   show() {
     const { about, problem } = this.#service;
-    element("outage").hidden = Boolean(about) || !(problem || this.#isLate);
-    if (about) return;
+    element("outage").hidden = !problem && (Boolean(about) || !this.#isLate);
+    if (element("outage").hidden) return;
     const { title, advice } = problem
       ? explain(problem)
       : { title: t("outage.connecting"), advice: "" };
@@ -36,8 +36,7 @@ export class Outage {
   }
 
   #showCountdown() {
-    const { about, problem, retryAt } = this.#service;
-    if (about) return;
+    const { problem, retryAt } = this.#service;
     const seconds = Math.max(0, Math.ceil((retryAt - Date.now()) / 1000));
     const words = seconds ? t("outage.countdown", { seconds }) : t("outage.trying");
     element("outage-next").textContent = problem ? words : "";

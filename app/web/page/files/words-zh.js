@@ -59,7 +59,7 @@ export const words = {
   "detail.next": "下一张（→）",
   "detail.position": "第 {place} 张，共 {count} 张",
   "detail.no-preview": "无法预览",
-  "detail.more": "{names}等，另有 {count} 个",
+  "detail.more": "{names}以及另外 {count} 个",
   "list.comma": "、",
   "list.stop": "。",
   "detail.nothing": "未识别出任何内容",
@@ -212,11 +212,11 @@ export const words = {
   "problem.stalled.advice": "一分钟内没有任何进展。请检查网络连接后重试。",
   "problem.canceled.title": "已取消",
   "problem.canceled.advice": "图片仍在这里，可以重新发送。",
-  "problem.foreign_answer.title": "这不是服务器的回答",
-  "problem.foreign_answer.advice": "本页面与服务器之间有其他设备作出了回答，可能是网络的登录页。请登录后重试。",
+  "problem.foreign_answer.title": "收到的不是服务器的响应",
+  "problem.foreign_answer.advice": "本页面与服务器之间有其他设备作出了响应，可能是网络的登录页。请登录后重试。",
 
   "demo.title": "本演示模型只认识表情符号图画。",
-  "demo.advice": "请试试示例图片；对照片，它的回答会是错误的或空的。",
+  "demo.advice": "请试试示例图片：对于照片，它会给出错误结果，或者什么也识别不出。",
   "demo.cure": "如需识别照片的模型，请在服务器上运行：",
   "demo.docs": "（详见 docs/models.md）",
 
