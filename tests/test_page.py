@@ -1,5 +1,6 @@
 """The page's files are served with cache headers and load nothing from other hosts."""
 
+import gzip
 import re
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from app import __version__, errors
 from app.web.page.routes import DIGEST, FILES, FOLDER, PAGE
 from app.web.static import CONTENT_TYPES
-from tests.helpers import check_problem, make_entry, make_light, make_manifest
+from tests.helpers import SAMPLES, check_problem, make_entry, make_light, make_manifest
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+TEXT_TYPES = (".css", ".js", ".svg")  # nginx compresses them
 TEXTS = sorted(path for path in FOLDER.iterdir() if path.suffix in (".html", ".css", ".js"))
 SCRIPTS = [path for path in TEXTS if path.suffix == ".js"]
 
@@ -81,6 +83,14 @@ def test_no_file_needs_another_host_and_none_is_long(path):
     assert text.count("\n") <= 310
     if path.suffix == ".html":
         assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", text)
+
+
+def test_the_page_with_its_samples_weighs_at_most_300_kb():
+    sent = [path for name, path in FILES.items() if name != "inter-license.txt"]
+    texts = [gzip.compress(path.read_bytes(), 1) for path in sent if path.suffix in TEXT_TYPES]
+    rest = [path.read_bytes() for path in sent if path.suffix not in TEXT_TYPES]
+    samples = [path.read_bytes() for path in SAMPLES.glob("*.jpg")]
+    assert sum(map(len, [gzip.compress(PAGE, 1), *texts, *rest, *samples])) < 300_000
 
 
 def test_every_named_file_exists_and_every_script_is_used():

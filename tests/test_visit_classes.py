@@ -10,6 +10,8 @@ from tests.helpers import encode, photo_like
 
 CLASSES = [f"fish {number}, the {number}th of its kind" for number in range(1000)]
 LARGE = encode(photo_like(900, 700), "PNG")
+SAMPLE = {"name": "a.jpg", "url": "samples/street.jpg", "labels": [], "width": 325, "height": 351}
+OWN_SAMPLES = json.dumps({"model": "fish", "samples": [SAMPLE]})
 PEAKS = (4.0, 1.0)  # of the first two labels
 
 
@@ -43,6 +45,7 @@ def guest(visit, server):
     about, found = json.dumps(describe_model(server)), json.dumps(make_answer())
     guest.page.route(f"{server.url}/?*", lambda route: route.fulfill(body=about))
     guest.page.route("**/predict", lambda route: route.fulfill(body=found))
+    guest.page.route("**/samples?model=fish", lambda route: route.fulfill(body=OWN_SAMPLES))
     guest.page.reload()
     expect(guest.find("#knows")).to_have_text("Knows fish.")
     guest.choose({"name": "a.png", "mimeType": "image/png", "buffer": LARGE})
@@ -66,6 +69,16 @@ def test_a_thousand_classes_are_paged_and_searched(guest):
     expect(guest.find("#classes-list li")).to_have_count(1000)
     guest.find("#classes-search").fill("999")
     expect(guest.find("#classes-list li")).to_have_count(1)
+
+
+def test_the_samples_of_the_model_are_offered_below_the_upload(guest):
+    guest.page.go_back()
+    guest.page.get_by_role("button", name="Clear").click()
+    expect(guest.find(".sample")).to_have_count(1)
+    expect(guest.find("#samples-title")).to_have_text("Or try a sample")
+    samples, add = guest.find("#samples").bounding_box(), guest.find("#add").bounding_box()
+    assert samples["y"] > add["y"]
+    expect(guest.find("#home-demo")).to_be_hidden()
 
 
 def test_a_model_of_best_labels_has_a_number_instead_of_a_slider(guest):

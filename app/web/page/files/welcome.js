@@ -63,6 +63,7 @@ function makeSample(sample, take) {
   const image = document.createElement("img");
   image.src = sample.url;
   image.alt = "";
+  image.loading = "lazy";
   const name = document.createElement("span");
   name.textContent = titleOf(sample.name);
   button.title = sample.labels.join(", ");

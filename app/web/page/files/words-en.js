@@ -234,6 +234,7 @@ export const words = {
   "demo.title": "This demo only recognizes emoji drawings.",
   "demo.advice": "Try a sample; for photographs its answers are wrong or empty.",
   "demo.cure": "To get a model for photographs, run on the server:",
+  "demo.docs": "(more in docs/models.md)",
 
   "place.everywhere": "all over the image",
   "place.top-left": "mostly upper left",

@@ -218,6 +218,7 @@ export const words = {
   "demo.title": "本演示模型只认识表情符号图画。",
   "demo.advice": "请试试示例图片；对照片，它的回答会是错误的或空的。",
   "demo.cure": "如需识别照片的模型，请在服务器上运行：",
+  "demo.docs": "（详见 docs/models.md）",
 
   "place.everywhere": "遍布整张图片",
   "place.top-left": "主要在左上方",
