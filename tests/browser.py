@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
 PHONE = {"width": 360, "height": 740}
+NODE = Path(sys.executable).with_name("node")
 DESKTOP = {"width": 1280, "height": 800}
 expect.set_options(timeout=20_000)  # ms; other programs may be at work too
 # Copies an image of the server, as from another window.
@@ -110,6 +112,25 @@ class Visit:
     def move(self, slider: str, value: float) -> None:
         """Move a slider."""
         self.find(slider).fill(str(value))
+
+    def download(self, button: str) -> tuple[str, bytes]:
+        """Click a button, and return the name and the content of the file that it downloads."""
+        with self.page.expect_download() as found:
+            self.find(button).click()
+        return found.value.suggested_filename, Path(found.value.path()).read_bytes()
+
+    def run_code(self, language: str, folder: Path) -> list[str]:
+        """Run the displayed code of a language in a folder, and return the labels that it gets."""
+        self.page.get_by_role("tab", name=language).click()
+        if language == "curl":
+            return self.run_line(folder)
+        program = folder / ("call.py" if language == "Python" else "call.mjs")
+        program.write_text(self.find("#call").text_content())
+        command = [sys.executable if language == "Python" else NODE, program.name]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
+        )
+        return [line.rsplit(" ", 1)[0] for line in done.stdout.splitlines()]
 
     def run_line(self, folder: Path) -> list[str]:
         """Run the displayed command line, and return the labels that it gets."""

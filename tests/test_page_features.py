@@ -1,12 +1,8 @@
-"""The page's results can be taken away, and its requests run as code."""
+"""The page's results can be taken away, compared, kept and linked, and its requests run as code."""
 
-import base64
 import csv
 import io
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +13,6 @@ from app.web.page.routes import DIGEST
 from tests.helpers import SAMPLES, STREET
 
 ANSWERED = ".tile[data-state=done]"
-NODE = Path(sys.executable).with_name("node")
 # Returns whether so many images are kept.
 COUNT_KEPT = """async (wanted) => {
   const request = indexedDB.open("resnet-serving");
@@ -30,28 +25,6 @@ COUNT_KEPT = """async (wanted) => {
 ODD_NAME = 'it\'s; a, "trap" $(id) `é` 1.jpg'
 
 
-def download(guest, button: str) -> tuple[str, bytes]:
-    """Click a button, and return the name and the content of the file that it downloads."""
-    with guest.page.expect_download() as found:
-        guest.find(button).click()
-    return found.value.suggested_filename, Path(found.value.path()).read_bytes()
-
-
-def run_code(guest, language: str, folder: Path) -> list[str]:
-    """Run the displayed code of a language in a folder, and return the labels that it prints."""
-    guest.page.get_by_role("tab", name=language).click()
-    code = guest.find("#call").text_content()
-    if language == "curl":
-        return guest.run_line(folder)
-    (folder / "call.mjs").write_text(code)
-    command = [sys.executable, "-c", code] if language == "Python" else [NODE, "call.mjs"]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return [line.rsplit(" ", 1)[0] for line in done.stdout.splitlines()]
-
-
 def test_the_results_of_all_images_are_downloaded_as_csv_and_json(visit):
     guest = visit()
     broken = {"name": "=1+1.jpg", "mimeType": "image/jpeg", "buffer": b"this is no image"}
@@ -59,25 +32,27 @@ def test_the_results_of_all_images_are_downloaded_as_csv_and_json(visit):
     expect(guest.find(ANSWERED)).to_have_count(2)
     guest.choose(broken)
     guest.find("#back").click()
-    name, content = download(guest, "#save-csv")
+    name, content = guest.download("#save-csv")
     assert name == "results.csv"
     assert content.startswith(b"\xef\xbb\xbffile,status,labels,model,version,error,Aeroplane,")
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     assert [row["file"] for row in rows] == ["street.jpg", "garden.jpg", "./=1+1.jpg"]
     assert [row["status"] for row in rows] == ["ok", "ok", "unreadable_image"]
-    assert rows[0]["labels"] == "Car | Person | Bus | Bicycle"
-    assert rows[1]["labels"] == "Dog | Potted Plant"
-    assert float(rows[0]["Car"]) > 0.99
+    assert set(rows[0]["labels"].split(" | ")) == {"Car", "Person", "Bus", "Bicycle"}
+    assert set(rows[1]["labels"].split(" | ")) == {"Dog", "Potted Plant"}
+    assert float(rows[0]["Car"]) > 0.6
     assert float(rows[0]["Aeroplane"]) < 0.5
     assert rows[2]["Car"] == ""
-    name, content = download(guest, "#save-json")
+    name, content = guest.download("#save-json")
     street, garden, failed = json.loads(content)
     assert name == "results.json"
     assert street["images"][0]["name"] == "street.jpg"
-    assert garden["images"][0]["labels"][0]["label"] == "Dog"
+    assert [each["label"] for each in garden["images"][0]["labels"]] == rows[1]["labels"].split(
+        " | "
+    )
     assert failed["error"]["status"] == 400
     guest.move("#gallery-threshold-slider", 1)
-    rows = csv.DictReader(io.StringIO(download(guest, "#save-csv")[1].decode("utf-8-sig")))
+    rows = csv.DictReader(io.StringIO(guest.download("#save-csv")[1].decode("utf-8-sig")))
     assert next(rows)["labels"] == "", "the labels are those of the chosen threshold"
 
 
@@ -87,33 +62,40 @@ def test_a_result_is_copied_and_downloaded_with_its_heat_map(visit):
     guest.find("#copy-json").click()
     expect(guest.find("#copy-json")).to_have_text("Copied")
     copied = guest.page.evaluate("() => navigator.clipboard.readText()")
-    name, content = download(guest, "#save-answer")
+    name, content = guest.download("#save-answer")
     assert name == "street.json"
     assert json.loads(content) == json.loads(copied)
     assert json.loads(copied)["model"] == {"name": "demo", "version": 1}
-    expect(guest.find("#heat")).to_have_attribute("data-label", "Car")
-    name, content = download(guest, "#save-overlay")
-    assert name == "street-Car.png"
-    with Image.open(STREET) as bare, Image.open(io.BytesIO(content)) as drawn:
+    strongest = guest.passing()[0]
+    expect(guest.find("#heat")).to_have_attribute("data-label", strongest)
+    name, content = guest.download("#save-overlay")
+    assert name == f"street-{strongest}.png"
+    assert change_of(content) > 5
+    guest.page.get_by_role("button", name="Hide", exact=True).click()
+    name, content = guest.download("#save-overlay")
+    assert name == "street.png"
+    assert change_of(content) < 1
+
+
+def change_of(png: bytes) -> float:
+    """Return the mean difference of a downloaded image from the sample, 0 to 255."""
+    with Image.open(STREET) as bare, Image.open(io.BytesIO(png)) as drawn:
         assert drawn.size == bare.size
-        change = np.asarray(drawn.convert("L"), int) - np.asarray(bare.convert("L"), int)
-    height, width = change.shape
-    car, corner = change[: height // 2, : width // 2], change[height // 2 :, : width // 2]
-    assert np.abs(corner).mean() > 5, "the cold part is darkened"
-    assert car.mean() > corner.mean(), "the car is at the top left"
+        return np.abs(np.asarray(drawn.convert("RGB"), int) - np.asarray(bare, int)).mean()
 
 
 @pytest.mark.parametrize("language", ["curl", "Python", "JavaScript"])
 def test_the_code_gets_the_labels_that_are_displayed(visit, tmp_path, language):
     guest = visit()
     guest.try_sample("Street")
-    assert run_code(guest, language, tmp_path) == guest.passing()
+    assert guest.run_code(language, tmp_path) == guest.passing()
     (tmp_path / ODD_NAME).write_bytes(STREET.read_bytes())
     guest.page.go_back()
     guest.choose(tmp_path / ODD_NAME)
     expect(guest.find("#answer")).to_contain_text("Car")
-    guest.move("#detail-threshold-slider", 0.995)
-    assert run_code(guest, language, tmp_path) == guest.passing() != []
+    usual = guest.passing()
+    guest.move("#detail-threshold-slider", 0.005)
+    assert guest.run_code(language, tmp_path) == guest.passing() != usual
 
 
 def test_the_tabs_of_the_code_are_walked_with_the_arrow_keys(visit):
@@ -126,58 +108,6 @@ def test_the_tabs_of_the_code_are_walked_with_the_arrow_keys(visit):
     expect(guest.page.get_by_role("tab", name="Python")).to_be_focused()
     expect(guest.find("#call")).to_contain_text("import requests")
     expect(guest.find("#detail-name")).to_have_text("street.jpg")
-
-
-def test_an_avif_image_is_converted_by_the_browser_and_the_page_says_so(visit, tmp_path):
-    guest = visit()
-    with Image.open(STREET) as image:
-        image.save(tmp_path / "street.avif", quality=90)
-    guest.choose(tmp_path / "street.avif")
-    expect(guest.find("#answer")).to_contain_text("Car")
-    expect(guest.find("#origin")).to_contain_text("does not read AVIF files")
-    expect(guest.find("#call")).to_contain_text("image=@street.jpg")
-    name, content = download(guest, "#save-file")
-    (tmp_path / name).write_bytes(content)
-    assert run_code(guest, "curl", tmp_path) == guest.passing()
-    guest.page.go_back()
-    guest.choose(STREET)
-    expect(guest.find("#answer")).to_contain_text("Car")
-    expect(guest.find("#origin")).to_be_hidden()
-
-
-def test_a_file_that_the_browser_cannot_read_either_is_sent_as_it_is(visit):
-    guest = visit()
-    guest.choose({"name": "scan.heic", "mimeType": "image/heic", "buffer": b"no image at all"})
-    expect(guest.find("#problem")).to_be_visible()
-    assert guest.predictions() == 1
-
-
-def test_a_folder_is_sorted_and_its_other_files_are_skipped(visit, tmp_path):
-    album = tmp_path / "album"
-    album.mkdir()
-    for place in (10, 9, 1):
-        (album / f"{place}.jpg").write_bytes(STREET.read_bytes())
-    (album / "readme.txt").write_text("about the album")
-    (album / "Thumbs.db").write_bytes(b"thumbs")
-    guest = visit()
-    guest.drag(album)
-    guest.drop(album)
-    expect(guest.find(ANSWERED)).to_have_count(3)
-    assert guest.find(".tile-name").all_text_contents() == ["1.jpg", "9.jpg", "10.jpg"]
-    expect(guest.find("#toast")).to_have_text("Skipped 2 files that are not images.")
-
-
-def test_the_same_sample_or_file_is_one_image(visit):
-    guest = visit()
-    for _ in range(3):
-        guest.try_sample("Street")
-        guest.page.go_back()
-    guest.choose(SAMPLES / "garden.jpg")
-    expect(guest.find("#results")).to_be_visible()
-    guest.page.go_back()
-    guest.choose(SAMPLES / "garden.jpg", SAMPLES / "farm.jpg")
-    expect(guest.find(ANSWERED)).to_have_count(3)
-    assert guest.predictions() == 3
 
 
 def test_two_models_are_compared_and_the_label_in_which_they_differ_is_marked(visit, server):
@@ -200,100 +130,15 @@ def test_two_models_are_compared_and_the_label_in_which_they_differ_is_marked(vi
     guest.page.route("**/predict", answer_as_twin)
     guest.page.reload()
     guest.try_sample("Street")
+    labels = guest.passing()
     guest.find("#compare-choice").select_option("twin, version 1")
     expect(guest.find("#compare-words")).to_have_text("They differ in 1 label.")
     heads = guest.find("#compare-table thead th").all_text_contents()
     assert heads == ["Label", "demo, version 1", "twin, version 1"]
-    expect(guest.find("#compare-table tr.differs th")).to_have_text("Car")
-    assert guest.find("#compare-table tbody tr").count() == 4
+    expect(guest.find("#compare-table tr.differs th")).to_have_text(labels[0])
+    assert guest.find("#compare-table tbody th").all_text_contents() == labels
     guest.move("#detail-threshold-slider", 0.5)
     expect(guest.find("#compare-words")).to_have_text("Both recognize the same labels.")
-
-
-def test_the_camera_takes_an_image_and_classifies_live_until_the_page_is_hidden(visit):
-    guest = visit(permissions=["camera"])
-    guest.find("#open-camera").click()
-    guest.find("#camera-take").click()
-    expect(guest.find("#detail-name")).to_have_text("camera-1.jpg")
-    expect(guest.find("#results")).to_be_visible()
-    expect(guest.find("#call-unsaved")).to_contain_text("camera-1.jpg exists on this page only.")
-    guest.page.go_back()
-    guest.find("#open-camera").click()
-    before = guest.predictions()
-    guest.find("#camera-live").click()
-    expect(guest.find("#camera-rate")).to_contain_text("images per second")
-    expect(guest.find("#camera-labels li").first).to_be_visible()
-    assert guest.predictions() > before
-    guest.page.evaluate(
-        """() => {
-          Object.defineProperty(document, "hidden", {value: true});
-          document.dispatchEvent(new Event("visibilitychange"));
-        }"""
-    )
-    expect(guest.find("#camera")).to_be_hidden()
-    assert guest.page.evaluate("document.getElementById('camera-video').srcObject") is None
-
-
-def test_a_visitor_without_a_camera_is_told_so(visit):
-    guest = visit()
-    guest.page.evaluate(
-        """() => {
-          navigator.mediaDevices.getUserMedia =
-            () => Promise.reject(new DOMException("", "NotFoundError"));
-        }"""
-    )
-    guest.find("#open-camera").click()
-    expect(guest.find("#camera-words")).to_have_text("No camera was found.")
-    expect(guest.find("#camera-take")).to_be_disabled()
-    guest.page.keyboard.press("Escape")
-    expect(guest.find("#camera")).to_be_hidden()
-
-
-PASTE = """(text) => {
-  const data = new DataTransfer();
-  data.setData("text/plain", text);
-  const paste = new ClipboardEvent("paste", {clipboardData: data, bubbles: true});
-  document.body.dispatchEvent(paste);
-}"""
-
-
-def test_pasted_text_is_answered_with_a_hint(visit):
-    guest = visit()
-    guest.page.evaluate(PASTE, "hello")
-    expect(guest.find("#toast")).to_have_text("The clipboard holds no image.")
-    guest.page.evaluate(PASTE, "https://images.example.org/street.jpg")
-    expect(guest.find("#toast")).to_contain_text("does not fetch images from URLs")
-    expect(guest.find(".tile")).to_have_count(0)
-
-
-def test_the_url_of_an_image_is_sent_if_the_server_fetches_from_its_host(visit, server):
-    """The server of this test fetches nothing: the image is put in the place of its URL on the way."""
-    guest = visit()
-    url = f"{server.url}/samples/street.jpg"
-    bodies = []
-
-    def allow(route):
-        route.fulfill(json=route.fetch().json() | {"url_hosts": ["images.example.org"]})
-
-    def answer(route):
-        body = route.request.post_data_json
-        bodies.append(body)
-        image = {"b64": base64.b64encode(STREET.read_bytes()).decode()}
-        route.fulfill(response=route.fetch(post_data=json.dumps(body | {"images": [image]})))
-
-    guest.page.route(f"{server.url}/?", allow)
-    guest.page.route("**/predict", answer)
-    guest.page.reload()
-    expect(guest.find("#url-hosts")).to_have_text(
-        "Or paste the URL of an image from images.example.org."
-    )
-    guest.page.evaluate(PASTE, f" {url}\n")
-    expect(guest.find("#answer")).to_contain_text("Car")
-    assert bodies[0]["images"] == [{"url": url}]
-    expect(guest.find("#photo")).to_have_attribute("src", url)
-    assert json.dumps(url) in guest.find("#call").text_content()
-    guest.page.get_by_role("tab", name="Python").click()
-    expect(guest.find("#call")).to_contain_text(f'json={{"images": [{{"url": "{url}"}}]')
 
 
 def test_kept_images_survive_a_reload_until_they_are_cleared(visit):
@@ -351,15 +196,3 @@ def test_a_link_opens_a_sample_and_its_label(visit, server):
     guest.choose(SAMPLES / "farm.jpg")
     expect(guest.find("#answer")).to_contain_text("Horse")
     assert guest.page.url == f"{server.url}/", "only samples can be linked"
-
-
-def test_the_samples_of_a_model_are_shown_whatever_their_labels(visit, server):
-    guest = visit()
-    own = {"name": "own.jpg", "url": "samples/street.jpg?model=demo", "labels": []}
-    listed = {"model": "demo", "samples": [own | {"width": 325, "height": 351}]}
-    guest.page.route("**/samples?model=demo", lambda route: route.fulfill(json=listed))
-    guest.page.reload()
-    expect(guest.find(".sample")).to_have_text(["Own"])
-    guest.page.route("**/samples/*", lambda route: route.fulfill(path=STREET))
-    guest.try_sample("Own")
-    assert f"curl -s '{server.url}/samples/street.jpg?model=demo'" in guest.page.inner_text("#call")
