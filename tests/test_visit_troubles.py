@@ -69,6 +69,7 @@ def test_an_image_with_too_many_pixels_is_refused_in_the_servers_words(visit, st
     guest = visit(strict_server.url)
     guest.choose({"name": "wide.png", "mimeType": "image/png", "buffer": png_bomb(3000)})
     expect(guest.find("#problem-title")).to_have_text("This image is too large")
+    expect(guest.find("#problem-advice")).to_contain_text("The limit is 0.2 megapixels.")
     expect(guest.find("#problem-detail")).to_contain_text("the limit is 200,000")
 
 

@@ -11,7 +11,7 @@ const LONGEST_WAIT_S = 30;
 const SPREAD_MS = 250; // so that refused requests do not return at the same moment
 /** Options of a request: images as browsers display them, and all scores, so that another rule needs no request. */
 export const EVERYTHING = { upright: true, scores: "all" };
-const MAPS = { heatmap: "all", heatmap_top_k: 50 }; // so that choosing a label needs no request either
+const MAPS = { heatmap_top_k: 50 }; // so that choosing a label needs no request either, unless it is far down
 const FORM_BYTES = 2048; // upper bound of the form's overhead
 
 export class Sender {
@@ -83,7 +83,7 @@ export class Sender {
         if (signal.aborted) return;
         if (!(problem instanceof Problem)) throw problem;
         if (problem.retryAfterS === null || tries === TRIES) {
-          problem.isDamage = await isDamaged(picture.file, problem);
+          await this.#explain(problem, picture.file);
           this.#pictures.update(picture, { state: "failed", problem });
           return;
         }
@@ -96,6 +96,7 @@ export class Sender {
     this.#pictures.update(picture, { state: "sending", sent: 0, problem: null, retryAt: null });
     const file = await convert(picture.file);
     if (file !== picture.file) Object.assign(picture, { file, converted: formatOf(picture.file) });
+    if (signal.aborted) return;
     this.#checkSize(file);
     const { target } = this.#service;
     const onUpload = (sent) => !signal.aborted && this.#pictures.update(picture, { sent });
@@ -131,6 +132,16 @@ export class Sender {
     throw new Problem({ code: "body_too_large", numbers });
   }
 
+  /** Add what the page knows about an error: the limit in the visitor's language, and if the file is damaged. */
+  async #explain(problem, file) {
+    const limit = this.#service.limits?.max_pixels;
+    if (problem.code === "image_too_large" && limit) {
+      const megapixels = formatNumber(limit / 1e6, 1);
+      problem.numbers = t("problem.image_too_large.limit", { megapixels });
+    }
+    problem.isDamage = problem.code === "unreadable_image" && (await isReadByServer(file));
+  }
+
   async #wait(picture, problem, signal) {
     const waitMs = Math.min(problem.retryAfterS, LONGEST_WAIT_S) * 1000 + Math.random() * SPREAD_MS;
     const retryAt = Date.now() + waitMs;
@@ -146,10 +157,6 @@ export function keepMaps(picture, result) {
   for (const { heatmap } of [...result.labels, ...result.scores]) {
     if (heatmap) picture.maps.set(heatmap.label, heatmap);
   }
-}
-
-async function isDamaged(file, { code }) {
-  return code === "unreadable_image" && (await isReadByServer(file));
 }
 
 function inMebibytes(bytes) {

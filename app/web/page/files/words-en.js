@@ -193,6 +193,7 @@ export const words = {
   "problem.body_too_large.sizes": "The file has {size} MiB; the limit is {limit} MiB.",
   "problem.image_too_large.title": "This image is too large",
   "problem.image_too_large.advice": "Save a smaller copy and try again.",
+  "problem.image_too_large.limit": "The limit is {megapixels} megapixels.",
   "problem.queue_full.title": "The server is busy",
   "problem.queue_full.advice": "It has too many requests. Try again in a moment.",
   "problem.rate_limited.title": "Too many requests",

@@ -181,6 +181,7 @@ export const words = {
   "problem.body_too_large.sizes": "文件大小为 {size} MiB，上限为 {limit} MiB。",
   "problem.image_too_large.title": "图片尺寸太大",
   "problem.image_too_large.advice": "请保存一份较小的副本后重试。",
+  "problem.image_too_large.limit": "上限为 {megapixels} 百万像素。",
   "problem.queue_full.title": "服务器繁忙",
   "problem.queue_full.advice": "请求过多，请稍后重试。",
   "problem.rate_limited.title": "请求过于频繁",
