@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
 PHONE = {"width": 360, "height": 740}
+NODE = Path(sys.executable).with_name("node")
 DESKTOP = {"width": 1280, "height": 800}
 expect.set_options(timeout=20_000)  # ms; other programs may be at work too
 # Copies an image of the server, as from another window.
@@ -17,6 +19,13 @@ COPY = """async (url) => {
   const png = await canvas.convertToBlob({type: "image/png"});
   await navigator.clipboard.write([new ClipboardItem({"image/png": png})]);
 }"""
+
+
+def in_words(names: list[str]) -> str:
+    """Join names as the page does in English: "A", "A and B", "A, B, and C"."""
+    if len(names) <= 2:
+        return " and ".join(names)
+    return f"{', '.join(names[:-1])}, and {names[-1]}"
 
 
 class Visit:
@@ -91,13 +100,41 @@ class Visit:
         """Return the labels that pass, as they are shown from above."""
         return self.find(".label.passes button").all_text_contents()
 
+    def choose_label(self, name: str) -> None:
+        """Show the heat map of a label, whether or not it is visible already."""
+        button = self.page.get_by_role("button", name=f"{name},")
+        if button.get_attribute("aria-pressed") == "true":
+            button.click()
+            expect(self.find("#heat")).to_be_hidden()
+        button.click()
+        expect(self.find("#heat")).to_have_attribute("data-label", name)
+
     def move(self, slider: str, value: float) -> None:
         """Move a slider."""
         self.find(slider).fill(str(value))
 
+    def download(self, button: str) -> tuple[str, bytes]:
+        """Click a button, and return the name and the content of the file that it downloads."""
+        with self.page.expect_download() as found:
+            self.find(button).click()
+        return found.value.suggested_filename, Path(found.value.path()).read_bytes()
+
+    def run_code(self, language: str, folder: Path) -> list[str]:
+        """Run the displayed code of a language in a folder, and return the labels that it gets."""
+        self.page.get_by_role("tab", name=language).click()
+        if language == "curl":
+            return self.run_line(folder)
+        program = folder / ("call.py" if language == "Python" else "call.mjs")
+        program.write_text(self.find("#call").text_content())
+        command = [sys.executable if language == "Python" else NODE, program.name]
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
+        )
+        return [line.rsplit(" ", 1)[0] for line in done.stdout.splitlines()]
+
     def run_line(self, folder: Path) -> list[str]:
         """Run the displayed command line, and return the labels that it gets."""
-        line = self.find("#curl").text_content()
+        line = self.find("#call").text_content()
         done = subprocess.run(
             ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=True
         )

@@ -222,7 +222,8 @@ def chromium():
         pytest.skip("no chromium; scripts/setup test installs it")
     assert path, "CI needs chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        args = ["--no-sandbox", "--use-fake-device-for-media-stream"]  # a camera that films a clock
+        browser = playwright.chromium.launch(executable_path=path, args=args)
         yield browser
         browser.close()
 

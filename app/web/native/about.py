@@ -71,6 +71,7 @@ class ServiceInfo(Struct):
         frame: Resize and crop.
         heatmaps: True if the model supports heat maps.
         exif_rotate: True if images are rotated by their EXIF orientation.
+        url_hosts: Hosts whose images the server fetches by URL; empty if it fetches none.
         limits: Limits of a request.
         models: Loaded versions of each model, newest first.
     """
@@ -89,6 +90,7 @@ class ServiceInfo(Struct):
     frame: Frame
     heatmaps: bool
     exif_rotate: bool
+    url_hosts: tuple[str, ...]
     limits: Limits
     models: dict[str, list[int]]
 
@@ -112,6 +114,7 @@ def describe(target: Target) -> ServiceInfo:
         frame=Frame(transform.side, transform.resize),
         heatmaps=model.engine.gradients is not None,
         exif_rotate=limits.exif_rotate,
+        url_hosts=limits.url_hosts,
         limits=Limits(limits.max_body_bytes, limits.max_pixels),
         models=list_models(),
     )

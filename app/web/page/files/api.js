@@ -1,10 +1,23 @@
 // Requests to the server. URLs are relative, so that the page also works under a proxy's path.
 
+import { bodyOf, remoteOf } from "./remote.js";
+
+const DESCRIPTION_MS = 20_000; // at most, for a description or a list
+const STALL_MS = 60_000; // without any progress; longer than the server's own deadlines
+
 /** An error answered by the server (RFC 9457), or one of the page's own if there was no answer. */
 export class Problem extends Error {
-  constructor({ status = 0, code = "", detail = "", retryAfterS = null, requestId = "" }) {
+  /** `numbers` is a sentence in the visitor's language, such as a size and its limit. */
+  constructor({
+    status = 0,
+    code = "",
+    detail = "",
+    numbers = "",
+    retryAfterS = null,
+    requestId = "",
+  }) {
     super(detail);
-    Object.assign(this, { status, code, detail, retryAfterS, requestId });
+    Object.assign(this, { status, code, detail, numbers, retryAfterS, requestId });
   }
 }
 
@@ -13,9 +26,15 @@ export function describe(options) {
   return readJson(`./?${new URLSearchParams(options)}`);
 }
 
-/** List the samples: [{name, url, labels, width, height}]. Throws Problem. */
-export async function listSamples() {
-  return (await readJson("samples")).samples;
+/**
+ * List samples: those of the model, or those of the server that have a label of the model.
+ *
+ * Returns [{name, url, labels, width, height}]. Throws Problem.
+ */
+export async function listSamples({ model, classes }) {
+  const { model: owner, samples = [] } = await readJson(`samples?${new URLSearchParams({ model })}`);
+  if (owner) return samples;
+  return samples.filter(({ labels }) => labels.some((label) => classes.includes(label)));
 }
 
 /** Download a sample as a File. Throws Problem. */
@@ -28,18 +47,24 @@ export async function openSample({ name, url }) {
  * Classify an image. XMLHttpRequest reports upload progress; fetch does not.
  *
  * Returns {answer, elapsedMs}: the answer's JSON, and the duration as seen by the browser.
- * Throws Problem; an aborted request throws the signal's reason.
+ * Throws Problem, with the code "stalled" if nothing moves for a minute; an aborted request throws the
+ * signal's reason.
  */
 export function predict(file, options, { onUpload = () => {}, signal } = {}) {
-  const form = new FormData();
-  form.append("image", file, file.name);
-  for (const [name, value] of Object.entries(options)) form.append(name, value);
   const request = new XMLHttpRequest();
   const started = performance.now();
   return new Promise((resolve, reject) => {
+    const watch = watchProgress(() => {
+      reject(new Problem({ code: "stalled" }));
+      request.abort();
+    });
     request.open("POST", "predict");
     request.setRequestHeader("Accept", "application/json");
-    request.upload.addEventListener("progress", ({ loaded, total }) => onUpload(loaded / total));
+    request.upload.addEventListener("progress", ({ loaded, total }) => {
+      watch.restart();
+      onUpload(loaded / total);
+    });
+    request.addEventListener("loadend", watch.stop);
     request.addEventListener("load", () => {
       const elapsedMs = performance.now() - started;
       const header = (name) => request.getResponseHeader(name);
@@ -48,15 +73,44 @@ export function predict(file, options, { onUpload = () => {}, signal } = {}) {
       else reject(readProblem(request.status, header, body));
     });
     request.addEventListener("error", () => reject(noAnswer()));
-    request.addEventListener("abort", () => reject(signal.reason));
+    request.addEventListener("abort", () => reject(signal?.reason));
     signal?.addEventListener("abort", () => request.abort());
-    request.send(form);
+    if (remoteOf(file)) {
+      request.setRequestHeader("Content-Type", "application/json");
+      request.send(JSON.stringify(bodyOf(remoteOf(file), options)));
+    } else {
+      request.send(makeForm(file, options));
+    }
   });
 }
 
+function makeForm(file, options) {
+  const form = new FormData();
+  form.append("image", file, file.name);
+  for (const [name, value] of Object.entries(options)) form.append(name, value);
+  return form;
+}
+
+/** Call `stall` once nothing has moved for STALL_MS. */
+function watchProgress(stall) {
+  let timer = setTimeout(stall, STALL_MS);
+  return {
+    stop: () => clearTimeout(timer),
+    restart: () => {
+      clearTimeout(timer);
+      timer = setTimeout(stall, STALL_MS);
+    },
+  };
+}
+
 async function readJson(url) {
-  const response = await ask(url, { headers: { Accept: "application/json" } });
-  return response.json();
+  const response = await ask(url, {
+    headers: { Accept: "application/json" },
+    signal: AbortSignal.timeout(DESCRIPTION_MS),
+  });
+  const body = parse(await response.text());
+  if (body === null) throw readProblem(response.status, (name) => response.headers.get(name), null);
+  return body;
 }
 
 async function ask(url, options) {
@@ -78,19 +132,15 @@ function readProblem(status, header, body) {
   const retryAfter = Number.parseInt(header("Retry-After"), 10);
   return new Problem({
     status,
-    code: body?.code,
-    detail: body?.detail ?? `the server answered with status ${status} and no details`,
+    code: status === 200 ? "foreign_answer" : body?.code, // such as the sign-in page of a network
+    detail: body?.detail ?? "",
     retryAfterS: Number.isNaN(retryAfter) ? null : retryAfter,
     requestId: header("X-Request-ID") ?? "",
   });
 }
 
 function noAnswer() {
-  return new Problem(
-    navigator.onLine
-      ? { code: "no_answer", detail: "could not connect to the server" }
-      : { code: "offline", detail: "this device has no network connection" },
-  );
+  return new Problem({ code: navigator.onLine ? "no_answer" : "offline" });
 }
 
 function parse(text) {

@@ -1,40 +1,42 @@
-// The detail view of one image: labels, heat maps, timings, curl command.
+// The detail view of one image: its labels and heat maps, its progress, or its error.
 
-import { Problem } from "./api.js";
-import { copy, curlLine } from "./curl.js";
+import { announce } from "./announcer.js";
 import { element } from "./element.js";
-import { readOrientation } from "./frame.js";
+import { HeatMaps } from "./heatmaps.js";
 import { Labels } from "./labels.js";
 import { showLatency } from "./latency.js";
+import { inWords } from "./names.js";
 import { explain, isTemporary } from "./problems.js";
-import { share, waitingWords } from "./progress.js";
-import { Stage } from "./stage.js";
-import { firstSentence } from "./welcome.js";
+import { isUnfinished, share, waitingWords } from "./progress.js";
+import { versionOf } from "./welcome.js";
+import { t } from "./words.js";
 
-const CHOOSE = "Choose a label to see where it is.";
-const DEMO = "demo"; // the bundled model; its note tells visitors that it does not know photographs
-const NAMED = 6; // labels in the headline
-const NONE = "This model does not support heat maps.";
+const TICK_MS = 1000; // between updates of the elapsed seconds
 
-export class Detail {
+/** The event `choose` is dispatched when another label's heat map is shown, or none. */
+export class Detail extends EventTarget {
   #service;
-  #sender;
   #rule;
-  #stage = new Stage(() => this.choose(null));
+  #heatmaps;
   #labels;
   #picture = null;
   #shownState = "";
-  #chosen = null;
 
   constructor({ pictures, service, sender, rule }) {
+    super();
     this.#service = service;
-    this.#sender = sender;
     this.#rule = rule;
-    this.#labels = new Labels(rule, (label) => this.choose(label));
+    this.#heatmaps = new HeatMaps({ service, sender });
+    this.#labels = new Labels(rule, async (label) => {
+      await this.choose(label);
+      announce(this.#heatmaps.words || element("heat-hint").textContent);
+    });
     pictures.addEventListener("change", ({ detail }) => detail === this.#picture && this.#show());
     rule.addEventListener("change", () => this.#picture?.state === "done" && this.#showRule());
     element("retry").addEventListener("click", () => sender.send(this.#picture));
-    element("copy").addEventListener("click", () => this.#copy());
+    element("cancel").addEventListener("click", () => sender.cancel(this.#picture));
+    element("hide-heat").addEventListener("click", () => this.choose(null));
+    setInterval(() => isUnfinished(this.#picture) && this.#showWaiting(), TICK_MS);
   }
 
   get picture() {
@@ -43,7 +45,13 @@ export class Detail {
 
   /** The label of the visible heat map, or null. */
   get chosen() {
-    return this.#chosen;
+    return this.#heatmaps.chosen;
+  }
+
+  /** The answer in one sentence, for screen readers. */
+  get words() {
+    const labels = inWords(this.#rule.passing(this.#picture).map(({ label }) => label));
+    return [labels || t("detail.nothing"), this.#heatmaps.words].filter(Boolean).join(t("list.stop"));
   }
 
   /** Show an image, or nothing if null. */
@@ -52,47 +60,35 @@ export class Detail {
     element("detail").hidden = !picture;
     if (!picture) return;
     this.#shownState = "";
-    this.#chosen = null;
     element("detail-name").textContent = picture.name;
-    element("sideways").hidden = true;
-    this.#stage.open(picture);
+    element("detail-name").title = picture.name;
+    element("animated").hidden = picture.file.type !== "image/gif";
+    this.#heatmaps.open(picture);
     this.#show();
   }
 
   /** Show a label's heat map over the image; null hides it. */
-  async choose(label) {
-    const picture = this.#picture;
-    this.#chosen = label;
+  choose(label) {
     this.#labels.mark(label);
-    if (!this.#about()?.heatmaps) return this.#stage.clear(NONE);
-    if (label === null) return this.#stage.clear(CHOOSE);
-    if (!picture.maps.has(label)) {
-      this.#stage.clear(`Locating ${label} …`);
-      try {
-        await this.#sender.locate(picture, label);
-      } catch (problem) {
-        if (!(problem instanceof Problem)) return undefined; // the image was removed in the meantime
-        if (this.#chosen === label) this.#stage.clear(explain(problem).detail);
-        return undefined;
-      }
-    }
-    if (picture !== this.#picture || this.#chosen !== label) return undefined;
-    const heatmap = picture.maps.get(label);
-    if (!heatmap || heatmap.peak <= 0) {
-      return this.#stage.clear(`No part of the image indicates ${label}.`);
-    }
-    return this.#stage.lay(heatmap, this.#about()?.frame);
+    const shown = this.#heatmaps.choose(label);
+    this.dispatchEvent(new Event("choose"));
+    return shown;
   }
 
-  #about() {
-    return this.#service.of(this.#picture.answer.model);
+  /** Show the words of the current language. */
+  translate() {
+    if (!this.#picture) return;
+    const { chosen } = this;
+    this.#shownState = "";
+    this.#show();
+    if (this.#picture.state === "done") this.choose(chosen);
   }
 
   #show() {
     const { state, problem } = this.#picture;
-    element("waiting").hidden = !["waiting", "sending"].includes(state);
+    element("waiting").hidden = !isUnfinished(this.#picture);
     element("problem").hidden = state !== "failed";
-    element("heat-bar").hidden = state === "failed";
+    element("heat-bar").hidden = state !== "done";
     element("results").hidden = state !== "done";
     element("facts").hidden = state !== "done";
     if (state === "failed") this.#showProblem(problem);
@@ -102,67 +98,41 @@ export class Detail {
   }
 
   #showWaiting() {
+    const bar = element("waiting-progress");
     element("waiting-words").textContent = waitingWords(this.#picture);
-    element("waiting-progress").firstElementChild.style.setProperty("--at", share(this.#picture));
+    bar.firstElementChild.style.setProperty("--at", share(this.#picture));
+    bar.classList.toggle("busy", this.#picture.state === "sending" && this.#picture.sent === 1);
   }
 
   #showProblem(problem) {
-    const { headline, detail, advice, meta } = explain(problem);
-    element("problem-title").textContent = headline;
-    element("problem-detail").textContent = detail;
+    const { title, advice, detail, meta } = explain(problem);
+    element("problem-title").textContent = title;
     element("problem-advice").textContent = advice;
+    element("problem-detail").textContent = detail;
     element("problem-meta").textContent = meta;
+    element("problem-more").hidden = !detail && !meta;
     element("retry").hidden = !isTemporary(problem);
   }
 
   #showAnswer() {
-    const picture = this.#picture;
-    const about = this.#about();
-    this.#stage.showFrame(about?.frame);
-    this.#labels.open(picture, about?.rule);
-    this.choose(null);
+    const { answer, result } = this.#picture;
+    const about = this.#service.of(answer.model);
+    this.#heatmaps.showFrame();
+    this.#labels.open(result, about?.rule);
     this.#showRule();
-    this.#showOrientation(picture, about);
-    showLatency(element("latency"), picture);
-    const { name, version } = picture.answer.model;
-    element("demo-note").hidden = name !== DEMO || picture.sample || !about;
-    element("demo-note").textContent = firstSentence(about?.description ?? "");
-    element("by").textContent =
-      `${name}, version ${version}${about ? `, ${about.precision} on ${about.device}` : ""}`;
+    this.choose(this.#rule.passing(this.#picture)[0]?.label ?? null);
+    showLatency(element("latency"), this.#picture);
+    const version = versionOf({ model: answer.model.name, version: answer.model.version });
+    element("by").textContent = about
+      ? t("model.runs", { ...about, ...version })
+      : t("top.choice", version);
     element("by-description").textContent = about?.description ?? "";
   }
 
   #showRule() {
-    const picture = this.#picture;
-    const passing = this.#rule.passing(picture).map(({ label }) => label);
-    element("answer").textContent = inWords(passing) || "Nothing recognized";
+    const labels = this.#rule.passing(this.#picture).map(({ label }) => label);
+    element("answer").textContent = inWords(labels) || t("detail.nothing");
+    element("answer").title = labels.join("\n");
     this.#labels.show();
-    element("curl").textContent = curlLine(picture, this.#rule.threshold);
   }
-
-  /** Warn if the image has an EXIF rotation that the server ignores. */
-  async #showOrientation(picture, about) {
-    const turned = (await readOrientation(picture.file)) > 1;
-    if (picture !== this.#picture) return;
-    element("sideways").hidden = !turned || Boolean(about?.exif_rotate);
-    element("sideways").textContent =
-      "This photo has an EXIF rotation, which the server ignores: it is classified as shown here." +
-      " SERVING_EXIF_ROTATE=on makes the server rotate it.";
-  }
-
-  async #copy() {
-    await copy(element("curl").textContent);
-    const button = element("copy");
-    button.textContent = "Copied";
-    setTimeout(() => {
-      button.textContent = "Copy";
-    }, 2000);
-  }
-}
-
-/** Join names as "Bus, Car and Person"; long lists are shortened. */
-export function inWords(names) {
-  if (names.length < 2) return names.join("");
-  if (names.length <= NAMED) return `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
-  return `${names.slice(0, NAMED - 1).join(", ")} and ${names.length - NAMED + 1} more`;
 }

@@ -1,18 +1,15 @@
-// Draws a heat map: the network's coarse map, upsampled smoothly.
+// Draws a heat map as the server's PNG has it: colors over the image's grays, so that all color is heat.
 
-// matplotlib's "inferno" (CC0) at eight equal steps: its brightness rises evenly with the value.
-const INFERNO = [
-  [0, 0, 4],
-  [33, 12, 74],
-  [87, 16, 110],
-  [138, 34, 106],
-  [188, 55, 84],
-  [228, 90, 49],
-  [249, 142, 9],
-  [249, 203, 53],
-  [252, 255, 164],
+// The colors from cold to hot and their coverage are those of app/processing/heatmap.py.
+const ANCHORS = [
+  [38, 12, 80],
+  [110, 20, 120],
+  [190, 45, 100],
+  [240, 100, 60],
+  [253, 175, 50],
+  [252, 250, 150],
 ];
-const TRANSPARENCY = 0.35; // of the hottest color
+const COLD = 0.2;
 const SHADES = makeShades();
 const LONGER_SIDE = 192; // px of the canvas; the browser scales the rest
 
@@ -20,8 +17,9 @@ const LONGER_SIDE = 192; // px of the canvas; the browser scales the rest
  * Draw a map onto a canvas whose shape is that of `width` × `height`.
  *
  * `map` has rows of values in 0..1, the first row at the top; a value stands for the middle of its cell.
+ * `strength` in 0..1 multiplies the values.
  */
-export function draw(canvas, map, width, height) {
+export function draw(canvas, map, strength, width, height) {
   const scale = LONGER_SIDE / Math.max(width, height);
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
@@ -34,7 +32,7 @@ export function draw(canvas, map, width, height) {
     // Interpolate vertically first, once per row.
     const line = map[0].map((_, x) => row.reduce((sum, [y, share]) => sum + share * map[y][x], 0));
     for (const column of columns) {
-      const value = column.reduce((sum, [x, share]) => sum + share * line[x], 0);
+      const value = strength * column.reduce((sum, [x, share]) => sum + share * line[x], 0);
       image.data.set(SHADES[Math.round(255 * Math.min(1, Math.max(0, value)))], at);
       at += 4;
     }
@@ -60,16 +58,15 @@ function catmullRom(distance) {
   return 0;
 }
 
-/** Return 256 RGBA colors: cold ones darken the image, hot ones let some of it through. */
+/** Return 256 RGBA colors: cold ones hardly cover the image, hot ones hide it. */
 function makeShades() {
-  return Array.from({ length: 256 }, (_, level) => {
-    const at = (level / 255) * (INFERNO.length - 1);
-    const first = Math.min(Math.floor(at), INFERNO.length - 2);
+  return Array.from({ length: 256 }, (_, index) => {
+    const level = index / 255;
+    const at = level * (ANCHORS.length - 1);
+    const first = Math.min(Math.floor(at), ANCHORS.length - 2);
     const mix = (channel) =>
-      Math.round(
-        INFERNO[first][channel] +
-          (at - first) * (INFERNO[first + 1][channel] - INFERNO[first][channel]),
-      );
-    return [mix(0), mix(1), mix(2), Math.round(255 - TRANSPARENCY * level)];
+      ANCHORS[first][channel] + (at - first) * (ANCHORS[first + 1][channel] - ANCHORS[first][channel]);
+    const cover = COLD + (1 - COLD) * (level ** 2 * (3 - 2 * level)) ** 0.6;
+    return [mix(0), mix(1), mix(2), 255 * cover].map(Math.round);
   });
 }

@@ -1,54 +1,47 @@
 // The timings of a request as one stacked bar.
 
-const PARTS = [
-  ["upload", "receiving the request"],
-  ["decode", "decoding the image"],
-  ["queue", "waiting for the model thread"],
-  ["forward", "running the model"],
-];
+import { formatNumber, t } from "./words.js";
+
+const PARTS = ["upload", "decode", "queue", "forward"]; // measured by the server
 
 /** Render the bar and its numbers into an element. */
 export function showLatency(place, { answer, result, elapsedMs }) {
   const timings = { ...answer.timings_ms, ...result.timings_ms };
-  const parts = PARTS.map(([name, what]) => ({ name, what, ms: timings[name] ?? 0 }));
+  const parts = PARTS.map((name) => ({ name, ms: timings[name] ?? 0 }));
   const known = parts.reduce((sum, { ms }) => sum + ms, 0);
-  parts.push({
-    name: "other",
-    what: "network, browser and everything else",
-    ms: Math.max(0, elapsedMs - known),
-  });
+  parts.push({ name: "other", ms: Math.max(0, elapsedMs - known) });
 
   const bar = document.createElement("div");
   bar.className = "latency-bar";
   bar.setAttribute("aria-hidden", "true");
   const list = document.createElement("dl");
   list.className = "latency-parts";
-  for (const { name, what, ms } of parts) {
+  for (const { name, ms } of parts) {
     const piece = document.createElement("span");
     piece.className = `piece ${name}`;
     piece.style.flexGrow = ms;
     bar.append(piece);
-    list.append(entry(name, what, ms));
+    list.append(entry(name, ms));
   }
   const total = document.createElement("p");
   total.className = "latency-total";
-  total.textContent = `${round(elapsedMs)} ms total`;
-  if (result.batch > 1) total.textContent += `, in a batch of ${result.batch}`;
+  const values = { total: round(elapsedMs), count: result.batch };
+  total.textContent = t(result.batch > 1 ? "time.batch" : "time.total", values);
   place.replaceChildren(total, bar, list);
 }
 
-function entry(name, what, ms) {
+function entry(name, ms) {
   const item = document.createElement("div");
-  item.title = what;
+  item.title = t(`time.${name}.title`);
   const term = document.createElement("dt");
   term.className = name;
-  term.textContent = name;
+  term.textContent = t(`time.${name}`);
   const value = document.createElement("dd");
-  value.textContent = `${round(ms)} ms`;
+  value.textContent = t("time.ms", { ms: round(ms) });
   item.append(term, value);
   return item;
 }
 
 function round(ms) {
-  return ms < 10 ? ms.toFixed(1) : Math.round(ms).toLocaleString("en");
+  return formatNumber(ms, ms < 10 ? 1 : 0);
 }

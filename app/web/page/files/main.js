@@ -1,9 +1,13 @@
 // Connects the parts of the page: sources of images, sender, grid, detail view, history and keyboard.
 
+import { announce } from "./announcer.js";
 import { listSamples, openSample, Problem } from "./api.js";
-import { Detail, inWords } from "./detail.js";
+import { isDemo, showDemoNote } from "./demo.js";
+import { Detail } from "./detail.js";
 import { element } from "./element.js";
+import { Features } from "./features.js";
 import { Gallery } from "./gallery.js";
+import { Outage } from "./outage.js";
 import { Pictures } from "./pictures.js";
 import { explain } from "./problems.js";
 import { Rule } from "./rule.js";
@@ -11,28 +15,31 @@ import { Sender } from "./sender.js";
 import { Service } from "./service.js";
 import { listen } from "./sources.js";
 import { Threshold } from "./threshold.js";
-import { showSamples, showService } from "./welcome.js";
+import { placeSamples, showClasses, showSamples, showService } from "./welcome.js";
+import { onLanguageChange, t } from "./words.js";
 
+const NAME = document.title;
 const pictures = new Pictures();
 const service = new Service();
+const outage = new Outage(service);
 const sender = new Sender(pictures, service);
 const rule = new Rule();
 const detail = new Detail({ pictures, service, sender, rule });
-const gallery = new Gallery(pictures, rule, {
-  open: visit,
-  retry: (picture) => sender.send(picture),
-});
-const answeringRule = () =>
-  (service.of(detail.picture?.answer?.model ?? {}) ?? service.about)?.rule;
-const sliders = ["gallery-threshold", "detail-threshold"].map(
-  (id) => new Threshold(element(id), rule, answeringRule),
+const gallery = new Gallery(
+  { pictures, service, rule },
+  { open: visit, retry: (picture) => sender.send(picture) },
 );
+const aboutOf = (picture) => service.of(picture?.answer?.model ?? {}) ?? service.about;
+const controls = ["gallery-threshold", "detail-threshold"].map(
+  (id) => new Threshold(element(id), rule, () => aboutOf(detail.picture)?.rule),
+);
+const features = new Features({ pictures, service, rule, detail, take });
 let sampledFor = ""; // the model for which the samples are shown
 
-/** Send files; open a single one, show several as a grid. */
-function take(files, isSample = false) {
-  const added = pictures.add(files, isSample);
-  added.forEach((picture) => sender.send(picture));
+/** Add files; open a single one, show several as a grid. */
+function take(files, sample = null) {
+  const added = pictures.add(files, sample);
+  gallery.refresh();
   if (added.length === 1) visit(added[0]);
   else if (detail.picture) history.back();
   else element("gallery").scrollIntoView({ block: "start" });
@@ -50,9 +57,12 @@ function show(picture) {
   const before = detail.picture;
   element("home").hidden = Boolean(picture);
   detail.open(picture ?? null);
-  sliders.forEach((slider) => slider.show());
+  features.show(picture ?? null);
+  controls.forEach((control) => control.show());
+  showTitle();
   if (picture) {
     showPager(picture);
+    showNote();
     window.scrollTo(0, 0);
     element("detail-name").focus({ preventScroll: true });
   } else if (before) {
@@ -60,71 +70,116 @@ function show(picture) {
   }
 }
 
+function showCount() {
+  showTitle();
+  placeSamples(isDemo(service.about) && !pictures.all.length);
+}
+
+function showTitle() {
+  const { picture } = detail;
+  const count = pictures.all.length;
+  const words = picture ? picture.name : count ? t("gallery.title", { count }) : "";
+  document.title = words ? `${words} – ${NAME}` : NAME;
+}
+
+/** Say that the demo does not know the open image, unless it is a sample. */
+function showNote() {
+  const { picture } = detail;
+  const isAnswered = picture?.state === "done";
+  showDemoNote(element("detail-demo"), isAnswered && !picture.sample && aboutOf(picture));
+}
+
 function showPager(picture) {
-  const { all } = pictures;
-  element("back-words").textContent = all.length > 1 ? "All images" : "Another image";
-  element("pager").hidden = all.length < 2;
-  element("position").textContent = `${all.indexOf(picture) + 1} of ${all.length}`;
+  const isAlone = pictures.all.length < 2;
+  const list = gallery.shown.includes(picture) ? gallery.shown : pictures.all;
+  element("back-words").textContent = t(isAlone ? "detail.back" : "detail.all");
+  element("pager").hidden = isAlone;
+  element("position").textContent = t("detail.position", {
+    place: list.indexOf(picture) + 1,
+    count: list.length,
+  });
 }
 
 function step(places) {
-  if (detail.picture && pictures.all.length > 1) visit(pictures.neighbor(detail.picture, places));
+  if (detail.picture && pictures.all.length > 1) visit(gallery.neighbor(detail.picture, places));
 }
 
 function listenToKeys() {
   document.addEventListener("keydown", (event) => {
     if (!detail.picture || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.key === "Escape") {
-      if (detail.chosen === null) history.back();
-      else detail.choose(null);
-    }
+    if (event.key === "Escape") history.back();
     if (event.target.matches("input, select, textarea, pre")) return; // these use the arrow keys themselves
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
 }
 
-/** Announce results to screen readers: of one image its labels, of several the counts when all are done. */
-function announce({ detail: picture }) {
-  if (!["done", "failed"].includes(picture.state)) return;
-  const isAlone = picture === detail.picture || pictures.all.length === 1;
-  if (isAlone) element("announcer").textContent = `${picture.name}: ${outcome(picture)}.`;
-  else if (!pictures.count("waiting", "sending")) {
-    const failed = pictures.count("failed");
-    const answered = `${pictures.count("done")} images classified`;
-    element("announcer").textContent = failed ? `${answered}, ${failed} failed.` : `${answered}.`;
-  }
+/** Look whether the server is there after an image has failed for want of it. */
+function checkService({ detail: { state, problem } }) {
+  const isMissing = state === "failed" && ["no_answer", "offline", "not_ready"].includes(problem.code);
+  if (isMissing && !service.problem) service.start();
 }
 
-function outcome(picture) {
-  if (picture.state === "failed") return explain(picture.problem).headline;
-  return inWords(rule.passing(picture).map(({ label }) => label)) || "nothing recognized";
+/** Announce results to screen readers: of one image its labels, of several the counts when all are done. */
+function announceResult({ detail: picture }) {
+  if (!["done", "failed"].includes(picture.state)) return;
+  if (picture === detail.picture) {
+    showNote();
+    const outcome = picture.state === "done" ? detail.words : explain(picture.problem).title;
+    announce(t("announce.one", { name: picture.name, outcome }));
+  } else if (!pictures.count("waiting", "sending")) {
+    const failed = pictures.count("failed");
+    const count = pictures.count("done");
+    announce(t(failed ? "announce.some" : "announce.all", { count, failed }));
+  }
 }
 
 async function openSamples() {
-  sampledFor = service.about.model;
+  const { about } = service;
+  sampledFor = about.model;
+  const takeSample = async (sample) => take([await openSample(sample)], sample.url);
   try {
-    showSamples(await listSamples(), service.about, async (sample) =>
-      take([await openSample(sample)], true),
-    );
+    const samples = await listSamples(about);
+    showSamples(samples, about, takeSample);
+    features.followLink(samples, takeSample);
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem; // the page works without samples
   }
-  element("model").hidden = false; // after the samples, so that nothing moves
+  element("home").dataset.service = "ready"; // after the samples, so that nothing moves
 }
 
-history.replaceState(null, ""); // images are lost on a reload
+function showAll() {
+  showService(service);
+  showCount();
+  outage.show();
+  controls.forEach((control) => control.show());
+}
+
+history.replaceState(null, "", location.pathname); // images have other ids after a reload
 window.addEventListener("popstate", ({ state }) => show(pictures.find(state?.picture)));
-pictures.addEventListener("change", announce);
+pictures.addEventListener("change", announceResult);
+pictures.addEventListener("change", checkService);
+pictures.addEventListener("add", ({ detail: picture }) => {
+  if (picture.state === "waiting") sender.send(picture);
+});
 pictures.addEventListener("add", () => detail.picture && showPager(detail.picture));
+for (const event of ["add", "remove"]) pictures.addEventListener(event, showCount);
 element("back").addEventListener("click", () => history.back());
+element("another").addEventListener("click", () => element("choose-input").click());
 element("previous").addEventListener("click", () => step(-1));
 element("next").addEventListener("click", () => step(1));
-listen(take);
+element("classes-search").addEventListener("input", () => showClasses(service.about.classes));
+listen(take, service);
 listenToKeys();
+onLanguageChange(() => {
+  showAll();
+  gallery.translate();
+  detail.translate();
+  showTitle();
+  if (detail.picture) showPager(detail.picture);
+});
 service.addEventListener("change", () => {
-  showService(service);
-  sliders.forEach((slider) => slider.show());
+  showAll();
   if (service.about && service.about.model !== sampledFor) openSamples();
 });
 document.addEventListener("visibilitychange", () => {

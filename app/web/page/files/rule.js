@@ -1,29 +1,59 @@
-// The labels that pass: those of the server's answer, until the threshold is moved.
+// The labels that pass: those of the server's answer, until the visitor changes the rule.
 
-/** The threshold for all images of the page; null for the model's own rule. */
+import { formatNumber, formatPercent, t } from "./words.js";
+
+const sorted = new WeakMap(); // classes of a result, in descending order
+
+/** The rule for all images of the page; both null for the model's own. */
 export class Rule extends EventTarget {
   threshold = null;
+  topK = null;
 
+  /** Let labels above a score pass; null for the model's own rule. */
   set(threshold) {
-    this.threshold = threshold;
-    this.dispatchEvent(new Event("change"));
+    this.#change(threshold, null);
+  }
+
+  /** Let the best `count` labels pass. */
+  setBest(count) {
+    this.#change(null, count);
+  }
+
+  /** The rule as options of a request. */
+  get options() {
+    if (this.topK !== null) return { top_k: this.topK };
+    return this.threshold === null ? {} : { threshold: this.threshold };
   }
 
   /** Return the passing labels in descending order: [{label, score, logit}]. */
   passing({ result }) {
+    if (this.topK !== null) return byScore(result).slice(0, this.topK);
     if (this.threshold === null) return result.labels;
     return byScore(result).filter(({ score }) => score > this.threshold);
   }
 
   /** Return a label's threshold as a score in 0..1, or null if it has none. */
   mark(decision, index) {
-    return this.threshold ?? scoreThreshold(decision, index);
+    return this.threshold ?? (this.topK === null ? scoreThreshold(decision, index) : null);
+  }
+
+  #change(threshold, topK) {
+    this.threshold = threshold;
+    this.topK = topK;
+    this.dispatchEvent(new Event("change"));
   }
 }
 
-/** Return all classes of an image in descending order. */
-export function byScore({ scores }) {
-  return scores.map((each, index) => ({ ...each, index })).sort((a, b) => b.logit - a.logit);
+/** Return all classes of an image in descending order: [{label, score, logit, index}]. */
+export function byScore(result) {
+  if (!sorted.has(result)) {
+    const classes = result.scores.map((each, index) => ({ ...each, index }));
+    sorted.set(
+      result,
+      classes.sort((a, b) => b.logit - a.logit),
+    );
+  }
+  return sorted.get(result);
 }
 
 /** Return the threshold that all classes share, as a score in 0..1, or null. */
@@ -33,24 +63,13 @@ export function commonThreshold(decision) {
 
 /** Describe the model's own rule. */
 export function describeRule(decision) {
-  if (!decision) return "model default";
-  if (decision.top_k)
-    return decision.top_k === 1
-      ? "model default: the best label"
-      : `model default: the best ${decision.top_k} labels`;
+  if (!decision) return t("threshold.default");
+  if (decision.top_k) return t("threshold.default.best", { count: decision.top_k });
   const common = commonThreshold(decision);
-  if (common !== null) return `model default: above ${asPercent(common)}`;
+  if (common !== null) return t("threshold.default.above", { score: formatPercent(common, 0) });
   return Array.isArray(decision.threshold)
-    ? "model default: one for each label"
-    : `model default: logit above ${decision.threshold}`;
-}
-
-/** Format a score: 93.1%, never rounded to 0% or 100%. */
-export function asPercent(score) {
-  const percent = 100 * score;
-  if (percent > 99.9 && percent < 100) return "> 99.9%";
-  if (percent < 0.1 && percent > 0) return "< 0.1%";
-  return `${percent.toFixed(1).replace(/\.0$/, "")}%`;
+    ? t("threshold.default.each")
+    : t("threshold.default.logit", { logit: formatNumber(decision.threshold, 2) });
 }
 
 function scoreThreshold(decision, index) {

@@ -6,6 +6,7 @@ const ASK_AGAIN_S = 5;
 
 export class Service extends EventTarget {
   #known = new Map(); // descriptions by model and version
+  #timer = 0;
 
   /** The requested model as options of a request: {}, {model} or {model, version}. */
   target = {};
@@ -13,6 +14,8 @@ export class Service extends EventTarget {
   about = null;
   /** The Problem if the description could not be loaded. */
   problem = null;
+  /** The time of the next attempt after a problem, as Date.now(). */
+  retryAt = 0;
 
   get limits() {
     return this.about?.limits;
@@ -21,6 +24,7 @@ export class Service extends EventTarget {
   /** Ask what is served, again and again until there is an answer. */
   async start() {
     const { target } = this;
+    clearTimeout(this.#timer);
     try {
       const about = await describe(target);
       if (target !== this.target) return; // another one was chosen meanwhile
@@ -29,8 +33,11 @@ export class Service extends EventTarget {
       this.#keep(about);
     } catch (problem) {
       if (target !== this.target) return;
+      const waitMs = (problem.retryAfterS ?? ASK_AGAIN_S) * 1000;
       this.problem = problem;
-      setTimeout(() => this.start(), (problem.retryAfterS ?? ASK_AGAIN_S) * 1000);
+      this.retryAt = Date.now() + waitMs;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.start(), waitMs);
     }
     this.dispatchEvent(new Event("change"));
   }

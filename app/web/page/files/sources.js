@@ -1,13 +1,24 @@
 // Sources of images: drag and drop, clipboard, file chooser, camera.
 
+import { openDrop } from "./album.js";
 import { element } from "./element.js";
+import { makeRemote, readUrl } from "./remote.js";
+import { tell } from "./toast.js";
+import { namePasted } from "./unsaved.js";
+import { t } from "./words.js";
 
-/** Call `take(files)` with files from any source. */
-export function listen(take) {
+/** Call `take(files)` with files from any source, and with URLs if the server that `service` describes fetches them. */
+export function listen(take, service) {
+  const takeText = (text) => {
+    const url = readUrl(text);
+    if (url && service.about?.url_hosts.length) take([makeRemote(url)]);
+    else tell(t(url ? "add.url.off" : "add.text"));
+  };
+
   listenToButton("choose", "choose-input", take);
   listenToButton("photograph", "photograph-input", take);
-  listenToClipboard(take);
-  listenToDrops(take);
+  listenToClipboard(take, takeText);
+  listenToDrops(take, takeText);
 }
 
 function listenToButton(buttonId, inputId, take) {
@@ -20,63 +31,47 @@ function listenToButton(buttonId, inputId, take) {
   });
 }
 
-function listenToClipboard(take) {
+function listenToClipboard(take, takeText) {
   document.addEventListener("paste", (event) => {
+    if (event.target.matches?.("input, textarea")) return;
     const files = [...event.clipboardData.files];
-    if (!files.length) return;
     event.preventDefault();
-    take(files);
+    if (files.length) take(files.map(namePasted));
+    else takeText(event.clipboardData.getData("text/plain"));
   });
 }
 
-function listenToDrops(take) {
+function listenToDrops(take, takeText) {
   const cover = element("drop-cover");
   let depth = 0; // each crossed element fires enter and leave
-  const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
+  const isOurs = ({ dataTransfer: { types } }) =>
+    types.includes("Files") || types.includes("text/uri-list");
   const show = (isOver) => cover.classList.toggle("over", isOver);
 
   document.addEventListener("dragenter", (event) => {
-    if (!hasFiles(event)) return;
+    if (!isOurs(event)) return;
     depth += 1;
     show(true);
   });
   document.addEventListener("dragleave", (event) => {
-    if (!hasFiles(event)) return;
+    if (!isOurs(event)) return;
     depth = Math.max(0, depth - 1);
     show(depth > 0);
   });
   document.addEventListener("dragover", (event) => {
-    if (!hasFiles(event)) return;
+    if (!isOurs(event)) return;
     event.preventDefault(); // otherwise the browser opens the file
     event.dataTransfer.dropEffect = "copy";
   });
   document.addEventListener("drop", async (event) => {
-    if (!hasFiles(event)) return;
+    if (!isOurs(event)) return;
     event.preventDefault();
     depth = 0;
     show(false);
-    const files = await openAll(event.dataTransfer);
+    const url = event.dataTransfer.files.length ? "" : event.dataTransfer.getData("text/uri-list");
+    const { files, skipped } = await openDrop(event.dataTransfer);
+    if (url) return takeText(url);
+    if (skipped) tell(t("add.skipped", { count: skipped }));
     if (files.length) take(files);
   });
-}
-
-/** Return the files of a drop, including those in folders, except hidden ones. */
-async function openAll(transfer) {
-  const files = [...transfer.files];
-  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
-  if (!entries.some((entry) => entry?.isDirectory)) return files;
-  const found = await Promise.all(entries.filter(Boolean).map(openEntry));
-  return found.flat().filter((file) => !file.name.startsWith("."));
-}
-
-async function openEntry(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  const reader = entry.createReader();
-  const entries = [];
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break; // browsers return at most a hundred at a time
-    entries.push(...some);
-  }
-  return (await Promise.all(entries.map(openEntry))).flat();
 }

@@ -1,7 +1,7 @@
 // The enlarged image, with the heat map over the part that the network sees.
 
 import { element } from "./element.js";
-import { readOrientation, seenPart } from "./frame.js";
+import { seenPart } from "./frame.js";
 import { draw } from "./heat.js";
 
 const SMALL_SCALE = 2.5; // limit for enlarging small images
@@ -12,17 +12,11 @@ export class Stage {
   #photo = element("photo");
   #heat = element("heat");
   #seen = element("seen");
-  #hint = element("heat-hint");
-  #controls = element("heat-controls");
   #opacity = element("opacity");
-  #name = this.#controls.querySelector("label");
   #size = Promise.resolve(null); // of the displayed image, {width, height}; null without a preview
 
-  /** `hide()` is called by the button Hide. */
-  constructor(hide) {
+  constructor() {
     this.#opacity.addEventListener("input", () => this.#showOpacity());
-    this.#showOpacity();
-    element("hide-heat").addEventListener("click", hide);
   }
 
   /** Show an image without a heat map. */
@@ -30,8 +24,9 @@ export class Stage {
     this.#photo.src = picture.url;
     this.#photo.alt = picture.name;
     this.#seen.hidden = true;
+    element("crop-note").hidden = true;
     this.#size = this.#measure(picture);
-    this.clear("");
+    this.clear();
   }
 
   /** Highlight the part of the image that the model sees. */
@@ -42,53 +37,48 @@ export class Stage {
     for (const [name, value] of Object.entries(part)) {
       this.#picture.style.setProperty(`--seen-${name}`, `${100 * value}%`);
     }
-    this.#seen.hidden = !frame?.resize;
+    const isCropped = part.width < 1 || part.height < 1;
+    this.#seen.hidden = !isCropped;
+    element("crop-note").hidden = !isCropped;
   }
 
-  /** Show a heat map over the image. */
-  async lay({ label, map }, frame) {
+  /** Show a heat map over the image; `strength` in 0..1 is its peak relative to the strongest label's. */
+  async lay({ label, map }, strength, frame) {
     const size = await this.#size;
     if (!size) return;
     const part = seenPart(size.width, size.height, frame);
-    draw(this.#heat, map, size.width * part.width, size.height * part.height);
+    draw(this.#heat, map, strength, size.width * part.width, size.height * part.height);
     this.#heat.dataset.label = label;
     this.#heat.hidden = false;
-    this.#controls.hidden = false;
-    this.#hint.textContent = "";
-    this.#name.textContent = label;
-    this.#opacity.setAttribute("aria-label", `Opacity of the heat map of ${label}`);
+    this.#showOpacity();
   }
 
-  /** Hide the heat map and show a hint in its place. */
-  clear(hint) {
+  /** Hide the heat map. */
+  clear() {
     this.#heat.hidden = true;
-    this.#controls.hidden = true;
-    this.#hint.textContent = hint;
+    this.#showOpacity();
   }
 
   #showOpacity() {
-    this.#heat.style.opacity = this.#opacity.value;
-    this.#opacity.style.setProperty("--at", this.#opacity.value);
+    const opacity = this.#opacity.value;
+    this.#opacity.style.setProperty("--at", opacity);
+    this.#picture.style.setProperty("--heat-opacity", this.#heat.hidden ? 0 : opacity);
   }
 
   /** Fit the box to the image and return its size; null if the browser cannot decode it. */
-  async #measure({ file, url }) {
+  async #measure({ url }) {
     let isShown = true;
     try {
       await this.#photo.decode();
     } catch {
       isShown = false;
     }
-    const isOnItsSide = isShown && (await readOrientation(file)) >= 5;
     if (this.#photo.src !== url) return null; // another image was opened in the meantime
     this.#picture.hidden = !isShown;
     element("no-preview").hidden = isShown;
     this.#element.classList.toggle("empty", !isShown);
     if (!isShown) return null;
-    // The natural size is that of the upright image, even if it is displayed as stored.
-    let { naturalWidth: width, naturalHeight: height } = this.#photo;
-    const isAsStored = getComputedStyle(this.#photo).imageOrientation === "none";
-    if (isOnItsSide && isAsStored) [width, height] = [height, width];
+    const { naturalWidth: width, naturalHeight: height } = this.#photo;
     this.#picture.style.setProperty("--width", width);
     this.#picture.style.setProperty("--height", height);
     this.#picture.style.setProperty("--widest", `${width * SMALL_SCALE}px`);

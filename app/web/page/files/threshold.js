@@ -1,47 +1,79 @@
-// The threshold slider. The grid and the detail view each have one; both change the same rule.
+// The control of the rule: a slider for a threshold, or a number of best labels. The grid and the detail view
+// each have one; both change the same rule.
 
 import { element } from "./element.js";
-import { asPercent, commonThreshold, describeRule } from "./rule.js";
+import { commonThreshold, describeRule } from "./rule.js";
+import { formatPercent, t } from "./words.js";
 
-const UNKNOWN = 0.5; // position of the thumb if the model's rule is not a single score
+const MIDDLE = 0.5; // where the slider starts if the model's rule is not a single score
 
-/** Render a slider into `place`; `decision()` returns the rule of the model that has answered. */
 export class Threshold {
   #rule;
   #decision;
+  #place;
+  #parts;
 
+  /** Render the control into `place`; `decision()` returns the rule of the model that has answered. */
   constructor(place, rule, decision) {
     this.#rule = rule;
     this.#decision = decision;
+    this.#place = place;
     place.append(element("threshold").content.cloneNode(true));
-    this.element = place;
-    this.slider = place.querySelector("input");
-    this.words = place.querySelector("output");
-    this.reset = place.querySelector("button");
-    const label = place.querySelector("label");
-    this.slider.id = `${place.id}-slider`;
-    label.htmlFor = this.slider.id;
-    label.textContent = "Threshold";
-    this.slider.addEventListener("input", () => rule.set(Number(this.slider.value)));
-    this.reset.addEventListener("click", () => {
-      rule.set(null);
-      this.slider.focus();
-    });
+    const find = (name) => place.querySelector(`.threshold-${name}`);
+    const names = ["label", "rule", "reset", "start", "slider", "best", "fewer", "more", "count"];
+    this.#parts = Object.fromEntries(names.map((name) => [name, find(name)]));
+    const { label, slider, reset, start, fewer, more } = this.#parts;
+    slider.id = `${place.id}-slider`;
+    label.htmlFor = slider.id;
+    slider.addEventListener("input", () => rule.set(Number(slider.value)));
+    start.addEventListener("click", () => this.#begin());
+    reset.addEventListener("click", () => this.#reset());
+    fewer.addEventListener("click", () => rule.setBest(Math.max(1, this.#best() - 1)));
+    more.addEventListener("click", () => rule.setBest(this.#best() + 1));
     rule.addEventListener("change", () => this.show());
   }
 
-  /** Show the current threshold. */
+  /** Show the current rule. */
   show() {
-    const { threshold } = this.#rule;
+    const { label, rule, reset, start, slider, best, fewer, count } = this.#parts;
+    const { threshold, topK } = this.#rule;
     const decision = this.#decision();
-    const isOwn = threshold === null;
-    const position = threshold ?? commonThreshold(decision) ?? UNKNOWN;
-    const words = isOwn ? describeRule(decision) : `above ${asPercent(threshold)}`;
-    this.slider.value = position;
-    this.slider.setAttribute("aria-valuetext", words);
-    this.slider.style.setProperty("--at", position);
-    this.words.textContent = words;
-    this.reset.hidden = isOwn;
-    this.element.classList.toggle("own", isOwn);
+    const isOwn = threshold === null && topK === null;
+    const isBest = Boolean(decision?.top_k) && threshold === null;
+    const position = threshold ?? commonThreshold(decision);
+    slider.hidden = isBest || position === null;
+    best.hidden = !isBest;
+    start.hidden = !slider.hidden;
+    reset.hidden = isOwn;
+    label.textContent = t(isBest ? "threshold.best" : "threshold.label");
+    const words = isOwn ? describeRule(decision) : this.#words();
+    rule.textContent = words;
+    slider.value = position ?? MIDDLE;
+    slider.setAttribute("aria-valuetext", words);
+    slider.style.setProperty("--at", slider.value);
+    count.textContent = this.#best();
+    fewer.disabled = this.#best() === 1;
+    this.#place.classList.toggle("own", isOwn);
+  }
+
+  #words() {
+    const { threshold, topK } = this.#rule;
+    if (topK !== null) return t("threshold.best.count", { count: topK });
+    return t("threshold.above", { score: formatPercent(threshold) });
+  }
+
+  #best() {
+    return this.#rule.topK ?? this.#decision()?.top_k ?? 1;
+  }
+
+  #begin() {
+    this.#rule.set(MIDDLE);
+    this.#parts.slider.focus();
+  }
+
+  #reset() {
+    this.#rule.set(null);
+    const { slider, start } = this.#parts;
+    (slider.hidden ? start : slider).focus();
   }
 }

@@ -1,38 +1,57 @@
 // The start view: the current model, its classes and the samples.
 
+import { isDemo, showDemoNote } from "./demo.js";
 import { element } from "./element.js";
+import { matches } from "./names.js";
 import { explain } from "./problems.js";
+import { formatNumber, t } from "./words.js";
 
-const MOST_LABELS = 200; // at most this many names are listed
+const SEARCHED = 30; // classes from which there is a search field
 
 /** Show the current model, or the reason if there is none. */
 export function showService({ about, problem, target }) {
-  element("answering").classList.toggle("bad", !about);
-  if (!about) {
-    element("answering").textContent = explain(problem).headline;
-    return;
-  }
-  element("answering").textContent = `${about.model} · version ${about.version}`;
+  element("answering").classList.toggle("bad", Boolean(problem));
+  if (problem) element("answering").textContent = explain(problem).title;
+  if (!about) return;
+  if (!problem) element("answering").textContent = t("top.version", versionOf(about));
   showChoice(about, target);
   element("docs-link").hidden = !about.routes.some((route) => route.startsWith("/docs"));
-  // Images are displayed as the server decodes them: as stored, or rotated by their EXIF tag.
-  const orientation = about.exif_rotate ? "from-image" : "none";
-  document.documentElement.style.setProperty("--orientation", orientation);
   showLimits(about.limits);
-  element("knows").hidden = !about.description;
-  element("knows").textContent = firstSentence(about.description);
+  showDemoNote(element("home-demo"), about);
+  element("home").toggleAttribute("data-demo", isDemo(about));
+  element("knows").textContent = isDemo(about) ? "" : firstSentence(about.description);
   element("model-description").textContent = about.description;
-  element("model-runs").textContent =
-    `${about.model}, version ${about.version}, ${about.precision} on ${about.device}`;
+  element("model-runs").textContent = t("model.runs", { ...about, ...versionOf(about) });
+  element("classes-summary").textContent = t("model.classes", { count: about.classes.length });
+  element("classes-search").hidden = about.classes.length < SEARCHED;
   showClasses(about.classes);
 }
 
-/** Show the samples whose labels the model knows; `take(sample)` is called on a click. */
-export function showSamples(samples, { classes }, take) {
-  const known = new Set(classes);
-  const fitting = samples.filter(({ labels }) => labels.some((label) => known.has(label)));
-  element("samples").hidden = !fitting.length;
-  element("sample-list").replaceChildren(...fitting.map((sample) => makeSample(sample, take)));
+/** Show the classes that contain what was typed into the search field. */
+export function showClasses(classes) {
+  const found = classes.filter((name) => matches(name, element("classes-search").value));
+  element("classes-none").hidden = found.length > 0;
+  element("classes-list").replaceChildren(
+    ...found.map((name) => {
+      const item = document.createElement("li");
+      item.textContent = name;
+      return item;
+    }),
+  );
+}
+
+/** Show samples; `take(sample)` is called on a click. */
+export function showSamples(samples, about, take) {
+  element("samples").hidden = !samples.length;
+  element("samples-title").dataset.t = isDemo(about) ? "samples.demo" : "samples.title";
+  element("samples-title").textContent = t(element("samples-title").dataset.t);
+  element("sample-list").replaceChildren(...samples.map((sample) => makeSample(sample, take)));
+}
+
+/** Place the samples first while the demo has no images to answer, and below the images otherwise. */
+export function placeSamples(isFirst) {
+  const place = element(isFirst ? "add" : "model");
+  if (place.previousElementSibling !== element("samples")) place.before(element("samples"));
 }
 
 function makeSample(sample, take) {
@@ -44,6 +63,7 @@ function makeSample(sample, take) {
   const image = document.createElement("img");
   image.src = sample.url;
   image.alt = "";
+  image.loading = "lazy";
   const name = document.createElement("span");
   name.textContent = titleOf(sample.name);
   button.title = sample.labels.join(", ");
@@ -65,39 +85,25 @@ function showChoice({ model: answering, models }, target) {
   element("model-choice").replaceChildren(
     ...targets.map((each) => {
       const value = JSON.stringify(each);
-      const words = each.version ? `${each.model}, version ${each.version}` : each.model;
+      const words = each.version ? t("top.choice", versionOf(each)) : each.model;
       return new Option(words, value, false, value === chosen);
     }),
   );
 }
 
 function showLimits({ max_body_bytes: bytes, max_pixels: pixels }) {
-  const megabytes = Math.floor(bytes / 1024 / 1024);
-  const megapixels = Math.floor(pixels / 1e6);
-  element("limits").textContent =
-    `JPEG, PNG, WebP, BMP or GIF, up to ${megabytes} MB and ${megapixels} megapixels. Images are not stored.`;
+  element("limits").textContent = t("add.limits", {
+    mebibytes: Math.floor(bytes / 1024 / 1024),
+    megapixels: formatNumber(pixels / 1e6, 1),
+  });
 }
 
-function showClasses(classes) {
-  element("classes").querySelector("summary").textContent =
-    classes.length === 1
-      ? "1 label"
-      : `All ${classes.length.toLocaleString("en")} labels`;
-  const names = classes.slice(0, MOST_LABELS);
-  if (classes.length > MOST_LABELS) names.push("…");
-  element("classes")
-    .querySelector("ul")
-    .replaceChildren(
-      ...names.map((name) => {
-        const item = document.createElement("li");
-        item.textContent = name;
-        return item;
-      }),
-    );
+/** Return a model and its version as words: versions are names, not numbers to be grouped. */
+export function versionOf({ model, version }) {
+  return { model, version: String(version) };
 }
 
-/** Return the first sentence of a text. */
-export function firstSentence(text) {
+function firstSentence(text) {
   return text.match(/^.*?[.!?](?=\s|$)/)?.[0] ?? text;
 }
 
