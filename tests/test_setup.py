@@ -82,8 +82,9 @@ def test_an_interrupted_setup_is_finished_by_the_next_one(checkout):
     wait_until((checkout / ".venv" / "bin").is_dir, 30)
     time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert text.endswith("interrupted; the next start finishes the installation\n")
     status, text = run_setup(checkout)
     assert status == 0, text
     assert "Successfully installed tiny-1.0" in (checkout / "run" / "setup.log").read_text()
