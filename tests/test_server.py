@@ -51,7 +51,7 @@ BAD_REQUESTS = {
         {"files": {"image": STREET.read_bytes()[:4000]}},
         400,
         "unreadable_image",
-        "damaged JPEG",
+        "JPEG but is damaged",
     ),
     "169 megapixels": (
         {"files": {"image": png_bomb()}},
