@@ -2,7 +2,7 @@
 
     python -m scripts.screenshots build/screenshots --url http://localhost:8999
 
-Needs Debian's chromium (``scripts/setup test``). ``--readme`` takes only the README's image.
+Needs Debian's chromium-headless-shell (``scripts/setup test``). ``--readme`` takes only the README's image.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            executable_path=shutil.which("chromium-headless-shell"), args=["--no-sandbox"]
         )
         if arguments.readme:
             take_readmes(browser, arguments.url, ROOT / "docs" / "page.png")

@@ -1,4 +1,4 @@
-"""Record the executed lines of app/ in each process of xdist, as a plugin for pytest (``-n 2 -p tests.measured``)."""
+"""Record the executed lines of app/ in each process of xdist, as a plugin for pytest (``-n 3 -p tests.measured``)."""
 
 import os
 
