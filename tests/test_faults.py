@@ -315,6 +315,7 @@ def test_every_kind_of_standard_output_keeps_the_server_running(lay_out_server, 
     server.start(stdout=writer)
     os.close(writer)
     server.wait_ready()
-    time.sleep(5)  # as long as supervisord tries a program again before it is FATAL
+    wait_until(lambda: " RUNNING " in server.control("status", "logs").stdout, 15)
     assert server.predict(STREET.read_bytes()).status_code == 200
+    assert "exited: logs" not in server.log("supervisord")  # each exit counts towards FATAL
     assert server.stop() == 0
