@@ -82,12 +82,12 @@ def measure_footprint(
         BundleError: the bundle cannot be served.
         Disturbed: the measurement has to be repeated in a new process.
     """
-    import app.web.app  # noqa: PLC0415, F401  (a worker holds its memory too)
-
     artifacts = Artifacts(bundle, settings.cache)
     engine, gpu = choose_engine(settings)
     if engine == "openvino" and artifacts.find_network(FP32) is None:
         return MeasureResult(needs_conversion=True)
+    import app.web.app  # noqa: PLC0415, F401  (a worker holds its memory too)
+
     choice, reason = configure(settings, artifacts, engine, gpu)
     memory, is_estimated = GpuMemory(), False
     if gpu is None:
