@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults import draw_fault
 from tests.helpers import check_problem, encode, photo_like, wait_until
-from tests.load import Load
+from tests.load import CLIENTS, Load
 from tests.scrape import scrape
 from tests.server import Server
 
@@ -84,7 +84,7 @@ def test_twenty_kills_in_a_row_lose_no_request(start_crashing_server, workers):
     load = Load(server, data=GOOD)
     with load.running():
         for _ in range(20):
-            load.wait_for_more(4)
+            load.wait_for_more(2 * CLIENTS)  # so that no request meets all the kills
             victim = server.worker_pids()[0]
             server.kill_worker(victim)
             wait_until(lambda gone=victim: gone not in server.worker_pids(), 30)
