@@ -311,7 +311,6 @@ def format_shell(settings: Settings) -> str:
     values = {
         "SERVING_RUN": str(settings.run),
         "SERVING_PORT": str(settings.port),
-        "LISTEN": " ".join(settings.listen),
         "LOCAL_HOST": settings.local_host,
     }
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())
