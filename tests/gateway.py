@@ -23,6 +23,8 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def answer(self) -> None:
+        """Answer any method; the path is noted."""
+        self.server.paths.append(self.path)
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
         self.send_response(200)
@@ -47,6 +49,10 @@ class Application(ThreadingUnixStreamServer):
 
     daemon_threads = True
 
+    def __init__(self, path: str) -> None:
+        super().__init__(path, Echo)
+        self.paths = []
+
 
 @dataclass
 class Answer:
@@ -68,6 +74,7 @@ class Gateway:
 
     Attributes:
         port: where it listens, on 127.0.0.1.
+        paths: those of the requests that reached the application.
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
@@ -75,7 +82,8 @@ class Gateway:
         self.port = free_port()
         self._folder = folder
         folder.mkdir(exist_ok=True)
-        self._application = Application(str(folder / "gunicorn.sock"), Echo)
+        self._application = Application(str(folder / "gunicorn.sock"))
+        self.paths = self._application.paths
         threading.Thread(target=self._application.serve_forever, daemon=True).start()
         rows = {"run": str(folder), "port": str(self.port), "host": "127.0.0.1"} | settings
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}

@@ -176,9 +176,7 @@ def test_the_examples_for_nginx_are_valid(tmp_path):
     (proxy,) = re.findall(r"^```nginx\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
     plain = re.sub(r"ssl_certificate.*\n", "", proxy.replace("443 ssl", "443"))
     conf = tmp_path / "nginx.conf"
-    conf.write_text(
-        f"pid {tmp_path}/nginx.pid; events {{}} http {{ access_log off; {plain} }}"
-    )
+    conf.write_text(f"pid {tmp_path}/nginx.pid; events {{}} http {{ access_log off; {plain} }}")
     path = f"{os.environ['PATH']}:/usr/sbin"
     command = ["nginx", "-t", "-p", str(tmp_path), "-e", "stderr", "-c", str(conf)]
     done = subprocess.run(
