@@ -74,14 +74,15 @@ class Gateway:
 
     Attributes:
         port: where it listens, on 127.0.0.1.
+        log: what scripts/run-nginx prints.
         paths: those of the requests that reached the application.
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
         """Start it with some settings, named without their prefix."""
         self.port = free_port()
-        self._folder = folder
         folder.mkdir(exist_ok=True)
+        self.log = folder / "nginx.log"
         self._application = Application(str(folder / "gunicorn.sock"))
         self.paths = self._application.paths
         threading.Thread(target=self._application.serve_forever, daemon=True).start()
@@ -89,7 +90,7 @@ class Gateway:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SERVING_")}
         kept["PATH"] = f"{Path(sys.executable).parent}:{kept['PATH']}:/usr/sbin"
         self.environment = kept | {f"SERVING_{name.upper()}": text for name, text in rows.items()}
-        with (folder / "nginx.log").open("wb") as log:
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [ROOT / "scripts" / "run-nginx"],
                 cwd=ROOT,
@@ -100,7 +101,7 @@ class Gateway:
         wait_until(self.is_up, 60, "nginx listens")
 
     def is_up(self) -> bool:
-        assert self.process.poll() is None, (self._folder / "nginx.log").read_text()
+        assert self.process.poll() is None, self.log.read_text()
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False

@@ -1,7 +1,11 @@
 """nginx decides who may ask, by address, host and origin, before the application sees a request."""
 
+import json
+
 import pytest
 
+from app.errors import SettingsError
+from app.settings import Settings
 from tests.gateway import Gateway
 
 PROXY, STRANGER = "127.0.0.2", "203.0.113.9"
@@ -147,6 +151,47 @@ def test_a_refused_body_is_not_read(open_gateway):
         "/predict", "POST", source="127.0.0.9", Content_Length="30000000", body=b"x"
     )
     check_refused(answer)
+
+
+def test_the_log_says_at_the_start_who_is_let_in(shared, default):
+    (line,) = [
+        row
+        for row in map(json.loads, shared.log.read_text().splitlines())
+        if row["logger"] == "gateway"
+    ]
+    assert (
+        f"listening on 127.0.0.1:{shared.port}; clients: all addresses but 127.0.0.9"
+        in line["message"]
+    )
+    assert f"pages of other origins: {APP}, http://localhost:3000" in line["message"]
+    assert "metrics for 127.0.0.0/8, ::1/128; trusted proxies: none" in default.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALLOW", "10.0.0.1/8"),
+        ("DENY", "example.org"),
+        ("TRUSTED_PROXIES", "10.0.0.0/8;"),
+        ("METRICS_FROM", "all"),
+        ("HOSTS", "a.example:8999"),
+        ("HOSTS", "a b;}"),
+        ("HOSTS", "*.*.example"),
+        ("CORS_ORIGINS", "https://app.example/"),
+        ("CORS_ORIGINS", "app.example"),
+        ("CORS_ORIGINS", 'https://a";'),
+    ],
+)
+def test_a_malformed_list_stops_the_start_with_its_name_and_value(name, value):
+    with pytest.raises(SettingsError, match=rf"SERVING_{name}=.*expected"):
+        Settings.from_env({f"SERVING_{name}": value})
+
+
+def test_a_network_cannot_be_both_allowed_and_denied():
+    with pytest.raises(
+        SettingsError, match=r"10\.0\.0\.0/8 is in SERVING_ALLOW and in SERVING_DENY"
+    ):
+        Settings.from_env({"SERVING_ALLOW": "10.0.0.0/8", "SERVING_DENY": "10.0.0.0/8"})
 
 
 # Hosts
