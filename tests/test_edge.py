@@ -7,6 +7,7 @@ import pytest
 from app.errors import SettingsError
 from app.settings import Settings
 from tests.gateway import Gateway
+from tests.helpers import wait_until
 
 PROXY, STRANGER = "127.0.0.2", "203.0.113.9"
 METRICS = ("/metrics", "/monitoring/prometheus/metrics")
@@ -295,6 +296,13 @@ def test_preflights_of_listed_origins_are_answered_by_the_gateway(shared):
 def test_an_origin_that_looks_like_a_listed_one_is_none(shared, origin):
     check_refused(shared.ask("/predict", "POST", Origin=origin))
     assert "Access-Control-Allow-Origin" not in shared.ask("/", Origin=origin).headers
+
+
+def test_refusals_are_logged_and_preflights_are_not(shared):
+    shared.ask("/preflight", "OPTIONS", Origin=APP, Access_Control_Request_Method="POST")
+    shared.ask("/refused", "POST", Origin="null")
+    wait_until(lambda: "POST /refused 403" in shared.log.read_text(), 10)
+    assert "/preflight" not in shared.log.read_text()
 
 
 def test_with_a_star_every_page_may_use_the_server_but_one_without_origin(open_gateway):
