@@ -92,7 +92,12 @@ def test_the_errors_are_the_codes():
     rows = re.findall(r"^\| ([\d, ]+) \| `(\w+)` \|", REFERENCE, re.MULTILINE)
     shown = {(status, code) for statuses, code in rows for status in statuses.split(", ")}
     of_http_itself = {("404", "not_found"), ("405", "method_not_allowed")}
-    of_nginx = {("502", "not_ready"), ("429", "too_many_uploads")}
+    of_nginx = {
+        ("403", "forbidden"),
+        ("421", "misdirected_request"),
+        ("429", "too_many_uploads"),
+        ("502", "not_ready"),
+    }
     assert shown == real | of_http_itself | of_nginx
 
 
@@ -168,12 +173,10 @@ def test_the_changelog_has_the_usual_form():
 
 def test_the_examples_for_nginx_are_valid(tmp_path):
     """They are read by nginx itself, without the certificate that nobody has here."""
-    proxy, trust = re.findall(r"^```nginx\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
+    (proxy,) = re.findall(r"^```nginx\n(.*?)^```", DEPLOY, re.MULTILINE | re.DOTALL)
     plain = re.sub(r"ssl_certificate.*\n", "", proxy.replace("443 ssl", "443"))
     conf = tmp_path / "nginx.conf"
-    conf.write_text(
-        f"pid {tmp_path}/nginx.pid; events {{}} http {{ access_log off; {trust}\n{plain} }}"
-    )
+    conf.write_text(f"pid {tmp_path}/nginx.pid; events {{}} http {{ access_log off; {plain} }}")
     path = f"{os.environ['PATH']}:/usr/sbin"
     command = ["nginx", "-t", "-p", str(tmp_path), "-e", "stderr", "-c", str(conf)]
     done = subprocess.run(

@@ -5,6 +5,7 @@ What needs gevent's own sockets is in urls_patched.py, which test_patched.py run
 
 import socket
 import ssl
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -125,6 +126,32 @@ def test_redirects_are_followed_and_checked_like_the_url_itself(gallery):
     assert found[0].read() == IMAGE
     assert "not on this server's list" in error_of(found[1])
     assert "neither http nor https" in error_of(found[2])
+
+
+def test_a_redirect_from_https_to_http_is_refused(gallery, tmp_path, monkeypatch):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    monkeypatch.setattr("app.web.input.urls.tls_context", lambda: trusting)
+    gallery.socket = context.wrap_socket(gallery.socket, server_side=True)
+    secure = at(gallery, "/picture.png").replace("http:", "https:")
+    good, bad = (
+        secure.replace("/picture.png", f"/to/{place}")
+        for place in (secure, at(gallery, "/picture.png"))
+    )
+    found, refused = fetcher(gallery).fetch_all([good, bad])
+    assert found.read() == IMAGE
+    assert "redirected from https to http" in error_of(refused)
 
 
 def test_redirects_are_limited(gallery):

@@ -270,3 +270,23 @@ def test_every_protocols_log_line_has_the_outcome_of_its_images(client, caplog, 
     assert (fields["pictures"], fields["labels"]) == (2, 2)
     assert fields["forward_ms"] >= 0
     assert fields["batch"] in (1, 2)
+
+
+def test_strangers_read_the_state_of_the_server_without_that_of_its_workers(client):
+    """Nginx marks clients that SERVING_METRICS_FROM does not list."""
+    full = client.get("/readyz").json
+    assert {"workers", "live"} <= full.keys()
+    brief = client.get("/readyz", headers={"X-Serving-Stranger": "1"})
+    assert brief.status_code == 200
+    assert brief.json == {name: full[name] for name in ("status", "model", "version")}
+
+
+def test_strangers_read_why_it_is_not_ready_without_the_states_of_its_workers(client_of):
+    def fail(*_):
+        raise RuntimeError("broken")
+
+    client = client_of(fail)
+    assert "workers" in client.get("/readyz").json
+    brief = client.get("/readyz", headers={"X-Serving-Stranger": "1"})
+    assert (brief.status_code, brief.json["code"]) == (503, "not_ready")
+    assert "workers" not in brief.json

@@ -5,7 +5,7 @@ Logits and scores are rounded to six decimals, the precision of float32 at this 
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from flask import Response
 from msgspec import UNSET, Raw, Struct, UnsetType, json
@@ -243,15 +243,15 @@ class Ready(TypedDict):
         status: Always "ready".
         model: Default model.
         version: Version of the default model.
-        workers: State of each worker, by worker number.
-        live: Loaded models and versions of each worker, by worker number.
+        workers: State of each worker, by worker number; for operators only.
+        live: Loaded models and versions of each worker, by worker number; for operators only.
     """
 
     status: Literal["ready"]
     model: str
     version: int
-    workers: dict[int, str]
-    live: dict[int, dict[str, list[int]]]
+    workers: NotRequired[dict[int, str]]
+    live: NotRequired[dict[int, dict[str, list[int]]]]
 
 
 def as_rows(numbers: bytes) -> list[list[float]]:

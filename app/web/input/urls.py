@@ -184,6 +184,8 @@ class Fetcher:
             if not 300 <= response.status < 400 or not location:
                 raise FetchFailed(f"{shown(url)} is answered with the status {response.status}")
             at = urljoin(at, location)
+            if parts.scheme == "https" and urlsplit(at).scheme == "http":
+                raise UrlRefused(f"{shown(url)} is redirected from https to http")
         raise FetchFailed(f"{shown(url)} has more than {MAX_REDIRECTS} redirects")
 
     def _ask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 from msgspec import UNSET, Struct, UnsetType
 
 from app import __version__
@@ -14,6 +14,7 @@ from app.web.context import model_server
 from app.web.problems import answer_serving_error
 
 NAME = "resnet-serving"
+STRANGER = "X-Serving-Stranger"  # set by nginx for clients that are not in SERVING_METRICS_FROM
 API_VERSIONS = ("native", "v1", "v2")
 # State of a version in TensorFlow Serving's terms → ours.
 STATES: dict[str, Literal["ready", "loading", "failed"]] = {
@@ -92,16 +93,12 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503."""
-    server = model_server()
+    server, in_full = model_server(), STRANGER not in request.headers
     try:
         model = server.find().model
     except NotReady as error:
-        return answer_serving_error(error, workers=server.workers.states())
-    ready = Ready(
-        status="ready",
-        model=model.name,
-        version=model.version,
-        workers=server.workers.states(),
-        live=server.workers.live(),
-    )
+        return answer_serving_error(error, workers=server.workers.states() if in_full else UNSET)
+    ready = Ready(status="ready", model=model.name, version=model.version)
+    if in_full:
+        ready |= {"workers": server.workers.states(), "live": server.workers.live()}
     return jsonify(ready)
