@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
+from app.keys import SCOPES
 from app.setting_parsers import (
     addresses,
     auto_or,
@@ -28,6 +29,7 @@ from app.setting_parsers import (
     number,
     one_of,
     optional_file,
+    scopes,
     switch,
     versions,
     whole,
@@ -37,6 +39,8 @@ from app.system.machine import count_cores, total_memory
 PREFIX = "SERVING_"
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1024 * 1024
+CLIENTS = {"SERVING_API_KEY"}  # not a setting: scripts/predict and scripts/benchmark send this key
+PAGES = frozenset({"docs", "page"})  # what asks people for their key must open without one
 LEAST_BUDGET_MB = 64  # two bodies of the largest size, a picture of 12 megapixels
 
 
@@ -184,6 +188,18 @@ class Settings:
         "",
         "`on` rotates images upright by their EXIF tag before they are resized; `/predict` has an option for it",
     )
+    keys: Path | None = row(
+        "",
+        optional_file(ROOT),
+        "file",
+        "API keys (`scripts/keys`, docs/security.md); empty: no route needs one",
+    )
+    public: frozenset[str] | None = row(
+        "auto",
+        scopes,
+        "scopes",
+        "scopes that need no API key, such as `docs,page`, or `none`; auto: `docs,page`, without `SERVING_KEYS` all",
+    )
     port: int = row("8999", whole(1, 65_535), "port", "the port that nginx listens on")
     host: tuple[str, ...] = row(
         "0.0.0.0",  # noqa: S104  (a server is there to be reached)
@@ -216,6 +232,13 @@ class Settings:
         "`DEBUG`, `INFO`, `WARNING` or `ERROR`",
     )
     environ: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def public_scopes(self) -> frozenset[str]:
+        """Scopes that need no API key."""
+        if self.public is not None:
+            return self.public
+        return frozenset(SCOPES) if self.keys is None else PAGES
 
     @property
     def max_body_bytes(self) -> int:
@@ -264,7 +287,7 @@ class Settings:
         faults = [
             f"{name} is not a setting; docs/reference.md has them"
             for name in sorted(environ)
-            if name.startswith(PREFIX) and name not in rows
+            if name.startswith(PREFIX) and name not in rows.keys() | CLIENTS
         ]
         values = {}
         for name, field in rows.items():
