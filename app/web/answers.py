@@ -5,7 +5,7 @@ Logits and scores are rounded to six decimals, the precision of float32 at this 
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from flask import Response
 from msgspec import UNSET, Raw, Struct, UnsetType, json
@@ -237,7 +237,7 @@ class Alive(TypedDict):
 
 
 class Ready(TypedDict):
-    """Readiness of the server.
+    """Readiness of the server; with its details for clients that may read models.
 
     Attributes:
         status: Always "ready".
@@ -248,10 +248,10 @@ class Ready(TypedDict):
     """
 
     status: Literal["ready"]
-    model: str
-    version: int
-    workers: dict[int, str]
-    live: dict[int, dict[str, list[int]]]
+    model: NotRequired[str]
+    version: NotRequired[int]
+    workers: NotRequired[dict[int, str]]
+    live: NotRequired[dict[int, dict[str, list[int]]]]
 
 
 def as_rows(numbers: bytes) -> list[list[float]]:

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from app import __version__
 from app.errors import NotReady
+from app.web import keys
 from app.web.answers import Alive, Ready, write_json
 from app.web.context import model_server
 from app.web.problems import answer_serving_error
@@ -91,17 +92,23 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503."""
+    """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503.
+
+    Where models are read with an API key only, so are the details.
+    """
     server = model_server()
     try:
         model = server.find().model
     except NotReady as error:
-        return answer_serving_error(error, workers=server.workers.states())
-    ready = Ready(
-        status="ready",
-        model=model.name,
-        version=model.version,
-        workers=server.workers.states(),
-        live=server.workers.live(),
-    )
+        states = server.workers.states() if keys.allows("read") else UNSET
+        return answer_serving_error(error, workers=states)
+    ready = Ready(status="ready")
+    if keys.allows("read"):
+        ready |= Ready(
+            status="ready",
+            model=model.name,
+            version=model.version,
+            workers=server.workers.states(),
+            live=server.workers.live(),
+        )
     return jsonify(ready)
