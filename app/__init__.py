@@ -3,7 +3,7 @@
 The folders are layers. A module imports from its own folder or from one further down, nothing else;
 import-linter holds that (``[tool.importlinter]`` in pyproject.toml), and who may import torch, Flask and gevent.
 
-    commands/     programs: watch, publish, optimize, measure, plan       python -m app.commands.NAME
+    commands/     programs: watch, publish, optimize, measure, plan, configure_nginx       python -m app.commands.NAME
     wsgi.py       the application built from the environment; what Gunicorn imports
     gunicorn/     Gunicorn's master, worker and response, adapted
     web/          HTTP: the application, its access log and its errors
@@ -12,6 +12,7 @@ import-linter holds that (``[tool.importlinter]`` in pyproject.toml), and who ma
         openapi/ docs/ page/                  the API's description, Swagger UI, the web page
     serving/      the data plane: server, registry, batcher, thread pools, the workers' reports
     control/      the control plane: repository, scanner, manifest, footprint, plan, placement
+    gateway/      the part of nginx's configuration that follows from the settings
     engines/      numerics on a device: OpenVINO, CUDA, eager; conversion, weights, Grad-CAM
     models/       a model on disk: bundle, config, artifacts, precision
     processing/   Pillow and NumPy: images, decision, heat map

@@ -104,7 +104,7 @@ def scopes(text: str) -> frozenset[str] | None:
 
 def hosts(text: str) -> tuple[str, ...]:
     """Parse a list of hosts, optionally with a wildcard and a port (``app/web/input/urls.py``)."""
-    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    found = split_list(text)
     for host in found:
         if not re.fullmatch(r"(\*\.)?[A-Za-z0-9.-]+(:\d{1,5})?", host):
             raise ValueError(
@@ -124,3 +124,44 @@ def addresses(text: str) -> tuple[str, ...]:
                 f"expected IP addresses such as 127.0.0.1 or 0.0.0.0,::, found {address!r}"
             ) from None
     return found
+
+
+def networks(text: str) -> tuple[str, ...]:
+    """Parse a list of IP addresses and networks; an address is a network of one."""
+    found = []
+    for part in split_list(text):
+        try:
+            found.append(str(ipaddress.ip_network(part)))
+        except ValueError as error:
+            raise ValueError(
+                f"expected IP addresses or networks such as 10.1.2.3 or 10.0.0.0/8,fd00::/8, found {part!r} ({error})"
+            ) from None
+    return tuple(dict.fromkeys(found))
+
+
+def host_names(text: str) -> tuple[str, ...]:
+    """Parse a list of host names without ports, optionally with a wildcard; they are returned in lower case."""
+    found = split_list(text)
+    for name in found:
+        if not re.fullmatch(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name) or len(name) > 253:
+            raise ValueError(
+                f"expected host names without a port, such as images.example.org or *.example.org, found {name!r}"
+            )
+    return tuple(dict.fromkeys(name.lower() for name in found))
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Parse a list of web origins, or ``*`` for every one; they are returned in lower case."""
+    found = split_list(text)
+    for origin in found:
+        known = re.fullmatch(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?", origin)
+        if origin != "*" and not known:
+            raise ValueError(
+                f"expected origins such as https://app.example.org or http://localhost:3000, or *, found {origin!r}"
+            )
+    return tuple(dict.fromkeys(origin.lower() for origin in found))
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Return the parts of a list with commas, without the empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())

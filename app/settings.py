@@ -24,11 +24,14 @@ from app.setting_parsers import (
     auto_or,
     device,
     folder,
+    host_names,
     hosts,
     model_name,
+    networks,
     number,
     one_of,
     optional_file,
+    origins,
     scopes,
     switch,
     versions,
@@ -39,7 +42,7 @@ from app.system.machine import count_cores, total_memory
 PREFIX = "SERVING_"
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1024 * 1024
-CLIENTS = {"SERVING_API_KEY"}  # not a setting: scripts/predict and scripts/benchmark send this key
+CLIENTS = {"SERVING_API_KEY"}  # not a setting: the key that scripts/predict sends
 PAGES = frozenset({"docs", "page"})  # what asks people for their key must open without one
 LEAST_BUDGET_MB = 64  # two bodies of the largest size, a picture of 12 megapixels
 
@@ -213,6 +216,42 @@ class Settings:
         "port",
         "a port of 127.0.0.1 that Gunicorn listens on too, for diagnosis without nginx",
     )
+    trusted_proxies: tuple[str, ...] = row(
+        "",
+        networks,
+        "networks",
+        "proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed (docs/deploy.md)",
+    )
+    allow: tuple[str, ...] = row(
+        "",
+        networks,
+        "networks",
+        "clients that may use the server, beside this machine; others are answered 403; empty: all",
+    )
+    deny: tuple[str, ...] = row(
+        "",
+        networks,
+        "networks",
+        "clients that are answered 403; of overlapping networks in both lists the smaller one decides",
+    )
+    metrics_from: tuple[str, ...] = row(
+        "127.0.0.0/8,::1",
+        networks,
+        "networks",
+        "clients that may read `/metrics` and the workers' states in `/readyz`",
+    )
+    hosts: tuple[str, ...] = row(
+        "",
+        host_names,
+        "names",
+        "names in `Host` that are answered, such as `*.example.org`; others get 421; empty: all (docs/security.md)",
+    )
+    cors_origins: tuple[str, ...] = row(
+        "",
+        origins,
+        "origins",
+        "web pages of other origins that may use the server: `https://app.example.org`; `*`: any",
+    )
     run: Path = row(
         "run",
         folder(ROOT),
@@ -296,6 +335,8 @@ class Settings:
                 values[field.name] = field.metadata["parse"](text)
             except ValueError as error:
                 faults.append(f"{name}={text!r}: {error}")
+        for network in sorted({*values.get("allow", ())} & {*values.get("deny", ())}):
+            faults.append(f"{network} is in SERVING_ALLOW and in SERVING_DENY")
         if not values.get("cache") and "run" in values:
             values["cache"] = values["run"] / "cache"
         if faults:
@@ -334,7 +375,6 @@ def format_shell(settings: Settings) -> str:
     values = {
         "SERVING_RUN": str(settings.run),
         "SERVING_PORT": str(settings.port),
-        "LISTEN": " ".join(settings.listen),
         "LOCAL_HOST": settings.local_host,
     }
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())

@@ -206,13 +206,16 @@ def test_answers_of_nginx_itself_are_documented():
         (default,) = re.findall(r'default +"?(.*?)"?;$', block, re.MULTILINE)
         documented[name] = {int(status): value for status, value in rows} | {500: default}
     (pages,) = re.findall(r"error_page ((?:\d+ )+)/.problem", text)
-    shown = GATEWAY | FORBIDDEN
+    shown = GATEWAY
     assert set(shown) == {*map(int, pages.split()), 431}
+    (block,) = re.findall(r"map \$refusal \$problem_refusal {\n(.*?)\n    }", text, re.DOTALL)
+    refusals = dict(re.findall(r'^ +(\w+) +"(.*)";$', block, re.MULTILINE))
+    assert {403: ("forbidden", refusals["operators"])} == FORBIDDEN
     assert {status: code for status, (code, _) in shown.items()} == documented["code"]
     words = {
-        status: text.replace("40000000 bytes", "$problem_size").replace(
-            "33,554,432", "$problem_limit"
-        )
+        status: text.replace("40000000 bytes", "$problem_size")
+        .replace("33,554,432", "$problem_limit")
+        .replace(refusals["default"], "$problem_refusal")
         for status, (_, text) in shown.items()
     }
     assert words == documented["detail"]

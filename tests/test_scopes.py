@@ -21,6 +21,7 @@ RULES = [
     for rule in create_app(Settings.from_env({})).url_map.iter_rules()
     for method in sorted(rule.methods - {"HEAD", "OPTIONS"})
 ]
+STRANGER = {"X-Serving-Stranger": "1"}
 VALUES = {"version": "1", "action": "load", "rest": "models", "digest": "0", "name": "light"}
 
 
@@ -118,15 +119,17 @@ def test_by_default_people_see_the_pages_that_ask_for_a_key_and_nothing_else(cli
     assert client.get("/", headers={"Accept": "text/html"}).status_code == 200
     assert client.get("/docs").status_code == 200
     check_problem(client.get("/"), 401, "unauthorized")
-    assert client.get("/readyz").json == {"status": "ready"}
+    assert client.get("/readyz", headers=STRANGER).json == {"status": "ready"}
     for url in ("/metrics", "/samples", "/health"):
         check_problem(client.get(url), 401, "unauthorized")
 
 
-def test_details_of_readiness_are_for_readers(closed):
+def test_details_of_readiness_are_for_operators_and_readers(closed):
     client, held = closed
-    assert client.get("/readyz", headers=bearer(held["metrics"])).json == {"status": "ready"}
-    assert client.get("/readyz", headers=bearer(held["read"])).json["model"] == "light"
+    for scope, told in (("metrics", False), ("read", True)):
+        answer = client.get("/readyz", headers=STRANGER | bearer(held[scope])).json
+        assert ("model" in answer, "workers" in answer) == (told, told)
+    assert client.get("/readyz").json["workers"] == {"0": "ready"}
 
 
 def test_paths_that_are_no_route_need_no_key_and_tell_nothing(closed):

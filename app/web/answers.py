@@ -243,8 +243,8 @@ class Ready(TypedDict):
         status: Always "ready".
         model: Default model.
         version: Version of the default model.
-        workers: State of each worker, by worker number.
-        live: Loaded models and versions of each worker, by worker number.
+        workers: State of each worker, by worker number; for operators only.
+        live: Loaded models and versions of each worker, by worker number; for operators only.
     """
 
     status: Literal["ready"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 from msgspec import UNSET, Struct, UnsetType
 
 from app import __version__
@@ -15,6 +15,7 @@ from app.web.context import model_server
 from app.web.problems import answer_serving_error
 
 NAME = "resnet-serving"
+STRANGER = "X-Serving-Stranger"  # set by nginx for clients that are not in SERVING_METRICS_FROM
 API_VERSIONS = ("native", "v1", "v2")
 # State of a version in TensorFlow Serving's terms → ours.
 STATES: dict[str, Literal["ready", "loading", "failed"]] = {
@@ -94,21 +95,17 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503.
 
-    Where models are read with an API key only, so are the details.
+    The model is told to clients that may read models, the workers to operators and to API keys that may.
     """
     server = model_server()
+    in_full = STRANGER not in request.headers or keys.holds("read")
     try:
         model = server.find().model
     except NotReady as error:
-        states = server.workers.states() if keys.allows("read") else UNSET
-        return answer_serving_error(error, workers=states)
+        return answer_serving_error(error, workers=server.workers.states() if in_full else UNSET)
     ready = Ready(status="ready")
-    if keys.allows("read"):
-        ready |= Ready(
-            status="ready",
-            model=model.name,
-            version=model.version,
-            workers=server.workers.states(),
-            live=server.workers.live(),
-        )
+    if in_full or keys.allows("read"):
+        ready |= {"model": model.name, "version": model.version}
+    if in_full:
+        ready |= {"workers": server.workers.states(), "live": server.workers.live()}
     return jsonify(ready)

@@ -45,13 +45,23 @@ KEY_ERRORS = {MissingScope, Unauthorized}  # of routes that need an API key
 PREDICTION_ERRORS = {DeadlinePassed, NotReady, OutOfMemory, Quarantined, QueueFull}
 
 # nginx's error for private routes (metrics): status → code, detail.
-FORBIDDEN = {403: ("forbidden", "the metrics are for this machine and private networks only")}
+FORBIDDEN = {
+    403: (
+        "forbidden",
+        "the metrics are for the addresses in SERVING_METRICS_FROM only, by default this machine",
+    )
+}
 # nginx's errors for any request: status → code, detail.
 GATEWAY = {
     400: ("bad_request", "the request is not valid HTTP"),
+    403: ("forbidden", "this address may not use the server"),
     408: ("request_timeout", "the request did not arrive in time"),
     413: ("body_too_large", "the body has 40000000 bytes; the limit is 33,554,432"),
     414: ("uri_too_long", "the request line is too long"),
+    421: (
+        "misdirected_request",
+        "the server does not answer under this host name; SERVING_HOSTS lists those that it answers under",
+    ),
     429: (
         "too_many_uploads",
         "too many large bodies at once; the limits are 64 over 1 MB, and 16 over 4 MB or in chunks",

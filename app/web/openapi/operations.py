@@ -35,7 +35,7 @@ class Operation:
         request_headers: names of request headers (``headers.py``).
         response_headers: names of response headers of the 200 response.
         has_etag: supports conditional requests (304).
-        is_private: nginx admits only this machine and private networks.
+        is_private: nginx admits only the addresses in SERVING_METRICS_FROM.
         examples: id of the operation whose examples are shown; empty: its own.
         description: empty: the docstring of the view.
     """

@@ -1,0 +1,1 @@
+"""The gateway: the part of nginx's configuration that follows from the settings."""
