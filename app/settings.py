@@ -43,7 +43,7 @@ PREFIX = "SERVING_"
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1024 * 1024
 CLIENTS = {"SERVING_API_KEY"}  # not a setting: the key that scripts/predict sends
-PAGES = frozenset({"docs", "page"})  # what asks people for their key must open without one
+PAGES = frozenset({"docs", "page"})  # they hold nothing of the models
 LEAST_BUDGET_MB = 64  # two bodies of the largest size, a picture of 12 megapixels
 
 

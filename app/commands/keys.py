@@ -1,6 +1,6 @@
 """Add, list, replace and remove API keys, in the file that SERVING_KEYS names. No server need run.
 
-The server takes a change over within two seconds. A key is printed once, alone on standard output; the file has only
+The server takes a change over within seconds. A key is printed once, alone on standard output; the file has only
 its SHA-256, so a lost key cannot be shown again: rotate it.
 """
 

@@ -54,6 +54,10 @@ FORBIDDEN = {
 # nginx's errors for any request: status → code, detail.
 GATEWAY = {
     400: ("bad_request", "the request is not valid HTTP"),
+    401: (
+        "unauthorized",
+        "the API key is missing or unknown: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+    ),
     403: ("forbidden", "this address may not use the server"),
     408: ("request_timeout", "the request did not arrive in time"),
     413: ("body_too_large", "the body has 40000000 bytes; the limit is 33,554,432"),
