@@ -17,7 +17,8 @@ import-linter holds that (``[tool.importlinter]`` in pyproject.toml), and who ma
     models/       a model on disk: bundle, config, artifacts, precision
     processing/   Pillow and NumPy: images, decision, heat map
     system/       the machine: processes, control groups, GPUs, files
-    settings.py setting_parsers.py errors.py names.py logs.py metrics.py scoreboard.py quarantine.py     used by all
+    settings.py setting_parsers.py keys.py errors.py names.py logs.py metrics.py scoreboard.py quarantine.py
+                  used by all
 
 The path of a request, which is ``app/serving/server.py``:
 

@@ -3,10 +3,12 @@
 Errors a client may see are ``ServingError``; the stages of a request that raise them:
 
     client ─▶ route ─────────▶ images ─────────▶ batcher ──────────▶ network ─▶ labels
-              MissingImage     UnreadableImage   QueueFull           InternalError
-              UnsupportedType  UnsupportedType   NotReady
-              BodyTooLarge     ImageTooLarge     DeadlinePassed
-              MalformedRequest Quarantined       NoHeatMap
+              Unauthorized     UnreadableImage   QueueFull           InternalError
+              MissingScope     UnsupportedType   NotReady
+              MissingImage     ImageTooLarge     DeadlinePassed
+              UnsupportedType  Quarantined       NoHeatMap
+              BodyTooLarge
+              MalformedRequest
               InvalidOption
               NotAcceptable
               UrlRefused, FetchFailed
@@ -66,6 +68,20 @@ class MalformedRequest(ServingError):
 
     status = 400
     code = "malformed_request"
+
+
+class Unauthorized(ServingError):
+    """No API key, or one that is unknown or has expired."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class MissingScope(ServingError):
+    """API key without the scope that the route needs."""
+
+    status = 403
+    code = "missing_scope"
 
 
 class UnknownModel(ServingError):
@@ -195,6 +211,10 @@ class DeviceLost(Exception):
 
 class SettingsError(Exception):
     """Settings are invalid; the text lists every fault."""
+
+
+class KeyFileError(SettingsError):
+    """The file of API keys cannot be used; the text names the file and the line, and repeats no key."""
 
 
 def first_line(error: Exception | str) -> str:

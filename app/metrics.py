@@ -68,6 +68,14 @@ requests = create_counter(
     ("route", "method", "status", *VERSION),
 )
 errors = create_counter("errors", "Requests answered with an error, by error code.", ("code",))
+key_requests = create_counter(
+    "key_requests", "Requests with a valid API key, by the name of its client.", ("key",)
+)
+key_refusals = create_counter(
+    "key_refusals",
+    "Requests refused for their API key: missing, unknown, expired, or without the scope.",
+    ("reason",),
+)
 request_seconds = create_histogram(
     "request_duration",
     "Time from a worker accepting a request to its response.",
@@ -123,6 +131,9 @@ queue_depth = Gauge(
 
 for code in {ServingError.code, *(each.code for each in ServingError.__subclasses__())}:
     errors.labels(code)  # so that the first error of a kind is an increase from 0
+
+for reason in ("missing", "unknown", "expired", "scope"):
+    key_refusals.labels(reason)
 
 DECLARED = [Metric(each.name, each.documentation, each.type) for each in registry.collect()]
 

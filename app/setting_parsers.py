@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from app.keys import parse_scopes
 from app.names import name_problem
 
 
@@ -92,6 +93,13 @@ def versions(text: str) -> str:
     if not re.fullmatch(r"latest:[1-9]\d{0,2}|all|[1-9]\d{0,17}(,[1-9]\d{0,17})*", text):
         raise ValueError("expected latest:N, all, or version numbers such as 3,4")
     return text
+
+
+def scopes(text: str) -> frozenset[str] | None:
+    """Parse a list of scopes (``app/keys.py``), ``none`` for no scope, or ``auto`` (None)."""
+    if text == "auto":
+        return None
+    return frozenset() if text == "none" else parse_scopes(text)
 
 
 def hosts(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
+from app.keys import SCOPES
 from app.setting_parsers import (
     addresses,
     auto_or,
@@ -31,6 +32,7 @@ from app.setting_parsers import (
     one_of,
     optional_file,
     origins,
+    scopes,
     switch,
     versions,
     whole,
@@ -40,6 +42,8 @@ from app.system.machine import count_cores, total_memory
 PREFIX = "SERVING_"
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1024 * 1024
+CLIENTS = {"SERVING_API_KEY"}  # not a setting: the key that scripts/predict sends
+PAGES = frozenset({"docs", "page"})  # they hold nothing of the models
 LEAST_BUDGET_MB = 64  # two bodies of the largest size, a picture of 12 megapixels
 
 
@@ -187,6 +191,18 @@ class Settings:
         "",
         "`on` rotates images upright by their EXIF tag before they are resized; `/predict` has an option for it",
     )
+    keys: Path | None = row(
+        "",
+        optional_file(ROOT),
+        "file",
+        "API keys (`scripts/keys`, docs/security.md); empty: no route needs one",
+    )
+    public: frozenset[str] | None = row(
+        "auto",
+        scopes,
+        "scopes",
+        "scopes that need no API key, such as `docs,page`, or `none`; auto: `docs,page`, without `SERVING_KEYS` all",
+    )
     port: int = row("8999", whole(1, 65_535), "port", "the port that nginx listens on")
     host: tuple[str, ...] = row(
         "0.0.0.0",  # noqa: S104  (a server is there to be reached)
@@ -257,6 +273,13 @@ class Settings:
     environ: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
+    def public_scopes(self) -> frozenset[str]:
+        """Scopes that need no API key."""
+        if self.public is not None:
+            return self.public
+        return frozenset(SCOPES) if self.keys is None else PAGES
+
+    @property
     def max_body_bytes(self) -> int:
         """Largest request body, in bytes."""
         return self.max_body_mb * MEGABYTE
@@ -303,7 +326,7 @@ class Settings:
         faults = [
             f"{name} is not a setting; docs/reference.md has them"
             for name in sorted(environ)
-            if name.startswith(PREFIX) and name not in rows
+            if name.startswith(PREFIX) and name not in rows.keys() | CLIENTS
         ]
         values = {}
         for name, field in rows.items():

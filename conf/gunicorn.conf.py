@@ -19,6 +19,7 @@ from app.errors import SettingsError
 from app.gunicorn import exits
 from app.gunicorn.arbiter import STOPS, Master
 from app.gunicorn.listeners import is_free
+from app.keys import read_keys
 from app.logs import logging_config
 from app.scoreboard import scoreboard
 from app.settings import Settings
@@ -27,6 +28,10 @@ from app.system import log_writer
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts the GPUs
 try:
     settings = Settings.from_env(os.environ)
+    if settings.keys:
+        read_keys(
+            settings.keys
+        )  # at the start a sentence; later each worker keeps the last good ones
 except SettingsError as error:
     sys.exit(f"the settings cannot be used:\n{error}")
 

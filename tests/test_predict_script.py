@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -371,6 +372,20 @@ def waits(monkeypatch):
 
 ANSWER = {"model": {"name": "demo", "version": 1}, "images": [{"labels": []}]}
 BUSY = {"code": "queue_full", "detail": "128 requests are waiting"}
+
+
+def test_the_api_key_of_the_environment_is_sent(monkeypatch):
+    monkeypatch.setenv("SERVING_API_KEY", "id.secret")
+    sent = []
+    connection = SimpleNamespace(
+        request=lambda *parts: sent.append(parts[3]),
+        getresponse=lambda: SimpleNamespace(status=200, headers={}, read=lambda: b""),
+    )
+    monkeypatch.setattr("http.client.HTTPConnection", lambda *_, **__: connection)
+    Server("http://localhost", {}, 0).check()
+    monkeypatch.delenv("SERVING_API_KEY")
+    Server("http://localhost", {}, 0).check()
+    assert sent == [{"Authorization": "Bearer id.secret"}, {}]
 
 
 def test_retries_wait_at_least_retry_after_and_longer_each_time(waits):

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import logging.config
 import os
+import signal
+import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from app.control.cleanup import clean_up
 from app.control.manifest import Entry, Manifest, ManifestFile
 from app.control.scanner import RepositoryScanner
-from app.logs import logging_config
+from app.gateway.includes import write_keys
+from app.keys import CHECK_S, KeyFile
+from app.logs import logging_config, warn_once
 from app.settings import Settings
 
 # A conversion must not take the cores from the workers, nor starve while they are busy.
@@ -51,6 +57,27 @@ def watch(settings: Settings) -> None:
                 logger.error(TROUBLE, MAX_PAUSE_S, error, exc_info=None if expected else error)
             pause, trouble = min(2 * pause, max(MAX_PAUSE_S, settings.poll_s)), repr(error)
         time.sleep(pause)
+
+
+def follow_keys(settings: Settings) -> None:
+    """Tell nginx the ids of the API keys whenever their file changes, for ever."""
+    file = KeyFile(settings.keys) if settings.keys else None
+    while file:
+        try:
+            if write_keys(settings):
+                reload_nginx(settings.run)
+        except OSError as error:
+            warn_once(logger, f"nginx does not learn of changed API keys: {error}")
+        while not file.refresh():
+            time.sleep(CHECK_S)
+
+
+def reload_nginx(run: Path) -> None:
+    """Let nginx read its configuration again; nothing if it does not run."""
+    with suppress(OSError, ValueError):
+        pid = int((run / "nginx.pid").read_text(encoding="ascii"))
+        if "nginx" in Path(f"/proc/{pid}/comm").read_text(encoding="ascii"):  # not a later process
+            os.kill(pid, signal.SIGHUP)
 
 
 def scan_once(scanner: RepositoryScanner, file: ManifestFile, before: Manifest) -> Manifest:
@@ -94,9 +121,12 @@ def main() -> None:
     """Watch by the environment's settings."""
     settings = Settings.from_env(os.environ)
     logging.config.dictConfig(logging_config(settings.log_level))
+    keys = threading.Thread(target=follow_keys, args=(settings,), daemon=True)
+    keys.start()  # beside the scans: a conversion takes minutes
     if not settings.poll_s:
         clean_up(settings, ManifestFile(settings.run).read() or Manifest())
         logger.info("SERVING_POLL_S=0: new versions are taken over on a reload only")
+        keys.join()
         return
     os.nice(NICENESS)
     watch(settings)

@@ -7,8 +7,10 @@ written with every setting, so that conf/nginx.conf always includes the same one
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
+from app.errors import KeyFileError
+from app.keys import Key, read_keys
 from app.settings import Settings
 from app.system.files import write_file
 
@@ -23,6 +25,26 @@ def write_includes(settings: Settings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in render_includes(settings).items():
         write_file(folder / name, text)
+    write_keys(settings)
+
+
+def write_keys(settings: Settings) -> bool:
+    """Write what nginx knows of the API keys; return whether it has changed. Raises OSError.
+
+    If the keys cannot be read, an earlier file stays as it is: the application decides on every key anyway.
+    """
+    path = settings.run / FOLDER / "keys.conf"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    try:
+        keys = read_keys(settings.keys).values() if settings.keys else ()
+    except KeyFileError:
+        if before:
+            return False
+        keys = ()
+    text = render_keys(keys, settings.public_scopes)
+    if text != before:
+        write_file(path, text)
+    return text != before
 
 
 def render_includes(settings: Settings) -> dict[str, str]:
@@ -96,6 +118,22 @@ def render_origins(settings: Settings) -> str:
         render_block("map $http_origin $cors_origin", rules)
         + render_block("map $http_origin $cors_vary", {"default": vary})
         + render_block("map $http_origin $resource_policy", {"default": policy})
+    )
+
+
+def render_keys(keys: Iterable[Key], public: Set[str]) -> str:
+    """Return $key_client, the client whose API key has the request's id, and $needs_key for uploads."""
+    clients = {"default": '""'} | {key.id: key.name for key in keys}
+    paths = {"default": "0"} | {
+        f'"~*^POST /{path}"': str(int(scope not in public))
+        for path, scope in (
+            ("v2/repository/models/", "admin"),
+            ("v2/repository/", "read"),
+            ("(predict|model_predict|v1/|v2/)", "predict"),
+        )
+    }
+    return render_block("map $key_id $key_client", clients) + render_block(
+        'map "$request_method $uri" $needs_key', paths
     )
 
 

@@ -61,14 +61,37 @@ def create_draft(home: Path, prefix: str) -> tuple[Path, int]:
             os.close(handle)  # another process removed it as a leftover before it was locked
 
 
-def write_file(path: Path, content: str) -> None:
-    """Replace a file atomically and durably. Raises OSError."""
-    with draft_folder(path.parent) as draft:
+def write_file(path: Path, content: str, *, private: bool = False) -> None:
+    """Replace a file atomically and durably.
+
+    Args:
+        path: the file.
+        content: its new content.
+        private: only its owner may read it; if it is there already, it keeps its owner, group and mode.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with draft_folder(path.parent) as draft:  # nobody else can look into it
         part = draft / path.name
         part.write_text(content, encoding="utf-8")
+        if private:
+            make_private(part, path)
         sync(part)
         os.replace(part, path)
         sync(path.parent)
+
+
+def make_private(part: Path, path: Path) -> None:
+    """Give a file the owner, group and mode of the one that it replaces; without one, the mode 0600."""
+    mode = 0o600
+    with suppress(FileNotFoundError):
+        before = path.stat()
+        mode = stat.S_IMODE(before.st_mode)
+        mine = part.stat()
+        if (before.st_uid, before.st_gid) != (mine.st_uid, mine.st_gid):
+            os.chown(part, before.st_uid, before.st_gid)
+    part.chmod(mode)
 
 
 def move_folder(folder: Path, destination: Path) -> None:

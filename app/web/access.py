@@ -49,6 +49,7 @@ def begin() -> None:
     g.upload_s = read_upload_time(request.headers.get(UPLOAD_TIME, ""))
     g.accept_s = read_accept_time(request.headers.get(PASSED_ON, ""))
     g.log_fields = {}
+    g.is_flood = False  # of requests that are refused, whose lines would push others out of the log
     g.computed_by = "", ""  # model and version
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
@@ -79,10 +80,10 @@ def read_accept_time(text: str) -> float:
 
 
 def finish(response: Response) -> Response:
-    """Set the id header, and log and count the request; health checks are logged at level DEBUG."""
+    """Set the id header, and log and count the request; health checks and floods are logged at level DEBUG."""
     response.headers[HEADER] = request_id.get()
     duration_s = time.monotonic() - g.started
-    level = logging.DEBUG if request.path in QUIET else logging.INFO
+    level = logging.DEBUG if request.path in QUIET or g.is_flood else logging.INFO
     fields = {
         "method": request.method,
         "path": request.path,

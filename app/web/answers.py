@@ -237,7 +237,7 @@ class Alive(TypedDict):
 
 
 class Ready(TypedDict):
-    """Readiness of the server.
+    """Readiness of the server; with its details for clients that may read models.
 
     Attributes:
         status: Always "ready".
@@ -248,8 +248,8 @@ class Ready(TypedDict):
     """
 
     status: Literal["ready"]
-    model: str
-    version: int
+    model: NotRequired[str]
+    version: NotRequired[int]
     workers: NotRequired[dict[int, str]]
     live: NotRequired[dict[int, dict[str, list[int]]]]
 

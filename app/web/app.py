@@ -11,7 +11,7 @@ from app.scoreboard import Scoreboard
 from app.serving.loader import Loader
 from app.serving.server import ModelServer
 from app.settings import Settings
-from app.web import access, problems
+from app.web import access, keys, problems
 from app.web.docs import routes as docs
 from app.web.input.urls import Fetcher
 from app.web.native import health, heatmap, metrics, model_predict, predict, samples
@@ -36,6 +36,7 @@ def create_app(settings: Settings, server: ModelServer | None = None) -> Flask:
         settings.url_hosts, settings.max_body_bytes, settings.url_timeout_s
     )
     access.register(app)
+    keys.register(app)
     problems.register(app)
     for routes in (
         model_predict,

@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType, json
 from msgspec.structs import replace
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from app.errors import BodyTooLarge, InternalError, ServingError, UnreadableImage
+from app.errors import BodyTooLarge, InternalError, ServingError, Unauthorized, UnreadableImage
 from app.logs import request_id
 from app.web.answers import DialectProblem, ImageResult, Problem, write_json
 from app.web.limits import (
@@ -121,6 +121,8 @@ def answer_serving_error(
     response = problem(error.status, error.code, error.message, images, workers)
     if error.retry_after_s is not None:
         response.headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

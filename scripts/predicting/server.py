@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import random
 import threading
 import time
@@ -18,6 +19,7 @@ from .rows import Row, make_row
 TIMEOUT_S = 60  # nginx gives up after 45
 RETRIED = {429, 502, 503, 504}
 IMAGE_ERRORS = {400, 408, 413, 415, 429, 500, 504}  # any other error would hit every image
+KEY = "SERVING_API_KEY"  # not an argument: every user of the machine can read those
 BACKOFF_S, LONGEST_WAIT_S = 0.5, 30  # eight retries wait 90 seconds in total
 
 
@@ -28,6 +30,8 @@ class Server:
         url: the server's base URL.
         query: options of every request.
         retries: maximum per image.
+
+    The API key, if the server needs one, is the environment variable ``SERVING_API_KEY``.
 
     Attributes:
         trouble: why an image is being retried, or "".
@@ -51,6 +55,8 @@ class Server:
         selected = [(name, text) for name, text in query.items() if name in ("model", "version")]
         self._about = f"/?{urlencode(selected)}"
         self._retries = retries
+        key = os.environ.get(KEY, "")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._local = threading.local()
         self.trouble = ""
 
@@ -127,7 +133,8 @@ class Server:
         if not hasattr(self._local, "connection"):
             self._local.connection = self._connect(*self._address, timeout=TIMEOUT_S)
         connection = self._local.connection
-        headers = {} if data is None else {"Content-Type": "application/octet-stream"}
+        content = {} if data is None else {"Content-Type": "application/octet-stream"}
+        headers = self._headers | content
         # A server that rejects a large body answers and closes the connection before all of it is sent.
         with contextlib.suppress(BrokenPipeError):
             connection.request(method, self._root + path, data, headers)

@@ -9,6 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from app import __version__
 from app.errors import NotReady
+from app.web import keys
 from app.web.answers import Alive, Ready, write_json
 from app.web.context import model_server
 from app.web.problems import answer_serving_error
@@ -92,13 +93,19 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503."""
-    server, in_full = model_server(), STRANGER not in request.headers
+    """Returns 200 if the default model is loaded and warmed up and the worker accepts requests, otherwise 503.
+
+    The model is told to clients that may read models, the workers to operators and to API keys that may.
+    """
+    server = model_server()
+    in_full = STRANGER not in request.headers or keys.holds("read")
     try:
         model = server.find().model
     except NotReady as error:
         return answer_serving_error(error, workers=server.workers.states() if in_full else UNSET)
-    ready = Ready(status="ready", model=model.name, version=model.version)
+    ready = Ready(status="ready")
+    if in_full or keys.allows("read"):
+        ready |= {"model": model.name, "version": model.version}
     if in_full:
         ready |= {"workers": server.workers.states(), "live": server.workers.live()}
     return jsonify(ready)

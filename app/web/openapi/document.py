@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from app import __version__
 from app.web.access import HEADER
 from app.web.answers import DialectProblem, Problem
 from app.web.openapi import dialects, native
+from app.web.openapi.errors import KEY_ERRORS
 from app.web.openapi.headers import REQUEST_HEADERS, RESPONSE_HEADERS
 from app.web.openapi.operations import Media, Operation, Schema
 from app.web.openapi.responses import describe_errors, refer_headers
@@ -25,6 +27,7 @@ from app.web.openapi.schemas import (
     read_docstring,
     to_text_schema,
 )
+from app.web.scopes import JSON_SCOPES, ROUTES, STATUS, is_public
 from app.web.tfserving.routes import MAX_VERSION
 
 GROUPS = [native.IMAGES, native.SERVER, dialects.TFSERVING, dialects.OPENINFERENCE]
@@ -40,6 +43,15 @@ choose an image, *Execute*.
 Errors are `application/problem+json` (RFC 9457). Under `/v1` and `/v2` errors of the application are
 `{"error": "…"}`, as clients of these protocols expect; errors of the gateway are `application/problem+json` there too.
 """
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "An API key, if `Authorization` is needed for something else.",
+    },
+}
 NAME = {"type": "string", "pattern": "^[^/:]+$"}
 PATH_PARAMETERS: dict[str, Schema] = {
     "action": {"description": "Requested change.", "schema": {"enum": ["load", "unload"]}},
@@ -70,7 +82,7 @@ def build_document(app: Flask) -> Schema:
         "servers": [{"url": "/"}],
         "tags": [{"name": group.name, "description": group.description} for group in GROUPS],
         "paths": paths,
-        "components": builder.components,
+        "components": {kind: parts for kind, parts in builder.components.items() if parts},
     }
 
 
@@ -109,12 +121,16 @@ class DocumentBuilder:
             "responses": {},
             "parameters": in_path | in_header,
             "headers": RESPONSE_HEADERS,
+            "securitySchemes": {},
         }
         self.add_types([Problem, DialectProblem])
 
     def draw(self, operation: Operation) -> Schema:
         """Return the Operation object of OpenAPI; its components are added."""
         drawn: Schema = {"operationId": operation.id, "summary": operation.summary}
+        if security := self._draw_security(operation):
+            drawn["security"] = security
+            operation = replace(operation, errors={*operation.errors, *KEY_ERRORS})
         drawn["description"] = operation.description or self._read_view(operation)
         drawn["parameters"] = self._draw_parameters(operation)
         if bodies := self._draw_request(operation):
@@ -143,6 +159,16 @@ class DocumentBuilder:
     def _read_view(self, operation: Operation) -> str:
         view = self._app.view_functions[find_rule(self._app, operation).endpoint]
         return read_docstring(view.__doc__ or "")[0]
+
+    def _draw_security(self, operation: Operation) -> list[dict[str, list[str]]]:
+        """Return the ways to send an API key, if the operation needs one; a page with JSON may be open itself."""
+        endpoint = find_rule(self._app, operation).endpoint
+        scopes = [ROUTES[endpoint], JSON_SCOPES.get(endpoint, STATUS)]
+        closed = [each for each in scopes if not is_public(each, self._app.extensions["settings"])]
+        if not closed:
+            return []
+        self.add_components("securitySchemes", SECURITY_SCHEMES)
+        return [{name: closed} for name in SECURITY_SCHEMES]
 
     def _draw_parameters(self, operation: Operation) -> list[Schema]:
         in_path = re.findall(r"{(\w+)}", operation.path)

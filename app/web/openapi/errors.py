@@ -15,6 +15,7 @@ from app.errors import (
     InvalidOption,
     MalformedRequest,
     MissingImage,
+    MissingScope,
     NoHeatMap,
     NotAcceptable,
     NotReady,
@@ -22,6 +23,7 @@ from app.errors import (
     Quarantined,
     QueueFull,
     ServingError,
+    Unauthorized,
     UnknownModel,
     UnreadableImage,
     UnsupportedType,
@@ -39,6 +41,7 @@ UPLOAD_ERRORS = {
     MissingImage,
     UrlRefused,
 }
+KEY_ERRORS = {MissingScope, Unauthorized}  # of routes that need an API key
 PREDICTION_ERRORS = {DeadlinePassed, NotReady, OutOfMemory, Quarantined, QueueFull}
 
 # nginx's error for private routes (metrics): status → code, detail.
@@ -51,6 +54,10 @@ FORBIDDEN = {
 # nginx's errors for any request: status → code, detail.
 GATEWAY = {
     400: ("bad_request", "the request is not valid HTTP"),
+    401: (
+        "unauthorized",
+        "the API key is missing or unknown: send 'Authorization: Bearer KEY' or 'X-API-Key: KEY'",
+    ),
     403: ("forbidden", "this address may not use the server"),
     408: ("request_timeout", "the request did not arrive in time"),
     413: ("body_too_large", "the body has 40000000 bytes; the limit is 33,554,432"),
@@ -83,11 +90,13 @@ DETAILS: dict[type[ServingError], str] = {
     MalformedRequest: "images[0] needs one of 'b64' and 'url'",
     NoHeatMap: "vit_b_16 has no feature map to draw a heat map of",
     NotAcceptable: "Accept is text/html; there are image/png and application/json",
+    MissingScope: "the API key of 'grafana' has the scopes metrics; this needs predict",
     MissingImage: "the form has no file 'image'; it has no field at all",
     NotReady: "the model is loading",
     OutOfMemory: "the GPU is out of memory: CUDA out of memory",
     Quarantined: "this input ended two workers; it is refused until the server is started again",
     QueueFull: "128 requests are waiting; the limit is 128",
+    Unauthorized: "the API key is unknown; it may have been removed",
     UnknownModel: "there is no model 'cats'; there is demo",
     UnreadableImage: "image is empty: 0 bytes",
     UnsupportedType: "image is TIFF; accepted are JPEG, PNG, WebP, BMP, GIF; save it as JPEG or PNG",

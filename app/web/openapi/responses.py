@@ -74,6 +74,7 @@ def describe_errors(operation: Operation) -> Iterator[tuple[str, str, Schema]]:
     own, gateways = list_own(operation), list_gateways(operation)
     dialect = operation.path.split("/")[1]
     dialect = dialect if dialect in DIALECTS else "native"
+    prefix = f"{dialect}.private" if operation.is_private else dialect  # other details of 403
     statuses = {row.status for row in own} | (FORBIDDEN.keys() if operation.is_private else set())
     for status in sorted(statuses):
         by_app = [row for row in own if row.status == status]
@@ -87,7 +88,7 @@ def describe_errors(operation: Operation) -> Iterator[tuple[str, str, Schema]]:
             )
         codes = ".".join(row.code for row in rows)
         headers = [HEADER, RETRY_AFTER] if status in RETRY_STATUSES else [HEADER]
-        yield str(status), f"{dialect}.{status}.{codes}", build_response(rows, headers, content)
+        yield str(status), f"{prefix}.{status}.{codes}", build_response(rows, headers, content)
     for family in (4, 5):
         rest = [
             row for row in gateways if row.status // 100 == family and row.status not in statuses

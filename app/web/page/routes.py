@@ -13,6 +13,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request
 
+from app.web import keys
 from app.web.answers import write_json
 from app.web.context import settings
 from app.web.input.options import ModelOptions, read_options
@@ -63,6 +64,7 @@ def index() -> Response:
         response.headers["Referrer-Policy"] = "no-referrer"
         response.headers["Permissions-Policy"] = "camera=(self), geolocation=(), microphone=()"
     else:
+        keys.require_json()
         response = write_json(describe(read_options(ModelOptions, []).target()))
     response.headers["Vary"] = "Accept"
     return response

@@ -16,6 +16,7 @@ SwaggerUIBundle({
   deepLinking: true,
   displayRequestDuration: true,
   validatorUrl: null,
+  persistAuthorization: false, // an API key stays in this tab's memory
   docExpansion: "list",
   defaultModelsExpandDepth: 0,
 });
