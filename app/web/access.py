@@ -128,7 +128,7 @@ def find_series(
 def set_model_headers(
     response: Response, model: Model, predictions: Sequence[Prediction] = ()
 ) -> Response:
-    """Set the model headers of a response, and the log fields of its model, images and times.
+    """Set the headers of a response about its model and its age, and the log fields of its model, images and times.
 
     Existing log fields are kept.
     """
@@ -138,6 +138,10 @@ def set_model_headers(
     if predictions:
         g.computed_by = model.name, model.version
         fields["pictures"] = len(predictions)
+        response.headers["Cache-Control"] = "private"  # it is about this client's images
+        if ages := [each.age_s for each in predictions if each.age_s is not None]:
+            response.headers["Age"] = str(int(max(ages)))
+            fields["cached"] = len(ages)
         if "labels" not in g.log_fields:  # otherwise it was counted on a native thread
             fields["labels"] = count_passing(predictions)
         stages = longest_stages(predictions).items()

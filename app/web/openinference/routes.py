@@ -17,7 +17,7 @@ from app.serving.routing import Target
 from app.web.access import set_model_headers
 from app.web.context import model_server
 from app.web.input.bodies import process_body, read_body
-from app.web.input.client import find_model, routing_key, watch_client
+from app.web.input.client import find_model, read_cache_use, routing_key, watch_client
 from app.web.input.documents import parse_object, plain
 from app.web.openinference.outputs import HEADER_LENGTH, OUTPUT_VALUES, encode_response
 from app.web.openinference.schema import (
@@ -127,7 +127,7 @@ def infer(name: str, version: int | None = None) -> Response:
     body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
     parsed = process_body(body, lambda: read_inference(body, header_length, server.check_count))
     g.log_fields["pictures"] = len(parsed.images)
-    predictions = server.predict(servable, parsed.images, watch_client())
+    predictions = server.predict(servable, parsed.images, watch_client(), cache=read_cache_use())
     response = encode_response(predictions, parsed.outputs, parsed.id)
     return set_model_headers(response, predictions[0].model, predictions)
 
