@@ -356,3 +356,29 @@ def test_a_hit_takes_a_place_in_the_queue(client_of, network):
     with server.find().batcher.slot():
         assert post(client, gray(150)).status_code == 429
     assert "Age" in post(client, gray(150)).headers
+
+
+# Metadata, which clients may keep
+
+
+METADATA = ["/", "/samples", "/v1/models", "/v1/models/light", "/v1/models/light/metadata"]
+METADATA += ["/v2", "/v2/models", "/v2/models/light", "/v2/models/light/versions/4"]
+
+
+def test_metadata_is_sent_again_only_if_it_has_changed(client):
+    for path in METADATA:
+        first = client.get(path)
+        assert (first.status_code, first.headers["Cache-Control"]) == (200, "no-cache"), path
+        tag = first.headers["ETag"]
+        for given in (tag, f'"other", W/{tag}', "*"):
+            again = client.get(path, headers={"If-None-Match": given})
+            assert (again.status_code, again.data, again.headers["ETag"]) == (304, b"", tag), path
+        assert client.get(path, headers={"If-None-Match": '"other"'}).data == first.data, path
+        head = client.head(path, headers={"If-None-Match": tag})
+        assert head.status_code == 304, path
+
+
+def test_answers_to_a_post_have_no_etag_and_no_condition_holds_them_back(client):
+    for _ in range(2):
+        answer = post(client, gray(150), headers={"If-None-Match": '"x"'})
+        assert (answer.status_code, "ETag" in answer.headers) == (200, False)

@@ -100,6 +100,7 @@ IMAGES = Group(
             {JSON: Samples},
             {*MODEL_ERRORS, InvalidOption},
             options=SampleOptions,
+            has_etag=True,
         ),
         Operation(
             "GET",

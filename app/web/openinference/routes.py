@@ -32,6 +32,7 @@ from app.web.openinference.schema import (
 )
 from app.web.openinference.tensors import INPUT_TENSORS, read_inference
 from app.web.problems import answer_serving_error
+from app.web.static import make_revalidated
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
 # Triton's names.
@@ -58,9 +59,8 @@ def answer_unknown_model(error: UnknownModel) -> Response:
 @blueprint.get("", strict_slashes=False)
 def server_metadata() -> Response:
     """Answer the name, version and extensions of the server."""
-    return jsonify(
-        ServerMetadata(name="resnet-serving", version=__version__, extensions=EXTENSIONS)
-    )
+    metadata = ServerMetadata(name="resnet-serving", version=__version__, extensions=EXTENSIONS)
+    return make_revalidated(jsonify(metadata))
 
 
 @blueprint.get("/health/live")
@@ -80,7 +80,8 @@ def ready() -> Response:
 def models() -> Response:
     """List the models, as KServe does."""
     statuses = model_server().statuses()
-    return jsonify(ModelNames(models=list(dict.fromkeys(status.name for status in statuses))))
+    names = list(dict.fromkeys(status.name for status in statuses))
+    return make_revalidated(jsonify(ModelNames(models=names)))
 
 
 @blueprint.get("/models/<name>")
@@ -98,7 +99,7 @@ def model_metadata(name: str, version: int | None = None) -> Response:
         inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUT_TENSORS.items()],
         outputs=outputs,
     )
-    return set_model_headers(jsonify(metadata), model)
+    return set_model_headers(make_revalidated(jsonify(metadata)), model)
 
 
 def describe(name: str, datatype: str, shape: list[int]) -> TensorMetadata:

@@ -35,6 +35,7 @@ from app.web.input.client import find_model, read_cache_use, routing_key, watch_
 from app.web.input.documents import parse_object
 from app.web.limits import MAX_DIGITS
 from app.web.quoting import cut
+from app.web.static import make_revalidated
 from app.web.tfserving.schema import (
     ModelEntry,
     ModelList,
@@ -287,8 +288,9 @@ def show_metadata(target: Address) -> Response:
 
 
 def show(body: Mapping[str, Any]) -> Response:
-    """Return indented JSON, as TensorFlow Serving does."""
-    return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
+    """Return metadata as indented JSON, as TensorFlow Serving does."""
+    text = json.dumps(body, indent=1) + "\n"
+    return make_revalidated(Response(text, mimetype="application/json"))
 
 
 def answer(write: Callable[[], str], predictions: list[Prediction], outputs: int) -> Response:
