@@ -19,6 +19,7 @@ from app.logs import request_id
 from app.serving.model import Model
 from app.serving.prediction import Prediction, count_passing
 from app.web.context import model_server
+from app.web.tracing import TRACEPARENT, read_trace
 
 HEADER = "X-Request-ID"
 QUIET = {"/health", "/healthz", "/healthcheck", "/readyz", "/v2/health/live", "/v2/health/ready"}
@@ -52,6 +53,7 @@ def begin() -> None:
     g.computed_by = "", ""  # model and version
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+    g.trace = read_trace(request.headers.get(TRACEPARENT, ""))
     g.held = ExitStack()
     deadlines = model_server().deadlines
     g.held.callback(deadlines.end, deadlines.start(g.accept_s))
@@ -93,6 +95,7 @@ def finish(response: Response) -> Response:
         "bytes_in": request.content_length or 0,
         "bytes_out": response.content_length or 0,
         "client": request.headers.get("X-Real-IP") or request.remote_addr,
+        **(g.trace.log_fields() if g.trace else {}),
         **g.log_fields,
     }
     # A path can have any length: it goes into its field only, which is cut.
