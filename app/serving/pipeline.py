@@ -63,11 +63,11 @@ class Pipeline:
         digest = self._digest(call, image)
         if self._quarantine.verdict(digest) is not Verdict.CLEAR:
             return None
-        is_file = not isinstance(image, np.ndarray)
+        load, partition = call.servable.serial, call.cache.partition
         # The same bytes are other pixels in another shape, and a file is none of them.
-        shape = () if is_file else image.shape
-        upright = is_file and call.upright
-        return Key(call.servable.serial, call.cache.partition, digest, shape, upright)
+        if isinstance(image, np.ndarray):
+            return Key(load, partition, digest, image.shape, upright=False)
+        return Key(load, partition, digest, (), call.upright)
 
     def _digest(self, call: PredictCall, image: ImageInput) -> bytes:
         """Return the digest of an image's bytes: on the hub, or on a thread if the request has many bytes."""
