@@ -60,6 +60,11 @@ def create_counter(name: str, help_text: str, labels: Iterable[str]) -> Counter:
     return Counter(f"serving_{name}", help_text, labels, registry=registry)
 
 
+def create_sum(name: str, help_text: str) -> Gauge:
+    """Create a gauge of each worker; a scrape has the sum over the live workers."""
+    return Gauge(f"serving_{name}", help_text, multiprocess_mode="livesum", registry=registry)
+
+
 # Per request, in app/web/access.py
 
 requests = create_counter(
@@ -128,6 +133,20 @@ queue_depth = Gauge(
     multiprocess_mode="livesum",
     registry=registry,
 )
+
+# Per look-up, in app/serving/stats.py; per entry, in app/serving/answer_cache.py
+
+answer_cache_hits = create_counter(
+    "answer_cache_hits", "Images answered from the answer cache.", VERSION
+)
+answer_cache_misses = create_counter(
+    "answer_cache_misses", "Images looked up in the answer cache and not found.", VERSION
+)
+answer_cache_evictions = create_counter(
+    "answer_cache_evictions", "Entries removed from the answer cache to make room.", ()
+)
+answer_cache_bytes = create_sum("answer_cache_bytes", "Memory of the answer cache.")
+answer_cache_entries = create_sum("answer_cache_entries", "Images in the answer cache.")
 
 for code in {ServingError.code, *(each.code for each in ServingError.__subclasses__())}:
     errors.labels(code)  # so that the first error of a kind is an increase from 0

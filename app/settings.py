@@ -170,6 +170,13 @@ class Settings:
         "request bodies held at once in one worker; further ones wait or are answered 429; auto: 256, or a "
         "sixteenth of the memory if that is less",
     )
+    answer_cache_mb: int = row(
+        "0",
+        whole(0, 16_384),
+        "MiB",
+        "answers to images sent before, kept in each worker and given without computing them again; 0: off "
+        "(docs/tuning.md)",
+    )
     url_hosts: tuple[str, ...] = row(
         "",
         hosts,
@@ -293,6 +300,11 @@ class Settings:
     def max_bodies_bytes(self) -> int:
         """Largest sum of the request bodies held at once in a worker, in bytes."""
         return (self.max_bodies_mb or share_of_memory(256, 16)) * MEGABYTE
+
+    @property
+    def answer_cache_bytes(self) -> int:
+        """Largest answer cache of a worker, in bytes; 0 is off."""
+        return self.answer_cache_mb * MEGABYTE
 
     @property
     def decode_pool_size(self) -> int:

@@ -126,6 +126,15 @@ def test_memory_is_a_limit_on_the_cpu_too(machine, settings):
     assert "11.1 of 64.0 GiB free, 1.50 GiB a worker, reserve 10 % → 3 workers" in row(plan, "host")
 
 
+def test_the_answer_cache_counts_as_memory_of_each_worker(machine, settings):
+    machine(cores=64)
+    rows = {"decode_threads": "4", "decode_memory_mb": "600", "max_bodies_mb": "328"}
+    plan = fit_workers(settings(**rows, answer_cache_mb="512"), serving(ON_CPU), [])
+    text = row(plan, "worker")
+    assert text.startswith("2.00 GiB: ")
+    assert text.endswith("0.32 bodies of requests, 0.50 answer cache")
+
+
 def test_a_machine_too_small_for_its_requests_still_gets_one_worker_and_a_warning(
     machine, settings
 ):

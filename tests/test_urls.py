@@ -31,6 +31,7 @@ class Gallery(BaseHTTPRequestHandler):
     def do_GET(self):
         place = self.path.partition("?")[0]
         self.server.seen.append((self.headers["Host"], self.path))
+        self.server.headers.append(self.headers)
         if place.startswith("/to/"):
             self.send_response(302)
             self.send_header("Location", self.path.removeprefix("/to/"))
@@ -83,7 +84,7 @@ class GalleryServer(ThreadingHTTPServer):
 def gallery():
     """Return a server on loopback."""
     server = GalleryServer(("127.0.0.1", 0), Gallery)
-    server.seen, server.closing = [], threading.Event()
+    server.seen, server.headers, server.closing = [], [], threading.Event()
     server.barrier = threading.Barrier(3)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)

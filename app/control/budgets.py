@@ -15,5 +15,5 @@ def decode_budget_bytes(settings: Settings) -> int:
 
 
 def request_budget_bytes(settings: Settings) -> int:
-    """Return the bytes for all concurrent requests: for decoding and for their bodies."""
-    return decode_budget_bytes(settings) + settings.max_bodies_bytes
+    """Return the bytes for requests: for decoding, for bodies, and for the answer cache."""
+    return decode_budget_bytes(settings) + settings.max_bodies_bytes + settings.answer_cache_bytes

@@ -190,9 +190,11 @@ def worker_need(settings: Settings, manifest: Manifest) -> tuple[int, str]:
     """Return the host memory in bytes that one worker needs, with its requests, and the sum as text."""
     models, decoding = host_need(manifest), decode_budget_bytes(settings)
     need = models + request_budget_bytes(settings)
+    answers = settings.answer_cache_bytes
     return need, (
         f"{need / GIB:.2f} GiB: {models / GIB:.2f} models, {decoding / GIB:.2f} pictures being decoded, "
         f"{settings.max_bodies_bytes / GIB:.2f} bodies of requests"
+        + (f", {answers / GIB:.2f} answer cache" if answers else "")
     )
 
 

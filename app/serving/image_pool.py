@@ -101,8 +101,18 @@ class ImagePool:
         """Return the running tasks of the threads."""
         return self._small.tasks() + self._large.tasks()
 
+    def digest(self, data: bytes | memoryview) -> bytes:
+        """Return the digest of an image's bytes, which a thread computes; the errors are those of ``decode``."""
+        return self._small.run(lambda digest: digest, data)
+
     def decode(
-        self, image: ImageInput, model: Model, *, upright: bool = False, on_trial: bool = False
+        self,
+        image: ImageInput,
+        model: Model,
+        *,
+        upright: bool = False,
+        on_trial: bool = False,
+        digest: bytes = b"",
     ) -> Decoded:
         """Decode an image to the input of a model.
 
@@ -111,13 +121,14 @@ class ImagePool:
             model: the model.
             upright: rotate a file by its EXIF tag.
             on_trial: see ``NativePool.run``.
+            digest: of the image's bytes, if it is known.
 
         Raises:
             ServingError: the errors of ``decode_image``; also ImageTooLarge if decoding needs too much memory.
             NeedsTrial: see ``NativePool.run``.
         """
         work = partial(self._decode, image, model, upright)
-        return self._run(work, image, on_trial)
+        return self._run(work, image, on_trial, digest)
 
     def draw(
         self,
@@ -133,7 +144,13 @@ class ImagePool:
         work = partial(self._draw, image, heat_map, transform, style, upright)
         return self._run(work, image, on_trial)
 
-    def _run(self, work: Callable[[Admission], T], image: ImageInput, on_trial: bool) -> T:
+    def _run(
+        self,
+        work: Callable[[Admission], T],
+        image: ImageInput,
+        on_trial: bool,
+        digest: bytes = b"",
+    ) -> T:
         """Run work on a thread for small images, or on the one for large images if it needs more memory."""
         data = read_data(image)
 
@@ -141,9 +158,11 @@ class ImagePool:
             return lambda digest: work(Admission(limit, digest))
 
         with suppress(LargeImage):
-            return self._small.run(admitted(SMALL_DECODE_BYTES), data, on_trial=on_trial)
+            return self._small.run(
+                admitted(SMALL_DECODE_BYTES), data, on_trial=on_trial, digest=digest
+            )
         limit = self._settings.decode_memory_bytes
-        return self._large.run(admitted(limit), data, on_trial=on_trial)
+        return self._large.run(admitted(limit), data, on_trial=on_trial, digest=digest)
 
     def _decode(
         self, image: ImageInput, model: Model, upright: bool, admission: Admission

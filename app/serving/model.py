@@ -6,6 +6,7 @@ batch mixes versions, and a version retires by draining its queue.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from _queue import SimpleQueue
@@ -29,6 +30,8 @@ from app.serving.first_look import FirstLook
 from app.serving.handoff import Handoff, start_native_thread
 
 WITHOUT_MAP = ("vit_",)  # names of torchvision's classifiers that pool no feature map begin so
+
+SERIALS = itertools.count()
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +116,7 @@ class Servable:
         model: the model.
         batcher: the queue of its requests.
         first_look: warns if its preprocessing seems wrong.
+        serial: a number that no other servable of this process has.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class Servable:
             handoff, max_wait_s=max_wait_s, max_queue=max_queue, active_inputs=active_inputs
         )
         self.first_look = FirstLook(model.bundle)
+        self.serial = next(SERIALS)
         self._handoff = handoff
         self._on_death = on_death
         self._lanes_ended: SimpleQueue[None] = SimpleQueue()  # an item per ended lane

@@ -11,6 +11,7 @@ import numpy as np
 from app.errors import InvalidOption
 from app.processing.decision import Decision
 from app.processing.heatmap import Drawing, HeatMap, Style
+from app.serving.answer_cache import CacheUse
 from app.serving.model import Model, Servable
 from app.serving.ticket import Timing
 
@@ -27,6 +28,7 @@ class Prediction:
         size: width and height of the image in px, in the orientation that the network sees.
         heat_maps: the requested heat maps, by class.
         drawing: the first of them, drawn over the image if that was requested.
+        age_s: seconds since it was computed for an earlier request; None if for this one.
     """
 
     logits: np.ndarray
@@ -36,6 +38,7 @@ class Prediction:
     size: tuple[int, int]
     heat_maps: Mapping[int, HeatMap] = field(default_factory=dict)
     drawing: Drawing | None = None
+    age_s: float | None = None
 
     def scores(self) -> np.ndarray:
         """Return each class's score by the model's activation: (classes,) float32 in 0..1."""
@@ -112,7 +115,9 @@ class PredictCall:
         heat_maps: the heat maps to compute.
         upright: rotate files by their EXIF tag.
         left_s: the time left for its images.
+        cache: how to use the answer cache; None neither reads nor writes it.
         maps: heat maps of all its images so far.
+        hashed_bytes: bytes of all its images looked up in the answer cache so far.
     """
 
     servable: Servable
@@ -120,7 +125,9 @@ class PredictCall:
     heat_maps: HeatMapRequest | None
     upright: bool
     left_s: float
+    cache: CacheUse | None = None
     maps: int = 0
+    hashed_bytes: int = 0
 
     def select_heat_maps(self, logits: np.ndarray) -> Sequence[int]:
         """Return the classes of one image that get a heat map. Raises TooManyHeatMaps."""

@@ -8,9 +8,7 @@ Flask's handler. ``app/serving/registry.py`` keeps the live versions, ``app/serv
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import cast
 from weakref import WeakSet
 
@@ -19,6 +17,7 @@ import gevent
 from app.control.manifest import Manifest, RejectedVersion
 from app.errors import MalformedRequest, ServingError
 from app.scoreboard import Scoreboard, State
+from app.serving.answer_cache import AnswerCache, CacheUse
 from app.serving.deadlines import Deadlines
 from app.serving.handoff import Handoff
 from app.serving.image_pool import ImageInput, ImagePool
@@ -26,6 +25,7 @@ from app.serving.in_flight import InFlight
 from app.serving.lifecycle import Lifecycle
 from app.serving.loader import Loader
 from app.serving.model import Model, Servable
+from app.serving.pipeline import Pipeline
 from app.serving.prediction import HeatMapRequest, PredictCall, Prediction, TooManyHeatMaps
 from app.serving.registry import ModelRegistry
 from app.serving.request_bodies import RequestBodies
@@ -79,6 +79,9 @@ class ModelServer:
         quarantine = scoreboard.quarantine
         self._active_inputs = quarantine.active_inputs(scoreboard.slot)
         self._image_pool = ImagePool(settings, self._handoff, quarantine, self._active_inputs)
+        self._pipeline = Pipeline(
+            self._image_pool, quarantine, AnswerCache(settings.answer_cache_bytes)
+        )
         self._trials = Trials(quarantine, scoreboard.slot)
         self._servables: WeakSet[Servable] = WeakSet()  # the retiring ones too
         self.deadlines = Deadlines(settings.deadline_s)
@@ -147,6 +150,7 @@ class ModelServer:
         is_gone: Callable[[], bool] = is_never_gone,
         heat_maps: HeatMapRequest | None = None,
         upright: bool | None = None,
+        cache: CacheUse | None = None,
     ) -> list[Prediction]:
         """Predict the images of one request side by side: decode, submit, forward, decide.
 
@@ -156,11 +160,12 @@ class ModelServer:
             is_gone: returns whether the client has disconnected; safe on any thread.
             heat_maps: the heat maps to compute.
             upright: rotate files by their EXIF tag; None as ``SERVING_EXIF_ROTATE`` says.
+            cache: how to use the answer cache; None neither reads nor writes it.
 
         Raises:
             ServingError: the first error of any image; the others are cancelled.
         """
-        call = self._begin(servable, is_gone, heat_maps, upright)
+        call = self._begin(servable, is_gone, heat_maps, upright, cache)
         if len(images) == 1:
             return [self._answer(call, images[0])]
         greenlets = self._spawn(call, images, raise_error=True)
@@ -173,13 +178,14 @@ class ModelServer:
         is_gone: Callable[[], bool] = is_never_gone,
         heat_maps: HeatMapRequest | None = None,
         upright: bool | None = None,
+        cache: CacheUse | None = None,
     ) -> list[Prediction | ServingError]:
         """Predict as ``predict`` does, but return the error of each image that fails in its place.
 
         Raises:
             TooManyHeatMaps: the images need more heat maps than the request may have.
         """
-        call = self._begin(servable, is_gone, heat_maps, upright)
+        call = self._begin(servable, is_gone, heat_maps, upright, cache)
         greenlets = self._spawn(call, images, raise_error=False)
         outcomes: list[Prediction | ServingError] = []
         for greenlet in greenlets:
@@ -196,10 +202,11 @@ class ModelServer:
         is_gone: Callable[[], bool],
         heat_maps: HeatMapRequest | None,
         upright: bool | None,
+        cache: CacheUse | None,
     ) -> PredictCall:
         if upright is None:
             upright = self._settings.exif_rotate
-        return PredictCall(servable, is_gone, heat_maps, upright, self.deadlines.left_s())
+        return PredictCall(servable, is_gone, heat_maps, upright, self.deadlines.left_s(), cache)
 
     def _spawn(
         self, call: PredictCall, images: Sequence[ImageInput], *, raise_error: bool
@@ -223,33 +230,15 @@ class ModelServer:
                 call.servable.batcher.slot(),
                 stats.in_flight(),
             ):
-                prediction = self._trials.run(partial(self._predict, call, image))
+                prediction = self._trials.run(
+                    lambda on_trial: self._pipeline.predict(call, image, stats, on_trial=on_trial)
+                )
         except ServingError as error:
             stats.count_error(error)
             # Its frames hold the decoded image, which would live as long as the error does.
             raise error.with_traceback(None) from None
         stats.count(prediction)
         return prediction
-
-    def _predict(self, call: PredictCall, image: ImageInput, on_trial: bool) -> Prediction:
-        """Predict one image that holds a slot. Raises NeedsTrial for a suspect that is not on trial."""
-        servable, model, began = call.servable, call.servable.model, time.monotonic()
-        decoded = self._image_pool.decode(image, model, upright=call.upright, on_trial=on_trial)
-        decode_s = time.monotonic() - began
-        row = servable.batcher.submit(
-            decoded.image, call.is_gone, call.heat_maps is not None, decoded.digest
-        )
-        servable.first_look.add(decoded.digest, row.logits)
-        classes = call.select_heat_maps(row.logits)
-        maps = servable.explain(row.features, classes, call.is_gone, decoded.digest)
-        drawing = None
-        if call.heat_maps is not None and (style := call.heat_maps.style):
-            heat_map, transform = maps[classes[0]], model.config.transform
-            with servable.batcher.without_forward():
-                drawing = self._image_pool.draw(
-                    image, heat_map, transform, style, upright=call.upright, on_trial=on_trial
-                )
-        return Prediction(row.logits, model, row.timing, decode_s, decoded.size, maps, drawing)
 
     def statuses(self, name: str = "") -> list[VersionStatus]:
         """Return the status of each known version of a model, or of all models, in rising order."""

@@ -32,6 +32,8 @@ class ModelStats:
         self._forward: Histogram = metrics.forward_seconds.labels(*own)
         self._computing: Counter = metrics.computing_seconds.labels(*own)
         self._batch: Histogram = metrics.batch_size.labels(*own)
+        self._hits: Counter = metrics.answer_cache_hits.labels(*own)
+        self._misses: Counter = metrics.answer_cache_misses.labels(*own)
         self._outcome = cache(lambda outcome: metrics.pictures.labels(*own, outcome))
         self._label = cache(lambda label: metrics.labels_given.labels(*own, label))
         self._outcome(ANSWERED)  # so that the first one is a rise from 0
@@ -44,17 +46,23 @@ class ModelStats:
         """Count an image that failed."""
         self._outcome(error.code).inc()
 
+    def count_lookup(self, *, is_hit: bool) -> None:
+        """Count an image that was looked up in the answer cache."""
+        (self._hits if is_hit else self._misses).inc()
+
     def count(self, prediction: Prediction) -> None:
-        """Count an image that was answered, its times and its labels."""
+        """Count an image that was answered, and its labels; its times if it was computed."""
         self._outcome(ANSWERED).inc()
+        for label in label_values(prediction):
+            self._label(label).inc()
+        if prediction.age_s is not None:
+            return
         self._decode.observe(prediction.decode_s)
         self._queue.observe(prediction.timing.queue_s)
         self._forward.observe(prediction.timing.forward_s)
         if prediction.timing.leads:
             self._computing.inc(prediction.timing.forward_s)
             self._batch.observe(prediction.timing.batch)
-        for label in label_values(prediction):
-            self._label(label).inc()
 
 
 stats_of = cache(ModelStats)  # one for each version that this process ever served

@@ -57,6 +57,7 @@ class Job(Generic[T]):
         work: the function; called with the digest of the data.
         data: the client's bytes that it processes.
         on_trial: the data may be a suspect.
+        digest: of the data, if it is known.
         done: set on the hub once ``value`` or ``error`` is there.
         abandoned: no greenlet waits for it; it is not started any more.
     """
@@ -64,6 +65,7 @@ class Job(Generic[T]):
     work: Callable[[bytes], T]
     data: Bytes
     on_trial: bool
+    digest: bytes = b""
     done: Event = field(default_factory=Event)
     abandoned: bool = False
     value: T | None = None
@@ -102,7 +104,14 @@ class NativePool:
         self._started = 0  # threads
         self._tasks: list[Task | None] = [None] * threads  # each thread writes its own element
 
-    def run(self, work: Callable[[bytes], T], data: Bytes, *, on_trial: bool = False) -> T:
+    def run(
+        self,
+        work: Callable[[bytes], T],
+        data: Bytes,
+        *,
+        on_trial: bool = False,
+        digest: bytes = b"",
+    ) -> T:
         """Run a function on a thread of the pool; return or raise its outcome.
 
         If the caller gives up waiting (a timeout, a killed greenlet), the function is not started any
@@ -112,6 +121,7 @@ class NativePool:
             work: the function, called with the digest of the data; must not touch gevent.
             data: the client's bytes that it processes; they are quarantined if it crashes the process.
             on_trial: no other suspect is being processed.
+            digest: of the data, if the caller has computed it.
 
         Raises:
             NeedsTrial: the data are a suspect and this is no trial; the function was not called.
@@ -119,7 +129,7 @@ class NativePool:
             OutOfMemory: host memory ran out.
             InternalError: the function ended its thread.
         """
-        job = Job(work, data, on_trial)
+        job = Job(work, data, on_trial, digest)
         self._waiting += 1
         if self._started < min(self._waiting, len(self._tasks)):
             start_native_thread(partial(self._serve, self._started))
@@ -159,7 +169,7 @@ class NativePool:
         started = time.monotonic()
         held: Sequence[int] = ()
         try:
-            digest = self._quarantine.digest(job.data)
+            digest = job.digest or self._quarantine.digest(job.data)
             held = self._active_inputs.hold([digest])
             self._tasks[thread] = Task(self._name, started, (digest,))
             self._check(digest, job.on_trial)

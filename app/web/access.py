@@ -19,6 +19,7 @@ from app.logs import request_id
 from app.serving.model import Model
 from app.serving.prediction import Prediction, count_passing
 from app.web.context import model_server
+from app.web.tracing import TRACEPARENT, read_trace
 
 HEADER = "X-Request-ID"
 QUIET = {"/health", "/healthz", "/healthcheck", "/readyz", "/v2/health/live", "/v2/health/ready"}
@@ -53,6 +54,7 @@ def begin() -> None:
     g.computed_by = "", ""  # model and version
     given = request.headers.get(HEADER, "")
     request_id.set(given if SAFE_ID.fullmatch(given) else uuid.uuid4().hex)
+    g.trace = read_trace(request.headers.get(TRACEPARENT, ""))
     g.held = ExitStack()
     deadlines = model_server().deadlines
     g.held.callback(deadlines.end, deadlines.start(g.accept_s))
@@ -94,6 +96,7 @@ def finish(response: Response) -> Response:
         "bytes_in": request.content_length or 0,
         "bytes_out": response.content_length or 0,
         "client": request.headers.get("X-Real-IP") or request.remote_addr,
+        **(g.trace.log_fields() if g.trace else {}),
         **g.log_fields,
     }
     # A path can have any length: it goes into its field only, which is cut.
@@ -129,7 +132,7 @@ def find_series(
 def set_model_headers(
     response: Response, model: Model, predictions: Sequence[Prediction] = ()
 ) -> Response:
-    """Set the model headers of a response, and the log fields of its model, images and times.
+    """Set the headers of a response about its model and its age, and the log fields of its model, images and times.
 
     Existing log fields are kept.
     """
@@ -139,6 +142,10 @@ def set_model_headers(
     if predictions:
         g.computed_by = model.name, model.version
         fields["pictures"] = len(predictions)
+        response.headers["Cache-Control"] = "private"  # it is about this client's images
+        if ages := [each.age_s for each in predictions if each.age_s is not None]:
+            response.headers["Age"] = str(int(max(ages)))
+            fields["cached"] = len(ages)
         if "labels" not in g.log_fields:  # otherwise it was counted on a native thread
             fields["labels"] = count_passing(predictions)
         stages = longest_stages(predictions).items()

@@ -97,7 +97,8 @@ class ImageResult(Struct, omit_defaults=True):
         labels: Labels of the image, strongest first.
         scores: All classes in model order, with ``scores=all``.
         timings_ms: Time per stage.
-        batch: Number of images in the same forward pass, including this one.
+        batch: Number of images in the same forward pass, including this one; 0 if the answer comes from the answer
+            cache.
         error: Error; all other members but ``name`` and ``bytes`` are omitted then.
     """
 

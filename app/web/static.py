@@ -1,4 +1,6 @@
-"""Static content, sent with an ETag, and with 304 if the client has it: files of the program are held in memory.
+"""Static content and metadata, sent with an ETag, and with 304 if the client has it.
+
+Files of the program are held in memory.
 
 Only ETags are compared, not dates and ranges: the content has no date, and Werkzeug raises OverflowError for a
 date far in the future. Flask's ``send_from_directory`` would open the file for every request, on the hub.
@@ -100,8 +102,14 @@ def stream_file(
     return make_conditional(response, f"{status.st_mtime_ns:x}-{status.st_size:x}", REVALIDATE)
 
 
+def make_revalidated(response: Response) -> Response:
+    """Let clients keep a response to GET, but ask each time whether it has changed; its ETag is made of its body."""
+    etag = hashlib.blake2b(response.get_data(), digest_size=8).hexdigest()
+    return make_conditional(response, etag, REVALIDATE)
+
+
 def make_conditional(response: Response, etag: str, cache_control: str) -> Response:
-    """Set the headers of static content; answer 304 if the request's If-None-Match names the ETag."""
+    """Set the headers of content that has an ETag; answer 304 if the request's If-None-Match names the ETag."""
     response.headers["Cache-Control"] = cache_control
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.set_etag(etag)

@@ -53,15 +53,22 @@ class Sample:
     pss_mib: float
 
 
-def run_wrk(running: Running, bodies: Path, clients: int, seconds: float) -> dict[str, float]:
-    """Post the files of a folder in a closed loop; return wrk's counts and times."""
+def run_wrk(
+    running: Running,
+    bodies: Path,
+    clients: int,
+    seconds: float,
+    script: Path = SCRIPT,
+    **environment: str,
+) -> dict[str, float]:
+    """Post the files of a folder in a closed loop, as a script of wrk does; return wrk's counts and times."""
     threads = min(2, clients)
     command = ["wrk", f"-t{threads}", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "60s"]
     for name, value in running.form.headers.items():
         command += ["-H", f"{name}: {value}"]
     done = subprocess.run(
-        [*command, "-s", str(SCRIPT), running.url],
-        env=os.environ | {"BENCH_BODIES": str(bodies)},
+        [*command, "-s", str(script), running.url],
+        env=os.environ | {"BENCH_BODIES": str(bodies), "BENCH_REPORT": str(SCRIPT)} | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -70,10 +77,17 @@ def run_wrk(running: Running, bodies: Path, clients: int, seconds: float) -> dic
     return counts
 
 
-def measure(running: Running, bodies: Path, clients: int, seconds: float) -> Sample:
-    """Load a server and all that descends from its root, and weigh it at the end."""
+def measure(
+    running: Running,
+    bodies: Path,
+    clients: int,
+    seconds: float,
+    script: Path = SCRIPT,
+    **environment: str,
+) -> Sample:
+    """Load a server and all that descends from its root, and weigh it at the end; arguments as ``run_wrk`` has them."""
     before = cpu_seconds(running.pid)
-    result = run_wrk(running, bodies, clients, seconds)
+    result = run_wrk(running, bodies, clients, seconds, script, **environment)
     cpu_s = cpu_seconds(running.pid) - before
     answered = result["requests"] - result["not_2xx"]
     return Sample(

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import cast
 
 from flask import g, request
+from werkzeug.datastructures import RequestCacheControl
+from werkzeug.http import parse_cache_control_header
 
+from app.serving.answer_cache import CacheUse
 from app.serving.model import Servable
 from app.serving.routing import Target
 from app.serving.ticket import is_never_gone
@@ -20,6 +23,23 @@ ROUTING_KEY = "X-Routing-Key"  # docs/models.md
 def routing_key() -> str:
     """Return the X-Routing-Key header (sticky traffic splitting), or an empty string."""
     return request.headers.get(ROUTING_KEY, "")[:MAX_ROUTING_KEY]
+
+
+def read_cache_use() -> CacheUse | None:
+    """Return how the current request uses the answer cache, by its Cache-Control; None with ``no-store``.
+
+    ``no-cache`` and ``max-age`` let the request be computed, and its answer replace an older one. All clients are one
+    partition: nothing in a request proves who sends it.
+    """
+    given = request.headers.get(
+        "Cache-Control", ""
+    ).lower()  # Werkzeug knows the names in lower case only
+    control = parse_cache_control_header(given, cls=RequestCacheControl)
+    if control.no_store:
+        return None
+    if control.no_cache:
+        return CacheUse(max_age_s=0)
+    return CacheUse() if control.max_age is None else CacheUse(max_age_s=control.max_age)
 
 
 def find_model(target: Target) -> Servable:

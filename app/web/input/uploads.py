@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
-from flask import current_app, request
+from flask import current_app, g, request
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, json
 
 from app.errors import (
@@ -229,7 +229,8 @@ def as_whole(value: Any) -> Any:
 def open_images(body: bytes, encoded: list[EncodedImage]) -> list[Upload]:
     """Open the images of a request; URLs are fetched concurrently."""
     fetcher: Fetcher = current_app.extensions["fetcher"]
-    urls = iter(fetcher.fetch_all([each.url for each in encoded if each.url is not None]))
+    wanted = [each.url for each in encoded if each.url is not None]
+    urls = iter(fetcher.fetch_all(wanted, g.trace.headers() if g.trace else {}))
     texts = [each for each in encoded if each.file is None and each.url is None]
     read = iter(process_body(body, lambda: [open_text(each) for each in texts]))
     uploads: list[Upload] = []

@@ -18,10 +18,11 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from http.client import HTTPException
 from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -43,6 +44,7 @@ MAX_URL = 8192  # characters; what servers commonly take
 CHUNK_BYTES = 64 * 1024
 CHUNKS_IN_A_ROW = 16  # before other greenlets run, however fast the chunks come
 SHOWN = 200  # characters of a URL in an error text
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # Expected errors of a fetch: unknown name, invalid HTTP, negative length.
 ERRORS = (OSError, ValueError, HTTPException, urllib3.exceptions.HTTPError)
 
@@ -124,11 +126,18 @@ class Fetcher:
         if hosts:
             tls_context()  # now, not while others wait
 
-    def fetch_all(self, urls: Sequence[str]) -> list[BinaryIO | ServingError]:
-        """Fetch URLs side by side; the error of one (``UrlRefused``, ``FetchFailed``) is returned in its place."""
+    def fetch_all(
+        self, urls: Sequence[str], headers: Mapping[str, str] = NO_HEADERS
+    ) -> list[BinaryIO | ServingError]:
+        """Fetch URLs side by side; the error of one (``UrlRefused``, ``FetchFailed``) is returned in its place.
+
+        Args:
+            urls: the URLs.
+            headers: further headers of every request, redirected ones too.
+        """
         left, share = [self._max_bytes], BoundedSemaphore(SHARE)
         until = time.monotonic() + self._timeout_s
-        greenlets = [gevent.spawn(self._fetch, url, left, share, until) for url in urls]
+        greenlets = [gevent.spawn(self._fetch, url, headers, left, share, until) for url in urls]
         try:
             gevent.joinall(greenlets)
         finally:
@@ -140,11 +149,19 @@ class Fetcher:
             for greenlet in greenlets
         ]
 
-    def _fetch(self, url: str, left: list[int], share: BoundedSemaphore, until: float) -> BinaryIO:
+    def _fetch(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        left: list[int],
+        share: BoundedSemaphore,
+        until: float,
+    ) -> BinaryIO:
         """Fetch one URL.
 
         Args:
             url: the URL.
+            headers: further headers.
             left: bytes that the request may still fetch.
             share: connections that the request may still open.
             until: deadline of the request, monotonic seconds.
@@ -158,7 +175,7 @@ class Fetcher:
             self._check(url)  # a refused URL takes no connection
             left_s = max(0.0, until - time.monotonic())
             with gevent.Timeout(left_s, too_late), share, self._connections:
-                return self._follow(url, left)
+                return self._follow(url, headers, left)
         except ServingError:
             raise
         except ERRORS as error:
@@ -168,13 +185,13 @@ class Fetcher:
             failure = FetchFailed(f"{shown(url)} cannot be fetched")
         raise failure  # outside of the handlers: its context would hold the fetched bytes
 
-    def _follow(self, url: str, left: list[int]) -> BinaryIO:
+    def _follow(self, url: str, headers: Mapping[str, str], left: list[int]) -> BinaryIO:
         """Return the file at a URL, after redirects."""
         at = url
         for _ in range(MAX_REDIRECTS + 1):
             parts, port = self._check(at)
             with connect(parts, port, self._resolve(parts, port)) as connections:
-                response = self._ask(connections, parts)
+                response = self._ask(connections, parts, headers)
                 try:
                     if response.status == 200:
                         return read_bounded(response, url, left, self._max_bytes)
@@ -189,13 +206,21 @@ class Fetcher:
         raise FetchFailed(f"{shown(url)} has more than {MAX_REDIRECTS} redirects")
 
     def _ask(
-        self, connections: urllib3.HTTPConnectionPool, parts: SplitResult
+        self,
+        connections: urllib3.HTTPConnectionPool,
+        parts: SplitResult,
+        headers: Mapping[str, str],
     ) -> urllib3.BaseHTTPResponse:
         """Send the request and return the response, its body unread."""
         return connections.urlopen(
             "GET",
             (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-            headers={"Host": parts.netloc, "Accept": "image/*", "User-Agent": "resnet-serving"},
+            headers={
+                "Host": parts.netloc,
+                "Accept": "image/*",
+                "User-Agent": "resnet-serving",
+                **headers,
+            },
             redirect=False,
             retries=False,
             preload_content=False,

@@ -70,6 +70,7 @@ class ServiceInfo(Struct):
         rule: Decision rule.
         frame: Resize and crop.
         heatmaps: True if the model supports heat maps.
+        answer_cache: True if an image sent before may be answered without computing it again.
         exif_rotate: True if images are rotated by their EXIF orientation.
         url_hosts: Hosts whose images the server fetches by URL; empty if it fetches none.
         limits: Limits of a request.
@@ -89,6 +90,7 @@ class ServiceInfo(Struct):
     rule: Rule
     frame: Frame
     heatmaps: bool
+    answer_cache: bool
     exif_rotate: bool
     url_hosts: tuple[str, ...]
     limits: Limits
@@ -113,6 +115,7 @@ def describe(target: Target) -> ServiceInfo:
         rule=describe_rule(model.config.decision),
         frame=Frame(transform.side, transform.resize),
         heatmaps=model.engine.gradients is not None,
+        answer_cache=limits.answer_cache_mb > 0,
         exif_rotate=limits.exif_rotate,
         url_hosts=limits.url_hosts,
         limits=Limits(limits.max_body_bytes, limits.max_pixels),

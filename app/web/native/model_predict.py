@@ -12,7 +12,7 @@ from app.serving.routing import Target
 from app.web.access import set_model_headers
 from app.web.answers import Labels
 from app.web.context import model_server
-from app.web.input.client import find_model, routing_key, watch_client
+from app.web.input.client import find_model, read_cache_use, routing_key, watch_client
 from app.web.input.forms import parse_form, read_form_body
 from app.web.input.uploads import FIELD, FIELD_IS_TEXT
 from app.web.quoting import list_names
@@ -25,7 +25,9 @@ def model_predict() -> Response:
     """Answer ``{"result": [labels by rising output], "status": 1}``, or "No Categories" and status 0."""
     servable = find_model(Target(sticky=routing_key()))
     servable.check_capacity()
-    (prediction,) = model_server().predict(servable, [read_image_field()], watch_client())
+    (prediction,) = model_server().predict(
+        servable, [read_image_field()], watch_client(), cache=read_cache_use()
+    )
     labels = prediction.labels()
     answer = Labels(result=labels or "No Categories", status=1 if labels else 0)
     return set_model_headers(jsonify(answer), prediction.model, [prediction])

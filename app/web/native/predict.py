@@ -33,7 +33,7 @@ from app.web.answers import (
 )
 from app.web.context import model_server
 from app.web.input.bodies import check_rows, write_rows
-from app.web.input.client import watch_client
+from app.web.input.client import read_cache_use, watch_client
 from app.web.input.options import PredictOptions
 from app.web.input.uploads import Upload, read_request
 from app.web.limits import MAX_FAULT, MAX_GUESSED, MAX_GUESSES, MAX_MAPS, MAX_NAMED
@@ -53,7 +53,9 @@ def predict() -> Response:
     heat_maps = request_heat_maps(servable.model, options)
     try:
         outcomes = iter(
-            model_server().predict_each(servable, files, watch_client(), heat_maps, options.upright)
+            model_server().predict_each(
+                servable, files, watch_client(), heat_maps, options.upright, read_cache_use()
+            )
         )
     except TooManyHeatMaps as error:
         raise refuse_heat_maps(options, error) from None

@@ -17,7 +17,7 @@ from app.settings import ROOT
 from app.web.answers import write_json
 from app.web.context import model_server
 from app.web.input.options import SampleOptions, read_options
-from app.web.static import stream_file
+from app.web.static import make_revalidated, stream_file
 
 SAMPLES = ROOT / "samples"
 
@@ -61,8 +61,8 @@ def index() -> Response:
     if model:
         own = describe_samples(samples_folder(model), f"?model={quote(model, safe='')}")
         if own:
-            return write_json(Samples(model, own))
-    return write_json(Samples(None, describe_samples(SAMPLES)))
+            return make_revalidated(write_json(Samples(model, own)))
+    return make_revalidated(write_json(Samples(None, describe_samples(SAMPLES))))
 
 
 @blueprint.get("/samples/<name>")

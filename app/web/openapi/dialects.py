@@ -52,6 +52,7 @@ class OperationRow(Struct, forbid_unknown_fields=True):
     body_is_optional: bool = False
     request_headers: list[str] = []
     response_headers: list[str] = []
+    has_etag: bool = False
 
 
 class DialectFile(Struct, forbid_unknown_fields=True):
@@ -95,6 +96,7 @@ def build_operation(row: OperationRow, target: TargetRow) -> Operation:
         body_is_optional=row.body_is_optional,
         request_headers=row.request_headers,
         response_headers=row.response_headers,
+        has_etag=row.has_etag,
         examples=row.id,
         description=row.description,
     )

@@ -8,6 +8,8 @@ from app.web.access import HEADER, SAFE_ID
 from app.web.input.client import ROUTING_KEY
 from app.web.openinference.outputs import HEADER_LENGTH
 
+AGE = "Age"
+CACHE_CONTROL = "Cache-Control"
 LABEL = "X-Heatmap-Label"
 RETRY_AFTER = "Retry-After"
 TIMING = "Server-Timing"
@@ -22,6 +24,11 @@ REQUEST_HEADERS: dict[str, dict[str, Any]] = {
     },
     ROUTING_KEY: {
         "description": "Key for sticky traffic splitting: requests with the same key reach the same version.",
+        "schema": TEXT,
+    },
+    CACHE_CONTROL: {
+        "description": "`no-store`: neither read nor write the server's answer cache. `no-cache` or `max-age=N`: do"
+        " not read answers, or none as old as N seconds.",
         "schema": TEXT,
     },
     HEADER_LENGTH: {
@@ -45,6 +52,11 @@ RESPONSE_HEADERS: dict[str, dict[str, Any]] = {
         "description": "Version of the model that answered.",
         "required": True,
         "schema": {"type": "integer"},
+    },
+    AGE: {
+        "description": "Seconds since the answer was computed for an earlier request, if it comes from the answer"
+        " cache; of several images, the oldest.",
+        "schema": {"type": "integer", "minimum": 0},
     },
     TIMING: {
         "description": "Time per stage in ms: upload, decode, queue, forward, total. With several images each stage"

@@ -23,7 +23,7 @@ from app.web.native.about import ServiceInfo
 from app.web.native.health import Health
 from app.web.native.samples import Samples
 from app.web.openapi.errors import IMAGE_ERRORS, MODEL_ERRORS, PREDICTION_ERRORS, UPLOAD_ERRORS
-from app.web.openapi.headers import LABEL, MODEL, TIMING
+from app.web.openapi.headers import AGE, CACHE_CONTROL, LABEL, MODEL, TIMING
 from app.web.openapi.operations import File, Group, Operation
 
 TEXT, HTML = "text/plain", "text/html"
@@ -64,8 +64,8 @@ IMAGES = Group(
             image_body="many",
             options=PredictOptions,
             description=PREDICT,
-            request_headers=[ROUTING_KEY],
-            response_headers=[*MODEL, TIMING],
+            request_headers=[ROUTING_KEY, CACHE_CONTROL],
+            response_headers=[*MODEL, TIMING, AGE],
         ),
         Operation(
             "POST",
@@ -89,8 +89,8 @@ IMAGES = Group(
             {*IMAGE_ERRORS, *PREDICTION_ERRORS, BodyTooLarge, MissingImage},
             request_body={FORM: ImageForm},
             description=MODEL_PREDICT,
-            request_headers=[ROUTING_KEY],
-            response_headers=MODEL,
+            request_headers=[ROUTING_KEY, CACHE_CONTROL],
+            response_headers=[*MODEL, AGE],
         ),
         Operation(
             "GET",
@@ -100,6 +100,7 @@ IMAGES = Group(
             {JSON: Samples},
             {*MODEL_ERRORS, InvalidOption},
             options=SampleOptions,
+            has_etag=True,
         ),
         Operation(
             "GET",

@@ -17,7 +17,7 @@ from app.serving.routing import Target
 from app.web.access import set_model_headers
 from app.web.context import model_server
 from app.web.input.bodies import process_body, read_body
-from app.web.input.client import find_model, routing_key, watch_client
+from app.web.input.client import find_model, read_cache_use, routing_key, watch_client
 from app.web.input.documents import parse_object, plain
 from app.web.openinference.outputs import HEADER_LENGTH, OUTPUT_VALUES, encode_response
 from app.web.openinference.schema import (
@@ -32,6 +32,7 @@ from app.web.openinference.schema import (
 )
 from app.web.openinference.tensors import INPUT_TENSORS, read_inference
 from app.web.problems import answer_serving_error
+from app.web.static import make_revalidated
 
 EXTENSIONS = ["binary_tensor_data", "classification", "model_repository"]
 # Triton's names.
@@ -58,9 +59,8 @@ def answer_unknown_model(error: UnknownModel) -> Response:
 @blueprint.get("", strict_slashes=False)
 def server_metadata() -> Response:
     """Answer the name, version and extensions of the server."""
-    return jsonify(
-        ServerMetadata(name="resnet-serving", version=__version__, extensions=EXTENSIONS)
-    )
+    metadata = ServerMetadata(name="resnet-serving", version=__version__, extensions=EXTENSIONS)
+    return make_revalidated(jsonify(metadata))
 
 
 @blueprint.get("/health/live")
@@ -80,7 +80,8 @@ def ready() -> Response:
 def models() -> Response:
     """List the models, as KServe does."""
     statuses = model_server().statuses()
-    return jsonify(ModelNames(models=list(dict.fromkeys(status.name for status in statuses))))
+    names = list(dict.fromkeys(status.name for status in statuses))
+    return make_revalidated(jsonify(ModelNames(models=names)))
 
 
 @blueprint.get("/models/<name>")
@@ -98,7 +99,7 @@ def model_metadata(name: str, version: int | None = None) -> Response:
         inputs=[describe(name, types[0], shape) for name, (types, shape) in INPUT_TENSORS.items()],
         outputs=outputs,
     )
-    return set_model_headers(jsonify(metadata), model)
+    return set_model_headers(make_revalidated(jsonify(metadata)), model)
 
 
 def describe(name: str, datatype: str, shape: list[int]) -> TensorMetadata:
@@ -127,7 +128,7 @@ def infer(name: str, version: int | None = None) -> Response:
     body, header_length = read_body(), request.headers.get(HEADER_LENGTH)
     parsed = process_body(body, lambda: read_inference(body, header_length, server.check_count))
     g.log_fields["pictures"] = len(parsed.images)
-    predictions = server.predict(servable, parsed.images, watch_client())
+    predictions = server.predict(servable, parsed.images, watch_client(), cache=read_cache_use())
     response = encode_response(predictions, parsed.outputs, parsed.id)
     return set_model_headers(response, predictions[0].model, predictions)
 

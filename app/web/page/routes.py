@@ -18,7 +18,14 @@ from app.web.answers import write_json
 from app.web.context import settings
 from app.web.input.options import ModelOptions, read_options
 from app.web.native.about import describe
-from app.web.static import IMMUTABLE, REVALIDATE, read_file, send_file, send_page
+from app.web.static import (
+    IMMUTABLE,
+    REVALIDATE,
+    make_revalidated,
+    read_file,
+    send_file,
+    send_page,
+)
 
 FOLDER = Path(__file__).parent / "files"
 DIGEST_PLACE = b"page/files/"  # replaced in index.html by the URL with the digest
@@ -65,7 +72,7 @@ def index() -> Response:
         response.headers["Permissions-Policy"] = "camera=(self), geolocation=(), microphone=()"
     else:
         keys.require_json()
-        response = write_json(describe(read_options(ModelOptions, []).target()))
+        response = make_revalidated(write_json(describe(read_options(ModelOptions, []).target())))
     response.headers["Vary"] = "Accept"
     return response
 

@@ -31,10 +31,11 @@ from app.serving.status import VersionStatus
 from app.web.access import set_model_headers
 from app.web.context import model_server
 from app.web.input.bodies import check_rows, process_body, read_body, write_rows
-from app.web.input.client import find_model, routing_key, watch_client
+from app.web.input.client import find_model, read_cache_use, routing_key, watch_client
 from app.web.input.documents import parse_object
 from app.web.limits import MAX_DIGITS
 from app.web.quoting import cut
+from app.web.static import make_revalidated
 from app.web.tfserving.schema import (
     ModelEntry,
     ModelList,
@@ -125,7 +126,9 @@ def predict(rest: str) -> Response:
         body, lambda: read_request(method.lower(), parse_object(body), check_count)
     )
     g.log_fields["pictures"] = len(parsed.images)
-    predictions = model_server().predict(servable, parsed.images, watch_client())
+    predictions = model_server().predict(
+        servable, parsed.images, watch_client(), cache=read_cache_use()
+    )
     return (
         answer_rankings(predictions)
         if method.lower() == "classify"
@@ -285,8 +288,9 @@ def show_metadata(target: Address) -> Response:
 
 
 def show(body: Mapping[str, Any]) -> Response:
-    """Return indented JSON, as TensorFlow Serving does."""
-    return Response(json.dumps(body, indent=1) + "\n", mimetype="application/json")
+    """Return metadata as indented JSON, as TensorFlow Serving does."""
+    text = json.dumps(body, indent=1) + "\n"
+    return make_revalidated(Response(text, mimetype="application/json"))
 
 
 def answer(write: Callable[[], str], predictions: list[Prediction], outputs: int) -> Response:
