@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.commands import keys
 from app.quarantine import Verdict
 from app.serving import pipeline
 from app.serving.answer_cache import AnswerCache, CacheUse, Key
@@ -200,6 +201,16 @@ def test_partitions_do_not_share_answers(client, network):
     server = server_of(client)
     for partition in ("", "one", "two", "one"):
         server.predict(server.find(), [io.BytesIO(gray(150))], cache=CacheUse(partition=partition))
+    assert network.images == 3
+
+
+def test_clients_with_keys_share_answers_with_themselves_only(client_of, network, tmp_path):
+    path = tmp_path / "keys"
+    held = [keys.add(path, name, frozenset(["predict"]), None) for name in ("ann", "bob")]
+    client = client_of(network.load, answer_cache_mb="1", keys=str(path), public="predict")
+    for key in (*held, *held, None, None):
+        headers = {"X-API-Key": key} if key else {}
+        assert post(client, gray(150), headers=headers).status_code == 200
     assert network.images == 3
 
 

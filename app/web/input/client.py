@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -15,6 +16,7 @@ from app.serving.model import Servable
 from app.serving.routing import Target
 from app.serving.ticket import is_never_gone
 from app.web.context import model_server
+from app.web.keys import client_name
 from app.web.limits import MAX_ROUTING_KEY
 
 ROUTING_KEY = "X-Routing-Key"  # docs/models.md
@@ -28,18 +30,18 @@ def routing_key() -> str:
 def read_cache_use() -> CacheUse | None:
     """Return how the current request uses the answer cache, by its Cache-Control; None with ``no-store``.
 
-    ``no-cache`` and ``max-age`` let the request be computed, and its answer replace an older one. All clients are one
-    partition: nothing in a request proves who sends it.
+    ``no-cache`` and ``max-age`` let the request be computed, and its answer replace an older one. Clients with
+    API keys share answers only with themselves; those without one share theirs, because nothing tells them apart.
     """
-    given = request.headers.get(
-        "Cache-Control", ""
-    ).lower()  # Werkzeug knows the names in lower case only
+    # Werkzeug knows the names in lower case only.
+    given = request.headers.get("Cache-Control", "").lower()
     control = parse_cache_control_header(given, cls=RequestCacheControl)
     if control.no_store:
         return None
     if control.no_cache:
-        return CacheUse(max_age_s=0)
-    return CacheUse() if control.max_age is None else CacheUse(max_age_s=control.max_age)
+        return CacheUse(client_name(), max_age_s=0)
+    max_age_s = math.inf if control.max_age is None else control.max_age
+    return CacheUse(client_name(), max_age_s)
 
 
 def find_model(target: Target) -> Servable:
