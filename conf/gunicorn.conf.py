@@ -28,10 +28,8 @@ from app.system import log_writer
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts the GPUs
 try:
     settings = Settings.from_env(os.environ)
-    if settings.keys:
-        read_keys(
-            settings.keys
-        )  # at the start a sentence; later each worker keeps the last good ones
+    if settings.keys:  # at the start a sentence; later each worker keeps the last good ones
+        read_keys(settings.keys)
 except SettingsError as error:
     sys.exit(f"the settings cannot be used:\n{error}")
 

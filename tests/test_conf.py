@@ -53,7 +53,14 @@ def seconds(nginx_text: str, name: str) -> float:
 def test_every_name_in_gunicorns_file_is_one_that_gunicorn_knows(gunicorn):
     known = set(Config().settings)
     modules_and_classes = {n for n, v in gunicorn.items() if isinstance(v, type | type(os))}
-    imported = {"scoreboard", "logging_config", "planner", "mark_process_dead", "is_free"}
+    imported = {
+        "scoreboard",
+        "logging_config",
+        "planner",
+        "mark_process_dead",
+        "is_free",
+        "read_keys",
+    }
     imported |= modules_and_classes
     assert set(gunicorn) - imported - OWN_NAMES <= known
     assert set(gunicorn) >= HOOKS

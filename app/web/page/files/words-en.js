@@ -214,6 +214,8 @@ export const words = {
   "problem.no_heatmap.advice": "Its labels are available without them.",
   "problem.unauthorized.title": "This server requires an API key",
   "problem.unauthorized.advice": "Ask its administrator for access.",
+  "problem.missing_scope.title": "Access denied",
+  "problem.missing_scope.advice": "This API key does not allow it. Ask the administrator of this server.",
   "problem.forbidden.title": "Access denied",
   "problem.forbidden.advice": "Ask the administrator of this server.",
   "problem.url_refused.title": "The server does not fetch this URL",

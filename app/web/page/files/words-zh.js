@@ -200,6 +200,8 @@ export const words = {
   "problem.no_heatmap.advice": "不带热力图时仍可获得标签。",
   "problem.unauthorized.title": "该服务器需要 API 密钥",
   "problem.unauthorized.advice": "请向管理员申请访问权限。",
+  "problem.missing_scope.title": "无权访问",
+  "problem.missing_scope.advice": "此 API 密钥没有相应的权限。请联系该服务器的管理员。",
   "problem.forbidden.title": "无权访问",
   "problem.forbidden.advice": "请联系该服务器的管理员。",
   "problem.url_refused.title": "服务器拒绝获取该网址",
