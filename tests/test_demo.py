@@ -11,8 +11,9 @@ from app.engines.eager import EagerEngine
 from app.models.bundle import find_bundle
 from scripts.demo_bundle import SAMPLES as SAMPLE_SCENES
 from scripts.demo_bundle import measure_bundle, write_bundle
+from scripts.demo_pruning import Pruning, lamp_scores
 from scripts.demo_scenes import CLASS_NAMES, draw_scene, write_scenes
-from scripts.make_demo import HELD_OUT_SEED, SIDE, Pruning, draw_prepared, lamp_scores
+from scripts.make_demo import HELD_OUT_SEED, SIDE, draw_prepared
 from scripts.scores import average_precision, exact_share, mean_average_precision
 from tests.conftest import DEMO
 from tests.helpers import ROOT, SAMPLES
@@ -124,8 +125,8 @@ def test_a_label_set_counts_only_if_it_is_exactly_right():
 def test_pruning_reaches_its_share_and_keeps_the_largest_weights():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 16, 3))
-    pruning = Pruning()
-    pruning.update(network, step=10**9)
+    pruning = Pruning(first=10, last=100)
+    pruning.select(network, step=100)
     pruning.apply(network)
     weights = torch.cat([module.weight.flatten() for module in network])
     assert (weights == 0).float().mean() == pytest.approx(0.95, abs=0.001)
