@@ -162,20 +162,19 @@ def paint_clutter(rng: np.random.Generator, width: int, height: int) -> np.ndarr
     image = to_image(paint_leaves(rng, width, height))
     pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 9))):
-        stroke = {
-            "fill" if (straight := rng.random() < 0.6) else "outline": to_color(random_color(rng)),
-            "width": int(rng.integers(1, 8)),
-        }
+        is_line = rng.random() < 0.6
+        color, stroke_px = to_color(random_color(rng)), int(rng.integers(1, 8))
         start, size_px = rng.uniform(0, 1, 2) * (width, height), rng.uniform(0.1, 0.8) * width
         step = rng.normal(0, 0.15, 2) * width  # between one and the next, as in a railing
         for index in range(int(rng.choice([1, 1, 2, 6]))):
-            left, top = start + index * step
-            if straight:
+            left, top = (start + index * step).tolist()
+            if is_line:
                 bends = rng.normal(0, size_px / 3, (3, 2)).cumsum(0) + start + index * step
-                pen.line([(left, top), *map(tuple, bends.tolist())], **stroke)
+                pen.line([(left, top), *map(tuple, bends.tolist())], color, stroke_px)
             else:
                 box = (left, top, left + size_px, top + size_px * rng.uniform(0.5, 1.5))
-                (pen.ellipse if rng.random() < 0.7 else pen.rectangle)(box, **stroke)
+                outline = pen.ellipse if rng.random() < 0.7 else pen.rectangle
+                outline(box, outline=color, width=stroke_px)
     return np.asarray(image)
 
 
