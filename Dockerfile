@@ -32,7 +32,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends fonts-noto-color-emoji \
  && apt-get clean \
  && rm -rf /var/lib/apt/lists/*
-COPY scripts/demo_scenes.py scripts/demo_scenes.py
+COPY scripts/demo_scenes.py scripts/demo_backdrops.py scripts/
 COPY models models
 COPY app app
 RUN python -m scripts.demo_scenes /tmp/scenes --count 2000 \

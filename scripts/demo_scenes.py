@@ -1,8 +1,9 @@
-"""Synthetic labeled scenes for the demo model: pictograms of the twenty classes on cluttered backgrounds.
+"""Synthetic labeled scenes for the demo model: pictograms of the twenty classes before natural backdrops.
 
 Nothing is downloaded. The pictograms are glyphs of Debian's ``fonts-noto-color-emoji`` (SIL OFL 1.1);
-the backgrounds are gradients, noise, stripes, shapes and horizons. Scenes have JPEG artifacts and
-varying aspect ratios, as clients' uploads do.
+the backdrops are drawn (``demo_backdrops``). Some scenes show other pictograms as well, or only those,
+or nothing: the demo shall learn that most images show none of its classes. Scenes have JPEG artifacts
+and varying aspect ratios, as clients' uploads do.
 
     .venv/bin/python -m scripts.demo_scenes FOLDER --count 2000     scenes for scripts/optimize --pictures
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 import argparse
 import functools
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
+
+from scripts.demo_backdrops import Painter, paint_backdrop
 
 FONT_PATH = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_PACKAGE = "fonts-noto-color-emoji"
@@ -47,6 +49,41 @@ GLYPHS: dict[str, str] = {
     "TV Monitor": "\U0001f4fa",
 }
 CLASS_NAMES = list(GLYPHS)
+# Glyphs among OTHERS that show an animal or a person, or a plant in a pot, a bottle or a plate.
+LIKE_A_CLASS = {
+    *range(0x1F638, 0x1F641),
+    *(0x1F33B, 0x1F33C, 0x1F33D, 0x1F37D, 0x1F37E, 0x1F385, 0x1F38D, 0x1F38E, 0x1F3A0),
+    *(0x1F48F, 0x1F491, 0x1F5FD, 0x1F9F4, 0x1F9F8),
+}
+# Glyphs of none of the classes, and like none of them: weather, plants, food, things, faces, tools.
+OTHERS = tuple(
+    chr(code)
+    for first, last in (
+        (0x1F30B, 0x1F320),
+        (0x1F332, 0x1F335),
+        (0x1F337, 0x1F36F),
+        (0x1F380, 0x1F393),
+        (0x1F3A0, 0x1F3BF),
+        (0x1F3E0, 0x1F3F0),
+        (0x1F451, 0x1F463),
+        (0x1F489, 0x1F4B3),
+        (0x1F4C0, 0x1F4E9),
+        (0x1F508, 0x1F53D),
+        (0x1F5FB, 0x1F644),
+        (0x1F6A5, 0x1F6AD),
+        (0x1F910, 0x1F917),
+        (0x1F950, 0x1F96F),
+        (0x1F9C0, 0x1F9CA),
+        (0x1F9E0, 0x1F9FF),
+    )
+    for code in range(first, last + 1)
+    if code not in LIKE_A_CLASS
+)
+EMPTY_SHARE = 0.4  # of the scenes show none of the classes
+OTHERS_SHARE, MOST_OTHERS = (
+    0.5,
+    3,
+)  # of the scenes show pictograms of no class as well, so many at most
 
 MOST_PICTOGRAMS = 4
 SIZE_RANGE = (0.24, 0.52)  # a pictogram's side, as a share of the scene's shorter side
@@ -76,43 +113,51 @@ class Scene:
 
 
 @functools.cache
-def load_pictogram(name: str) -> Image.Image:
-    """Return a class's glyph, cropped to its bounding box, as RGBA.
+def load_pictogram(glyph: str) -> Image.Image:
+    """Return a glyph of the font, cropped to its bounding box, as RGBA.
 
     Raises:
         FileNotFoundError: the font is not installed; the text names the Debian package.
+        ValueError: the font has no such glyph.
     """
     if not FONT_PATH.exists():
         raise FileNotFoundError(f"{FONT_PATH} is missing: apt-get install {FONT_PACKAGE}")
     font = ImageFont.truetype(str(FONT_PATH), STRIKE_PX)
     canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
-    ImageDraw.Draw(canvas).text((8, 8), GLYPHS[name], font=font, embedded_color=True)
+    ImageDraw.Draw(canvas).text((8, 8), glyph, font=font, embedded_color=True)
     box = canvas.getbbox()
     if box is None:
-        raise ValueError(f"the font has no glyph for {name}")
+        raise ValueError(f"{FONT_PATH} has no glyph for U+{ord(glyph[0]):04X}")
     return canvas.crop(box)
 
 
 def draw_scene(
-    rng: np.random.Generator, labels: tuple[int, ...] | None = None, backdrop: str | None = None
+    rng: np.random.Generator,
+    labels: tuple[int, ...] | None = None,
+    backdrop: Painter | None = None,
 ) -> Scene:
-    """Draw one scene of 1 to 4 pictograms.
+    """Draw one scene.
 
     Args:
         rng: source of all random choices: a seed determines the scene.
-        labels: class indices to draw; by default one to four at random.
-        backdrop: a key of BACKDROPS; by default a random one.
+        labels: class indices to draw, and nothing else; by default none, or one to four at random,
+            and pictograms of other things as well.
+        backdrop: paints the backdrop; by default a random one.
     """
     width, height = (int(side) for side in rng.integers(200, 481, 2))
+    others: tuple[str, ...] = ()
     if labels is None:
-        count = int(rng.integers(1, MOST_PICTOGRAMS + 1))
-        labels = tuple(int(i) for i in rng.choice(len(CLASS_NAMES), count, replace=False))
-    paint = BACKDROPS[backdrop or str(rng.choice(list(BACKDROPS)))]
-    scene = soften(rng, Image.fromarray(paint(rng, width, height)))
+        labels = choose_labels(rng)
+        others = choose_others(rng)
+    scene = paint_backdrop(rng, width, height, backdrop)
+    for glyph in others:  # first, so that they cover no pictogram of a class
+        pictogram = vary_pictogram(rng, glyph, min(width, height))
+        if spot := find_place(rng, pictogram, [], width, height):
+            scene.paste(pictogram, spot, pictogram)
     placed: list[Placed] = []
     shown = []
     for label in labels:
-        pictogram = vary_pictogram(rng, CLASS_NAMES[label], min(width, height))
+        pictogram = vary_pictogram(rng, GLYPHS[CLASS_NAMES[label]], min(width, height))
         spot = find_place(rng, pictogram, placed, width, height)
         if spot is None:  # no room left: the scene is valid with fewer pictograms
             continue
@@ -120,6 +165,21 @@ def draw_scene(
         shown.append(label)
     quality = int(rng.integers(JPEG_QUALITY[0], JPEG_QUALITY[1] + 1))
     return Scene(through_jpeg(scene, quality), tuple(sorted(shown)))
+
+
+def choose_labels(rng: np.random.Generator) -> tuple[int, ...]:
+    """Return no class with the probability EMPTY_SHARE, or one to MOST_PICTOGRAMS."""
+    if rng.random() < EMPTY_SHARE:
+        return ()
+    count = int(rng.integers(1, MOST_PICTOGRAMS + 1))
+    return tuple(int(i) for i in rng.choice(len(CLASS_NAMES), count, replace=False))
+
+
+def choose_others(rng: np.random.Generator) -> tuple[str, ...]:
+    """Return up to MOST_OTHERS glyphs of no class."""
+    if rng.random() >= OTHERS_SHARE:
+        return ()
+    return tuple(str(glyph) for glyph in rng.choice(OTHERS, int(rng.integers(1, MOST_OTHERS + 1))))
 
 
 def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -130,18 +190,18 @@ def through_jpeg(image: Image.Image, quality: int) -> Image.Image:
         return decoded.convert("RGB")
 
 
-def vary_pictogram(rng: np.random.Generator, name: str, shorter_side: int) -> Image.Image:
-    """Return a class's glyph (RGBA) with random size, aspect ratio, mirroring, rotation and brightness."""
-    glyph = load_pictogram(name)
-    scale = rng.uniform(*SIZE_RANGE) * shorter_side / max(glyph.size)
+def vary_pictogram(rng: np.random.Generator, glyph: str, shorter_side: int) -> Image.Image:
+    """Return a glyph (RGBA) with random size, aspect ratio, mirroring, rotation and brightness."""
+    drawn = load_pictogram(glyph)
+    scale = rng.uniform(*SIZE_RANGE) * shorter_side / max(drawn.size)
     stretch = rng.uniform(0.85, 1.18)
-    size = (max(8, int(glyph.width * scale * stretch)), max(8, int(glyph.height * scale / stretch)))
-    glyph = glyph.resize(size, Image.Resampling.BILINEAR)
+    size = (max(8, int(drawn.width * scale * stretch)), max(8, int(drawn.height * scale / stretch)))
+    drawn = drawn.resize(size, Image.Resampling.BILINEAR)
     if rng.random() < 0.5:
-        glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        drawn = drawn.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     turn_deg = float(rng.uniform(-MOST_TURN_DEG, MOST_TURN_DEG))
-    glyph = glyph.rotate(turn_deg, Image.Resampling.BILINEAR, expand=True)
-    red, green, blue, alpha = glyph.split()
+    drawn = drawn.rotate(turn_deg, Image.Resampling.BILINEAR, expand=True)
+    red, green, blue, alpha = drawn.split()
     light = rng.uniform(0.75, 1.15)
     bands = [band.point(lambda value: min(255, int(value * light))) for band in (red, green, blue)]
     return Image.merge("RGBA", (*bands, alpha))
@@ -173,82 +233,6 @@ def find_place(
             placed.append(Placed(int(ink.sum()), ink))
             return left, top
     return None
-
-
-# Backdrops: (height, width, 3) uint8. Colors are random, so that none correlates with a class.
-
-
-def random_color(rng: np.random.Generator) -> np.ndarray:
-    """Return a random RGB color as (3,) float32 in 0..255."""
-    return rng.uniform(10, 245, 3).astype(np.float32)
-
-
-def paint_gradient(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint a linear gradient in a random direction."""
-    across, down = np.meshgrid(np.linspace(-1, 1, width), np.linspace(-1, 1, height))
-    angle = rng.uniform(0, 2 * np.pi)
-    share = ((across * np.cos(angle) + down * np.sin(angle)) / 2.83 + 0.5)[..., None]
-    faded: np.ndarray = random_color(rng) * share + random_color(rng) * (1 - share)
-    return faded.astype(np.uint8)
-
-
-def paint_clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint smooth noise of random scale."""
-    cells = int(rng.integers(2, 24))
-    coarse = np.clip(random_color(rng) + rng.normal(0, 50, (cells, cells, 3)), 0, 255)
-    cloud = Image.fromarray(coarse.astype(np.uint8)).resize(
-        (width, height), Image.Resampling.BICUBIC
-    )
-    return np.asarray(cloud)
-
-
-def paint_stripes(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint two-color stripes of random width and direction."""
-    across, down = np.meshgrid(np.arange(width), np.arange(height))
-    angle, period_px = rng.uniform(0, np.pi), rng.uniform(12, 90)
-    phase = (across * np.cos(angle) + down * np.sin(angle)) / period_px
-    odd = (np.floor(phase) % 2 == 1)[..., None]
-    return np.where(odd, random_color(rng), random_color(rng)).astype(np.uint8)
-
-
-def paint_shapes(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint random ellipses and boxes as clutter."""
-    canvas = Image.new("RGB", (width, height), tuple(int(c) for c in random_color(rng)))
-    pen = ImageDraw.Draw(canvas)
-    for _ in range(int(rng.integers(4, 18))):
-        left, top = float(rng.uniform(-20, width)), float(rng.uniform(-20, height))
-        box = (left, top, left + float(rng.uniform(10, 160)), top + float(rng.uniform(10, 160)))
-        color = tuple(int(c) for c in random_color(rng))
-        (pen.ellipse if rng.random() < 0.5 else pen.rectangle)(box, fill=color)
-    return np.asarray(canvas)
-
-
-def paint_horizon(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Paint sky and ground as noisy gradients."""
-    horizon = int(height * rng.uniform(0.3, 0.75))
-    rows = np.empty((height, 1, 3), np.float32)
-    for part in (slice(0, horizon), slice(horizon, height)):
-        share = np.linspace(0, 1, len(range(*part.indices(height))))[:, None, None]
-        start = random_color(rng)
-        rows[part] = start + share * rng.uniform(-60, 60, 3)
-    grain = rng.normal(0, rng.uniform(1, 10), (height, width, 1))
-    return np.clip(rows + grain, 0, 255).astype(np.uint8)
-
-
-BACKDROPS: dict[str, Callable[[np.random.Generator, int, int], np.ndarray]] = {
-    "gradient": paint_gradient,
-    "clouds": paint_clouds,
-    "stripes": paint_stripes,
-    "shapes": paint_shapes,
-    "horizon": paint_horizon,
-}
-
-
-def soften(rng: np.random.Generator, backdrop: Image.Image) -> Image.Image:
-    """Blur half of the backdrops slightly, as a camera would."""
-    if rng.random() < 0.5:
-        return backdrop
-    return backdrop.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.5, 3))))
 
 
 def write_scenes(folder: Path, count: int) -> None:

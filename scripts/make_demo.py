@@ -1,7 +1,8 @@
 """Train the demo model from scratch on scenes of pictograms.
 
-    .venv/bin/python -m scripts.make_demo            about an hour on two cores
-    .venv/bin/python -m scripts.make_demo --resume   resumes from the last checkpoint in build/demo
+    .venv/bin/python -m scripts.make_demo              from scratch: about an hour on two cores
+    .venv/bin/python -m scripts.make_demo --continue   from the weights in models/demo/1: half an hour
+    .venv/bin/python -m scripts.make_demo --resume     resumes either from its last checkpoint in build/demo
 
 The demo gives a checkout without internet a working model. The network is the same ResNet-50 that
 serves a user's own weights. It is pruned during training (19 of 20 convolution weights become zero),
@@ -35,6 +36,7 @@ from scripts.demo_bundle import (
     write_config,
     write_samples,
 )
+from scripts.demo_pruning import Pruning
 from scripts.demo_scenes import CALIBRATION_SCENES, CLASS_NAMES, draw_scene, write_scenes
 from scripts.scores import exact_share, mean_average_precision
 
@@ -45,13 +47,40 @@ TRAINING_SCENES, HELD_OUT_SCENES = 20_000, 2_000
 TRAINING_SEED, HELD_OUT_SEED = 1, 2  # scene i is drawn from the generator seeded [seed, i]
 
 BATCH = 32
-PEAK_RATE, WEIGHT_DECAY = 1e-3, 0.05
-# (px a side, steps): mostly at small sizes, where a step is cheap, the last stage at the serving size.
-STAGES = ((96, 1700), (128, 1400), (SIDE, 450))
-STEPS = sum(steps for _, steps in STAGES)
-PRUNE_FROM, PRUNE_UNTIL, PRUNE_EVERY = 1500, 2600, 50  # steps
-SPARSITY = 0.95  # final share of zeros among convolution weights
+WEIGHT_DECAY = 0.05
 CHECKPOINT_EVERY = 200  # steps
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long to train, and how.
+
+    Attributes:
+        stages: (px a side, steps): mostly at small sizes, where a step is cheap, the last at the serving size.
+        peak_rate: the highest learning rate.
+        pruned_between: the first and the last step of pruning; (-1, -1) keeps the zeros that there are.
+    """
+
+    stages: tuple[tuple[int, int], ...]
+    peak_rate: float
+    pruned_between: tuple[int, int]
+
+    @property
+    def steps(self) -> int:
+        """Return the number of optimizer steps."""
+        return sum(steps for _, steps in self.stages)
+
+    def side(self, step: int) -> int:
+        """Return the image size of a step, px."""
+        for side, steps in self.stages:
+            if step < steps:
+                return side
+            step -= steps
+        return SIDE
+
+
+FROM_SCRATCH = Recipe(((96, 1700), (128, 1400), (SIDE, 450)), 1e-3, (1500, 2600))
+CONTINUED = Recipe(((SIDE, 350),), 6e-4, (-1, -1))
 
 
 def draw_prepared(seed_and_index: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -86,59 +115,6 @@ def normalize(images: torch.Tensor, side: int) -> torch.Tensor:
     return ((pixels - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 
-def stage_side(step: int) -> int:
-    """Return the image size of a step, px."""
-    for side, steps in STAGES:
-        if step < steps:
-            return side
-        step -= steps
-    return SIDE
-
-
-@dataclass
-class Pruning:
-    """Gradual magnitude pruning.
-
-    The share of zeros follows Zhu and Gupta's cubic schedule (arXiv:1710.01878). Layers are compared by
-    the LAMP score (Lee et al., arXiv:2010.07611): a weight's square divided by the sum of the squares
-    not smaller than it.
-
-    Attributes:
-        masks: by parameter name, a bool tensor of its shape: the weights that are kept.
-    """
-
-    masks: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def target(self, step: int) -> float:
-        """Return the scheduled share of zeros at a step."""
-        progress = min(1.0, max(0.0, (step - PRUNE_FROM) / (PRUNE_UNTIL - PRUNE_FROM)))
-        return SPARSITY * (1 - (1 - progress) ** 3)
-
-    def update(self, network: nn.Module, step: int) -> None:
-        """Recompute the masks."""
-        prunable = {n: p for n, p in network.named_parameters() if p.ndim == 4 and p.shape[1] > 3}
-        scores = {name: lamp_scores(parameter.detach()) for name, parameter in prunable.items()}
-        every = torch.cat([score.flatten() for score in scores.values()])
-        rank = int(self.target(step) * every.numel())
-        limit = every.kthvalue(rank).values if rank else torch.tensor(-1.0)
-        self.masks = {name: score > limit for name, score in scores.items()}
-
-    @torch.no_grad()
-    def apply(self, network: nn.Module) -> None:
-        """Zero the pruned weights after an optimizer step."""
-        for name, mask in self.masks.items():
-            network.get_parameter(name).mul_(mask)
-
-
-def lamp_scores(weight: torch.Tensor) -> torch.Tensor:
-    """Return each weight's LAMP score, in the weight's shape."""
-    squares, order = weight.flatten().square().sort()
-    rest = squares.flip(0).cumsum(0).flip(0)
-    scores = torch.empty_like(squares)
-    scores[order] = squares / rest.clamp_min(1e-30)
-    return scores.view_as(weight)
-
-
 @torch.inference_mode()
 def predict(network: nn.Module, images: torch.Tensor, side: int, device: str) -> np.ndarray:
     """Return the logits of (n, 3, 224, 224) uint8 images as (n, 20) float32."""
@@ -153,8 +129,9 @@ def predict(network: nn.Module, images: torch.Tensor, side: int, device: str) ->
 
 @dataclass
 class Run:
-    """Training state, as saved in a checkpoint."""
+    """Training state, as saved in a checkpoint, except the recipe."""
 
+    recipe: Recipe
     network: nn.Module
     optimiser: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
@@ -184,23 +161,32 @@ class Run:
         self.step, self.history = state["step"], state["history"]
 
 
-def start_run(device: str) -> Run:
-    """Create a run at step 0."""
+def start_run(recipe: Recipe, device: str) -> Run:
+    """Create a run at step 0, with random weights."""
     torch.manual_seed(0)
     network = torchvision.models.resnet50(num_classes=len(CLASS_NAMES), zero_init_residual=True)
     network = network.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
-        network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY, fused=True
+        network.parameters(), recipe.peak_rate, weight_decay=WEIGHT_DECAY, fused=True
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, STEPS, pct_start=0.1)
-    return Run(network, optimiser, schedule, Pruning())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.peak_rate, recipe.steps, pct_start=0.1
+    )
+    return Run(recipe, network, optimiser, schedule, Pruning(*recipe.pruned_between))
+
+
+def continue_from(run: Run, weights: Path) -> None:
+    """Take over the weights of ``model.npz``, and keep its zeros."""
+    with np.load(weights) as stored:
+        run.network.load_state_dict({name: torch.from_numpy(stored[name]) for name in stored})
+    run.pruning.keep_zeros(run.network)
 
 
 def draw_batches(
     images: torch.Tensor, targets: torch.Tensor, run: Run, device: str
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (images uint8, targets) from the run's step on; a batch depends only on its step number."""
-    for step in range(run.step, STEPS):
+    for step in range(run.step, run.recipe.steps):
         rng = np.random.default_rng([TRAINING_SEED, step])
         chosen = torch.from_numpy(rng.integers(0, len(images), BATCH))
         batch = images[chosen].to(device)
@@ -210,16 +196,17 @@ def draw_batches(
 
 def train(run: Run, device: str, checkpoint: Path) -> None:
     """Train to the last step; every CHECKPOINT_EVERY steps, score 500 held-out scenes and write a checkpoint."""
-    if run.step >= STEPS:
+    steps = run.recipe.steps
+    if run.step >= steps:
         return
     images, targets = draw_set(TRAINING_SEED, TRAINING_SCENES)
     held_images, held_targets = draw_set(HELD_OUT_SEED, 500)
     bar = tqdm(
-        draw_batches(images, targets, run, device), "training", STEPS, initial=run.step, unit="step"
+        draw_batches(images, targets, run, device), "training", steps, initial=run.step, unit="step"
     )
     run.network.train()
     for batch, wanted in bar:
-        side = stage_side(run.step)
+        side = run.recipe.side(run.step)
         with torch.autocast(device, torch.bfloat16):
             logits = run.network(normalize(batch, side))
         loss = F.binary_cross_entropy_with_logits(logits.float(), wanted)
@@ -228,23 +215,22 @@ def train(run: Run, device: str, checkpoint: Path) -> None:
         nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
         run.optimiser.step()
         run.schedule.step()
-        if PRUNE_FROM <= run.step <= PRUNE_UNTIL and run.step % PRUNE_EVERY == 0:
-            run.pruning.update(run.network, run.step)
+        run.pruning.update(run.network, run.step)
         run.pruning.apply(run.network)
         run.step += 1
         row = {
             "step": run.step,
             "side": side,
-            "loss": float(loss),
+            "loss": loss.item(),
             "sparsity": run.pruning.target(run.step),
         }
-        if run.step % CHECKPOINT_EVERY == 0 or run.step == STEPS:
+        if run.step % CHECKPOINT_EVERY == 0 or run.step == steps:
             held_logits = predict(run.network, held_images, side, device)
             row["map"] = mean_average_precision(held_logits, held_targets.numpy())
             row["exact"] = exact_share(held_logits, held_targets.numpy())
             bar.write(json.dumps({name: round(value, 4) for name, value in row.items()}))
         run.history.append(row)
-        bar.set_postfix(side=side, loss=f"{float(loss):.3f}")
+        bar.set_postfix(side=side, loss=f"{row['loss']:.3f}")
         if "map" in row:
             run.save(checkpoint)
 
@@ -255,16 +241,21 @@ def main() -> None:
         prog="scripts.make_demo", description="Train the demo model on scenes of pictograms."
     )
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
+    parser.add_argument(
+        "--continue", action="store_true", dest="go_on", help="train the demo's weights further"
+    )
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     BUILD.mkdir(parents=True, exist_ok=True)
     checkpoint = BUILD / "checkpoint.pth"
-    run = start_run(device)
+    models = ROOT / "models"
+    run = start_run(CONTINUED if options.go_on else FROM_SCRATCH, device)
     if options.resume and checkpoint.exists():
         run.load(checkpoint)
+    elif options.go_on:
+        continue_from(run, models / "demo" / "1" / "model.npz")
     train(run, device, checkpoint)
 
-    models = ROOT / "models"
     write_bundle(models / "demo" / "1", run.network.state_dict())
     images, targets = draw_set(HELD_OUT_SEED, HELD_OUT_SCENES)
     scores = measure_bundle(models, images.numpy(), targets.numpy())

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -9,10 +10,19 @@ import torch
 
 from app.engines.eager import EagerEngine
 from app.models.bundle import find_bundle
+from app.processing.images import decode_image
 from scripts.demo_bundle import SAMPLES as SAMPLE_SCENES
 from scripts.demo_bundle import measure_bundle, write_bundle
-from scripts.demo_scenes import CLASS_NAMES, draw_scene, write_scenes
-from scripts.make_demo import HELD_OUT_SEED, SIDE, Pruning, draw_prepared, lamp_scores
+from scripts.demo_pruning import Pruning, lamp_scores
+from scripts.demo_scenes import (
+    CLASS_NAMES,
+    GLYPHS,
+    OTHERS,
+    draw_scene,
+    load_pictogram,
+    write_scenes,
+)
+from scripts.make_demo import HELD_OUT_SEED, SIDE, draw_prepared
 from scripts.scores import average_precision, exact_share, mean_average_precision
 from tests.conftest import DEMO
 from tests.helpers import ROOT, SAMPLES
@@ -92,11 +102,27 @@ def test_the_calibration_scenes_are_the_first_of_any_number(tmp_path):
         assert (tmp_path / "more" / name).read_bytes() == (DEMO / "calibration" / name).read_bytes()
 
 
-def test_a_scene_holds_one_to_four_pictograms_and_its_target_says_which():
-    for index in range(30):
-        scene = draw_scene(np.random.default_rng([9, index]))
-        assert 1 <= len(scene.labels) <= 4
+def test_a_scene_shows_up_to_four_classes_or_none_and_its_target_says_which():
+    scenes = [draw_scene(np.random.default_rng([9, index])) for index in range(60)]
+    assert {len(scene.labels) for scene in scenes} == {0, 1, 2, 3, 4}
+    assert 0.2 < np.mean([not scene.labels for scene in scenes]) < 0.6
+    for scene in scenes:
         assert list(np.flatnonzero(scene.target())) == list(scene.labels)
+
+
+def test_the_pictograms_of_no_class_are_in_the_font_and_none_is_a_class():
+    assert not {*OTHERS} & {*GLYPHS.values()}
+    assert all(load_pictogram(glyph).size > (20, 10) for glyph in OTHERS)
+
+
+@pytest.mark.slow
+def test_most_photographs_get_no_label(photos):
+    """Two thirds of any that show no drawings, to whose classes the demo was never trained."""
+    engine = EagerEngine(find_bundle(ROOT / "models"), threads=2)
+    with ExitStack() as opened:
+        files = [opened.enter_context(path.open("rb")) for path in photos]
+        logits = [engine.forward([decode_image(file, 10**9)]).logits[0] for file in files]
+    assert np.mean([any(each > 0) for each in logits]) <= 1 / 3
 
 
 def test_eight_samples_exist_with_their_labels():
@@ -124,8 +150,8 @@ def test_a_label_set_counts_only_if_it_is_exactly_right():
 def test_pruning_reaches_its_share_and_keeps_the_largest_weights():
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.Conv2d(8, 16, 3))
-    pruning = Pruning()
-    pruning.update(network, step=10**9)
+    pruning = Pruning(first=10, last=100)
+    pruning.select(network, step=100)
     pruning.apply(network)
     weights = torch.cat([module.weight.flatten() for module in network])
     assert (weights == 0).float().mean() == pytest.approx(0.95, abs=0.001)

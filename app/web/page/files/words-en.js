@@ -235,7 +235,7 @@ export const words = {
     "Something between this page and the server has answered, perhaps the sign-in page of a network. Sign in and try again.",
 
   "demo.title": "This demo only recognizes emoji drawings.",
-  "demo.advice": "Try a sample: on photographs it is wrong or recognizes nothing.",
+  "demo.advice": "Try a sample: on most photographs it finds nothing.",
   "demo.cure": "To get a model for photographs, run on the server:",
   "demo.docs": "(more in docs/models.md)",
 

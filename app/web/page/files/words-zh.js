@@ -219,7 +219,7 @@ export const words = {
   "problem.foreign_answer.advice": "本页面与服务器之间有其他设备作出了响应，可能是网络的登录页。请登录后重试。",
 
   "demo.title": "本演示模型只认识表情符号图画。",
-  "demo.advice": "请试试示例图片：对于照片，它会给出错误结果，或者什么也识别不出。",
+  "demo.advice": "请试试示例图片：对于大多数照片，它什么也识别不出。",
   "demo.cure": "如需识别照片的模型，请在服务器上运行：",
   "demo.docs": "（详见 docs/models.md）",
 
