@@ -58,7 +58,8 @@ def cut_texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray
         tile = tile.T
     left, top = (int(start) for start in rng.integers(0, TILE_PX, 2))
     rows, columns = np.arange(top, top + height), np.arange(left, left + width)
-    return tile.take(rows, 0, mode="wrap").take(columns, 1, mode="wrap")
+    part: np.ndarray = tile.take(rows, 0, mode="wrap").take(columns, 1, mode="wrap")
+    return part
 
 
 def paint_surface(
