@@ -219,4 +219,4 @@ def test_the_pages_python_works_as_pasted(server, monkeypatch):
     program = program.replace("localhost:8999", urlsplit(server.url).netloc)
     shown = io.StringIO()
     exec(program, {"print": lambda value: shown.write(str(value))})  # the page's own
-    assert "Person" in shown.getvalue()
+    assert "Car" in shown.getvalue()

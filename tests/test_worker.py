@@ -89,6 +89,20 @@ def test_idle_connections_do_not_delay_the_end_of_a_worker(tiny_models, tmp_path
 
 def test_a_slow_body_is_given_up(url):
     """The request bypasses nginx, which passes on only complete bodies."""
+    for attempt in range(5):
+        try:
+            answer = drip_body(url)
+            break
+        except (
+            ConnectionError
+        ):  # a byte met the closed connection, which took the unread answer along
+            assert attempt < 4
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"the body did not arrive within 2 s" in answer
+
+
+def drip_body(url) -> bytes:
+    """Return what answers a body of which a byte comes every 0.2 s."""
     with connect(url) as slow:
         slow.sendall(
             b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -103,9 +117,7 @@ def test_a_slow_body_is_given_up(url):
             slow.sendall(b"x")
         with slow.makefile("rb") as rest:
             slow.settimeout(10)
-            answer += rest.read()
-        assert answer.startswith(b"HTTP/1.1 408 ")
-        assert b"the body did not arrive within 2 s" in answer
+            return answer + rest.read()
 
 
 @pytest.mark.parametrize(
