@@ -34,10 +34,13 @@ def load(bundle: Bundle, tmp_path: Path, engine: str) -> Engine:
 
 
 def sample_images(prepare: Compose) -> torch.Tensor:
-    """Return the samples with the grain of photographs.
+    images = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
+    return torch.stack([prepare(image) for image in images])
+
+
+def with_grain(images: torch.Tensor) -> torch.Tensor:
+    """Return images with noise, as photographs have.
 
     A network whose batch norms have seen only smooth images amplifies all others without end.
     """
-    images = [reference.as_rgb(path.read_bytes()) for path in sorted(SAMPLES.glob("*.jpg"))]
-    smooth = torch.stack([prepare(image) for image in images])
-    return smooth + 0.5 * torch.randn(smooth.shape, generator=torch.Generator().manual_seed(5))
+    return images + 0.5 * torch.randn(images.shape, generator=torch.Generator().manual_seed(5))

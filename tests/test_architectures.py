@@ -21,7 +21,7 @@ from app.serving.server import Prediction
 from app.serving.ticket import Timing
 from tests import reference
 from tests.helpers import SAMPLES
-from tests.random_models import CLASSES, load, sample_images, write_model
+from tests.random_models import CLASSES, load, sample_images, with_grain, write_model
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def classifier(request, tmp_path_factory):
         config.get("mean", (0.485, 0.456, 0.406)),
         config.get("deviation", (0.229, 0.224, 0.225)),
     )
-    expected = reference.make_random(request.param, CLASSES, sample_images(prepare))
+    expected = reference.make_random(request.param, CLASSES, with_grain(sample_images(prepare)))
     folder = tmp_path_factory.mktemp("model")
     return write_model(folder, expected.state_dict(), config), expected, prepare
 
@@ -63,7 +63,7 @@ def test_an_architecture_gets_the_references_logits(classifier, tmp_path, engine
 
 def test_a_softmax_model_answers_its_top_k_with_their_scores(tmp_path):
     prepare = reference.make_prepare(resize=256)
-    expected = reference.make_random("resnet18", CLASSES, sample_images(prepare))
+    expected = reference.make_random("resnet18", CLASSES, with_grain(sample_images(prepare)))
     config = {"architecture": "resnet18", **CONFIGS["resnet18"]}
     bundle = write_model(tmp_path / "own", expected.state_dict(), config)
     data = (SAMPLES / "farm.jpg").read_bytes()

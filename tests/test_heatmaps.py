@@ -312,7 +312,7 @@ def test_the_running_servers_drawings_match_the_reference(server, demo_network, 
     drawn = requests.post(url, files={"image": data}, timeout=60)
     assert drawn.headers["Content-Type"] == "image/png"
     assert drawn.headers["X-Heatmap-Label"] == "Car"
-    assert Image.open(io.BytesIO(drawn.content)).size == (325, 351)
+    assert Image.open(io.BytesIO(drawn.content)).size == (326, 306)
     images = reference.PREPARE(reference.as_rgb(data)).unsqueeze(0)
     for label in ("Car", "Person"):
         answer = requests.post(

@@ -90,7 +90,7 @@ def test_an_nginx_stopped_during_its_replacement_stays_stopped(server):
     os.kill(old, signal.SIGKILL)
     wait_until(lambda: is_replaced(server, "nginx", old), 15, "another nginx")
     assert "stopped" in server.control("stop", "nginx").stdout
-    wait_until(lambda: not holders(ports_of(server)[0]), 5, "the port")
+    wait_until(lambda: not holders(ports_of(server)[0]), 20, "the port")
     with pytest.raises(requests.ConnectionError):
         requests.get(server.url, timeout=10)
     assert "started" in server.control("start", "nginx").stdout
@@ -126,7 +126,7 @@ def test_a_killed_supervisord_ends_every_program_and_the_next_start_is_clean(ser
     (server.folder / "run" / "console").write_text("")
     server.process.kill()
     server.process.wait()
-    wait_until(lambda: processes_of(server) == [], 15, "the end of everything")
+    wait_until(lambda: processes_of(server) == [], 30, "the end of everything")
     assert [holders(port) for port in ports_of(server)] == [set(), set()]
     # A process that cannot be killed may keep the way past nginx: the server starts without it.
     with socket.create_server(("127.0.0.1", ports_of(server)[1])):

@@ -518,7 +518,7 @@ def test_a_heat_map_is_drawn_over_its_image(serve):
     drawing = predict_one(
         server, street(), heat_maps=dataclasses.replace(STRONGEST, style=Style())
     ).drawing
-    assert Image.open(io.BytesIO(drawing.png)).size == (325, 351)
+    assert Image.open(io.BytesIO(drawing.png)).size == (326, 306)
     drawn = predict_one(
         server, quarters(0, 0, 0, 255), heat_maps=HeatMapRequest((0,), style=Style())
     ).drawing

@@ -73,7 +73,7 @@ def test_an_image_is_tried_out_as_a_file(page):
     assert response.status == 200, response.text()
     (image,) = response.json()["images"]
     assert image["name"] == STREET.name
-    assert [label["label"] for label in image["labels"]] == ["Car", "Person"]
+    assert [label["label"] for label in image["labels"]] == ["Car", "Bicycle"]
     expect(block.locator(".live-responses-table").first).to_contain_text('"label": "Car"')
 
 
