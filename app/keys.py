@@ -202,6 +202,7 @@ class KeyFile:
         self._path = path
         self._keys: Mapping[str, Key] = {}
         self._version: object = None  # of the file that was read last
+        self._trouble = ""  # the error of the last try
         self._looked_at = -CHECK_S
         self.refresh()
 
@@ -220,12 +221,14 @@ class KeyFile:
         version = read_version(self._path)  # before the content: a change in between is read again
         if version == self._version:
             return False
-        self._version = version
         try:
             self._keys = read_keys(self._path)
-        except KeyFileError as error:
-            logger.error("the API keys stay as they were: %s", error)
+        except KeyFileError as error:  # tried again: it may be this process that cannot read it
+            if str(error) != self._trouble:
+                logger.error("the API keys stay as they were: %s", error)
+            self._trouble = str(error)
             return False
+        self._version, self._trouble = version, ""
         names = len({key.name for key in self._keys.values()})
         logger.info("%d API keys of %d clients in %s", len(self._keys), names, self._path)
         return True

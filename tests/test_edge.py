@@ -117,6 +117,8 @@ def test_through_a_listed_proxy_the_metrics_are_for_listed_clients(behind_proxy)
         assert via_proxy(behind_proxy, "198.51.100.7", path).status == 200
         check_refused(via_proxy(behind_proxy, STRANGER, path))
         check_refused(via_proxy(behind_proxy, f"127.0.0.1, {STRANGER}", path))
+        # The proxy's own loopback address, not this machine's.
+        check_refused(via_proxy(behind_proxy, "127.0.0.1", path))
 
 
 def test_a_name_that_is_pointed_to_this_machine_does_not_lead_to_the_metrics(default):
@@ -140,6 +142,7 @@ def test_allowed_and_denied_clients_are_told_apart_by_the_smaller_network(open_g
         assert via_proxy(gateway, client).status == 200
     for client in ("10.1.2.3", STRANGER, "2001:db8::1"):
         check_refused(via_proxy(gateway, client), word="address")
+    check_refused(via_proxy(gateway, "127.0.0.1"), word="address")
     assert gateway.ask().status == 200, "this machine always, for its health check"
     check_refused(gateway.ask(X_Forwarded_For="10.2.3.4"))
     for method in ("GET", "TRACE", "DELETE"):
@@ -204,9 +207,9 @@ def test_any_host_is_answered_by_default(default):
 
 
 def test_with_a_list_other_hosts_are_answered_421(open_gateway):
-    gateway = open_gateway(hosts="classify.example.org,*.lab.example")
+    gateway = open_gateway(hosts="classify.example.org,*.lab.example,default,include")
     good = ("classify.example.org", "Classify.Example.Org:8999", "a.lab.example", "a.b.lab.example")
-    for host in (*good, "127.0.0.1:8999", "[::1]", "localhost:1"):
+    for host in (*good, "default", "include", "127.0.0.1:8999", "[::1]", "localhost:1"):
         assert gateway.ask(Host=host).status == 200, host
     for host in ("lab.example", "evil.example", "classify.example.org.evil.example", "1.evil"):
         for path in ("/", "/metrics", "/.problem"):

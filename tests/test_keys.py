@@ -180,6 +180,21 @@ def test_a_change_is_taken_over_and_a_broken_file_keeps_the_last_good_one(path, 
     assert file.find(first).name == "bob"
 
 
+def test_a_file_that_this_process_could_not_read_is_read_again(path, at_once, monkeypatch, caplog):
+    text = command.add(path, "bob", CLIENT_SCOPES, None)
+    file = KeyFile(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "read_keys", fail)
+        command.remove(path, "bob")
+        assert [file.find(text).name for _ in range(3)] == ["bob"] * 3
+    assert file.find(text) is None
+    assert [each.levelname for each in caplog.records].count("ERROR") == 1
+
+
+def fail(path):
+    raise KeyFileError(f"{path} cannot be read: Too many open files")
+
+
 def test_the_file_is_looked_at_once_a_second(path, monkeypatch):
     looks = []
     monkeypatch.setattr(keys, "read_version", lambda path: looks.append(path) or ())

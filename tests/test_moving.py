@@ -113,6 +113,7 @@ def test_requests_are_answered_by_the_old_version_until_the_new_one_is_live(
 ):
     here = stage(before)
     client = gevent.spawn(here.keep_asking, **target)
+    wait_until(lambda: here.answers)
     here.manifest = after
     if after.default == "b":  # its new version is loaded first
         wait_until(lambda: ("b", 2) in here.states())

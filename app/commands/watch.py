@@ -18,7 +18,7 @@ from app.control.cleanup import clean_up
 from app.control.manifest import Entry, Manifest, ManifestFile
 from app.control.scanner import RepositoryScanner
 from app.gateway.includes import write_keys
-from app.keys import CHECK_S, KeyFile
+from app.keys import CHECK_S
 from app.logs import logging_config, warn_once
 from app.settings import Settings
 
@@ -60,24 +60,28 @@ def watch(settings: Settings) -> None:
 
 
 def follow_keys(settings: Settings) -> None:
-    """Tell nginx the ids of the API keys whenever their file changes, for ever."""
-    file = KeyFile(settings.keys) if settings.keys else None
-    while file:
+    """Tell nginx the ids of the API keys whenever they change, for ever.
+
+    What counts is what nginx was last told: others write the file as well, and nginx may have been starting.
+    """
+    told = ""
+    while settings.keys:
         try:
-            if write_keys(settings):
-                reload_nginx(settings.run)
-        except OSError as error:
+            if (text := write_keys(settings)) != told and reload_nginx(settings.run):
+                told = text
+        except Exception as error:  # noqa: BLE001  (the next second may be better)
             warn_once(logger, f"nginx does not learn of changed API keys: {error}")
-        while not file.refresh():
-            time.sleep(CHECK_S)
+        time.sleep(CHECK_S)
 
 
-def reload_nginx(run: Path) -> None:
-    """Let nginx read its configuration again; nothing if it does not run."""
+def reload_nginx(run: Path) -> bool:
+    """Let nginx read its configuration again; return whether it runs."""
     with suppress(OSError, ValueError):
         pid = int((run / "nginx.pid").read_text(encoding="ascii"))
         if "nginx" in Path(f"/proc/{pid}/comm").read_text(encoding="ascii"):  # not a later process
             os.kill(pid, signal.SIGHUP)
+            return True
+    return False
 
 
 def scan_once(scanner: RepositoryScanner, file: ManifestFile, before: Manifest) -> Manifest:

@@ -28,8 +28,8 @@ def write_includes(settings: Settings) -> None:
     write_keys(settings)
 
 
-def write_keys(settings: Settings) -> bool:
-    """Write what nginx knows of the API keys; return whether it has changed. Raises OSError.
+def write_keys(settings: Settings) -> str:
+    """Write what nginx knows of the API keys, and return it. Raises OSError.
 
     If the keys cannot be read, an earlier file stays as it is: the application decides on every key anyway.
     """
@@ -39,12 +39,12 @@ def write_keys(settings: Settings) -> bool:
         keys = read_keys(settings.keys).values() if settings.keys else ()
     except KeyFileError:
         if before:
-            return False
+            return before
         keys = ()
     text = render_keys(keys, settings.public_scopes)
     if text != before:
         write_file(path, text)
-    return text != before
+    return text
 
 
 def render_includes(settings: Settings) -> dict[str, str]:
@@ -103,7 +103,9 @@ def render_hosts(settings: Settings) -> str:
     if not settings.hosts:
         return render_block("map $host $known_host", {"default": "1"})
     always = ('""', "localhost", r'"~^[0-9.]+$"', r'"~^\["')
-    rules = {"default": "0"} | dict.fromkeys((*always, *settings.hosts), "1")
+    # With a backslash no name is one of nginx's own words, such as "default".
+    names = (rf"\{name}" for name in settings.hosts)
+    rules = {"default": "0"} | dict.fromkeys((*always, *names), "1")
     return render_block("map $host $known_host", rules, "hostnames;")
 
 
