@@ -137,11 +137,19 @@ def test_the_log_is_json_and_has_the_id_that_the_client_got(server):
 
 
 def test_metrics_are_counted_with_only_run_writable(server):
-    """The request comes from the host, whose address is a private one to the container."""
+    """They are asked for inside, because they are for this machine: the container."""
     assert server.classify(STREET).status_code == 200
-    text = requests.get(f"{server.url}/metrics", timeout=10).text
+    program = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8999/metrics').read().decode())"
+    text = server.execute("python", "-c", program)
     assert 'serving_pictures_total{model="demo",outcome="answered",version="1"}' in text
     assert "counter_0.db" in server.execute("ls", "run/metrics")
+
+
+def test_a_key_can_be_made_inside(server):
+    made = server.execute("env", "SERVING_KEYS=/srv/run/keys", "scripts/keys", "add", "archive")
+    listed = server.execute("env", "SERVING_KEYS=/srv/run/keys", "scripts/keys", "list")
+    assert made.strip().partition(".")[0] in listed
+    assert "archive" in listed
 
 
 @pytest.mark.parametrize("mounted, name", [(".", "fruit"), ("fruit", "models")])
